@@ -1,0 +1,8 @@
+"""`python -m lightning_mi` and `torchrun -m lightning_mi`: the same program as `lightning-mi`."""
+
+import sys
+
+from lightning_mi.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Finding and reading the checkpoints of an earlier process, for the command line's `--ckpt_path`."""
+
+import pickle
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+Wanted = Literal["best", "last"]
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be found or read; the message says which and what to do."""
+
+
+def find_checkpoint(wanted: Wanted, folders: Iterable[Path]) -> Path:
+    """The best or the last checkpoint of the newest run under `folders`.
+
+    The newest run is the folder of the most recently written `*.ckpt`. Its last checkpoint is its newest `last*.ckpt`,
+    or its newest file if it has none. Its best is what that file records as `ModelCheckpoint.best_model_path`, from the
+    callback that monitors a metric if there is one; a run that was moved is searched for the file's name.
+
+    Args:
+        wanted: `"best"` or `"last"`.
+        folders: where runs may lie, at any depth; those that do not exist are skipped.
+
+    Raises:
+        CheckpointError: if no run has such a checkpoint.
+    """
+    roots = sorted(set(folders))
+    found = {path for root in roots if root.is_dir() for path in root.rglob("*.ckpt") if path.is_file()}
+    if not found:
+        places = ", ".join(str(root) for root in roots)
+        raise CheckpointError(
+            f"--ckpt_path {wanted}: there is no checkpoint under {places}. Train first (`lightning-mi fit ...`), "
+            "use the configuration of the run you mean, or name a file: --ckpt_path FILE."
+        )
+    newest = max(found, key=_written)
+    of_run = [path for path in found if path.parent == newest.parent]
+    last = max((path for path in of_run if path.name.startswith("last")), key=_written, default=newest)
+    return last if wanted == "last" else _best_recorded_in(last)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, tensors on the CPU, with `weights_only=True`: no code in it can run.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or holds anything but plain data and tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}: --ckpt_path takes a file, `best` or `last`.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as problem:
+        raise CheckpointError(
+            f"the checkpoint {path} is damaged, or holds objects other than plain data and tensors, "
+            f"which are not loaded because they can run code: {str(problem).splitlines()[0]}"
+        ) from None
+    except (RuntimeError, EOFError, OSError) as problem:
+        raise CheckpointError(f"the checkpoint {path} cannot be read, it may be cut short: {problem}") from None
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise CheckpointError(f"{path} is not a Lightning checkpoint: it has no `state_dict`.")
+    return content
+
+
+def describe_differences(checkpoint: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+    """One line per hyper-parameter that the checkpoint records with another value than the command line's.
+
+    Args:
+        checkpoint: a checkpoint written by the command line; others record too little to compare.
+        model: the command line's `model`, with the keys `class_path` and `init_args`.
+
+    Example:
+        >>> recorded = {"_class_path": "my.Module", "width": 8, "bound": {"init_args": {"rate": 0.01}}}
+        >>> given = {"class_path": "my.Module", "init_args": {"width": 8, "bound": {"init_args": {"rate": 0.1}}}}
+        >>> describe_differences({"hyper_parameters": recorded}, given)
+        ['model.bound.rate: 0.01 in the checkpoint, 0.1 here']
+    """
+    recorded = dict(checkpoint.get("hyper_parameters", {}))
+    recorded.pop("_instantiator", None)
+    recorded["class_path"] = recorded.pop("_class_path", model.get("class_path"))
+    given = {"class_path": model.get("class_path"), **(model.get("init_args") or {})}
+    then, now = dict(_leaves(recorded, "model")), dict(_leaves(given, "model"))
+    differing = [key for key in then if key in now and then[key] != now[key]]
+    return [f"{key}: {then[key]!r} in the checkpoint, {now[key]!r} here" for key in differing]
+
+
+def _best_recorded_in(last: Path) -> Path:
+    states = [
+        state
+        for name, state in read_checkpoint(last).get("callbacks", {}).items()
+        if name.startswith("ModelCheckpoint") and state.get("best_model_path")
+    ]
+    if not states:
+        raise CheckpointError(f"--ckpt_path best: {last} does not record a best checkpoint. Use `last` or name a file.")
+    monitoring = [state for state in states if state.get("monitor") is not None]
+    recorded = Path((monitoring or states)[0]["best_model_path"])
+    for candidate in (recorded, last.parent / recorded.name):
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(f"--ckpt_path best: {last} records {recorded} as the best checkpoint, but it is gone.")
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _leaves(tree: object, key: str) -> Iterator[tuple[str, object]]:
+    if isinstance(tree, Mapping):
+        for name, branch in tree.items():
+            # Lightning nests arguments under `init_args`; a reader thinks of them as the class's own
+            yield from _leaves(branch, key if name == "init_args" else f"{key}.{name}")
+    else:
+        yield key, tree

@@ -1,0 +1,210 @@
+"""The front door of `lightning-mi`: what answers at once is answered here, trainings are handed to Lightning's CLI.
+
+Nothing here imports torch. `fit`, `validate`, `test` and `predict` belong to `cli_training`, which does.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_mi import __version__
+from lightning_mi.recipe_files import RecipeFile, UnknownRecipeError, find_file, list_files
+
+TRAINING_COMMANDS = {
+    "fit": "train on a recipe or on your own configuration",
+    "validate": "evaluate on the validation data",
+    "test": "evaluate on the test data",
+    "predict": "write predictions",
+}
+
+_OVERVIEW = """\
+examples:
+  lightning-mi ls                                   what there is to run
+  lightning-mi fit --config gaussian                train a recipe by its name
+  lightning-mi fit --config gaussian --trainer.max_steps 500
+  lightning-mi cp gaussian mine.yaml                copy a recipe, then edit it
+  lightning-mi fit --config mine.yaml --model my_project.MyModule
+  lightning-mi bench gaussian                       every loss on one benchmark
+"""
+
+_LS = """\
+example:
+  lightning-mi ls
+"""
+
+_CP = """\
+examples:
+  lightning-mi cp gaussian                          writes ./gaussian.yaml
+  lightning-mi cp gaussian mine.yaml
+  lightning-mi cp bench/gaussian grid.yaml          a benchmark's grid
+"""
+
+_BENCH = """\
+examples:
+  lightning-mi bench gaussian                       minutes on a laptop
+  lightning-mi bench gaussian --preset paper        the paper's settings: hours
+  lightning-mi bench gaussian --losses MINE NWJ --seeds 0 1 2
+  lightning-mi bench gaussian --output runs/first --jobs 2
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `lightning-mi` and return its exit status.
+
+    Args:
+        argv: the arguments after the program's name; those of this process by default.
+
+    Example:
+        >>> main(["cp", "no_such_recipe"])
+        2
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in TRAINING_COMMANDS:
+        from lightning_mi.cli_training import run_training  # torch and Lightning: seconds
+
+        return run_training(arguments)
+    options = _parser().parse_args(arguments)
+    if options.command == "ls":
+        return _list()
+    try:
+        if options.command == "cp":
+            return _copy(options.name, options.destination, force=options.force)
+        output = options.output or Path("lightning_mi_runs") / f"{options.name}-{options.preset}"
+        require_writable(output)
+    except (UnknownRecipeError, OSError) as problem:
+        print(f"lightning-mi {options.command}: error: {problem}", file=sys.stderr)
+        return 2
+    return _bench(options, output)
+
+
+def require_writable(folder: Path) -> None:
+    """Raise, before hours of training, if `folder` could not be created and written to; leave nothing behind.
+
+    Raises:
+        OSError: if it could not; the message names the folder and the reason.
+
+    Example:
+        >>> require_writable(Path("/proc/no_such_folder"))
+        Traceback (most recent call last):
+        OSError: cannot write to the output folder /proc/no_such_folder: ...
+    """
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as problem:
+        raise OSError(
+            f"cannot write to the output folder {folder}: {problem.strerror} ({existing}). "
+            "Name a folder that you may write to."
+        ) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lightning-mi",
+        description="Estimate mutual information, and train on it, with PyTorch Lightning.",
+        epilog=_OVERVIEW,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lightning_mi {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, purpose: str, examples: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=purpose,
+            description=purpose,
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    for name, purpose in TRAINING_COMMANDS.items():
+        commands.add_parser(name, help=purpose, add_help=False)  # listed here, answered by Lightning's CLI
+    add("ls", "list the recipes and benchmarks", _LS)
+
+    copy = add("cp", "copy a recipe or a benchmark's grid, to edit it", _CP)
+    copy.add_argument("name", metavar="NAME", help="a name that `lightning-mi ls` shows; bench/NAME is a benchmark")
+    copy.add_argument(
+        "destination", metavar="DEST", nargs="?", type=Path, help="a file or an existing folder (default: ./NAME.yaml)"
+    )
+    copy.add_argument("--force", action="store_true", help="overwrite an existing file")
+
+    bench = add("bench", "run a benchmark: every loss, several seeds, a table and figures", _BENCH)
+    names = [benchmark.name for benchmark in list_files("benchmark")]
+    bench.add_argument("name", metavar="NAME", choices=names, help=f"one of: {', '.join(names)}")
+    bench.add_argument(
+        "--preset", choices=["quick", "paper"], default="quick", help="how much to compute (default: quick)"
+    )
+    bench.add_argument(
+        "--output", type=Path, metavar="DIR", help="where results go (default: lightning_mi_runs/NAME-PRESET)"
+    )
+    bench.add_argument("--jobs", type=_positive, metavar="N", help="trainings at once (default: chosen from the cores)")
+    bench.add_argument("--seeds", type=_seed, nargs="+", metavar="SEED", help="seeds (default: the preset's)")
+    bench.add_argument("--losses", nargs="+", metavar="LOSS", help="losses by name (default: all of the benchmark's)")
+    return parser
+
+
+def _list() -> int:
+    for kind, launch in (("recipe", "lightning-mi fit --config NAME"), ("benchmark", "lightning-mi bench NAME")):
+        files = list_files(kind)
+        width = max((len(file.name) for file in files), default=0)
+        print(f"{kind}s ({launch})")
+        for file in files:
+            print(f"  {file.name:<{width}}  {file.purpose}".rstrip())
+    return 0
+
+
+def _copy(name: str, destination: Path | None, *, force: bool) -> int:
+    source = _find_for_copy(name)
+    target = destination or Path(source.path.name)
+    if target.is_dir():
+        target = target / source.path.name
+    if target.exists() and not force:
+        raise FileExistsError(f"{target} exists already. Name another destination, or add --force to overwrite it.")
+    shutil.copyfile(source.path, target)
+    print(f"copied {source.kind} {source.name} to {target}")
+    return 0
+
+
+def _find_for_copy(name: str) -> RecipeFile:
+    """A recipe before a benchmark of the same name: `bench/NAME` means the benchmark."""
+    if name.startswith("bench/"):
+        return find_file(name.removeprefix("bench/"), "benchmark")
+    try:
+        return find_file(name, "recipe")
+    except UnknownRecipeError as no_recipe:
+        try:
+            return find_file(name, "benchmark")
+        except UnknownRecipeError:
+            known = ", ".join(f"bench/{benchmark.name}" for benchmark in list_files("benchmark")) or "none"
+            raise UnknownRecipeError(f"{no_recipe} Known benchmarks: {known}.") from None
+
+
+def _bench(options: argparse.Namespace, output: Path) -> int:
+    from lightning_mi.bench.main import run  # torch and Lightning: seconds
+
+    return run(
+        name=options.name,
+        preset=options.preset,
+        output=output,
+        jobs=options.jobs,
+        seeds=options.seeds,
+        losses=options.losses,
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: seeds are whole numbers from 0")
+    return int(text)

@@ -1,0 +1,196 @@
+"""`lightning-mi fit | validate | test | predict`: Lightning's command line, made safe around recipes and checkpoints.
+
+What differs from a stock `LightningCLI`:
+
+1. `--config` takes a recipe's name as well as a file.
+2. `--ckpt_path best | last` finds the checkpoint of an earlier process and says which one it took.
+3. The command line decides the hyper-parameters. A checkpoint gives weights and state, read with `weights_only=True`.
+4. A mistake in the configuration, or an output folder that cannot be written, is one message before anything is
+   written. Set `JSONARGPARSE_DEBUG=1` for the traceback.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, final
+
+from jsonargparse import ActionConfigFile, Namespace
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from lightning_mi.checkpoint_files import CheckpointError, describe_differences, find_checkpoint, read_checkpoint
+from lightning_mi.cli import TRAINING_COMMANDS, require_writable
+from lightning_mi.module import MIEstimationModule
+from lightning_mi.recipe_files import UnknownRecipeError, find_file
+
+_EXAMPLES = {
+    "fit": """\
+examples:
+  lightning-mi fit --config gaussian
+  lightning-mi fit --config gaussian --trainer.max_steps 500 --model.bound lightning_mi.bounds.NWJ
+  lightning-mi fit --config mine.yaml --model my_project.MyModule
+  lightning-mi fit --config gaussian --ckpt_path last      go on where the last run stopped
+  lightning-mi fit --config gaussian --print_config        the whole configuration, to keep and edit
+""",
+    "validate": """\
+examples:
+  lightning-mi validate --config gaussian --ckpt_path best
+  lightning-mi validate --config mine.yaml --ckpt_path runs/first.ckpt
+""",
+    "test": """\
+examples:
+  lightning-mi test --config gaussian --ckpt_path last
+  lightning-mi test --config gaussian --ckpt_path runs/first.ckpt
+""",
+    "predict": """\
+examples:
+  lightning-mi predict --config mine.yaml --ckpt_path last
+""",
+}
+
+
+def run_training(arguments: Sequence[str]) -> int:
+    """Run `fit`, `validate`, `test` or `predict` and return the exit status.
+
+    Args:
+        arguments: the command line after the program's name; the first is one of the four commands.
+    """
+    command = arguments[0]
+    if "--help" in arguments or "-h" in arguments:
+        print(f"lightning-mi {command}: {TRAINING_COMMANDS[command]}\n\n{_EXAMPLES[command]}")
+    # As `python -m` does: a user's own modules are found where the command is run
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        _TrainingCLI(
+            model_class=MIEstimationModule,
+            subclass_mode_model=True,
+            parser_class=_Parser,
+            parser_kwargs={"prog": "lightning-mi"},
+            auto_configure_optimizers=False,  # the module builds its own optimizer: one place to choose it
+            args=list(arguments),
+        )
+    except SystemExit as stop:  # help and version stop with 0, errors with 2
+        return stop.code if isinstance(stop.code, int) else 1
+    except (CheckpointError, MisconfigurationException, _ConfigurationError) as problem:
+        if os.environ.get("JSONARGPARSE_DEBUG"):
+            raise
+        print(f"lightning-mi {command}: error: {problem}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _ConfigurationError(Exception):
+    """A value was refused by the class it was meant for, or the output folder cannot be written."""
+
+
+@final
+class _RecipeOrFile(ActionConfigFile):
+    """`--config`: a recipe's name, or a configuration file."""
+
+    def __call__(self, parser: Any, cfg: Namespace, values: Any, option_string: str | None = None) -> None:
+        super().__call__(parser, cfg, self._resolve(parser, values), option_string)
+
+    def _resolve(self, parser: Any, value: str) -> str:
+        looks_like_a_file = Path(value).suffix != "" or Path(value).name != value
+        if Path(value).is_file() and looks_like_a_file:
+            return value
+        if looks_like_a_file:
+            parser.error(f"--config {value}: there is no such file. `lightning-mi ls` lists the recipes.")
+        try:
+            return str(find_file(value, "recipe").path)
+        except UnknownRecipeError as problem:
+            parser.error(f"--config {value}: {problem} A configuration file is named with its suffix: {value}.yaml.")
+
+
+@final
+class _Parser(LightningArgumentParser):
+    """Lightning's parser with errors of one message instead of the usage of hundreds of options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error or os.environ.get("JSONARGPARSE_DEBUG"):
+            super().error(message, ex)
+        sys.stderr.write(f"{self.prog.replace(' [options]', '')}: error: {message}\n")
+        self.exit(2)
+
+
+@final
+class _TrainingCLI(LightningCLI):
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = self.parser_class(**kwargs)
+        parser.add_argument(
+            "-c", "--config", action=_RecipeOrFile, help="A recipe's name (see `lightning-mi ls`) or a YAML file."
+        )
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Keep the checkpoint from Lightning, which would let its hyper-parameters override the command line's."""
+        self.config = parser.parse_args(args)
+        self._requested_checkpoint: str | None = self.config[self.config.subcommand].ckpt_path
+        self.config[self.config.subcommand].ckpt_path = None
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as problem:
+            raise _ConfigurationError(f"{problem} (JSONARGPARSE_DEBUG=1 shows where)") from problem
+
+    def after_instantiate_classes(self) -> None:
+        if self.trainer.fast_dev_run:
+            return  # writes nothing
+        try:
+            for folder in self._output_folders():
+                require_writable(folder)
+        except OSError as problem:
+            raise _ConfigurationError(str(problem)) from None
+
+    # LightningCLI runs a method of the command's name in place of the trainer's.
+
+    def fit(self, **arguments: Any) -> None:
+        self._run(self.trainer.fit, arguments)
+
+    def validate(self, **arguments: Any) -> None:
+        self._run(self.trainer.validate, arguments)
+
+    def test(self, **arguments: Any) -> None:
+        self._run(self.trainer.test, arguments)
+
+    def predict(self, **arguments: Any) -> None:
+        self._run(self.trainer.predict, arguments)
+
+    def _run(self, command: Callable[..., object], arguments: dict[str, Any]) -> None:
+        checkpoint = self._checkpoint()
+        # Lightning's own default is to run code from a checkpoint that comes from a web address
+        command(**{**arguments, "ckpt_path": checkpoint, "weights_only": True})
+
+    def _checkpoint(self) -> Path | None:
+        request = self._requested_checkpoint
+        if request is None:
+            return None
+        path = find_checkpoint(request, self._run_folders()) if request in ("best", "last") else Path(request)
+        content = read_checkpoint(path)
+        _say(f"checkpoint: {path} (step {content.get('global_step', 'unknown')})")
+        model = json.loads(self.parser.dump(self.config, format="json", skip_none=False))[self.subcommand]["model"]
+        for difference in describe_differences(content, model):
+            _say(f"checkpoint: {difference}; the command line's value is used")
+        return path
+
+    def _run_folders(self) -> list[Path]:
+        """Where runs with this configuration leave checkpoints, whatever their version number."""
+        trainer = self.trainer
+        callbacks = [item for item in trainer.checkpoint_callbacks if isinstance(item, ModelCheckpoint)]
+        folders = [Path(callback.dirpath) for callback in callbacks if callback.dirpath is not None]
+        folders += [Path(log.save_dir or trainer.default_root_dir) / str(log.name) for log in trainer.loggers]
+        return [*folders, Path(trainer.default_root_dir) / "checkpoints"]
+
+    def _output_folders(self) -> list[Path]:
+        return [*self._run_folders(), Path(self.trainer.default_root_dir)]
+
+
+def _say(message: str) -> None:
+    if rank_zero_only.rank == 0:
+        print(message, file=sys.stderr)
