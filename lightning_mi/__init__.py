@@ -1,0 +1,45 @@
+"""Neural mutual-information estimation and MI-based losses for PyTorch Lightning.
+
+Names are loaded when they are first used, so that the command line answers without importing PyTorch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lightning_mi import bounds, critics, data, encoders, metrics, pairs, regularizers
+    from lightning_mi.bounds import BoundTerms
+    from lightning_mi.module import MIEstimationModule
+    from lightning_mi.numerics import MINumericalWarning
+    from lightning_mi.scores import Scores
+
+_MODULES = ("bounds", "critics", "data", "encoders", "metrics", "pairs", "regularizers")
+_NAMES = {"BoundTerms": "bounds", "MIEstimationModule": "module", "MINumericalWarning": "numerics", "Scores": "scores"}
+
+__all__ = [
+    "BoundTerms",
+    "MIEstimationModule",
+    "MINumericalWarning",
+    "Scores",
+    "bounds",
+    "critics",
+    "data",
+    "encoders",
+    "metrics",
+    "pairs",
+    "regularizers",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"lightning_mi.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"lightning_mi.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'lightning_mi' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,24 @@
+"""Variational bounds of mutual information: functions of scores, one small module each."""
+
+from lightning_mi.bounds.base import AbstractBound, BoundTerms
+from lightning_mi.bounds.donsker_varadhan import DV, MINE, SMILE
+from lightning_mi.bounds.infonce import InfoNCE
+from lightning_mi.bounds.js import JS, gan_objective
+from lightning_mi.bounds.released import ReleasedJS, ReleasedNWJ, ReleasedTUBA
+from lightning_mi.bounds.self_normalized import NWJ, TUBA
+
+__all__ = [
+    "DV",
+    "JS",
+    "MINE",
+    "NWJ",
+    "SMILE",
+    "TUBA",
+    "AbstractBound",
+    "BoundTerms",
+    "InfoNCE",
+    "ReleasedJS",
+    "ReleasedNWJ",
+    "ReleasedTUBA",
+    "gan_objective",
+]

@@ -1,0 +1,115 @@
+"""What every bound has in common: scores go in, five scalars come out."""
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal, NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mi.numerics import MINumericalWarning, exp_linear, full_precision
+from lightning_mi.scores import Scores
+
+
+class BoundTerms(NamedTuple):
+    """A bound, read on one batch of scores: five scalars in nats.
+
+    Attributes:
+        value: The estimate that is reported. It never contains a regularizer.
+        objective: What training ascends. Its gradient may differ from the value's (MINE, SMILE, JS, a capped NWJ).
+        joint_term: The part of the value that averages over joint pairs.
+        marginal_term: The part that averages over marginal pairs: value = joint_term - marginal_term.
+        log_normalizer: What is constant at the optimum, and drifts or explodes in practice: a regularizer holds it.
+    """
+
+    value: Tensor
+    objective: Tensor
+    joint_term: Tensor
+    marginal_term: Tensor
+    log_normalizer: Tensor
+
+
+class AbstractBound(nn.Module, ABC):
+    """A variational bound on mutual information, as a function of scores alone.
+
+    A subclass implements :meth:`terms` and :meth:`marginal_at`, and declares itself in class attributes, which the
+    documentation, the metrics and the generic tests read.
+
+    Attributes:
+        is_lower_bound: In expectation, the value at any critic is at most the mutual information.
+        capped_at_log_n: The value cannot exceed the log of the number of candidates in a row.
+        self_normalized: The optimal critic is unique, so its log-normalizer is too and no other target is possible.
+        natural_target: The log-normalizer at the optimum; for the others, where any constant will do, the default.
+        marginal_pooling: How the marginal terms of several batches combine into that of all their pairs.
+    """
+
+    is_lower_bound: ClassVar[bool]
+    capped_at_log_n: ClassVar[bool] = False
+    self_normalized: ClassVar[bool]
+    natural_target: ClassVar[float] = 0.0
+    marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]]
+
+    @abstractmethod
+    def terms(self, scores: Scores) -> BoundTerms:
+        """The bound's formula. Autocast is off here and the scores are float32 or wider."""
+
+    @abstractmethod
+    def marginal_at(self, target: float) -> float:
+        """The marginal term once the log-normalizer equals ``target``."""
+
+    @final
+    def forward(self, scores: Scores) -> BoundTerms:
+        """Read the bound on a batch of scores.
+
+        Warns:
+            MINumericalWarning: A term is infinite or not a number.
+        """
+        with full_precision(scores.joint.device.type):
+            terms = self.terms(scores)
+        if not torch.compiler.is_compiling():
+            _warn_unless_finite(self, terms)
+        return terms
+
+    @final
+    def plug_in(self, joint_term: Tensor, target: float | None = None) -> Tensor:
+        """The estimate that trusts the regularizer: the joint term, with the marginal one replaced by its target.
+
+        Valid when the log-normalizer is held at ``target``; free of the heavy-tailed average over marginal pairs.
+
+        Args:
+            joint_term: A joint term of :class:`BoundTerms`, or a mean of several; any shape, nats.
+            target: Where the log-normalizer is held; the bound's natural target by default.
+        """
+        return joint_term - self.marginal_at(self.natural_target if target is None else target)
+
+    def log_ratio(self, scores: Scores) -> Tensor:
+        """Pointwise mutual information of the joint pairs, log p(x, y) / (p(x) p(y)) up to the critic's error.
+
+        The scores minus the log-normalizer of this batch, so that exp of it averages to 1 over marginal pairs.
+
+        Returns:
+            (J,) nats.
+        """
+        return scores.joint - scores.log_mean_exp()
+
+
+def self_normalized_terms(joint_term: Tensor, log_normalizer: Tensor, cap: float | None) -> BoundTerms:
+    """Terms of a bound whose marginal term is exp(log_normalizer), ascended with ``exp_linear`` above ``cap``."""
+    marginal_term = exp_linear(log_normalizer, None)
+    value = joint_term - marginal_term
+    objective = value if cap is None else joint_term - exp_linear(log_normalizer, cap)
+    return BoundTerms(value, objective, joint_term, marginal_term, log_normalizer)
+
+
+def _warn_unless_finite(bound: AbstractBound, terms: BoundTerms) -> None:
+    if bool(torch.isfinite(torch.stack(terms).detach()).all()):
+        return
+    found = ", ".join(f"{name} = {float(term):g}" for name, term in terms._asdict().items() if not math.isfinite(term))
+    warnings.warn(
+        f"{type(bound).__name__} read {found}: the scores hold a value that is not finite, or one whose exponential "
+        "is too large for floating-point numbers. A regularizer holds the log-normalizer, and a `cap` keeps the "
+        "objective finite where the bound is linear in the exponential.",
+        MINumericalWarning,
+        stacklevel=3,
+    )

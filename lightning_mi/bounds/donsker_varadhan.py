@@ -1,0 +1,149 @@
+"""The Donsker-Varadhan family: DV, MINE and SMILE. Their critic is free up to a constant, so they drift."""
+
+import math
+from typing import ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+
+from lightning_mi.bounds.base import AbstractBound, BoundTerms
+from lightning_mi.bounds.js import gan_objective
+from lightning_mi.numerics import exp_linear, log_ema
+from lightning_mi.scores import Scores
+
+
+class _AbstractDonskerVaradhan(AbstractBound):
+    """Value E_P[T] - log E_Q[e^T], unchanged by a constant added to T."""
+
+    self_normalized: ClassVar[bool] = False
+    marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]] = "log_mean_exp"
+
+    def marginal_at(self, target: float) -> float:
+        """The marginal term is the log-normalizer itself."""
+        return target
+
+
+@final
+class DV(_AbstractDonskerVaradhan):
+    r"""Donsker and Varadhan's bound: :math:`E_P[T] - \log E_Q[e^T]`.
+
+    On a finite batch the log is biased: the mean over batches (macro) reads high even with a perfect critic.
+
+    Source: Donsker and Varadhan 1983; Choi and Lee 2022, eq. 2.
+
+    Example:
+        >>> import torch
+        >>> DV()(Scores.from_matrix(torch.eye(4))).value
+        tensor(1.)
+    """
+
+    is_lower_bound: ClassVar[bool] = True
+
+    def terms(self, scores: Scores) -> BoundTerms:
+        """Value and objective are the same."""
+        joint, marginal = scores.joint.mean(), scores.log_mean_exp()
+        value = joint - marginal
+        return BoundTerms(value, value, joint, marginal, marginal)
+
+
+@final
+class MINE(_AbstractDonskerVaradhan):
+    r"""DV with the bias of its gradient corrected by a moving average of :math:`E_Q[e^T]`.
+
+    The gradient of the log term is :math:`E_Q[e^T \nabla T] / \mathrm{ema}` instead of
+    :math:`E_Q[e^T \nabla T] / E_Q[e^T]`. The average is kept as a logarithm in ``state_dict``, includes the current
+    batch, and moves only in training mode while gradients are recorded.
+
+    Source: Belghazi et al. 2018, section 3.2; Choi and Lee 2022, section 5.
+
+    Args:
+        rate: Weight of the newest batch in the average, in (0, 1].
+
+    Raises:
+        ValueError: The rate is outside (0, 1].
+
+    Example:
+        >>> import torch
+        >>> bound = MINE()
+        >>> bound(Scores.from_matrix(torch.eye(4))).value
+        tensor(1.)
+        >>> bound.log_average
+        tensor(0.)
+    """
+
+    is_lower_bound: ClassVar[bool] = True
+    log_average: Tensor
+    num_updates: Tensor
+
+    def __init__(self, rate: float = 0.01) -> None:
+        super().__init__()
+        if not 0 < rate <= 1:
+            raise ValueError(f"Got rate={rate}: the weight of the newest batch in a moving average lies in (0, 1].")
+        self.rate = rate
+        self.register_buffer("log_average", torch.tensor(0.0))
+        self.register_buffer("num_updates", torch.tensor(0))
+
+    def terms(self, scores: Scores) -> BoundTerms:
+        """The objective has DV's value and the corrected gradient."""
+        joint, marginal = scores.joint.mean(), scores.log_mean_exp()
+        current = marginal.detach()
+        average = self._average(current)
+        corrected = current + exp_linear(current - average, None) * (marginal - current)
+        return BoundTerms(joint - marginal, joint - corrected, joint, marginal, marginal)
+
+    def _average(self, current: Tensor) -> Tensor:
+        started = self.num_updates > 0
+        old = self.log_average.to(current.dtype)
+        if not (self.training and torch.is_grad_enabled()):
+            return torch.where(started, old, current)
+        new = torch.where(started, log_ema(old, current, self.rate) if self.rate < 1 else current, current)
+        self.log_average.copy_(new)
+        self.num_updates += 1
+        return new
+
+
+@final
+class SMILE(_AbstractDonskerVaradhan):
+    r"""DV with clipped scores in the log: :math:`E_P[T] - \log E_Q[e^{\mathrm{clip}(T, -\tau, \tau)}]`.
+
+    The clip lowers the variance and raises the value above the mutual information: not a lower bound. The
+    log-normalizer is the unclipped one, so a regularizer still sees what the clip hides.
+
+    Source: Song and Ermon 2020, eq. 11; Choi and Lee 2022, section 5.
+
+    Args:
+        tau: Scores of marginal pairs are clamped to [-tau, tau] in the value; nats.
+        objective: ``"value"`` ascends the value itself (Choi and Lee); ``"js"`` ascends the Jensen-Shannon objective
+            and only reads the value (Song and Ermon).
+        clip_joint: Clamp the scores of joint pairs too, as Choi and Lee's released code does.
+
+    Raises:
+        ValueError: ``tau`` is not positive, or the objective is unknown.
+
+    Example:
+        >>> import torch
+        >>> SMILE(tau=1.0)(Scores.from_matrix(9 * torch.eye(4))).value
+        tensor(9.)
+    """
+
+    is_lower_bound: ClassVar[bool] = False
+
+    def __init__(
+        self, tau: float = 5.0, objective: Literal["value", "js"] = "value", clip_joint: bool = False
+    ) -> None:
+        super().__init__()
+        if not (tau > 0 and math.isfinite(tau)):
+            raise ValueError(f"Got tau={tau}: scores are clamped to [-tau, tau], so tau is a positive number.")
+        if objective not in ("value", "js"):
+            raise ValueError(f"Got objective={objective!r}: SMILE ascends its 'value' or the 'js' objective.")
+        self.tau = tau
+        self.objective = objective
+        self.clip_joint = clip_joint
+
+    def terms(self, scores: Scores) -> BoundTerms:
+        """The value clips, the log-normalizer does not."""
+        joint = (scores.joint.clamp(-self.tau, self.tau) if self.clip_joint else scores.joint).mean()
+        marginal = scores.log_mean_exp(clip=self.tau)
+        value = joint - marginal
+        objective = value if self.objective == "value" else gan_objective(scores)
+        return BoundTerms(value, objective, joint, marginal, scores.log_mean_exp())

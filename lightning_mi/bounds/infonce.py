@@ -1,0 +1,47 @@
+"""InfoNCE: each joint pair against the other candidates of its row. Normalized by rows, capped at log N."""
+
+from typing import ClassVar, Literal, final
+
+from torch import Tensor
+
+from lightning_mi.bounds.base import AbstractBound, BoundTerms
+from lightning_mi.scores import Scores
+
+
+@final
+class InfoNCE(AbstractBound):
+    r"""Contrastive predictive coding: the mean over joint pairs of :math:`T_{ij} - \log \frac{1}{N} \sum_k e^{T_{ik}}`.
+
+    The row holds the joint pair, so the value cannot exceed log N, N being the number of candidates in a row. It is
+    unchanged by a constant added to a row. A row counts once for each of its joint pairs.
+
+    Source: van den Oord et al. 2018; Poole et al. 2019, eq. 10; Choi and Lee 2022, section 5.
+
+    Raises:
+        ValueError: The scores have no rows (a pairing that does not score all pairs).
+
+    Example:
+        >>> import torch
+        >>> InfoNCE()(Scores.from_matrix(100 * torch.eye(4))).value  # log 4
+        tensor(1.3863)
+    """
+
+    is_lower_bound: ClassVar[bool] = True
+    capped_at_log_n: ClassVar[bool] = True
+    self_normalized: ClassVar[bool] = False
+    marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]] = "mean"
+
+    def terms(self, scores: Scores) -> BoundTerms:
+        """The log-normalizer is the mean of the rows' log-normalizers."""
+        joint, rows = scores.joint, scores.row_log_mean_exp()[scores.joint_rows]
+        # Subtracting within each row before the mean keeps digits that two means of large scores would lose.
+        value = (joint - rows).mean()
+        return BoundTerms(value, value, joint.mean(), rows.mean(), rows.mean())
+
+    def marginal_at(self, target: float) -> float:
+        """The marginal term is the log-normalizer itself."""
+        return target
+
+    def log_ratio(self, scores: Scores) -> Tensor:
+        """(J,) each joint score minus its own row's log-normalizer, nats."""
+        return scores.joint - scores.row_log_mean_exp()[scores.joint_rows]

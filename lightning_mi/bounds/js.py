@@ -1,0 +1,51 @@
+"""JS: a critic trained as a classifier of joint against marginal pairs, read as a lower bound."""
+
+import math
+from typing import ClassVar, Literal, final
+
+from torch import Tensor
+
+from lightning_mi.bounds.base import AbstractBound, BoundTerms, self_normalized_terms
+from lightning_mi.scores import Scores
+
+
+def gan_objective(scores: Scores) -> Tensor:
+    r"""The Jensen-Shannon objective :math:`-E_P[\mathrm{softplus}(-T)] - E_Q[\mathrm{softplus}(T)]`; a scalar, nats.
+
+    Its maximum is at :math:`T^* = \log r`, the log of the density ratio. Source: Nowozin et al. 2016; Hjelm et al. 2019.
+
+    Example:
+        >>> import torch
+        >>> gan_objective(Scores.from_matrix(torch.zeros(4, 4)))  # -2 log 2
+        tensor(-1.3863)
+    """
+    return -scores.joint_mean_softplus() - scores.mean_softplus()
+
+
+@final
+class JS(AbstractBound):
+    r"""The Jensen-Shannon critic, read as NWJ at T + 1: :math:`1 + E_P[T] - E_Q[e^T]`.
+
+    Training ascends :func:`gan_objective`, whose gradient is bounded; the value is the bound that its optimal critic
+    attains.
+
+    Source: Poole et al. 2019, section 2.4; Choi and Lee 2022, section 5.
+
+    Example:
+        >>> import torch
+        >>> JS()(Scores.from_matrix(torch.zeros(4, 4))).value
+        tensor(0.)
+    """
+
+    is_lower_bound: ClassVar[bool] = True
+    self_normalized: ClassVar[bool] = True
+    marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]] = "mean"
+
+    def terms(self, scores: Scores) -> BoundTerms:
+        """The log-normalizer is log E_Q[e^T]."""
+        read = self_normalized_terms(1 + scores.joint.mean(), scores.log_mean_exp(), cap=None)
+        return read._replace(objective=gan_objective(scores))
+
+    def marginal_at(self, target: float) -> float:
+        """The marginal term is the exponential of the log-normalizer."""
+        return math.exp(target)

@@ -1,0 +1,85 @@
+"""Exponentials and logarithms of scores: the only place where they are written.
+
+Everything here works in float32 or wider, whatever the autocast state (use :func:`upcast` and :func:`full_precision`),
+and stays in log space until a mathematically linear quantity is asked for.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+class MINumericalWarning(RuntimeWarning):
+    """A quantity left the range of floating-point numbers, or was not a number to begin with."""
+
+
+def upcast(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` in float32, or untouched if it is float64 already.
+
+    Example:
+        >>> upcast(torch.zeros(2, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+@contextlib.contextmanager
+def full_precision(device_type: str) -> Iterator[None]:
+    """Leave autocast: under it even ``logsumexp`` and ``softplus`` would round to half precision on a CPU."""
+    with torch.autocast(device_type, enabled=False):
+        yield
+
+
+def log_mean_exp(x: Tensor, mask: Tensor | None = None, *, count: Tensor | int, dim: int | None = None) -> Tensor:
+    """Log of the mean of ``exp(x)`` over the entries that ``mask`` keeps.
+
+    The maximum is subtracted before the exponential (log-sum-exp), so nothing overflows for finite ``x``. The gradient
+    is the softmax of ``x`` over the kept entries and exactly 0 elsewhere.
+
+    Args:
+        x: Any shape.
+        mask: Boolean, the shape of ``x``: True where an entry counts. All count by default.
+        count: The number of entries averaged over, or one such number for each slice along ``dim``.
+        dim: The dimension to reduce; all by default.
+
+    Returns:
+        A scalar, or ``x`` without dimension ``dim``.
+
+    Example:
+        >>> log_mean_exp(torch.tensor([1e4, 1e4]), count=2)
+        tensor(10000.)
+    """
+    if mask is not None:
+        x = x.masked_fill(~mask, -math.inf)
+    total = torch.logsumexp(x.flatten(), 0) if dim is None else torch.logsumexp(x, dim)
+    return total - (math.log(count) if isinstance(count, int) else count.to(total.dtype).log())
+
+
+def exp_linear(x: Tensor, cap: float | None) -> Tensor:
+    r"""The exponential, continued linearly above ``cap``: :math:`e^x` for x <= cap, else :math:`e^{cap}(1 + x - cap)`.
+
+    Convex, increasing and continuously differentiable, never above :math:`e^x`; its gradient is at most
+    :math:`e^{cap}`, so it cannot overflow. ``cap=None`` is the plain exponential.
+
+    Example:
+        >>> exp_linear(torch.tensor([0.0, 101.0]), cap=1.0)
+        tensor([  1.0000, 274.5464])
+    """
+    if cap is None:
+        return x.exp()
+    return x.clamp(max=cap).exp() * (1 + (x - cap).relu())
+
+
+def log_ema(average: Tensor, new: Tensor, rate: float) -> Tensor:
+    """One step of an exponential moving average whose terms are given, and kept, as logarithms.
+
+    Returns log((1 - rate) exp(average) + rate exp(new)).
+
+    Example:
+        >>> log_ema(torch.tensor(1e4), torch.tensor(1e4), rate=0.01)
+        tensor(10000.)
+    """
+    return torch.logaddexp(average + math.log1p(-rate), new + math.log(rate))
