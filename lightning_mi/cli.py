@@ -44,8 +44,8 @@ examples:
 
 _BENCH = """\
 examples:
-  lightning-mi bench gaussian                       minutes on a laptop
-  lightning-mi bench gaussian --preset paper        the paper's settings: hours
+  lightning-mi bench gaussian                       a first look: the quick preset
+  lightning-mi bench gaussian --preset paper        the paper's settings: takes far longer
   lightning-mi bench gaussian --losses MINE NWJ --seeds 0 1 2
   lightning-mi bench gaussian --output runs/first --jobs 2
 """

@@ -1,0 +1,124 @@
+"""Finding the checkpoint of an earlier process and reading it safely."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from lightning_mi.checkpoint_files import CheckpointError, describe_differences, find_checkpoint, read_checkpoint
+
+
+class RunsCode:
+    """What a hostile checkpoint holds: loading it without care creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def save(path, *, at, best=None, monitor=None):
+    """A checkpoint as Lightning writes it, written at second `at`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    callbacks = {}
+    if best is not None:
+        callbacks["EarlyStopping{...}"] = {"best_score": 1.0}
+        callbacks[f"ModelCheckpoint{{'monitor': {monitor!r}}}"] = {"monitor": monitor, "best_model_path": str(best)}
+    torch.save({"state_dict": {}, "callbacks": callbacks}, path)
+    os.utime(path, (at, at))
+    return path
+
+
+def test_last_is_the_newest_file_called_last_of_the_newest_run(tmp_path):
+    save(tmp_path / "version_10" / "checkpoints" / "last.ckpt", at=100)
+    new = tmp_path / "version_9" / "checkpoints"
+    save(new / "last.ckpt", at=150)
+    wanted = save(new / "last-v1.ckpt", at=190)
+    save(new / "epoch=3.ckpt", at=200)
+    assert find_checkpoint("last", [tmp_path]) == wanted
+
+
+def test_last_is_the_newest_file_where_none_is_called_last(tmp_path):
+    save(tmp_path / "epoch=9.ckpt", at=100)
+    wanted = save(tmp_path / "epoch=10.ckpt", at=200)
+    assert find_checkpoint("last", [tmp_path, tmp_path / "missing"]) == wanted
+
+
+def test_best_is_the_one_that_the_run_recorded(tmp_path):
+    wanted = save(tmp_path / "epoch=1.ckpt", at=100)
+    save(tmp_path / "epoch=2.ckpt", at=200)
+    save(tmp_path / "last.ckpt", at=300, best=wanted, monitor="val/mi")
+    assert find_checkpoint("best", [tmp_path]) == wanted
+
+
+def test_best_prefers_the_callback_that_monitors_a_metric(tmp_path):
+    wanted = save(tmp_path / "epoch=1.ckpt", at=100)
+    newest = save(tmp_path / "step=9.ckpt", at=200)
+    plain = {"monitor": None, "best_model_path": str(newest)}
+    monitoring = {"monitor": "val/mi", "best_model_path": str(wanted)}
+    callbacks = {"ModelCheckpoint{1}": plain, "ModelCheckpoint{2}": monitoring}
+    torch.save({"state_dict": {}, "callbacks": callbacks}, tmp_path / "last.ckpt")
+    assert find_checkpoint("best", [tmp_path]) == wanted
+
+
+def test_best_is_found_after_the_run_was_moved(tmp_path):
+    wanted = save(tmp_path / "epoch=1.ckpt", at=100)
+    save(tmp_path / "last.ckpt", at=200, best=tmp_path / "gone" / "epoch=1.ckpt", monitor="val/mi")
+    assert find_checkpoint("best", [tmp_path]) == wanted
+
+
+def test_a_best_checkpoint_that_was_deleted_is_an_error(tmp_path):
+    save(tmp_path / "last.ckpt", at=200, best=tmp_path / "epoch=1.ckpt", monitor="val/mi")
+    with pytest.raises(CheckpointError, match=r"epoch=1\.ckpt.* is gone"):
+        find_checkpoint("best", [tmp_path])
+
+
+def test_a_run_that_recorded_no_best_is_an_error(tmp_path):
+    save(tmp_path / "last.ckpt", at=200)
+    with pytest.raises(CheckpointError, match="does not record a best checkpoint"):
+        find_checkpoint("best", [tmp_path])
+
+
+@pytest.mark.parametrize("wanted", ["best", "last"])
+def test_no_checkpoint_is_an_error_that_says_where_it_looked(wanted, tmp_path):
+    with pytest.raises(CheckpointError, match=f"--ckpt_path {wanted}: there is no checkpoint under {tmp_path}"):
+        find_checkpoint(wanted, [tmp_path])
+
+
+def test_reading_never_runs_code(tmp_path):
+    witness = tmp_path / "witness"
+    hostile = {"state_dict": {}, "payload": RunsCode(witness)}
+    torch.save(hostile, tmp_path / "archive.ckpt")
+    (tmp_path / "bare.ckpt").write_bytes(pickle.dumps(hostile, protocol=2))
+    for path in (tmp_path / "archive.ckpt", tmp_path / "bare.ckpt"):
+        with pytest.raises(CheckpointError, match="damaged, or holds objects other than plain data"):
+            read_checkpoint(path)
+    assert not witness.exists()
+
+
+def test_a_checkpoint_cut_short_is_an_error(tmp_path):
+    whole = save(tmp_path / "whole.ckpt", at=1).read_bytes()
+    for length in (0, 10, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.ckpt").write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match=r"cut\.ckpt"):
+            read_checkpoint(tmp_path / "cut.ckpt")
+
+
+def test_a_file_that_is_no_checkpoint_is_an_error(tmp_path):
+    torch.save({"weights": torch.ones(2)}, tmp_path / "weights.ckpt")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    for name in ("weights.ckpt", "list.ckpt"):
+        with pytest.raises(CheckpointError, match="not a Lightning checkpoint"):
+            read_checkpoint(tmp_path / name)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        read_checkpoint(tmp_path / "missing.ckpt")
+
+
+def test_another_class_is_a_difference_and_a_missing_record_is_none():
+    given = {"class_path": "a.B", "init_args": {"width": 3}}
+    assert describe_differences({"hyper_parameters": {"_class_path": "a.C", "_instantiator": "x"}}, given) == [
+        "model.class_path: 'a.C' in the checkpoint, 'a.B' here"
+    ]
+    assert describe_differences({}, given) == []

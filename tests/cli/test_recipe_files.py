@@ -1,0 +1,30 @@
+"""Where recipes are found."""
+
+import pytest
+
+from lightning_mi import recipe_files
+
+
+def test_the_installed_folder_comes_before_the_repository_s(tmp_path, monkeypatch):
+    package = tmp_path / "lightning_mi"
+    (package / "recipes").mkdir(parents=True)
+    (tmp_path / "recipes").mkdir()
+    monkeypatch.setattr(recipe_files, "_PACKAGE", package)
+    assert recipe_files.recipes_folder() == package / "recipes"
+    (package / "recipes").rmdir()
+    assert recipe_files.recipes_folder() == tmp_path / "recipes"
+
+
+def test_a_broken_installation_says_where_it_looked(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe_files, "_PACKAGE", tmp_path / "lightning_mi")
+    with pytest.raises(FileNotFoundError, match="pip install --force-reinstall"):
+        recipe_files.recipes_folder()
+
+
+def test_a_benchmark_is_not_a_recipe(tmp_path, monkeypatch):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "grid.yaml").write_text("a: 1\n")
+    monkeypatch.setattr(recipe_files, "recipes_folder", lambda: tmp_path)
+    assert recipe_files.find_file("grid", "benchmark").path == tmp_path / "bench" / "grid.yaml"
+    with pytest.raises(recipe_files.UnknownRecipeError, match="Known recipes: none"):
+        recipe_files.find_file("grid", "recipe")
