@@ -1,0 +1,22 @@
+"""Data with known mutual information, as LightningDataModules, and the laws behind them."""
+
+from lightning_mi.data.gaussian import GaussianDataModule
+from lightning_mi.data.laws import gaussian_log_ratio, gaussian_log_ratio_matrix, gaussian_mi, gaussian_rho
+from lightning_mi.data.onehot import OneHotDataModule
+from lightning_mi.data.stream import BatchStream, StreamLoader, batch_generator
+from lightning_mi.data.transforms import TRANSFORMS, Transform, get_transform
+
+__all__ = [
+    "TRANSFORMS",
+    "BatchStream",
+    "GaussianDataModule",
+    "OneHotDataModule",
+    "StreamLoader",
+    "Transform",
+    "batch_generator",
+    "gaussian_log_ratio",
+    "gaussian_log_ratio_matrix",
+    "gaussian_mi",
+    "gaussian_rho",
+    "get_transform",
+]
