@@ -52,7 +52,7 @@ class MINE(_AbstractDonskerVaradhan):
 
     The gradient of the log term is :math:`E_Q[e^T \nabla T] / \mathrm{ema}` instead of
     :math:`E_Q[e^T \nabla T] / E_Q[e^T]`. The average is kept as a logarithm in ``state_dict``, includes the current
-    batch, and moves only in training mode while gradients are recorded.
+    batch, and moves only in training mode while gradients are recorded, by batches whose log-normalizer is finite.
 
     Source: Belghazi et al. 2018, section 3.2; Choi and Lee 2022, section 5.
 
@@ -88,7 +88,9 @@ class MINE(_AbstractDonskerVaradhan):
         joint, marginal = scores.joint.mean(), scores.log_mean_exp()
         current = marginal.detach()
         average = self._average(current)
-        corrected = current + exp_linear(current - average, None) * (marginal - current)
+        # A batch far above an average that does not move (evaluation) would make this infinity times zero.
+        ratio = exp_linear(current - average, None).clamp(max=torch.finfo(current.dtype).max)
+        corrected = current + ratio * (marginal - current)
         return BoundTerms(joint - marginal, joint - corrected, joint, marginal, marginal)
 
     def _average(self, current: Tensor) -> Tensor:
@@ -97,8 +99,10 @@ class MINE(_AbstractDonskerVaradhan):
         if not (self.training and torch.is_grad_enabled()):
             return torch.where(started, old, current)
         new = torch.where(started, log_ema(old, current, self.rate) if self.rate < 1 else current, current)
-        self.log_average.copy_(new)
-        self.num_updates += 1
+        # One batch that overflowed would otherwise stay in the average for good, and in every later gradient.
+        usable = torch.isfinite(current)
+        self.log_average.copy_(torch.where(usable, new, old))
+        self.num_updates += usable
         return new
 
 
