@@ -109,10 +109,15 @@ class TUBA(_AbstractSelfNormalized):
                 "TUBA has a learned baseline a(y), but the scores came without the candidates' representations. "
                 "Pass `y` of shape (M, D) to Scores, or use a constant baseline."
             )
-        log_a: Tensor = self.baseline(scores.y)
+        log_a: Tensor = self.baseline(self._in_own_precision(scores.y))
         if log_a.shape not in ((len(scores.y),), (len(scores.y), 1)):
             raise ValueError(
                 f"The baseline maps candidates of shape {tuple(scores.y.shape)} to shape {tuple(log_a.shape)}: "
                 f"it must give one log a(y) for each, ({len(scores.y)},) or ({len(scores.y)}, 1)."
             )
         return upcast(log_a.reshape(-1))
+
+    def _in_own_precision(self, y: Tensor) -> Tensor:
+        # Autocast is off around the formula, yet under it the candidates come from the encoder in half precision.
+        parameter = next(self.parameters(), None)
+        return y if parameter is None or not y.is_floating_point() else y.to(parameter.dtype)
