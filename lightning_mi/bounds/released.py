@@ -13,9 +13,9 @@ from lightning_mi.scores import Scores
 
 
 class _AbstractClipped(AbstractBound):
-    """Scores clipped in the value, unclipped in the log-normalizer."""
+    """Scores clipped in the value, unclipped in the log-normalizer. Clipped scores are a critic's too: it is a bound."""
 
-    is_lower_bound: ClassVar[bool] = False
+    is_lower_bound: ClassVar[bool] = True
     self_normalized: ClassVar[bool] = True
     marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]] = "mean"
     shift: ClassVar[float]
