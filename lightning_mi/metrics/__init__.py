@@ -1,0 +1,9 @@
+"""Metrics over batches and processes: torchmetrics, and the same as pure functions in ``functional``."""
+
+from lightning_mi.metrics import functional
+from lightning_mi.metrics.effective_sample_size import EffectiveSampleSize
+from lightning_mi.metrics.log_normalizer import LogNormalizer
+from lightning_mi.metrics.moments import Estimate
+from lightning_mi.metrics.mutual_information import MutualInformation
+
+__all__ = ["EffectiveSampleSize", "Estimate", "LogNormalizer", "MutualInformation", "functional"]

@@ -1,0 +1,122 @@
+"""The metrics as pure functions, for scores that are all at hand. The classes hold moments and call the same code."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from lightning_mi.bounds import AbstractBound
+from lightning_mi.metrics.moments import (
+    Estimate,
+    Mean,
+    batch_moments,
+    merge_moments,
+    moments_dtype,
+    no_moments,
+    read_moments,
+)
+from lightning_mi.metrics.reading import Average, Reading, read_log_normalizer, read_mutual_information
+from lightning_mi.scores import Scores
+
+__all__ = ["effective_sample_size", "log_normalizer", "mutual_information"]
+
+# Twice the log of the mean weight minus the log of the mean squared weight.
+_EFFECTIVE_SAMPLE_SIZE = (Mean("marginal", log=True, factor=2.0), Mean("marginal", log=True, factor=-1.0))
+
+
+def mutual_information(
+    bound: AbstractBound, batches: Iterable[Scores], average: Average = "micro", target: float | None = None
+) -> Estimate:
+    """Mutual information over batches of scores; the definition is :class:`~lightning_mi.metrics.MutualInformation`'s.
+
+    Args:
+        bound: Read without gradient; its state does not change.
+        batches: One :class:`Scores` a batch.
+        average: ``"micro"``, ``"macro"`` or ``"plug-in"``.
+        target: Where the log-normalizer is held, for plug-in; the bound's natural target by default.
+
+    Returns:
+        The estimate and its standard error, nats, float64.
+
+    Raises:
+        ValueError: There is no batch, or the average is none of the three.
+
+    Source: Choi and Lee 2022, section 4.
+
+    Example:
+        >>> from lightning_mi.bounds import DV
+        >>> batches = [Scores.from_matrix(torch.eye(4)), Scores.from_matrix(3 * torch.eye(4))]
+        >>> mutual_information(DV(), batches)
+        Estimate(value=tensor(2., dtype=torch.float64), standard_error=tensor(1., dtype=torch.float64))
+    """
+    return _read(read_mutual_information(bound, average, target), bound, batches)
+
+
+def log_normalizer(bound: AbstractBound, batches: Iterable[Scores]) -> Estimate:
+    """The log-normalizer over batches of scores; the definition is :class:`~lightning_mi.metrics.LogNormalizer`'s.
+
+    Args:
+        bound: Read without gradient; its state does not change.
+        batches: One :class:`Scores` a batch.
+
+    Returns:
+        The log-normalizer and its standard error, nats, float64.
+
+    Raises:
+        ValueError: There is no batch.
+
+    Source: Choi and Lee 2022, section 4.
+
+    Example:
+        >>> from lightning_mi.bounds import DV
+        >>> log_normalizer(DV(), [Scores.from_matrix(torch.ones(4, 4))]).value
+        tensor(1., dtype=torch.float64)
+    """
+    return _read(read_log_normalizer(bound), bound, batches)
+
+
+def effective_sample_size(scores: Scores) -> Tensor:
+    """The share of marginal pairs that carry E_Q[e^T]; see :class:`~lightning_mi.metrics.EffectiveSampleSize`.
+
+    Args:
+        scores: Of one batch.
+
+    Returns:
+        A scalar in (0, 1], float64.
+
+    Source: Kong 1992; Owen 2013, chapter 9.3.
+
+    Example:
+        >>> effective_sample_size(Scores.from_samples(torch.zeros(1), torch.tensor([9.0, -99.0, -99.0, -99.0])))
+        tensor(0.2500, dtype=torch.float64)
+    """
+    return weight_share(weight_moments(scores, moments_dtype(scores.joint.device)))
+
+
+def weight_moments(scores: Scores, dtype: torch.dtype) -> Tensor:
+    """(K,) the moments that :func:`weight_share` reads, of one batch."""
+    return batch_moments(
+        _EFFECTIVE_SAMPLE_SIZE,
+        (scores.log_mean_exp(), scores.log_mean_exp(power=2.0)),
+        num_joint=scores.num_joint,
+        num_marginal=scores.num_marginal,
+        dtype=dtype,
+    )
+
+
+def weight_share(moments: Tensor) -> Tensor:
+    """Effective sample size over the number of pairs, from (K,) moments of all batches."""
+    return read_moments(_EFFECTIVE_SAMPLE_SIZE, moments).value.exp()
+
+
+@torch.no_grad()
+def _read(reading: Reading, bound: AbstractBound, batches: Iterable[Scores]) -> Estimate:
+    moments: Tensor | None = None
+    for scores in batches:
+        device = scores.joint.device
+        moments = no_moments(device) if moments is None else moments
+        batch = reading.moments(bound(scores), scores, moments.dtype)
+        moments = merge_moments(torch.stack([moments, batch]))
+    if moments is None:
+        raise ValueError("Got no batch of scores, so there is nothing to average. An iterator gives its batches once.")
+    return reading.estimate(moments)
