@@ -77,7 +77,6 @@ def test_widths_below_one_are_refused(widths):
         MLP(*widths)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # instantiate_classes, renamed in jsonargparse 4.53
 @pytest.mark.parametrize("hidden", ["7", "[7, 7]"])
 def test_mlp_is_built_from_the_command_line(hidden):
     parser = ArgumentParser()

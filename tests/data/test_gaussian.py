@@ -10,9 +10,6 @@ from lightning.pytorch.cli import LightningCLI
 
 from lightning_mi.data import TRANSFORMS, GaussianDataModule, gaussian_rho
 
-# Lightning 2.6 walks its loaders with a class that torch 2.14 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
-
 
 def many(data, batches=40):
     stream = iter(data.train_dataloader())
@@ -177,7 +174,6 @@ def test_impossible_arguments_are_refused(arguments, message):
         GaussianDataModule(**arguments)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Lightning's CLI calls what jsonargparse 4.53 renamed
 @pytest.mark.parametrize("mi", ["2.5", "[2, 4.5]"])
 def test_arguments_come_from_a_configuration_file(mi, tmp_path, monkeypatch):
     config = tmp_path / "config.yaml"

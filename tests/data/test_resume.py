@@ -5,9 +5,7 @@ import pytest
 import torch
 
 from lightning_mi.data import GaussianDataModule
-
-# Lightning 2.6 walks its loaders with a class that torch 2.14 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+from lightning_mi.data.progress import batch_in_force, batches_done
 
 STEPS, EPOCHS = 8, 2  # two stairs of 4 batches an epoch
 
@@ -20,12 +18,16 @@ class Recorder(L.LightningModule):
         self.layer = torch.nn.Linear(3, 1, bias=False)
         torch.nn.init.ones_(self.layer.weight)
         self.fail_in_step = fail_in_step
-        self.seen = []
+        self.seen, self.steps = [], []
+
+    def on_train_start(self):
+        self.done_at_start = batches_done(self.trainer)
 
     def training_step(self, batch, batch_idx):
         if len(self.seen) == self.fail_in_step:
             raise InterruptedError
         self.seen.append(batch)
+        self.steps.append(batch_in_force(self.trainer))
         x, y = batch
         return self.layer(x * y).square().mean()
 
@@ -103,6 +105,8 @@ def test_resumed_training_sees_the_batches_of_an_uninterrupted_one(hook, batches
 
     assert_same_batches(resumed.seen, uninterrupted.seen[batches:])
     assert torch.equal(resumed.layer.weight, uninterrupted.layer.weight)
+    assert resumed.done_at_start == batches
+    assert resumed.steps == list(range(batches, STEPS * EPOCHS))
     assert trainer.current_epoch == EPOCHS
     assert trainer.global_step == STEPS * EPOCHS
 
@@ -116,6 +120,7 @@ def test_the_batch_of_a_failed_step_is_trained_on_again(uninterrupted, tmp_path)
     fit(resumed, ckpt_path=path)
 
     assert_same_batches(resumed.seen, uninterrupted.seen[5:])
+    assert resumed.steps == list(range(5, STEPS * EPOCHS))
     assert torch.equal(resumed.layer.weight, uninterrupted.layer.weight)
 
 
