@@ -1,0 +1,64 @@
+import datetime
+from contextlib import nullcontext
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torchmetrics import MetricCollection
+
+from lightning_mi import bounds
+from lightning_mi.metrics import EffectiveSampleSize, Estimate, LogNormalizer, MutualInformation
+from tests.metrics.cuts import cut_rows
+
+BOUNDS = {"DV": bounds.DV(), "InfoNCE": bounds.InfoNCE(), "NWJ": bounds.NWJ()}
+# The batches of each process: uneven numbers, and a first process that gets all.
+SHARES = {"uneven": ([0, 1, 2], [3, 4]), "all to one": ([0, 1, 2, 3, 4], [])}
+
+
+def updated(bound, indices):
+    averages = {
+        average: MutualInformation(bound, average, return_standard_error=True)
+        for average in ("micro", "macro", "plug-in")
+    }
+    others = {"log_normalizer": LogNormalizer(bound), "effective_sample_size": EffectiveSampleSize()}
+    metrics = MetricCollection(averages | others)
+    batches = cut_rows(5).batches
+    for i in indices:
+        metrics.update(terms=bound(batches[i]), scores=batches[i])
+    return metrics
+
+
+def compute(metrics):
+    """All results in one vector."""
+    return torch.hstack([torch.hstack(r) if isinstance(r, Estimate) else r for r in metrics.compute().values()])
+
+
+def run(rank, folder):
+    torch.set_num_threads(1)
+    store, timeout = f"file://{folder}/store", datetime.timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=timeout)
+    results = {}
+    for share, indices in SHARES.items():
+        for name, bound in BOUNDS.items():
+            metrics = updated(bound, indices[rank])
+            own = {key: metric.moments for key, metric in metrics.items()}
+            expectation = (
+                pytest.warns(UserWarning, match="before the ``update``") if not indices[rank] else nullcontext()
+            )
+            with expectation:
+                results[share, name] = compute(metrics)
+            # A process goes on with its own moments.
+            assert all(torch.equal(metric.moments, own[key]) for key, metric in metrics.items())
+    torch.save(results, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 and later
+def test_two_processes_read_what_one_would_have(tmp_path):
+    mp.start_processes(run, (str(tmp_path),), nprocs=2, start_method="fork")
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for (share, name), actual in first.items():
+        assert torch.equal(actual, second[share, name])
+        expected = compute(updated(BOUNDS[name], range(5)))
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
