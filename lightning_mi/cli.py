@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_mi import __version__
-from lightning_mi.recipe_files import RecipeFile, UnknownRecipeError, find_file, list_files
+from lightning_mi.recipe_files import Kind, RecipeFile, UnknownRecipeError, find_file, list_files
 
 TRAINING_COMMANDS = {
     "fit": "train on a recipe or on your own configuration",
     "validate": "evaluate on the validation data",
     "test": "evaluate on the test data",
-    "predict": "write predictions",
+    "predict": "compute predictions, for a prediction-writing callback to keep",
 }
 
 _OVERVIEW = """\
@@ -150,7 +150,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list() -> int:
-    for kind, launch in (("recipe", "lightning-mi fit --config NAME"), ("benchmark", "lightning-mi bench NAME")):
+    launches: dict[Kind, str] = {"recipe": "lightning-mi fit --config NAME", "benchmark": "lightning-mi bench NAME"}
+    for kind, launch in launches.items():
         files = list_files(kind)
         width = max((len(file.name) for file in files), default=0)
         print(f"{kind}s ({launch})")

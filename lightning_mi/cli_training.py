@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, final
+from typing import Any, NoReturn, cast, final
 
 from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -22,10 +22,19 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lightning_mi.checkpoint_files import CheckpointError, describe_differences, find_checkpoint, read_checkpoint
+from lightning_mi.checkpoint_files import (
+    CheckpointError,
+    Wanted,
+    describe_differences,
+    find_checkpoint,
+    read_checkpoint,
+)
 from lightning_mi.cli import TRAINING_COMMANDS, require_writable
+from lightning_mi.cli_messages import readable, silence_notices
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.recipe_files import UnknownRecipeError, find_file
+
+_HINT = "`lightning-mi fit --help` shows examples and every option, `lightning-mi ls` the recipes for --config."
 
 _EXAMPLES = {
     "fit": """\
@@ -65,12 +74,14 @@ def run_training(arguments: Sequence[str]) -> int:
     # As `python -m` does: a user's own modules are found where the command is run
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    silence_notices()
     try:
         _TrainingCLI(
             model_class=MIEstimationModule,
             subclass_mode_model=True,
             parser_class=_Parser,
             parser_kwargs={"prog": "lightning-mi"},
+            save_config_kwargs={"overwrite": True},  # a run that resumes in its own folder must not stop there
             auto_configure_optimizers=False,  # the module builds its own optimizer: one place to choose it
             args=list(arguments),
         )
@@ -92,10 +103,13 @@ class _ConfigurationError(Exception):
 class _RecipeOrFile(ActionConfigFile):
     """`--config`: a recipe's name, or a configuration file."""
 
-    def __call__(self, parser: Any, cfg: Namespace, values: Any, option_string: str | None = None) -> None:
-        super().__call__(parser, cfg, self._resolve(parser, values), option_string)
+    # jsonargparse passes a namespace of its own, and leaves its method without annotations
+    def __call__(  # type: ignore[override]
+        self, parser: Any, cfg: Namespace, values: str, option_string: str | None = None
+    ) -> None:
+        super().__call__(parser, cfg, self._resolve(parser, values), option_string)  # type: ignore[no-untyped-call]
 
-    def _resolve(self, parser: Any, value: str) -> str:
+    def _resolve(self, parser: LightningArgumentParser, value: str) -> str:
         looks_like_a_file = Path(value).suffix != "" or Path(value).name != value
         if Path(value).is_file() and looks_like_a_file:
             return value
@@ -114,8 +128,8 @@ class _Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error or os.environ.get("JSONARGPARSE_DEBUG"):
             super().error(message, ex)
-        sys.stderr.write(f"{self.prog.replace(' [options]', '')}: error: {message}\n")
-        self.exit(2)
+        program = self.prog.replace(" [options]", "")
+        self.exit(2, f"{program}: error: {readable(message)}\n{_HINT}\n")
 
 
 @final
@@ -129,7 +143,7 @@ class _TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Keep the checkpoint from Lightning, which would let its hyper-parameters override the command line's."""
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(cast("Sequence[str] | None", args))
         self._requested_checkpoint: str | None = self.config[self.config.subcommand].ckpt_path
         self.config[self.config.subcommand].ckpt_path = None
 
@@ -137,10 +151,10 @@ class _TrainingCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as problem:
-            raise _ConfigurationError(f"{problem} (JSONARGPARSE_DEBUG=1 shows where)") from problem
+            raise _ConfigurationError(f"{readable(str(problem))} (JSONARGPARSE_DEBUG=1 shows where)") from problem
 
     def after_instantiate_classes(self) -> None:
-        if self.trainer.fast_dev_run:
+        if getattr(self.trainer, "fast_dev_run", False):
             return  # writes nothing
         try:
             for folder in self._output_folders():
@@ -171,7 +185,10 @@ class _TrainingCLI(LightningCLI):
         request = self._requested_checkpoint
         if request is None:
             return None
-        path = find_checkpoint(request, self._run_folders()) if request in ("best", "last") else Path(request)
+        if request in ("best", "last"):
+            path = find_checkpoint(cast("Wanted", request), self._run_folders())
+        else:
+            path = Path(request)
         content = read_checkpoint(path)
         _say(f"checkpoint: {path} (step {content.get('global_step', 'unknown')})")
         model = json.loads(self.parser.dump(self.config, format="json", skip_none=False))[self.subcommand]["model"]
@@ -191,6 +208,6 @@ class _TrainingCLI(LightningCLI):
         return [*self._run_folders(), Path(self.trainer.default_root_dir)]
 
 
+@rank_zero_only
 def _say(message: str) -> None:
-    if rank_zero_only.rank == 0:
-        print(message, file=sys.stderr)
+    print(message, file=sys.stderr)
