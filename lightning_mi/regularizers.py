@@ -1,6 +1,7 @@
 """Regularizers: how far a bound's log-normalizer is from its target, times a weight."""
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Literal, final
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
-from lightning_mi.numerics import exp_linear
+from lightning_mi.numerics import MINumericalWarning, exp_linear
 
 
 @final
@@ -115,13 +116,26 @@ class AbstractRegularizer(nn.Module, ABC):
 
         Raises:
             ValueError: The target does not suit the bound, or a scheduled weight is negative.
+
+        Warns:
+            MINumericalWarning: The penalty is infinite though the log-normalizer is not.
         """
         target, weight, observed = self.target_of(bound), self.current_weight(), terms.log_normalizer
         if weight == 0:
             return torch.zeros_like(observed, requires_grad=False)
         if self.scale == "linear":
-            return weight * self.distance(exp_linear(observed, None) - math.exp(target))
-        return weight * self.distance(observed - target)
+            penalty = weight * self.distance(exp_linear(observed, None) - math.exp(target))
+        else:
+            penalty = weight * self.distance(observed - target)
+        if not torch.compiler.is_compiling() and bool(observed.isfinite() & ~penalty.isfinite()):
+            warnings.warn(
+                f"{type(self).__name__} gave {penalty.detach():g} for a log-normalizer of {observed.detach():g} nats: "
+                f"the distance on the {self.scale} scale is too large for floating-point numbers. "
+                + ("Use scale='log'." if self.scale == "linear" else "Use Huber or Absolute, whose pull is bounded."),
+                MINumericalWarning,
+                stacklevel=3,
+            )
+        return penalty
 
 
 @final

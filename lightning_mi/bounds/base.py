@@ -103,9 +103,11 @@ def self_normalized_terms(joint_term: Tensor, log_normalizer: Tensor, cap: float
 
 
 def _warn_unless_finite(bound: AbstractBound, terms: BoundTerms) -> None:
-    if bool(torch.isfinite(torch.stack(terms).detach()).all()):
+    values = torch.stack(terms).detach()
+    if bool(torch.isfinite(values).all()):
         return
-    found = ", ".join(f"{name} = {float(term):g}" for name, term in terms._asdict().items() if not math.isfinite(term))
+    read = zip(terms._fields, values.tolist(), strict=True)
+    found = ", ".join(f"{name} = {value:g}" for name, value in read if not math.isfinite(value))
     warnings.warn(
         f"{type(bound).__name__} read {found}: the scores hold a value that is not finite, or one whose exponential "
         "is too large for floating-point numbers. A regularizer holds the log-normalizer, and a `cap` keeps the "
