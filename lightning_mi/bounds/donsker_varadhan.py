@@ -132,9 +132,7 @@ class SMILE(_AbstractDonskerVaradhan):
 
     is_lower_bound: ClassVar[bool] = False
 
-    def __init__(
-        self, tau: float = 5.0, objective: Literal["value", "js"] = "value", clip_joint: bool = False
-    ) -> None:
+    def __init__(self, tau: float = 5.0, objective: Literal["value", "js"] = "value", clip_joint: bool = False) -> None:
         super().__init__()
         if not (tau > 0 and math.isfinite(tau)):
             raise ValueError(f"Got tau={tau}: scores are clamped to [-tau, tau], so tau is a positive number.")

@@ -12,7 +12,9 @@ from lightning_mi.scores import Scores
 def gan_objective(scores: Scores) -> Tensor:
     r"""The Jensen-Shannon objective :math:`-E_P[\mathrm{softplus}(-T)] - E_Q[\mathrm{softplus}(T)]`; a scalar, nats.
 
-    Its maximum is at :math:`T^* = \log r`, the log of the density ratio. Source: Nowozin et al. 2016; Hjelm et al. 2019.
+    Its maximum is at :math:`T^* = \log r`, the log of the density ratio.
+
+    Source: Nowozin et al. 2016; Hjelm et al. 2019.
 
     Example:
         >>> import torch

@@ -13,7 +13,7 @@ from lightning_mi.scores import Scores
 
 
 class _AbstractClipped(AbstractBound):
-    """Scores clipped in the value, unclipped in the log-normalizer. Clipped scores are a critic's too: it is a bound."""
+    """Scores clipped in the value, which is the bound of a clipped critic; unclipped in the log-normalizer."""
 
     is_lower_bound: ClassVar[bool] = True
     self_normalized: ClassVar[bool] = True
