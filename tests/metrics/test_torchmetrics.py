@@ -154,6 +154,14 @@ def test_a_change_of_type_leaves_the_moments_in_float64(make):
 
 
 @every_metric
+def test_moments_follow_the_device(make):
+    metric = updated(make).to("meta")
+    assert metric.moments.device.type == "meta"
+    metric.reset()
+    assert metric.moments.device.type == "meta"
+
+
+@every_metric
 def test_inference_mode_leaves_a_metric_that_works(make):
     metric = make()
     batches = arguments(metric)
