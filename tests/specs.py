@@ -174,7 +174,7 @@ def _diagonal(n: int) -> Layout:
 
 
 def _masks() -> Layout:
-    # Rows with two joint pairs, without any, without marginal pairs, without pairs; an entry that is both; one, neither.
+    # Rows with two joint pairs, without any, without marginal pairs, without pairs; an entry that is both.
     joint, marginal = np.zeros((6, 7), bool), np.zeros((6, 7), bool)
     joint[[0, 0, 1, 4, 5], [1, 3, 2, 0, 6]] = True
     marginal[0, 4:] = marginal[1] = marginal[2, ::2] = marginal[5, :5] = True
