@@ -41,12 +41,13 @@ class AllPairs(AbstractPairing):
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of all pairs of x (N, Dx) and y (N, Dy)."""
         x, y = _joint_views(views, count=2, pairing="AllPairs")
+        _check_two_or_more(x)
         return Scores.from_matrix(critic.pairwise(x, y), y=y)
 
 
 @final
 class Derangement(AbstractPairing):
-    """Row i of x and row i of y are a joint pair; N marginal pairs come from a random shuffle of y without fixed points.
+    """Row i of x and row i of y are a joint pair; N marginal pairs come from a shuffle of y without fixed points.
 
     The shuffle is one random cycle, so no marginal pair is a joint one. Cheaper than all pairs for a joint critic,
     and noisier. Without rows: InfoNCE cannot use it.
@@ -63,12 +64,11 @@ class Derangement(AbstractPairing):
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of x (N, Dx) with y (N, Dy), and with y shuffled."""
         x, y = _joint_views(views, count=2, pairing="Derangement")
+        _check_two_or_more(x)
         order = torch.randperm(len(x), device=x.device)
         shuffle = torch.empty_like(order)
         shuffle[order] = order.roll(1)
-        return Scores.from_samples(
-            critic.paired(x, y), critic.paired(x, y[shuffle]), y=y, marginal_columns=shuffle
-        )
+        return Scores.from_samples(critic.paired(x, y), critic.paired(x, y[shuffle]), y=y, marginal_columns=shuffle)
 
 
 @final
@@ -109,9 +109,12 @@ def _joint_views(views: tuple[Tensor, ...], count: int, pairing: str) -> tuple[T
     x, y = views[0], views[1]
     if len(x) != len(y):
         raise ValueError(f"Got {len(x)} x and {len(y)} y: row i of both is one joint pair, so they are equally long.")
+    return views
+
+
+def _check_two_or_more(x: Tensor) -> None:
     if len(x) < 2:
         raise ValueError(
             f"Got a batch of {len(x)}: marginal pairs combine different samples, so a batch holds two or more. "
             "Raise the batch size, or drop the last, smaller batch with `drop_last=True`."
         )
-    return views
