@@ -41,7 +41,7 @@ def mutual_information(
     Raises:
         ValueError: There is no batch, or the average is none of the three.
 
-    Source: Choi and Lee 2022, section 4.
+    Source: Choi and Lee 2022.
 
     Example:
         >>> from lightning_mi.bounds import DV
@@ -65,7 +65,7 @@ def log_normalizer(bound: AbstractBound, batches: Iterable[Scores]) -> Estimate:
     Raises:
         ValueError: There is no batch.
 
-    Source: Choi and Lee 2022, section 4.
+    Source: Choi and Lee 2022.
 
     Example:
         >>> from lightning_mi.bounds import DV

@@ -29,7 +29,7 @@ class LogNormalizer(AbstractMomentsMetric):
     Returns:
         ``compute`` and ``forward`` give a scalar, nats, float64 (float32 on MPS); NaN before the first batch.
 
-    Source: Choi and Lee 2022, section 4.
+    Source: Choi and Lee 2022.
 
     Example:
         >>> import torch

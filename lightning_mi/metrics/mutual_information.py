@@ -46,7 +46,7 @@ class MutualInformation(AbstractMomentsMetric):
     Raises:
         ValueError: The average is none of the three.
 
-    Source: Choi and Lee 2022, section 4 and their released code.
+    Source: Choi and Lee 2022.
 
     Example:
         >>> import torch
