@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, final
 from torch import Tensor, nn
 
 from lightning_mi.bounds.base import AbstractBound, BoundTerms, self_normalized_terms
-from lightning_mi.numerics import upcast
+from lightning_mi.numerics import full_precision, upcast
 from lightning_mi.scores import Scores
 
 
@@ -109,7 +109,8 @@ class TUBA(_AbstractSelfNormalized):
                 "TUBA has a learned baseline a(y), but the scores came without the candidates' representations. "
                 "Pass `y` of shape (M, D) to Scores, or use a constant baseline."
             )
-        log_a: Tensor = self.baseline(self._in_own_precision(scores.y))
+        with full_precision(scores.joint.device.type):
+            log_a: Tensor = self.baseline(self._in_own_precision(scores.y))
         if log_a.shape not in ((len(scores.y),), (len(scores.y), 1)):
             raise ValueError(
                 f"The baseline maps candidates of shape {tuple(scores.y.shape)} to shape {tuple(log_a.shape)}: "
