@@ -1,0 +1,65 @@
+"""Under autocast the critic rounds its scores; everything after it is float32."""
+
+import pytest
+import torch
+
+from tests.bounds.test_against_reference import assert_terms_equal
+from tests.specs import BOUNDS, CASE_IDS, CASES, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
+
+DIAGONAL = LAYOUTS[0]
+
+
+def rounded_scores(layout: Layout, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and candidates as a critic and an encoder give them under autocast."""
+    t = torch.nn.functional.linear(
+        torch.tensor(layout.draw(std=3.0), dtype=torch.float32), torch.eye(layout.joint.shape[-1])
+    )
+    y = torch.nn.functional.linear(torch.tensor(layout.y, dtype=torch.float32), torch.eye(2))
+    assert {t.dtype, y.dtype} == {dtype}
+    return t, y
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("spec", "layout"), CASES, ids=CASE_IDS)
+def test_terms_are_float32_and_exact_for_the_rounded_scores(
+    spec: BoundSpec, layout: Layout, dtype: torch.dtype
+) -> None:
+    with torch.autocast("cpu", dtype=dtype):
+        t, y = rounded_scores(layout, dtype)
+        terms = spec.make().float()(layout.scores(t, y))
+        assert torch.is_autocast_enabled("cpu"), "only the bound's own formula leaves autocast"
+    assert {term.dtype for term in terms} == {torch.float32}
+    assert_terms_equal(terms, spec.reference(layout.sheet(t.double().numpy(), y.double().numpy())), 1e-5)
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS, ids=by_name)
+@pytest.mark.parametrize("spec", BOUNDS, ids=by_name)
+def test_penalty_is_float32_and_exact_for_the_rounded_scores(spec: BoundSpec, regularizer: RegularizerSpec) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        t, y = rounded_scores(DIAGONAL, torch.bfloat16)
+        bound = spec.make().float()
+        penalty = regularizer.make(weight=0.7)(bound(DIAGONAL.scores(t, y)), bound)
+    reading = spec.reference(DIAGONAL.sheet(t.double().numpy(), y.double().numpy()))
+    assert penalty.dtype == torch.float32
+    assert penalty.item() == pytest.approx(regularizer.penalty(reading, weight=0.7, target=0.0)[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("spec", BOUNDS, ids=by_name)
+def test_log_ratio_does_not_change_under_autocast(spec: BoundSpec) -> None:
+    t, y = torch.tensor(DIAGONAL.draw(), dtype=torch.float32), torch.tensor(DIAGONAL.y, dtype=torch.float32)
+    bound = spec.make().float()
+    expected = bound.log_ratio(DIAGONAL.scores(t, y))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(bound.log_ratio(DIAGONAL.scores(t, y)), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("spec", BOUNDS, ids=by_name)
+def test_gradient_reaches_weights_in_half_precision(spec: BoundSpec) -> None:
+    weight = torch.eye(6, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        t = torch.nn.functional.linear(torch.tensor(DIAGONAL.draw(), dtype=torch.float32), weight)
+        spec.make().float()(DIAGONAL.scores(t, torch.tensor(DIAGONAL.y).float())).objective.backward()
+    reading = spec.reference(DIAGONAL.sheet(t.detach().double().numpy()))
+    expected = reading.d_objective.T @ DIAGONAL.draw()
+    assert weight.grad.dtype == torch.float32
+    torch.testing.assert_close(weight.grad, torch.tensor(expected).float(), rtol=0.02, atol=0.02)
