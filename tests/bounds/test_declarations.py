@@ -1,0 +1,125 @@
+"""What a bound's class says of itself, against what it does on a discrete law whose expectations are exact."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+
+from lightning_mi import BoundTerms, Scores, bounds
+from tests.bounds.law import COUNTS, JOINT, LOG_RATIO, MI, critics, optimum, read, scores_of
+from tests.specs import BOUNDS, BoundSpec, by_name
+
+
+@pytest.mark.parametrize("spec", [spec for spec in BOUNDS if spec.make().is_lower_bound], ids=by_name)
+def test_lower_bound_is_never_above_the_mutual_information(spec: BoundSpec) -> None:
+    assert max(read(spec, critic).value.item() for critic in critics(spec)) <= MI + 1e-12
+
+
+@pytest.mark.parametrize("spec", [spec for spec in BOUNDS if spec.exceeds], ids=by_name)
+def test_what_is_no_lower_bound_can_be_above_the_mutual_information(spec: BoundSpec) -> None:
+    assert read(spec, optimum(spec) + 100).value > MI + 50
+
+
+def test_class_denies_being_a_lower_bound_only_if_it_can_be_above() -> None:
+    above = {type(spec.make()) for spec in BOUNDS if spec.exceeds}
+    assert above == {type(spec.make()) for spec in BOUNDS if not spec.make().is_lower_bound}
+
+
+@pytest.mark.parametrize("spec", BOUNDS, ids=by_name)
+def test_value_at_the_optimal_critic_is_the_mutual_information(spec: BoundSpec) -> None:
+    gap = 0.0 if spec.gap is None else spec.gap
+    assert read(spec, optimum(spec)).value.item() == pytest.approx(MI + gap, abs=1e-12)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in BOUNDS if spec.name != "SMILE"], ids=by_name)
+def test_objective_is_highest_at_the_optimal_critic(spec: BoundSpec) -> None:
+    best = read(spec, optimum(spec)).objective.item()
+    assert max(read(spec, critic).objective.item() for critic in critics(spec)) <= best + 1e-12
+
+
+def test_infonce_of_few_candidates_is_below_the_mutual_information_on_average() -> None:
+    """The exact expectation over all batches of three pairs."""
+    atoms = np.argwhere(COUNTS)
+    for critic in critics(BOUNDS[0], count=2):
+        expectation = 0.0
+        for batch in itertools.product(range(9), repeat=3):
+            x, y = atoms[list(batch)].T
+            matrix = torch.tensor(critic[x[:, None], y])
+            expectation += JOINT[x, y].prod() * bounds.InfoNCE()(Scores.from_matrix(matrix)).value.item()
+        assert expectation < min(MI, np.log(3))
+
+
+@pytest.mark.parametrize("spec", [spec for spec in BOUNDS if spec.make().self_normalized], ids=by_name)
+@pytest.mark.parametrize("shift", [-0.4, 0.4])
+def test_shift_of_the_optimal_critic_costs_a_self_normalized_bound(spec: BoundSpec, shift: float) -> None:
+    assert read(spec, optimum(spec) + shift).objective < read(spec, optimum(spec)).objective - 0.01
+    assert not spec.shift_invariant
+
+
+@pytest.mark.parametrize("spec", [spec for spec in BOUNDS if spec.shift_invariant], ids=by_name)
+def test_shift_of_the_optimal_critic_costs_the_others_nothing(spec: BoundSpec) -> None:
+    terms, shifted = read(spec, optimum(spec)), read(spec, optimum(spec) + 0.4)
+    assert shifted.objective.item() == pytest.approx(terms.objective.item(), abs=1e-12)
+    assert shifted.log_normalizer.item() == pytest.approx(terms.log_normalizer.item() + 0.4, abs=1e-12)
+    assert not spec.make().self_normalized
+
+
+@pytest.mark.parametrize("spec", [spec for spec in BOUNDS if spec.log_normalizer is not None], ids=by_name)
+def test_log_normalizer_at_the_optimal_critic_is_the_natural_target(spec: BoundSpec) -> None:
+    observed = read(spec, optimum(spec)).log_normalizer.item()
+    assert observed == pytest.approx(spec.log_normalizer, abs=1e-12)
+    if spec.name != "ReleasedNWJ":  # whose code pulls to 0 a quantity that is 1 there: see the test below
+        assert observed == pytest.approx(spec.make().natural_target, abs=1e-12)
+
+
+@pytest.mark.parametrize(("weight", "loss"), [(1.0, 0.217), (0.1, 0.015)])
+def test_released_nwj_reads_low_where_its_regularizer_pulls_it(weight: float, loss: float) -> None:
+    def terms_at(shift: float) -> BoundTerms:
+        return bounds.ReleasedNWJ()(scores_of(LOG_RATIO + 1 + shift))
+
+    def cost(shift: float) -> float:
+        terms = terms_at(shift)
+        return (weight * terms.log_normalizer**2 - terms.objective).item()
+
+    shift = minimize_scalar(cost, bounds=(-2, 1), options={"xatol": 1e-8}).x
+    assert terms_at(shift).value.item() == pytest.approx(MI - loss, abs=5e-4)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in BOUNDS if spec.make().capped_at_log_n], ids=by_name)
+def test_capped_bound_reaches_log_n_and_never_exceeds_it(spec: BoundSpec) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for n in (2, 5):
+        for std in (1.0, 30.0):
+            t = std * torch.randn(100, n, n, generator=generator, dtype=torch.float64)
+            assert max(spec.make()(Scores.from_matrix(matrix)).value for matrix in t) <= np.log(n) + 1e-12
+        best = spec.make()(Scores.from_matrix(50 * torch.eye(n, dtype=torch.float64))).value
+        assert best.item() == pytest.approx(np.log(n), abs=1e-12)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in BOUNDS if not spec.make().capped_at_log_n], ids=by_name)
+def test_other_bounds_can_exceed_log_n(spec: BoundSpec) -> None:
+    t = torch.full((4, 4), -1.0, dtype=torch.float64).fill_diagonal_(50.0)
+    assert spec.make()(Scores.from_matrix(t, y=torch.zeros(4, 2))).value > np.log(4) + 0.1
+
+
+@pytest.mark.parametrize("spec", BOUNDS, ids=by_name)
+def test_marginal_terms_of_batches_pool_as_declared(spec: BoundSpec) -> None:
+    """Three and seventeen rows of the same candidates, against all twenty at once."""
+    matrix, y = torch.tensor(np.random.default_rng(1).normal(size=(20, 6))), torch.zeros(6, 2)
+    marginal = torch.rand(20, 6) < 0.6
+    joint = torch.nn.functional.one_hot(torch.arange(20) % 6, 6).bool()
+    parts = [
+        Scores.from_matrix(matrix[rows], joint=joint[rows], marginal=marginal[rows], y=y)
+        for rows in (slice(0, 3), slice(3, 20), slice(0, 20))
+    ]
+    bound = spec.make()
+    *terms, whole = [bound.eval()(part).marginal_term.item() for part in parts]
+    # A bound that normalizes by rows counts a row once for each of its joint pairs.
+    weights = [part.num_joint if bound.capped_at_log_n else part.num_marginal for part in parts[:2]]
+    if bound.marginal_pooling == "log_mean_exp":
+        pooled = np.log(np.average(np.exp(terms), weights=weights))
+    else:
+        pooled = np.average(terms, weights=weights)
+    assert pooled == pytest.approx(whole, abs=1e-12)

@@ -1,0 +1,45 @@
+"""What a bound refuses, and how it says so."""
+
+import pytest
+import torch
+
+from lightning_mi import Scores, bounds
+from lightning_mi.numerics import MINumericalWarning
+
+
+def test_rows_are_asked_for_where_there_are_none() -> None:
+    scores = Scores.from_samples(torch.zeros(3), torch.zeros(3))
+    with pytest.raises(ValueError, match=r"Got two lists of pairs.*AllPairs"):
+        bounds.InfoNCE()(scores)
+    with pytest.raises(ValueError, match=r"Got two lists of pairs.*AllPairs"):
+        bounds.InfoNCE().log_ratio(scores)
+
+
+@pytest.mark.parametrize("tau", [0.0, -5.0, float("inf"), float("nan")])
+def test_smile_refuses_a_tau_that_clips_nothing_or_everything(tau: float) -> None:
+    with pytest.raises(ValueError, match=f"Got tau={tau}: .*positive number"):
+        bounds.SMILE(tau)
+
+
+def test_smile_refuses_an_unknown_objective() -> None:
+    with pytest.raises(ValueError, match=r"Got objective='gan': .*'value' or the 'js'"):
+        bounds.SMILE(objective="gan")
+
+
+@pytest.mark.parametrize("make", [bounds.ReleasedNWJ, bounds.ReleasedTUBA])
+@pytest.mark.parametrize("clip", [0.0, -5.0, float("inf"), float("nan")])
+def test_released_bounds_refuse_a_clip_that_clips_nothing_or_everything(make: type, clip: float) -> None:
+    with pytest.raises(ValueError, match=f"Got clip={clip}: .*positive number"):
+        make(clip)
+
+
+def test_warning_names_the_bound_and_the_terms_that_overflowed() -> None:
+    t = torch.full((4, 4), 1e4, requires_grad=True)
+    with pytest.warns(MINumericalWarning, match=r"NWJ read value = -inf, marginal_term = inf: .*`cap`") as caught:
+        bounds.NWJ()(Scores.from_matrix(t))
+    assert len(caught) == 1, "and nothing else is warned of"
+
+
+def test_abstract_bound_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        bounds.AbstractBound()
