@@ -28,7 +28,7 @@ def upcast(tensor: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def full_precision(device_type: str) -> Iterator[None]:
-    """Leave autocast: under it even ``logsumexp`` and ``softplus`` would round to half precision on a CPU."""
+    """Leave autocast, so that what is called here, such as a learned baseline, keeps the precision of its inputs."""
     with torch.autocast(device_type, enabled=False):
         yield
 
@@ -76,7 +76,8 @@ def exp_linear(x: Tensor, cap: float | None) -> Tensor:
     """
     if cap is None:
         return x.exp()
-    return x.clamp(max=cap).exp() * (1 + (x - cap).relu())
+    # Not clamp, whose gradient is 0 at the cap itself: with a cap of 0, at the optimum.
+    return x.masked_fill(x > cap, cap).exp() * (1 + (x - cap).relu())
 
 
 def log_ema(average: Tensor, new: Tensor, rate: float) -> Tensor:
