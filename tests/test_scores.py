@@ -1,0 +1,161 @@
+"""Scores: every reduction against a loop over pairs in NumPy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_mi import Scores
+from tests.specs import LAYOUTS, Layout, by_name
+
+MATRICES = [layout for layout in LAYOUTS if layout.has_rows]
+OFFSETS = np.array([0.3, -2.0, 1.1, 0.0, 4.0, -0.7, 2.2, 0.9, -1.3])
+
+
+def pairs(layout: Layout, kind: str) -> list[tuple[int, ...]]:
+    """Positions of the joint or marginal pairs, row by row."""
+    return [tuple(index) for index in np.argwhere(getattr(layout, kind))]
+
+
+def mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=by_name)
+def test_pairs_are_those_of_the_masks(layout: Layout) -> None:
+    t = layout.draw()
+    scores = layout.scores(torch.tensor(t))
+    joint, marginal = pairs(layout, "joint"), pairs(layout, "marginal")
+    assert scores.joint.tolist() == [t[index] for index in joint]
+    assert scores.marginal_values().tolist() == [t[index] for index in marginal]
+    assert scores.joint_columns.tolist() == [layout.columns[index] for index in joint]
+    assert (scores.num_joint, scores.num_marginal) == (len(joint), len(marginal))
+    assert torch.equal(scores.y, torch.tensor(layout.y))
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, -0.5])
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("with_offset", [False, True], ids=["no offset", "offset"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=by_name)
+def test_log_mean_exp_equals_a_loop(layout: Layout, with_offset: bool, clip: float | None, power: float) -> None:
+    t = layout.draw(std=2.0)
+    offsets = OFFSETS[: layout.columns.max() + 1] * with_offset
+    terms = []
+    for index in pairs(layout, "marginal"):
+        clipped = t[index] if clip is None else min(max(t[index], -clip), clip)
+        terms.append(math.exp(power * (clipped - offsets[layout.columns[index]])))
+    offset = torch.tensor(offsets) if with_offset else None
+    observed = layout.scores(torch.tensor(t)).log_mean_exp(offset=offset, clip=clip, power=power)
+    assert observed.item() == pytest.approx(math.log(mean(terms)), abs=1e-12)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=by_name)
+def test_mean_softplus_equals_a_loop(layout: Layout) -> None:
+    t = layout.draw(std=3.0)
+    scores = layout.scores(torch.tensor(t))
+    marginal = mean([math.log1p(math.exp(t[index])) for index in pairs(layout, "marginal")])
+    joint = mean([math.log1p(math.exp(-t[index])) for index in pairs(layout, "joint")])
+    # PyTorch's softplus is the identity above 20; nothing is that large here.
+    assert scores.mean_softplus().item() == pytest.approx(marginal, abs=1e-12)
+    assert scores.joint_mean_softplus().item() == pytest.approx(joint, abs=1e-12)
+
+
+@pytest.mark.parametrize("layout", MATRICES, ids=by_name)
+def test_rows_hold_their_joint_and_marginal_pairs(layout: Layout) -> None:
+    t = layout.draw()
+    scores = layout.scores(torch.tensor(t))
+    used = layout.joint | layout.marginal
+    assert scores.joint_rows.tolist() == [i for i, _ in pairs(layout, "joint")]
+    assert scores.num_candidates == max(row.sum() for row in used)
+    observed = scores.row_log_mean_exp()
+    assert observed.shape == (len(t),)
+    for i, row in enumerate(used):
+        if row.any():
+            expected = math.log(mean([math.exp(x) for x in t[i, row]]))
+            assert observed[i].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_row_holds_the_diagonal_by_default() -> None:
+    scores = Scores.from_matrix(torch.tensor([[5.0, 1.0], [2.0, -3.0]], dtype=torch.float64))
+    expected = [math.log((math.exp(5) + math.exp(1)) / 2), math.log((math.exp(2) + math.exp(-3)) / 2)]
+    assert scores.row_log_mean_exp().tolist() == pytest.approx(expected)
+    assert scores.num_candidates == 2
+
+
+@pytest.mark.parametrize("given", ["joint", "marginal"])
+def test_mask_that_is_left_out_is_the_diagonal_or_the_rest(given: str) -> None:
+    t, mask = torch.randn(3, 5), torch.rand(3, 5) < 0.5
+    mask[0, 0] = True
+    eye = torch.eye(3, 5, dtype=torch.bool)
+    masks = {"joint": eye, "marginal": ~eye, given: mask}
+    observed, expected = Scores.from_matrix(t, **{given: mask}), Scores.from_matrix(t, **masks)
+    assert torch.equal(observed.joint, expected.joint)
+    assert torch.equal(observed.marginal_values(), expected.marginal_values())
+    assert torch.equal(observed.joint, t[masks["joint"]])
+    assert torch.equal(observed.marginal_values(), t[masks["marginal"]])
+
+
+def test_masks_written_out_equal_the_default() -> None:
+    t, eye = torch.randn(5, 5), torch.eye(5, dtype=torch.bool)
+    default, masked = Scores.from_matrix(t), Scores.from_matrix(t, joint=eye, marginal=~eye)
+    assert torch.equal(default.joint, masked.joint)
+    for reduction in ("log_mean_exp", "row_log_mean_exp", "mean_softplus", "joint_mean_softplus"):
+        torch.testing.assert_close(getattr(default, reduction)(), getattr(masked, reduction)())
+
+
+def test_samples_use_rows_of_y_in_order_by_default() -> None:
+    scores = Scores.from_samples(torch.zeros(2), torch.zeros(3), y=torch.zeros(5, 1))
+    assert scores.joint_columns.tolist() == [0, 1]
+    offset = torch.tensor([9.0, 9.0, 1.0, 2.0, 3.0])  # the marginal pairs' are the last three
+    expected = math.log((math.exp(-1) + math.exp(-2) + math.exp(-3)) / 3)
+    assert scores.log_mean_exp(offset=offset).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_samples_have_no_rows() -> None:
+    scores = Scores.from_samples(torch.zeros(2), torch.zeros(3))
+    assert scores.num_candidates is None
+    for read in (scores.row_log_mean_exp, lambda: scores.joint_rows):
+        with pytest.raises(ValueError, match="two lists of pairs"):
+            read()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=by_name)
+def test_scores_are_float32_or_wider(layout: Layout, dtype: torch.dtype) -> None:
+    scores = layout.scores(torch.tensor(layout.draw(), dtype=dtype))
+    expected = torch.float64 if dtype == torch.float64 else torch.float32
+    results = [scores.joint, scores.marginal_values(), scores.log_mean_exp(clip=1.0), scores.mean_softplus()]
+    assert {result.dtype for result in [*results, scores.joint_mean_softplus()]} == {expected}
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (4, 3), (1, 1)])
+def test_matrix_without_masks_must_be_square_and_of_two_or_more(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"square matrix of at least 2 x 2.*pass `joint` and `marginal`"):
+        Scores.from_matrix(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(4), torch.zeros(2, 2, 2), torch.zeros(0, 0), torch.zeros(3, 3).long()])
+def test_matrix_that_is_none_is_an_error(bad: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"Got `matrix` of shape .*floating-point numbers in 2 dimensions"):
+        Scores.from_matrix(bad)
+
+
+@pytest.mark.parametrize("name", ["joint", "marginal"])
+@pytest.mark.parametrize("bad", [torch.zeros(2, 2), torch.zeros(0), torch.zeros(3).long(), torch.zeros(())])
+def test_list_that_is_none_is_an_error(name: str, bad: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=f"Got `{name}` of shape .*in 1 dimension,"):
+        Scores.from_samples(**{"joint": torch.zeros(3), "marginal": torch.zeros(3), name: bad})
+
+
+@pytest.mark.parametrize("name", ["joint", "marginal"])
+def test_mask_of_another_type_or_shape_is_an_error(name: str) -> None:
+    for bad in (torch.ones(3, 3), torch.ones(3, 4, dtype=torch.bool), torch.ones(3, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=f"Got a `{name}` mask of shape .*boolean and of the same shape"):
+            Scores.from_matrix(torch.zeros(3, 3), **{name: bad})
+
+
+@pytest.mark.parametrize("name", ["joint", "marginal"])
+def test_mask_without_pairs_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match=f"Got a `{name}` mask without a single True"):
+        Scores.from_matrix(torch.zeros(3, 3), **{name: torch.zeros(3, 3, dtype=torch.bool)})
