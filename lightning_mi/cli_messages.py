@@ -36,5 +36,11 @@ def silence_notices() -> None:
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
 
 
+def silence_training_state() -> None:
+    """Drop the warnings that a checkpoint's training state is not restored: an evaluation has no use for it."""
+    warnings.filterwarnings("ignore", message="The dirpath has changed from", category=UserWarning)
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`", category=UserWarning)
+
+
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return not (record.levelno == logging.INFO and "Tip: For seamless cloud" in str(record.msg))

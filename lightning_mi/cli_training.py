@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast, final
 
 from jsonargparse import ActionConfigFile, Namespace
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -30,7 +31,7 @@ from lightning_mi.checkpoint_files import (
     read_checkpoint,
 )
 from lightning_mi.cli import TRAINING_COMMANDS, require_writable
-from lightning_mi.cli_messages import readable, silence_notices
+from lightning_mi.cli_messages import readable, silence_notices, silence_training_state
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.recipe_files import UnknownRecipeError, find_file
 
@@ -78,7 +79,9 @@ def run_training(arguments: Sequence[str]) -> int:
     try:
         _TrainingCLI(
             model_class=MIEstimationModule,
+            datamodule_class=LightningDataModule,
             subclass_mode_model=True,
+            subclass_mode_data=True,
             parser_class=_Parser,
             parser_kwargs={"prog": "lightning-mi"},
             save_config_kwargs={"overwrite": True},  # a run that resumes in its own folder must not stop there
@@ -178,6 +181,8 @@ class _TrainingCLI(LightningCLI):
 
     def _run(self, command: Callable[..., object], arguments: dict[str, Any]) -> None:
         checkpoint = self._checkpoint()
+        if self.subcommand != "fit":
+            silence_training_state()
         # Lightning's own default is to run code from a checkpoint that comes from a web address
         command(**{**arguments, "ckpt_path": checkpoint, "weights_only": True})
 

@@ -1,0 +1,274 @@
+"""`fit`, `validate`, `test` and `predict` through the real command line, on a handful of steps."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback
+
+from lightning_mi.cli import main
+from lightning_mi.recipe_files import find_file, list_files
+
+QUIET = [
+    "--trainer.accelerator=cpu",
+    "--trainer.callbacks=null",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+]
+
+
+class Watch(Callback):
+    """Keeps the module and the datamodule of the last command, to look at what the command line built."""
+
+    module = None
+    weights = None
+
+    def setup(self, trainer, pl_module, stage):
+        Watch.module = pl_module
+
+    def on_train_start(self, trainer, pl_module):
+        Watch.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
+        Watch.step = trainer.global_step
+
+    def on_test_start(self, trainer, pl_module):
+        Watch.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder; what the command line does to `sys.path` is undone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+def short(command, *options, steps=6):
+    """Onehot on a few steps, watched."""
+    watch = f"--trainer.callbacks={__name__}.Watch"
+    data = [f"--data.steps={steps}", "--data.batch_size=8"]
+    return main([command, "--config", "onehot", *QUIET, watch, *data, *options])
+
+
+def checkpoints(folder):
+    return sorted(path for path in folder.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("recipe", [recipe.name for recipe in list_files("recipe")])
+def test_every_recipe_runs_as_its_launch_line_says(recipe, here):
+    assert f"lightning-mi fit --config {recipe}" in find_file(recipe, "recipe").path.read_text()
+    assert main(["fit", "--config", recipe, "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]) == 0
+
+
+@pytest.mark.parametrize("recipe", list_files("recipe"), ids=lambda recipe: recipe.name)
+def test_every_value_of_a_recipe_stands_on_its_own_line_with_a_comment(recipe):
+    lines = recipe.path.read_text().splitlines()
+    values = [line for line in lines if not line.startswith("#") and line.strip() and not line.rstrip().endswith(":")]
+    assert [line for line in values if "{" in line or "[" in line] == []
+    explained = [line for line in values if "#" in line]
+    assert [line for line in values if line not in explained and not is_self_evident(line)] == []
+
+
+def is_self_evident(line):
+    """A class named by its path, a number tied to another value, or one item of a list that is explained."""
+    return line.strip().startswith(("- ", "class_path", "x_dim", "y_dim", "num_classes"))
+
+
+def test_a_fit_writes_where_the_recipe_says_and_keeps_a_configuration_that_runs_again(here):
+    assert short("fit") == 0
+    run = here / "lightning_mi_runs" / "onehot" / "lightning_logs" / "version_0"
+    assert [path.parent.parent for path in checkpoints(here)] == [run]
+    assert main(["fit", "--config", str(run / "config.yaml"), "--trainer.fast_dev_run=true"]) == 0
+
+
+def test_the_recipe_becomes_the_module_that_it_describes(here):
+    assert short("fit") == 0
+    module = Watch.module
+    assert [type(part).__name__ for part in (module.critic, module.pairs, module.bound, module.regularizer)] == [
+        "JointCritic",
+        "IndependentMarginal",
+        "MINE",
+        "Squared",
+    ]
+    optimizer = module.optimizers(use_pl_optimizer=False)
+    assert (type(optimizer), optimizer.param_groups[0]["lr"]) == (torch.optim.SGD, 0.1)
+
+
+def test_the_command_line_overrides_the_recipe(here):
+    assert short("fit", "--model.bound", "lightning_mi.bounds.NWJ", "--model.regularizer", "null") == 0
+    assert type(Watch.module.bound).__name__ == "NWJ"
+    assert Watch.module.regularizer is None
+
+
+def test_a_subclass_in_a_file_of_the_current_folder_is_found(here):
+    Path("my_project.py").write_text(
+        "from lightning_mi import MIEstimationModule\n\n\nclass MyModule(MIEstimationModule):\n    pass\n"
+    )
+    assert short("fit", "--model", "my_project.MyModule") == 0
+    assert type(Watch.module).__module__ == "my_project"
+    assert type(Watch.module.critic).__name__ == "JointCritic"  # the recipe's arguments carry over
+
+
+def test_a_copied_recipe_is_launched_by_its_file(here):
+    assert main(["cp", "onehot", "mine.yaml"]) == 0
+    options = yaml.safe_load(Path("mine.yaml").read_text())
+    options["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.25
+    Path("mine.yaml").write_text(yaml.safe_dump(options))
+    watch = f"--trainer.callbacks={__name__}.Watch"
+    assert main(["fit", "--config", "mine.yaml", *QUIET, watch, "--data.steps=2"]) == 0
+    assert Watch.module.optimizers(use_pl_optimizer=False).param_groups[0]["lr"] == 0.25
+
+
+# Mistakes: one message, a status that is not zero, nothing written.
+
+
+def refused(arguments, capsys):
+    """The one message of a command that fails."""
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    [message] = [line for line in error.splitlines() if "error: " in line]
+    assert list(Path().rglob("lightning_mi_runs")) == []
+    return message
+
+
+def test_an_unknown_recipe_lists_the_known_ones(here, capsys):
+    message = refused(["fit", "--config", "gausian"], capsys)
+    assert "no recipe called 'gausian'" in message
+    assert "gaussian, onehot" in message
+
+
+def test_a_missing_configuration_file_is_named(here, capsys):
+    assert "nowhere/mine.yaml: there is no such file" in refused(["fit", "-c", "nowhere/mine.yaml"], capsys)
+    assert "gaussian.yaml: there is no such file" in refused(["fit", "--config=gaussian.yaml"], capsys)
+
+
+@pytest.mark.parametrize("key", ["max_epochs", "batch_size", "hidden", "weight", "regularizer", "lr", "trainer"])
+def test_a_misspelled_key_is_named(key, here, capsys):
+    recipe = find_file("gaussian", "recipe").path.read_text()
+    assert recipe.count(f"{key}:") == 1
+    Path("broken.yaml").write_text(recipe.replace(f"{key}:", f"{key}x:"))
+    assert f"{key}x" in refused(["fit", "--config", "broken.yaml"], capsys)
+
+
+def test_broken_yaml_says_where(here, capsys):
+    Path("broken.yaml").write_text("trainer:\n  max_epochs: [1\n")
+    assert "line 2" in refused(["fit", "--config", "broken.yaml"], capsys)
+
+
+def test_a_value_of_the_wrong_type_is_named_with_its_key(here, capsys):
+    message = refused(["fit", "--config", "gaussian", "--trainer.max_epochs", "many"], capsys)
+    assert 'Parser key "trainer.max_epochs": Expected int; Given value: many' in message
+
+
+def test_a_value_that_a_class_refuses_is_explained_by_that_class(here, capsys):
+    assert "batch_size=1" in refused(["fit", "--config", "gaussian", "--data.batch_size", "1"], capsys)
+
+
+def test_no_configuration_at_all_asks_for_a_model(here, capsys):
+    assert "fit.model" in refused(["fit"], capsys)
+
+
+def test_a_training_without_data_is_refused(here, capsys):
+    options = yaml.safe_load(find_file("gaussian", "recipe").path.read_text())
+    del options["data"]
+    Path("no_data.yaml").write_text(yaml.safe_dump(options))
+    assert "fit.data" in refused(["fit", "--config", "no_data.yaml"], capsys)
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_training(here, capsys):
+    Path("file").write_text("not a folder")
+    message = refused(["fit", "--config", "gaussian", "--trainer.default_root_dir", "file/runs"], capsys)
+    assert "cannot write to the output folder file/runs" in message
+    assert [path.name for path in here.iterdir()] == ["file"]
+
+
+def test_help_shows_examples_then_every_option(here, capsys):
+    assert main(["test", "--help"]) == 0
+    output = capsys.readouterr().out
+    assert output.index("lightning-mi test --config gaussian --ckpt_path last") < output.index("--trainer.max_epochs")
+
+
+# Checkpoints of an earlier process.
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # true: the run goes on in a new version's folder
+def test_fit_goes_on_from_the_last_checkpoint_and_says_which(here, capsys):
+    assert short("fit") == 0
+    [first] = checkpoints(here)
+    trained = torch.load(first, weights_only=True)["state_dict"]
+    capsys.readouterr()
+    assert short("fit", "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+    assert f"checkpoint: {first.relative_to(here)} (step 6)" in capsys.readouterr().err
+    assert Watch.step == 6
+    assert {name: value.tolist() for name, value in Watch.weights.items()} == {
+        name: value.tolist() for name, value in trained.items()
+    }
+    assert len(checkpoints(here)) == 2
+
+
+def test_best_is_the_checkpoint_with_the_best_metric(here, capsys):
+    keep = "lightning.pytorch.callbacks.ModelCheckpoint"
+    options = [f"--trainer.callbacks+={keep}", "--trainer.callbacks.monitor=val/mi", "--trainer.callbacks.mode=max"]
+    options += ["--trainer.callbacks.save_last=true", "--trainer.callbacks.save_top_k=-1"]
+    options += [
+        "--trainer.callbacks.auto_insert_metric_name=false",
+        "--trainer.callbacks.filename={epoch}-{val/mi:.6f}",
+    ]
+    assert short("fit", *options, "--trainer.max_epochs=3") == 0
+    saved = [path for path in checkpoints(here) if path.stem != "last"]
+    assert len(saved) == 3
+    best = max(saved, key=lambda path: float(path.stem.rpartition("-")[2]))
+    capsys.readouterr()
+    assert short("test", "--ckpt_path=best") == 0
+    assert f"checkpoint: {best.relative_to(here)} " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wanted", ["best", "last"])
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_a_checkpoint_that_does_not_exist_is_an_error(command, wanted, here, capsys):
+    message = refused([command, "--config", "onehot", *QUIET, f"--ckpt_path={wanted}"], capsys)
+    assert "lightning_mi_runs/onehot/lightning_logs" in message
+
+
+def test_the_command_line_decides_hyper_parameters_and_the_checkpoint_weights(here, capsys):
+    assert short("fit", "--model.bound.rate=0.5") == 0
+    [file] = checkpoints(here)
+    trained = torch.load(file, weights_only=True)["state_dict"]
+    capsys.readouterr()
+    assert short("test", f"--ckpt_path={file}", "--model.bound.rate=0.25") == 0
+    assert Watch.module.bound.rate == 0.25
+    assert torch.equal(Watch.weights["critic.first.weight"], trained["critic.first.weight"])
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("checkpoint: model")]
+    assert notes == ["checkpoint: model.bound.rate: 0.5 in the checkpoint, 0.25 here; the command line's value is used"]
+
+
+def test_a_checkpoint_that_holds_code_is_refused(here, capsys):
+    torch.save({"state_dict": {}, "payload": Path}, "hostile.ckpt")
+    message = refused(["test", "--config", "onehot", *QUIET, "--ckpt_path=hostile.ckpt"], capsys)
+    assert "objects other than plain data" in message
+
+
+def test_every_command_finds_its_last_checkpoint(here):
+    Path("my_data.py").write_text(
+        "from lightning_mi.data import OneHotDataModule\n\n\n"
+        "class Data(OneHotDataModule):\n"
+        "    def predict_dataloader(self):\n"
+        "        return self.test_dataloader()\n"
+    )
+    assert short("fit") == 0
+    [trained] = checkpoints(here)
+    for command in ("validate", "test", "predict"):
+        assert short(command, "--data=my_data.Data", "--ckpt_path=last") == 0, command
+        assert torch.equal(Watch.module.critic.first.weight, critic_in(trained)), command
+
+
+def test_a_recipe_without_data_to_predict_on_is_one_message(here, capsys):
+    assert short("predict") == 2
+    assert "error: `predict_dataloader` must be implemented" in capsys.readouterr().err
+
+
+def critic_in(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["state_dict"]["critic.first.weight"]
