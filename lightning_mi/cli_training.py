@@ -6,7 +6,7 @@ What differs from a stock `LightningCLI`:
 2. `--ckpt_path best | last` finds the checkpoint of an earlier process and says which one it took.
 3. The command line decides the hyper-parameters. A checkpoint gives weights and state, read with `weights_only=True`.
 4. A mistake in the configuration, or an output folder that cannot be written, is one message before anything is
-   written. Set `JSONARGPARSE_DEBUG=1` for the traceback.
+   written. Set `JSONARGPARSE_DEBUG=true` for the traceback.
 """
 
 import json
@@ -91,11 +91,15 @@ def run_training(arguments: Sequence[str]) -> int:
     except SystemExit as stop:  # help and version stop with 0, errors with 2
         return stop.code if isinstance(stop.code, int) else 1
     except (CheckpointError, MisconfigurationException, _ConfigurationError) as problem:
-        if os.environ.get("JSONARGPARSE_DEBUG"):
+        if _wants_tracebacks():
             raise
         print(f"lightning-mi {command}: error: {problem}", file=sys.stderr)
         return 2
     return 0
+
+
+def _wants_tracebacks() -> bool:
+    return os.environ.get("JSONARGPARSE_DEBUG", "").lower() == "true"
 
 
 class _ConfigurationError(Exception):
@@ -129,7 +133,7 @@ class _Parser(LightningArgumentParser):
     """Lightning's parser with errors of one message instead of the usage of hundreds of options."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error or os.environ.get("JSONARGPARSE_DEBUG"):
+        if not self.exit_on_error or _wants_tracebacks():
             super().error(message, ex)
         program = self.prog.replace(" [options]", "")
         self.exit(2, f"{program}: error: {readable(message)}\n{_HINT}\n")
@@ -154,7 +158,7 @@ class _TrainingCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as problem:
-            raise _ConfigurationError(f"{readable(str(problem))} (JSONARGPARSE_DEBUG=1 shows where)") from problem
+            raise _ConfigurationError(f"{readable(str(problem))} (JSONARGPARSE_DEBUG=true shows where)") from problem
 
     def after_instantiate_classes(self) -> None:
         if getattr(self.trainer, "fast_dev_run", False):

@@ -1,6 +1,7 @@
 """`fit`, `validate`, `test` and `predict` through the real command line, on a handful of steps."""
 
 import sys
+from argparse import ArgumentError
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,15 @@ def test_a_value_of_the_wrong_type_is_named_with_its_key(here, capsys):
 
 def test_a_value_that_a_class_refuses_is_explained_by_that_class(here, capsys):
     assert "batch_size=1" in refused(["fit", "--config", "gaussian", "--data.batch_size", "1"], capsys)
+
+
+def test_a_developer_can_ask_for_the_traceback(here, monkeypatch):
+    monkeypatch.setenv("JSONARGPARSE_DEBUG", "true")
+    with pytest.raises(Exception, match="batch_size=1") as raised:
+        main(["fit", "--config", "gaussian", "--data.batch_size", "1"])
+    assert raised.value.__cause__ is not None
+    with pytest.raises(ArgumentError, match="max_epochs"):
+        main(["fit", "--config", "gaussian", "--trainer.max_epochs", "many"])
 
 
 def test_no_configuration_at_all_asks_for_a_model(here, capsys):
