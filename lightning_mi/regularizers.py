@@ -133,7 +133,7 @@ class AbstractRegularizer(nn.Module, ABC):
                 f"the distance on the {self.scale} scale is too large for floating-point numbers. "
                 + ("Use scale='log'." if self.scale == "linear" else "Use Huber or Absolute, whose pull is bounded."),
                 MINumericalWarning,
-                stacklevel=3,
+                stacklevel=4,  # past the two frames of nn.Module's call, to who called the regularizer
             )
         return penalty
 

@@ -113,5 +113,5 @@ def _warn_unless_finite(bound: AbstractBound, terms: BoundTerms) -> None:
         "is too large for floating-point numbers. A regularizer holds the log-normalizer, and a `cap` keeps the "
         "objective finite where the bound is linear in the exponential.",
         MINumericalWarning,
-        stacklevel=3,
+        stacklevel=5,  # past forward and the two frames of nn.Module's call, to who called the bound
     )
