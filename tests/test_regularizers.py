@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lightning_mi import BoundTerms, Scores, bounds, regularizers
+from lightning_mi.numerics import MINumericalWarning
 from lightning_mi.regularizers import Absolute, Huber, LinearWarmup, Squared
 from tests.specs import BOUNDS, CASE_IDS, CASES, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
 
@@ -79,6 +80,13 @@ def test_value_never_contains_the_regularizer(spec: BoundSpec, regularizer: Regu
     assert [term.item() for term in terms] == before
     reading = spec.reference(DIAGONAL.sheet(t.detach().numpy()))
     assert terms.value.item() == pytest.approx(reading.value, abs=1e-12)
+
+
+def test_warning_names_the_regularizer_and_points_to_the_call() -> None:
+    ell = torch.tensor(100.0, requires_grad=True)
+    with pytest.warns(MINumericalWarning, match=r"Squared gave inf for .* of 100 nats: .*scale='log'") as caught:
+        Squared(scale="linear")(terms_at(0.0)._replace(log_normalizer=ell), bounds.DV())
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 @pytest.mark.parametrize("spec", SELF_NORMALIZED, ids=by_name)

@@ -38,6 +38,7 @@ def test_warning_names_the_bound_and_the_terms_that_overflowed() -> None:
     with pytest.warns(MINumericalWarning, match=r"NWJ read value = -inf, marginal_term = inf: .*`cap`") as caught:
         bounds.NWJ()(Scores.from_matrix(t))
     assert len(caught) == 1, "and nothing else is warned of"
+    assert caught[0].filename == __file__, "and it points to the call"
 
 
 def test_abstract_bound_cannot_be_made() -> None:
