@@ -3,11 +3,14 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
+
+from lightning_mi.distributed import average_
 
 
 class AbstractCritic(nn.Module, ABC):
@@ -45,7 +48,7 @@ def mlp(in_dim: int, hidden: Sequence[int], out_dim: int, bias: bool = True) -> 
     """Linear layers with ReLU between them; ``bias`` is that of the last one."""
     widths = [in_dim, *hidden]
     layers: list[nn.Module] = []
-    for width, next_width in zip(widths, widths[1:], strict=False):
+    for width, next_width in pairwise(widths):
         layers += [nn.Linear(width, next_width), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.Linear(widths[-1], out_dim, bias=bias))
 
@@ -97,8 +100,8 @@ class JointCritic(AbstractCritic):
 
     def _first(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         _check_shapes(x, y, self.x_dim, self.y_dim)
-        weight_x, weight_y = self.first.weight.split([self.x_dim, self.y_dim], dim=1)
-        return linear(x, weight_x, self.first.bias), linear(y, weight_y)
+        weight = self.first.weight
+        return linear(x, weight[:, : self.x_dim], self.first.bias), linear(y, weight[:, self.x_dim :])
 
 
 @final
@@ -122,9 +125,7 @@ class SeparableCritic(AbstractCritic):
         torch.Size([4, 5])
     """
 
-    def __init__(
-        self, x_dim: int, y_dim: int, hidden: Sequence[int] = (256, 256), embed_dim: int = 32
-    ) -> None:
+    def __init__(self, x_dim: int, y_dim: int, hidden: Sequence[int] = (256, 256), embed_dim: int = 32) -> None:
         super().__init__()
         self.x_dim, self.y_dim = x_dim, y_dim
         self.x_net = mlp(x_dim, hidden, embed_dim)
@@ -286,8 +287,10 @@ class Calibrated(AbstractCritic):
             deviation = marginal_scores().std()
             if deviation > 0:
                 self.log_scale.sub_(deviation.log())
+            average_(self.log_scale)
         if self.offset is not None:
             self.offset.add_(target - log_normalizer())
+            average_(self.offset)
         self.calibrated.fill_(True)
 
     def _affine(self, scores: Tensor) -> Tensor:

@@ -106,7 +106,6 @@ class AbstractRegularizer(nn.Module, ABC):
             )
         return self.target
 
-    @final
     def forward(self, terms: BoundTerms, bound: AbstractBound) -> Tensor:
         """The penalty for one batch: a scalar, at least 0.
 

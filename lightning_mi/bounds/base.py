@@ -58,7 +58,6 @@ class AbstractBound(nn.Module, ABC):
     def marginal_at(self, target: float) -> float:
         """The marginal term once the log-normalizer equals ``target``."""
 
-    @final
     def forward(self, scores: Scores) -> BoundTerms:
         """Read the bound on a batch of scores.
 

@@ -1,0 +1,1 @@
+"""Benchmarks: a grid of trainings, run in parallel, resumed, tabulated and drawn."""

@@ -1,0 +1,114 @@
+"""Trains one cell of a grid, in a process of its own, and keeps what it recorded."""
+
+import json
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_mi.bench.grid import Cell
+
+CURVES = "curves.npz"
+
+
+def load_curves(folder: Path, cell: Cell) -> dict[str, Any] | None:
+    """What a finished run of exactly this cell recorded, or None if there is none."""
+    try:
+        with np.load(folder / cell.name / CURVES, allow_pickle=False) as stored:
+            curves = dict(stored)
+    except (OSError, ValueError, EOFError):
+        return None
+    meta = json.loads(str(curves.pop("meta")))
+    return curves | meta if meta["digest"] == cell.digest else None
+
+
+def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stopped: Callable[[], bool]) -> None:
+    """Train a cell and write its curves under ``folder``, whole or not at all.
+
+    Args:
+        folder: Of the benchmark's results.
+        cell: What to train.
+        report: Called a few times a second with the fraction of the steps done.
+        stopped: Asked at every step whether to give up.
+    """
+    import torch
+
+    from lightning_mi.bench.recorder import Recorder
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    torch.set_num_threads(1)  # small matrices: one thread a process is fastest, and processes do not contend
+    with warnings.catch_warnings():
+        # A run that diverges is a result here, recorded as such; the warning would be printed once a process.
+        warnings.simplefilter("ignore")
+        cli = instantiate(cell.config, folder / "tensorboard", cell.name)
+        recorder = Recorder(report, stopped, _probe(cli.datamodule))
+        cli.trainer.callbacks.append(recorder)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+    meta = {"digest": cell.digest, "diverged_at": recorder.diverged_at}
+    _write_whole(folder / cell.name / CURVES, recorder.curves() | {"meta": np.array(json.dumps(meta))})
+
+
+def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
+    """Make trainer, model and data of a configuration, as ``lightning-mi fit`` does, but quiet and without checkpoints.
+
+    Args:
+        config: As ``lightning-mi fit --config`` takes it.
+        log_folder: Where TensorBoard finds the run.
+        name: Of the run.
+
+    Returns:
+        A LightningCLI with ``trainer``, ``model`` and ``datamodule``.
+    """
+    from lightning.pytorch.cli import LightningCLI
+
+    from lightning_mi.module import MIEstimationModule
+
+    logger = {"save_dir": str(log_folder), "name": name, "version": "", "default_hp_metric": False}
+    trainer = {
+        "logger": {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": logger},
+        "callbacks": None,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "limit_val_batches": 0,
+    }
+    return LightningCLI(
+        MIEstimationModule,
+        subclass_mode_model=True,
+        save_config_callback=None,
+        auto_configure_optimizers=False,
+        args=config | {"trainer": config.get("trainer", {}) | trainer},
+        run=False,
+    )
+
+
+def _probe(data: Any) -> Any:
+    """Critic scores of all pairs of symbols, where the data are symbols (uniform, so that their number is exp(MI))."""
+    import torch
+
+    from lightning_mi.data import OneHotDataModule
+    from lightning_mi.module import MIEstimationModule
+
+    if not isinstance(data, OneHotDataModule):
+        return None
+    symbols = torch.arange(round(math.exp(data.true_mi(0))))
+
+    @torch.no_grad()
+    def scores_of_symbols(module: MIEstimationModule) -> torch.Tensor:
+        x, y = module.encode(symbols.to(module.device), symbols.to(module.device))
+        return module.critic.pairwise(x, y)
+
+    return scores_of_symbols
+
+
+def _write_whole(path: Path, arrays: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(partial, path)

@@ -1,0 +1,169 @@
+"""A benchmark's grid: which trainings it consists of, read from a YAML file."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import yaml
+
+from lightning_mi.recipe_files import find_file
+
+VARIANTS = ("original", "regularized", "published")
+
+
+class GridError(ValueError):
+    """A benchmark's YAML, or what was asked of it on the command line, does not fit together."""
+
+
+@final
+@dataclass(frozen=True)
+class Cell:
+    """One training of a grid.
+
+    Attributes:
+        study: The part of the benchmark it belongs to.
+        loss: The loss's name, as in the paper.
+        variant: ``original``, ``regularized`` or ``published`` (regularized as the authors' released code has it).
+        seed: Of the weights and the data.
+        target: The regularizer's target, nats.
+        config: The whole training, in the form that ``lightning-mi fit --config`` takes.
+    """
+
+    study: str
+    loss: str
+    variant: str
+    seed: int
+    target: float
+    config: dict[str, Any] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Also the name of its folder."""
+        target = "" if self.target == 0 else f"-target{self.target:g}"
+        return f"{self.study}-{self.loss}-{self.variant}{target}-seed{self.seed}"
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of the configuration: a finished run counts only for the very same one."""
+        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@final
+@dataclass(frozen=True)
+class Grid:
+    """A benchmark under one preset.
+
+    Attributes:
+        name: The benchmark's name.
+        preset: The preset's name.
+        note: What the preset reduces, in words.
+        report: Which tables and figures are made of the results.
+        cells: The trainings.
+    """
+
+    name: str
+    preset: str
+    note: str
+    report: str
+    cells: list[Cell]
+
+
+def load_grid(name: str, preset: str, *, seeds: list[int] | None = None, losses: list[str] | None = None) -> Grid:
+    """Read a benchmark's YAML and spell out its trainings.
+
+    Args:
+        name: Of a benchmark in ``recipes/bench``.
+        preset: One of those that the file defines.
+        seeds: Replace the preset's.
+        losses: Only these.
+
+    Raises:
+        GridError: A preset, a loss or a key is unknown.
+        UnknownRecipeError: There is no such benchmark.
+    """
+    path = find_file(name, "benchmark").path
+    document = yaml.safe_load(path.read_text())
+    _check_keys(document, {"recipe", "report", "presets", "studies", "losses"}, path)
+    if preset not in document["presets"]:
+        raise GridError(f"Got preset {preset!r}: {path.name} has {', '.join(document['presets'])}.")
+    chosen = document["presets"][preset]
+    _check_keys(chosen, {"note", "seeds", "overrides", "losses", "variants"}, path)
+    rows = _choose_losses(document["losses"], losses or chosen.get("losses"), path)
+    recipe = yaml.safe_load(find_file(document["recipe"], "recipe").path.read_text())
+    cells = [
+        _cell(recipe, chosen, study, settings, row, variant, seed, target)
+        for seed in (chosen["seeds"] if seeds is None else seeds)
+        for study, settings in document["studies"].items()
+        for row in rows
+        if row["loss"] in settings.get("losses", [row["loss"]])
+        for variant in settings.get("variants", chosen.get("variants", VARIANTS))
+        if variant != "published" or "published" in row
+        for target in (settings.get("targets", [0.0]) if variant != "original" else [0.0])
+    ]
+    return Grid(path.stem, preset, chosen.get("note", ""), document["report"], cells)
+
+
+def _choose_losses(rows: list[dict[str, Any]], wanted: Iterable[str] | None, path: Path) -> list[dict[str, Any]]:
+    for row in rows:
+        _check_keys(row, {"loss", "bound", "original", "regularized", "weight", "published", "overrides"}, path)
+    known = [row["loss"] for row in rows]
+    if unknown := set(wanted or ()) - set(known):
+        raise GridError(f"Got losses {', '.join(sorted(unknown))}: {path.name} has {', '.join(known)}.")
+    return [row for row in rows if not wanted or row["loss"] in wanted]
+
+
+def _cell(
+    recipe: dict[str, Any],
+    preset: Mapping[str, Any],
+    study: str,
+    settings: Mapping[str, Any],
+    row: Mapping[str, Any],
+    variant: str,
+    seed: int,
+    target: float,
+) -> Cell:
+    config = copy.deepcopy(recipe)
+    config["seed_everything"] = seed
+    overrides = [preset.get("overrides", {}), settings.get("overrides", {}), row.get("overrides", {})]
+    for key, value in [item for group in overrides for item in group.items()]:
+        _assign(config, key, value)
+    model = config["model"]["init_args"]
+    settings_of_variant = {"bound": row["bound"], "weight": settings.get("weight", row["weight"])}
+    if variant == "published":
+        settings_of_variant |= row["published"]
+    else:
+        settings_of_variant["bound_args"] = row.get(variant, {})
+    model["bound"] = {
+        "class_path": f"lightning_mi.bounds.{settings_of_variant['bound']}",
+        "init_args": settings_of_variant.get("bound_args", {}),
+    }
+    regularizer_args = {"weight": settings_of_variant["weight"], "scale": settings_of_variant.get("scale", "log")}
+    if (target := settings_of_variant.get("target", target)) != 0:
+        regularizer_args["target"] = target
+    model["regularizer"] = (
+        None
+        if variant == "original"
+        else {"class_path": "lightning_mi.regularizers.Squared", "init_args": regularizer_args}
+    )
+    config["data"]["init_args"]["seed"] = seed
+    return Cell(study, row["loss"], variant, seed, target, config)
+
+
+def _assign(config: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        if parent not in config:
+            raise GridError(f"The override {key!r} names a key that the recipe does not have: {parent!r}.")
+        config = config[parent]
+    config[last] = value
+
+
+def _check_keys(mapping: Mapping[str, Any], known: set[str], path: Path) -> None:
+    if unknown := set(mapping) - known:
+        raise GridError(
+            f"{path.name} has the unknown key {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}."
+        )

@@ -1,0 +1,71 @@
+"""`lightning-mi bench`: train a grid, then tabulate and draw it."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from lightning_mi.bench.display import Display
+from lightning_mi.bench.grid import Grid, GridError, load_grid
+from lightning_mi.bench.pool import CellFailedError, run_cells
+from lightning_mi.recipe_files import UnknownRecipeError
+
+
+def run(
+    name: str, preset: str, output: Path, jobs: int | None, seeds: list[int] | None, losses: list[str] | None
+) -> int:
+    """Run a benchmark: train what has not been trained, write tables and figures, say where.
+
+    Args:
+        name: A benchmark of ``recipes/bench``.
+        preset: One of its presets.
+        output: The folder of its results. Finished trainings found in it are not repeated.
+        jobs: Trainings at a time; one for each core by default.
+        seeds: Replace the preset's.
+        losses: Only these.
+
+    Returns:
+        The exit status: 0, 1 after a failure, 2 for a mistake in the arguments, 130 after Ctrl-C.
+    """
+    console = Console()
+    try:
+        grid = load_grid(name, preset, seeds=seeds, losses=losses)
+        _check_writable(output)
+    except (GridError, UnknownRecipeError, OSError) as error:
+        print(f"lightning-mi bench: error: {error}", file=sys.stderr)
+        return 2
+    console.print(f"{len(grid.cells)} trainings, results in {output}", highlight=False)
+    if grid.note:
+        console.print(f"Preset {preset}, reduced against the paper: {grid.note}.", highlight=False)
+    display = Display(grid, console)
+    try:
+        with display.live():
+            run_cells(grid.cells, output, jobs or len(os.sched_getaffinity(0)), display.progress, display.finished)
+    except KeyboardInterrupt:
+        console.print("Interrupted. Finished trainings are kept; the same command goes on from there.")
+        return 130
+    except CellFailedError as error:
+        print(f"lightning-mi bench: error: {error}\nFinished trainings are kept.", file=sys.stderr)
+        return 1
+    console.print(display.table())
+    for path in _report(grid, output):
+        console.print(f"wrote {path}", highlight=False)
+    console.print(f"curves of every training: tensorboard --logdir {output / 'tensorboard'}", highlight=False)
+    return 0
+
+
+def _report(grid: Grid, output: Path) -> list[Path]:
+    from lightning_mi.bench import gaussian, onehot
+
+    return {"gaussian": gaussian.report, "onehot": onehot.report}[grid.report](grid, output)
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write results into {folder}: {error.strerror}. Choose another --output.") from error

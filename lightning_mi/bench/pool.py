@@ -1,0 +1,110 @@
+"""Runs the cells of a grid in parallel processes: finished ones are kept, an interrupt loses only what was running."""
+
+import os
+import queue
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from lightning_mi.bench.cell import load_curves, train_cell
+from lightning_mi.bench.grid import Cell
+
+# Set by _start_worker in each worker process, which has no other way to be handed a queue and an event.
+_worker: dict[str, Any] = {}
+
+
+class CellFailedError(RuntimeError):
+    """A training of the grid raised an error; finished ones are kept."""
+
+
+def run_cells(
+    cells: list[Cell],
+    folder: Path,
+    jobs: int,
+    on_progress: Callable[[Cell, float], None],
+    on_finished: Callable[[Cell, dict[str, Any]], None],
+) -> None:
+    """Train those cells that have not finished before.
+
+    Args:
+        cells: Of a grid.
+        folder: Holds a folder for each cell.
+        jobs: Processes at a time.
+        on_progress: Told the fraction done of a running cell, several times a second.
+        on_finished: Told what a cell recorded, at once for those found finished.
+
+    Raises:
+        CellFailedError: A training raised an error.
+        KeyboardInterrupt: As the user did. Running cells have stopped, unfinished.
+    """
+    due = []
+    for cell in cells:
+        curves = load_curves(folder, cell)
+        if curves is None:
+            due.append(cell)
+        else:
+            on_finished(cell, curves)
+    if not due:
+        return
+    context = get_context("spawn")
+    messages: Queue[tuple[int, float]] = context.Queue()
+    stop = context.Event()
+    with _executor(min(jobs, len(due)), context, messages, stop) as executor:
+        running: dict[Future[None], Cell] = {
+            executor.submit(_train, index, folder, cell): cell for index, cell in enumerate(due)
+        }
+        while running:
+            finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            for index, fraction in _drain(messages):
+                on_progress(due[index], fraction)
+            for future in finished:
+                cell = running.pop(future)
+                if (error := future.exception()) is not None:
+                    raise CellFailedError(f"{cell.name} failed: {type(error).__name__}: {error}") from error
+                curves = load_curves(folder, cell)
+                assert curves is not None
+                on_finished(cell, curves)
+
+
+@contextmanager
+def _executor(
+    jobs: int, context: Any, messages: "Queue[tuple[int, float]]", stop: Event
+) -> Iterator[ProcessPoolExecutor]:
+    executor = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(messages, stop))
+    try:
+        yield executor
+    except BaseException:
+        stop.set()
+        executor.shutdown(cancel_futures=True)
+        raise
+    executor.shutdown()
+
+
+def _start_worker(messages: "Queue[tuple[int, float]]", stop: Event) -> None:
+    import signal
+
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which is not yet
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; workers hear of it through `stop`
+    _worker.update(messages=messages, stop=stop)
+
+
+def _train(index: int, folder: Path, cell: Cell) -> None:
+    train_cell(
+        folder,
+        cell,
+        report=lambda fraction: _worker["messages"].put((index, fraction)),
+        stopped=_worker["stop"].is_set,
+    )
+
+
+def _drain(messages: "Queue[tuple[int, float]]") -> Iterator[tuple[int, float]]:
+    while True:
+        try:
+            yield messages.get_nowait()
+        except queue.Empty:
+            return

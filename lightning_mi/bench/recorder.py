@@ -1,0 +1,76 @@
+"""Records what a bound reads at every training step, so that a run can be tabulated and drawn afterwards."""
+
+import time
+from collections.abc import Callable
+from typing import Any, final
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_mi.module import MIEstimationModule
+
+FIELDS = ("value", "joint_term", "marginal_term", "log_normalizer", "plug_in", "true_mi")
+PROBE_EVERY = 20  # training steps
+
+
+class Interrupted(Exception):
+    """The grid was stopped from outside; this run is not finished."""
+
+
+@final
+class Recorder(L.Callback):
+    """Keeps the terms of every step, ends a run whose loss is no longer finite, and tells how far it is.
+
+    Args:
+        report: Called a few times a second with the fraction of the steps done.
+        stopped: Asked at every step whether the grid was interrupted.
+        probe: Called every ``PROBE_EVERY`` steps with the module; what it returns is kept.
+
+    Attributes:
+        diverged_at: The step whose loss was not finite; None if all were.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[float], None] = lambda fraction: None,
+        stopped: Callable[[], bool] = lambda: False,
+        probe: Callable[[MIEstimationModule], Tensor] | None = None,
+    ) -> None:
+        self._report, self._stopped = report, stopped
+        self._probe = probe
+        self._rows: list[Tensor] = []
+        self._truth: list[float] = []
+        self._probes: list[Tensor] = []
+        self._last_report = 0.0
+        self.diverged_at: int | None = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep this step's terms."""
+        assert isinstance(pl_module, MIEstimationModule)
+        if self._stopped():
+            raise Interrupted
+        terms = outputs["terms"]
+        plug_in = pl_module.bound.plug_in(terms.joint_term, pl_module.target)
+        kept = (terms.value, terms.joint_term, terms.marginal_term, terms.log_normalizer, plug_in)
+        self._rows.append(torch.stack(kept).detach())
+        self._truth.append(trainer.datamodule.true_mi(trainer.global_step - 1))  # type: ignore[attr-defined]
+        if self._probe is not None and (trainer.global_step - 1) % PROBE_EVERY == 0:
+            self._probes.append(self._probe(pl_module))
+        if not torch.isfinite(outputs["loss"]):
+            self.diverged_at = trainer.global_step - 1
+            trainer.should_stop = True
+        if (now := time.monotonic()) - self._last_report > 0.3:
+            self._last_report = now
+            self._report(trainer.global_step / float(trainer.num_training_batches))
+
+    def curves(self) -> dict[str, np.ndarray[Any, Any]]:
+        """One float32 array of length steps for each of ``FIELDS``, and ``probe`` of shape (probes, ...) if any."""
+        columns = dict(zip(FIELDS, torch.stack(self._rows, dim=1).float().cpu().numpy(), strict=False))
+        columns["true_mi"] = np.array(self._truth, dtype=np.float32)
+        if self._probes:
+            columns["probe"] = torch.stack(self._probes).float().cpu().numpy()
+        return columns

@@ -1,0 +1,38 @@
+"""Files that a benchmark leaves: CSV and Markdown, whole or not at all."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A pipe table.
+
+    Example:
+        >>> print(markdown_table(["loss", "MI"], [["DV", "2.00"]]))
+        | loss | MI |
+        |---|---|
+        | DV | 2.00 |
+    """
+    lines = [f"| {' | '.join(row)} |" for row in (heading, *rows)]
+    return "\n".join([lines[0], f"|{'---|' * len(heading)}", *lines[1:]])
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows that share their keys; an empty file for none."""
+    buffer = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step, so that a reader or a crash never meets half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text if text.endswith("\n") or not text else text + "\n")
+    os.replace(partial, path)

@@ -1,0 +1,368 @@
+"""MIEstimationModule: the LightningModule that users subclass."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+
+from lightning_mi.bounds import AbstractBound, BoundTerms
+from lightning_mi.critics import AbstractCritic, Calibrated
+from lightning_mi.metrics import EffectiveSampleSize, LogNormalizer, MutualInformation
+from lightning_mi.pairs import AbstractPairing, AllPairs
+from lightning_mi.regularizers import AbstractRegularizer
+from lightning_mi.scores import Scores
+
+_CHARTS = {
+    "mutual information (nats)": {
+        "training": ["Multiline", ["^train/mi$", "^train/true_mi$", "^train/log_n$"]],
+        "held out": ["Multiline", ["^val/mi$", "^val/mi_plug_in$", "^val/true_mi$", "^val/log_n$"]],
+    },
+    "terms (nats)": {
+        "joint and marginal term": ["Multiline", ["^train/joint_term$", "^train/marginal_term$"]],
+        "log-normalizer": ["Multiline", ["^train/log_normalizer$"]],
+    },
+}
+
+
+class NonFiniteBatchError(ValueError):
+    """A batch holds a value that is infinite or not a number."""
+
+
+class StepOutput(NamedTuple):
+    """What one batch gave.
+
+    Attributes:
+        scores: The critic's values.
+        terms: What the bound read in them; scalars, nats.
+        penalty: The regularizer's share of the loss; a scalar, at least 0, or None without a regularizer.
+        loss: What is minimized: penalty - objective.
+    """
+
+    scores: Scores
+    terms: BoundTerms
+    penalty: Tensor | None
+    loss: Tensor
+
+
+class MIEstimationModule(L.LightningModule):
+    """Estimates or maximizes the mutual information of two views, with any encoder, critic, bound and regularizer.
+
+    The steps of a batch are hooks, each small enough to be overridden alone::
+
+        batch - unpack_batch -> views - encode -> x, y - scores -> Scores - bound -> BoundTerms - regularizer -> loss
+
+    Training logs ``train/mi`` (the value), ``train/joint_term``, ``train/marginal_term``, ``train/log_normalizer``,
+    ``train/loss`` and ``train/penalty`` at each logged step, with ``train/true_mi`` where the data module has a
+    ``true_mi()`` and ``train/log_n`` where the bound is capped at log N. Every epoch of training, validation and
+    test logs ``<stage>/mi`` (micro; ``train/mi_micro`` in training), ``<stage>/mi_macro``, ``<stage>/mi_plug_in``,
+    ``<stage>/log_normalizer`` and ``<stage>/effective_sample_size``, exact over batches and processes. All in nats.
+
+    Args:
+        critic: Gives T(x, y).
+        bound: Turns scores into a value and an objective.
+        pairs: Turns a batch into joint and marginal pairs; all pairs of the batch by default.
+        regularizer: Holds the bound's log-normalizer at a target; none by default.
+        encoder: One module for all views, or a list of two, for x and for y; none by default.
+        optimizer: Makes the optimizer of the module's parameters; Adam with a learning rate of 1e-3 by default.
+        scheduler: Makes a learning-rate scheduler of the optimizer; none by default.
+        scheduler_interval: Whether the scheduler steps each ``"epoch"`` or each ``"step"``.
+
+    Raises:
+        ValueError: The regularizer's target does not suit the bound, or there are more than two encoders.
+
+    Source: Choi and Lee 2022, section 5.
+
+    Example:
+        >>> from lightning_mi import MIEstimationModule, bounds, critics, regularizers
+        >>> module = MIEstimationModule(
+        ...     critic=critics.SeparableCritic(20, 20), bound=bounds.NWJ(), regularizer=regularizers.Squared(weight=1.0)
+        ... )
+        >>> module.step((torch.randn(64, 20), torch.randn(64, 20))).terms.value.shape
+        torch.Size([])
+    """
+
+    def __init__(
+        self,
+        critic: AbstractCritic,
+        bound: AbstractBound,
+        pairs: AbstractPairing | None = None,
+        regularizer: AbstractRegularizer | None = None,
+        encoder: nn.Module | list[nn.Module] | None = None,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+        scheduler_interval: str = "epoch",
+    ) -> None:
+        super().__init__()
+        self._save_plain_hyperparameters()
+        if isinstance(encoder, Sequence) and len(encoder) not in (1, 2):
+            raise ValueError(f"Got {len(encoder)} encoders: give one for all views, or two, for x and for y.")
+        target = bound.natural_target if regularizer is None else regularizer.target_of(bound)
+        self.encoders = nn.ModuleList([encoder] if isinstance(encoder, nn.Module) else encoder or [])
+        self.critic = critic
+        self.pairs = AllPairs() if pairs is None else pairs
+        self.bound = bound
+        self.regularizer = regularizer
+        self.target = target
+        self._optimizer, self._scheduler, self._scheduler_interval = optimizer, scheduler, scheduler_interval
+        self._calibration_due = True
+        held = bound.self_normalized or regularizer is not None
+        self.train_metrics = _metrics(
+            bound, target, held, "train/", micro="mi_micro", log_normalizer="log_normalizer_micro"
+        )
+        self.val_metrics = _metrics(bound, target, held, "val/")
+        self.test_metrics = _metrics(bound, target, held, "test/")
+
+    # Hooks: override these in a subclass.
+
+    def unpack_batch(self, batch: Any) -> Sequence[Any]:
+        """Take the views out of a batch: x and y, then whatever else the pairing takes.
+
+        Override it where a batch is not a tuple of views::
+
+            class CaptionMI(MIEstimationModule):
+                def unpack_batch(self, batch):
+                    return batch["image"], batch["caption"]
+
+        Raises:
+            TypeError: The batch is not a tuple or a list.
+        """
+        if not isinstance(batch, tuple | list):
+            raise TypeError(
+                f"Got a batch of type {type(batch).__name__}: the views x and y are taken from a tuple or a list. "
+                "Override `unpack_batch` to return them from other batches."
+            )
+        return batch
+
+    def encode(self, *views: Any) -> Sequence[Tensor]:
+        """Turn views into representations, x by the first encoder and y by the second, if there are two.
+
+        Views beyond the second alternate, as the independent pairs (x', y') do. Override it where the views need more
+        than a call each::
+
+            class TokenMI(MIEstimationModule):
+                def encode(self, tokens, image):
+                    return self.encoders[0](tokens).mean(dim=1), self.encoders[1](image)
+
+        Returns:
+            A representation for each view, usually of shape (N, D).
+        """
+        if not self.encoders:
+            return views
+        return [self.encoders[i % len(self.encoders)](view) for i, view in enumerate(views)]
+
+    def scores(self, *representations: Tensor) -> Scores:
+        """Score the joint and marginal pairs of a batch of representations.
+
+        Override it to score in another way, as with a bank of earlier representations::
+
+            class BankMI(MIEstimationModule):
+                def scores(self, x, y):
+                    matrix = self.critic.pairwise(x, torch.cat([y, self.bank]))
+                    joint = torch.eye(*matrix.shape, dtype=torch.bool, device=matrix.device)
+                    return Scores.from_matrix(matrix, joint=joint, marginal=~joint)
+        """
+        scores: Scores = self.pairs(self.critic, *representations)
+        return scores
+
+    def loss(self, terms: BoundTerms, penalty: Tensor | None) -> Tensor:
+        """What is minimized.
+
+        Override it to add a loss of your own::
+
+            class TaskAndMI(MIEstimationModule):
+                def loss(self, terms, penalty):
+                    return self.task_loss + 0.1 * super().loss(terms, penalty)
+        """
+        return -terms.objective if penalty is None else penalty - terms.objective
+
+    # The rest: what Lightning calls.
+
+    def step(self, batch: Any) -> StepOutput:
+        """Everything from a batch to its loss, the same in training, validation and test.
+
+        Raises:
+            NonFiniteBatchError: A view holds a value that is infinite or not a number.
+        """
+        views = self.unpack_batch(batch)
+        self._check_finite(views)
+        representations = self.encode(*views)
+        if self.training and self._calibration_due:
+            self._calibrate(representations)
+        scores = self.scores(*representations)
+        terms: BoundTerms = self.bound(scores)
+        penalty = None if self.regularizer is None else self.regularizer(terms, self.bound)
+        return StepOutput(scores, terms, penalty, self.loss(terms, penalty))
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """One step; callbacks find ``scores`` and ``terms`` in its outputs."""
+        if self.regularizer is not None:
+            self.regularizer.step = self.global_step
+        output = self.step(batch)
+        self.train_metrics.update(terms=output.terms, scores=output.scores)
+        # Only where Lightning will write them: `log` costs more than a small critic's whole step.
+        if (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]  # set by its logger connector
+            self.log_dict(self._step_logs(output))
+        return _outputs(output)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Reads the held-out estimate; nothing trains. Its outputs are those of :meth:`training_step`."""
+        return self._evaluate(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Reads the estimate on the test set; nothing trains. Its outputs are those of :meth:`training_step`."""
+        return self._evaluate(batch, "test", self.test_metrics)
+
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
+        """Pointwise mutual information of the batch's joint pairs, log p(x, y) / (p(x) p(y)), normalized on the batch.
+
+        Returns:
+            (J,) nats.
+        """
+        views = self.unpack_batch(batch)
+        self._check_finite(views)
+        return self.bound.log_ratio(self.scores(*self.encode(*views)))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer of all parameters that train, and its scheduler.
+
+        Raises:
+            ValueError: Nothing trains.
+        """
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        if not parameters:
+            raise ValueError(
+                f"Neither the encoder nor {type(self.critic).__name__} has a parameter that trains. "
+                "Give an encoder, or a critic with parameters."
+            )
+        optimizer = torch.optim.Adam(parameters, lr=1e-3) if self._optimizer is None else self._optimizer(parameters)
+        if self._scheduler is None:
+            return optimizer
+        scheduler = self._scheduler(optimizer)
+        config = {"scheduler": scheduler, "interval": self._scheduler_interval}
+        if monitor := getattr(scheduler, "monitor", None):
+            config["monitor"] = monitor
+        return cast("OptimizerLRScheduler", {"optimizer": optimizer, "lr_scheduler": config})
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training metrics."""
+        self.log_dict(self.train_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the held-out metrics."""
+        self.log_dict(self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the test set."""
+        self.log_dict(self.test_metrics)
+
+    def on_fit_start(self) -> None:
+        """Put the estimate, the truth and the ceiling on one TensorBoard chart, and both terms on another."""
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars(_CHARTS)
+
+    def _evaluate(self, batch: Any, stage: str, metrics: MetricCollection) -> dict[str, Any]:
+        output = self.step(batch)
+        metrics.update(terms=output.terms, scores=output.scores)
+        references = {f"{stage}/{name}": value for name, value in self._references(output.scores).items()}
+        # Equal on every rank but for the loss, which is a mean over ranks.
+        self.log_dict(references, on_epoch=True, batch_size=output.scores.num_joint)
+        self.log(f"{stage}/loss", output.loss, on_epoch=True, sync_dist=True, batch_size=output.scores.num_joint)
+        return _outputs(output)
+
+    def _step_logs(self, output: StepOutput) -> dict[str, Any]:
+        terms = output.terms
+        logs: dict[str, Any] = {
+            "mi": terms.value,
+            "joint_term": terms.joint_term,
+            "marginal_term": terms.marginal_term,
+            "log_normalizer": terms.log_normalizer,
+            "loss": output.loss,
+        }
+        if output.penalty is not None:
+            logs["penalty"] = output.penalty
+        return {f"train/{name}": value for name, value in (logs | self._references(output.scores)).items()}
+
+    def _references(self, scores: Scores) -> dict[str, float]:
+        """The truth, where the data module knows it, and the ceiling, where the bound has one; nats."""
+        references = {}
+        true_mi = getattr(getattr(self.trainer, "datamodule", None), "true_mi", None)
+        if true_mi is not None:
+            references["true_mi"] = float(true_mi())
+        if self.bound.capped_at_log_n and scores.num_candidates is not None:
+            references["log_n"] = math.log(scores.num_candidates)
+        return references
+
+    def _calibrate(self, representations: Sequence[Tensor]) -> None:
+        self._calibration_due = False
+        if isinstance(self.critic, Calibrated):
+            self.critic.calibrate(
+                marginal_scores=lambda: self.scores(*representations).marginal_values(),
+                log_normalizer=lambda: self.bound(self.scores(*representations)).log_normalizer,
+                target=self.target,
+            )
+
+    def _check_finite(self, views: Sequence[Any]) -> None:
+        for name, view in zip(_names(len(views)), views, strict=True):
+            if isinstance(view, Tensor) and view.is_floating_point() and not bool(torch.isfinite(view).all()):
+                bad = ~torch.isfinite(view)
+                first = tuple(int(i) for i in bad.nonzero()[0])
+                raise NonFiniteBatchError(
+                    f"View {name} of shape {tuple(view.shape)} holds {int(bad.sum())} values that are not finite, the "
+                    f"first, {float(view[first])}, at index {first}, at training step {self.global_step} on process "
+                    f"{self.global_rank}. No parameter has changed. Look for it in the data or their transforms."
+                )
+
+    def _save_plain_hyperparameters(self) -> None:
+        # A module or a callable among the hyper-parameters would make a checkpoint unloadable with weights_only=True.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
+            self.save_hyperparameters()
+        for saved in (self._hparams, self._hparams_initial):
+            hparams = cast("dict[str, Any]", saved)
+            for name in [name for name, value in hparams.items() if not _is_plain(value)]:
+                del hparams[name]
+
+
+def _outputs(output: StepOutput) -> dict[str, Any]:
+    """What callbacks are handed as a step's outputs."""
+    return {"loss": output.loss, "terms": output.terms, "scores": output.scores}
+
+
+def _metrics(
+    bound: AbstractBound,
+    target: float,
+    held: bool,
+    prefix: str,
+    micro: str = "mi",
+    log_normalizer: str = "log_normalizer",
+) -> MetricCollection:
+    metrics: dict[str, Metric | MetricCollection] = {
+        micro: MutualInformation(bound, "micro"),
+        "mi_macro": MutualInformation(bound, "macro"),
+        log_normalizer: LogNormalizer(bound),
+        "effective_sample_size": EffectiveSampleSize(),
+    }
+    if held:  # The plug-in estimate rests on a log-normalizer that something holds.
+        metrics["mi_plug_in"] = MutualInformation(bound, "plug-in", target=target)
+    return MetricCollection(metrics, prefix=prefix)
+
+
+def _names(count: int) -> list[str]:
+    return ["x", "y", "x_marginal", "y_marginal"][:count] + [str(i) for i in range(4, count)]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(v) for v in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(v) for v in value)
+    return value is None or isinstance(value, str | int | float | bool)
