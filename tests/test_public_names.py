@@ -1,0 +1,53 @@
+"""What `import lightning_mi` offers, and that it stays cheap."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import lightning_mi
+
+
+def run(program):
+    """What a fresh interpreter prints: in this one, torch is imported already."""
+    return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize("name", lightning_mi.__all__)
+def test_every_public_name_is_what_its_module_defines(name):
+    value = getattr(lightning_mi, name)
+    if name in lightning_mi._MODULES:
+        assert value is importlib.import_module(f"lightning_mi.{name}")
+    else:
+        assert value is vars(importlib.import_module(value.__module__))[name]
+        assert value.__module__.startswith("lightning_mi.")
+
+
+def test_a_star_import_gives_the_public_names_and_nothing_else():
+    names = {}
+    exec("from lightning_mi import *", names)
+    assert set(names) - {"__builtins__"} == set(lightning_mi.__all__)
+
+
+def test_torch_is_imported_when_a_name_is_first_used_and_not_before():
+    loaded = "print('torch' in sys.modules)"
+    program = f"import sys, lightning_mi; {loaded}; lightning_mi.NAME; {loaded}"
+    assert run(program.replace("NAME", "Scores")).split() == ["False", "True"]
+    assert run(program.replace("NAME", "__version__")).split() == ["False", "False"]
+
+
+def test_listing_the_names_imports_nothing():
+    program = "import sys, lightning_mi; print('MIEstimationModule' in dir(lightning_mi), 'torch' in sys.modules)"
+    assert run(program) == "True False"
+
+
+def test_dir_lists_every_public_name_and_the_version():
+    assert set(lightning_mi.__all__) | {"__version__"} <= set(dir(lightning_mi))
+
+
+def test_an_unknown_name_is_an_attribute_error_that_names_it():
+    with pytest.raises(AttributeError, match="module 'lightning_mi' has no attribute 'Estimator'"):
+        lightning_mi.Estimator  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'Estimator'"):
+        from lightning_mi import Estimator  # noqa: F401
