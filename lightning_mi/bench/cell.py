@@ -40,7 +40,8 @@ def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stoppe
 
     from lightning_mi.bench.recorder import Recorder
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     torch.set_num_threads(1)  # small matrices: one thread a process is fastest, and processes do not contend
     with warnings.catch_warnings():
         # A run that diverges is a result here, recorded as such; the warning would be printed once a process.

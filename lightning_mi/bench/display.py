@@ -1,6 +1,6 @@
 """What a running benchmark shows: one bar for the whole grid, and a table that fills as trainings finish."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
@@ -28,8 +28,8 @@ class Display:
     def __init__(self, grid: Grid, console: Console) -> None:
         self._grid, self._console = grid, console
         self._fractions: dict[str, float] = {}
-        self._readings: dict[tuple[str, str, str, float], list[tuple[float, float, float]]] = defaultdict(list)
-        self._diverged: dict[tuple[str, str, str, float], int] = defaultdict(int)
+        self._readings: dict[str, list[list[float]]] = defaultdict(list)
+        self._diverged: Counter[str] = Counter()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -60,31 +60,35 @@ class Display:
     def finished(self, cell: Cell, curves: dict[str, Any]) -> None:
         """A cell has ended, with these curves."""
         self.progress(cell, 1.0)
-        key = (cell.study, cell.loss, cell.variant, cell.target)
-        last = tuple(float(np.mean(curves[name][-_LAST:])) for name in ("value", "plug_in", "log_normalizer"))
-        self._readings[key].append((last[0], last[1], last[2]))
-        self._diverged[key] += curves["diverged_at"] is not None
+        last = [float(np.mean(curves[name][-_LAST:])) for name in ("value", "plug_in", "log_normalizer")]
+        self._readings[_kind(cell)].append(last)
+        self._diverged[_kind(cell)] += curves["diverged_at"] is not None
         if not self._console.is_terminal:
             done = sum(fraction == 1.0 for fraction in self._fractions.values())
             readings = ", ".join(
                 f"{name} {value:.2f}" for name, value in zip(("value", "plug-in", "log-normalizer"), last, strict=True)
             )
-            self._console.print(f"[{done}/{len(self._grid.cells)}] {cell.name}: {readings}", highlight=False)
+            line = f"{done}/{len(self._grid.cells)} {cell.name}: {readings}"
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def table(self) -> Table:
         """Readings of the finished trainings, the mean over seeds of each one's last steps."""
+        headings = ("training", "runs", "value", "plug-in", "log-norm.", "diverged")
         table = Table(caption=f"nats, mean of the last {_LAST} steps of each finished training, over seeds")
-        for heading in ("study", "loss", "variant", "target", "runs", "value", "plug-in", "log-normalizer", "diverged"):
-            table.add_column(heading, justify="left" if heading in ("study", "loss", "variant") else "right")
-        planned: dict[tuple[str, str, str, float], int] = defaultdict(int)
-        for cell in self._grid.cells:
-            planned[cell.study, cell.loss, cell.variant, cell.target] += 1
-        for key, total in planned.items():
-            runs = self._readings.get(key)
-            if runs:
-                means = [f"{value:.2f}" for value in np.mean(runs, axis=0)]
-                table.add_row(*key[:3], f"{key[3]:g}", f"{len(runs)}/{total}", *means, str(self._diverged[key] or ""))
+        for heading in headings:
+            table.add_column(heading, justify="left" if heading == "training" else "right", no_wrap=True)
+        planned = Counter(map(_kind, self._grid.cells))
+        for kind, total in planned.items():
+            runs = self._readings[kind]
+            means = [f"{mean:.2f}" for mean in np.mean(runs, axis=0)] if runs else ["", "", ""]
+            table.add_row(kind, f"{len(runs)}/{total}", *means, str(self._diverged[kind] or ""))
         return table
 
     def _render(self) -> Group:
         return Group(self.table(), self._progress)
+
+
+def _kind(cell: Cell) -> str:
+    """What a row of the table holds: the same training under all seeds."""
+    target = f" target {cell.target:g}" if cell.target else ""
+    return f"{cell.study} {cell.loss} {cell.variant}{target}"

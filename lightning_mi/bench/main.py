@@ -36,9 +36,9 @@ def run(
     except (GridError, UnknownRecipeError, OSError) as error:
         print(f"lightning-mi bench: error: {error}", file=sys.stderr)
         return 2
-    console.print(f"{len(grid.cells)} trainings, results in {output}", highlight=False)
+    console.print(f"{len(grid.cells)} trainings, results in {output}", highlight=False, soft_wrap=True)
     if grid.note:
-        console.print(f"Preset {preset}, reduced against the paper: {grid.note}.", highlight=False)
+        console.print(f"Preset {preset}, reduced against the paper: {grid.note}.", highlight=False, soft_wrap=True)
     display = Display(grid, console)
     try:
         with display.live():
@@ -51,8 +51,10 @@ def run(
         return 1
     console.print(display.table())
     for path in _report(grid, output):
-        console.print(f"wrote {path}", highlight=False)
-    console.print(f"curves of every training: tensorboard --logdir {output / 'tensorboard'}", highlight=False)
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    console.print(
+        f"curves of every training: tensorboard --logdir {output / 'tensorboard'}", highlight=False, soft_wrap=True
+    )
     return 0
 
 
