@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from lightning_mi import BoundTerms, Scores
+from lightning_mi.bounds import AbstractBound
 from tests.bounds.test_against_reference import assert_terms_equal
 from tests.specs import BOUNDS, CASE_IDS, CASES, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
 
@@ -30,6 +32,22 @@ def test_terms_are_float32_and_exact_for_the_rounded_scores(
         assert torch.is_autocast_enabled("cpu"), "only the bound's own formula leaves autocast"
     assert {term.dtype for term in terms} == {torch.float32}
     assert_terms_equal(terms, spec.reference(layout.sheet(t.double().numpy(), y.double().numpy())), 1e-5)
+
+
+def test_formula_of_ones_own_bound_runs_outside_autocast() -> None:
+    class Overlap(AbstractBound):
+        """A formula with a matrix product, which autocast would round."""
+
+        def terms(self, scores: Scores) -> BoundTerms:
+            product = scores.joint[None] @ scores.joint[:, None]
+            return BoundTerms(*[product.squeeze()] * 5)
+
+        def marginal_at(self, target: float) -> float:
+            return target
+
+    scores = Scores.from_matrix((1 + 2**-12) * torch.eye(4))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert Overlap()(scores).value == 4 * (1 + 2**-12) ** 2
 
 
 @pytest.mark.parametrize("regularizer", REGULARIZERS, ids=by_name)
