@@ -1,0 +1,260 @@
+"""What a checkpoint of the module keeps, and how it comes back."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import lightning.pytorch as L
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
+from lightning_mi.cli import main
+from lightning_mi.data import GaussianDataModule
+
+DIM, STEPS = 3, 6
+
+CONFIG = {
+    "seed_everything": 0,
+    "trainer": {
+        "accelerator": "cpu",
+        "max_epochs": 1,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    },
+    "data": {
+        "class_path": "lightning_mi.data.GaussianDataModule",
+        "init_args": {"dim": DIM, "mi": 1.0, "steps_per_mi": STEPS, "batch_size": 8, "val_batches": 1},
+    },
+    "model": {
+        "class_path": "lightning_mi.MIEstimationModule",
+        "init_args": {
+            "critic": {
+                "class_path": "lightning_mi.critics.Calibrated",
+                "init_args": {
+                    "critic": {
+                        "class_path": "lightning_mi.critics.JointCritic",
+                        "init_args": {"x_dim": DIM, "y_dim": DIM, "hidden": [4]},
+                    }
+                },
+            },
+            "bound": {"class_path": "lightning_mi.bounds.MINE", "init_args": {"rate": 0.25}},
+            "regularizer": {
+                "class_path": "lightning_mi.regularizers.Squared",
+                "init_args": {
+                    "weight": {
+                        "class_path": "lightning_mi.regularizers.LinearWarmup",
+                        "init_args": {"weight": 0.5, "steps": 4},
+                    }
+                },
+            },
+            "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.125}},
+        },
+    },
+}
+
+
+def parts(bound=None, scale=True):
+    """What a module is made of: no two calls share a parameter."""
+    return {
+        "critic": critics.Calibrated(critics.JointCritic(DIM, DIM, hidden=(4,)), scale=scale),
+        "bound": bounds.MINE(rate=0.25) if bound is None else bound,
+        "regularizer": regularizers.Squared(weight=regularizers.LinearWarmup(weight=0.5, steps=4)),
+    }
+
+
+def fit(module, *callbacks, ckpt_path=None, seed=0, max_epochs=1):
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        max_epochs=max_epochs,
+        num_sanity_val_steps=0,
+        callbacks=list(callbacks),
+    )
+    data = GaussianDataModule(dim=DIM, mi=[1.0, 2.0], steps_per_mi=STEPS // 2, batch_size=8, val_batches=1, seed=seed)
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+    return trainer
+
+
+def weights(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def saved(module, folder):
+    path = folder / "module.ckpt"
+    fit(module).save_checkpoint(path)
+    return path
+
+
+def is_plain(value):
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or type(value) in (str, int, float, bool)
+
+
+@pytest.fixture
+def from_command_line(tmp_path, monkeypatch):
+    """The checkpoint that `lightning-mi fit` leaves."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("config.yaml").write_text(yaml.safe_dump(CONFIG))
+    assert main(["fit", "--config", "config.yaml"]) == 0
+    [path] = tmp_path.rglob("*.ckpt")
+    return path
+
+
+# What is kept.
+
+
+def test_a_checkpoint_keeps_the_state_of_bound_and_critic_and_loads_with_weights_only(tmp_path):
+    baseline = nn.Linear(DIM, 1)
+    for bound in (bounds.MINE(rate=0.25), bounds.TUBA(baseline)):
+        module = MIEstimationModule(**parts(bound))
+        start = weights(module)
+        state = torch.load(saved(module, tmp_path), weights_only=True)["state_dict"]
+        assert same(state, weights(module))
+        learned = ["critic.offset", "critic.log_scale", "critic.calibrated"]
+        learned += ["bound.log_average", "bound.num_updates"] if isinstance(bound, bounds.MINE) else []
+        learned += ["bound.baseline.weight", "bound.baseline.bias"] if isinstance(bound, bounds.TUBA) else []
+        assert [name for name in learned if torch.equal(state[name], start[name])] == []
+
+
+def test_metrics_and_regularizers_add_nothing_to_the_state():
+    module = MIEstimationModule(**parts())
+    assert {name.split(".")[0] for name in module.state_dict()} == {"critic", "bound"}
+
+
+def test_only_plain_values_are_hyper_parameters(tmp_path):
+    module = MIEstimationModule(
+        **parts(),
+        pairs=pairs.AllPairs(),
+        encoder=[nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)],
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1),
+        scheduler_interval="step",
+    )
+    assert dict(module.hparams) == {"scheduler_interval": "step"}
+    assert dict(module.hparams_initial) == {"scheduler_interval": "step"}
+    content = torch.load(saved(module, tmp_path), weights_only=True)
+    assert dict(content["hyper_parameters"]) == {"scheduler_interval": "step"}
+
+
+def test_a_subclass_keeps_its_own_plain_hyper_parameters(tmp_path):
+    module = Widened(width=7, **parts())
+    path = saved(module, tmp_path)
+    assert torch.load(path, weights_only=True)["hyper_parameters"]["width"] == 7
+    loaded = Widened.load_from_checkpoint(path, **parts())
+    assert loaded.width == 7
+    assert same(weights(loaded), weights(module))
+
+
+class Widened(MIEstimationModule):
+    def __init__(self, width: int, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.width = width
+
+
+# How it comes back.
+
+
+@pytest.mark.parametrize("bound", [bounds.MINE, partial(bounds.TUBA, nn.Linear(DIM, 1))])
+def test_a_module_built_in_python_is_loaded_with_its_parts_named_again(bound, tmp_path):
+    module = MIEstimationModule(**parts(bound()))
+    path = saved(module, tmp_path)
+    loaded = MIEstimationModule.load_from_checkpoint(path, **parts(bound()))
+    assert same(weights(loaded), weights(module))
+    assert loaded.critic is not module.critic
+
+
+def test_a_module_built_by_the_command_line_records_plain_values_alone(from_command_line):
+    content = torch.load(from_command_line, weights_only=True)
+    recorded = dict(content["hyper_parameters"])
+    assert is_plain(recorded)
+    assert recorded["bound"] == CONFIG["model"]["init_args"]["bound"] | {"init_args": {"rate": 0.25}}
+    assert content["state_dict"]["bound.num_updates"] == STEPS
+
+
+def test_a_module_built_by_the_command_line_is_loaded_as_it_was_configured(from_command_line):
+    loaded = MIEstimationModule.load_from_checkpoint(from_command_line)
+    assert same(weights(loaded), torch.load(from_command_line, weights_only=True)["state_dict"])
+    assert (type(loaded.bound), loaded.bound.rate) == (bounds.MINE, 0.25)
+    loaded.regularizer.step = 2
+    assert loaded.regularizer.current_weight() == 0.25
+    optimizer = loaded.configure_optimizers()
+    assert (type(optimizer), optimizer.param_groups[0]["lr"]) == (torch.optim.SGD, 0.125)
+
+
+def test_parts_named_in_python_replace_those_that_the_command_line_recorded(from_command_line):
+    named = parts(bounds.MINE(rate=0.5), scale=False)
+    loaded = MIEstimationModule.load_from_checkpoint(
+        from_command_line, **named, optimizer=partial(torch.optim.SGD, lr=0.75)
+    )
+    assert same(weights(loaded), torch.load(from_command_line, weights_only=True)["state_dict"])
+    assert loaded.bound.rate == 0.5
+    assert loaded.configure_optimizers().param_groups[0]["lr"] == 0.75
+
+
+# Going on.
+
+
+class StopAt(L.Callback):
+    """Saves and stops after a number of steps, as an interrupted run would."""
+
+    def __init__(self, steps, path):
+        self.steps, self.path = steps, path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.steps:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+class Losses(L.Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(float(outputs["loss"]))
+
+
+@pytest.mark.parametrize("stop", [2, STEPS])  # within an epoch and, after validation has run, between two
+@pytest.mark.parametrize("bound", [partial(bounds.MINE, rate=0.25), bounds.NWJ])
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(bound, stop, tmp_path):
+    torch.manual_seed(1)
+    whole, losses = MIEstimationModule(**parts(bound())), Losses()
+    fit(whole, losses, max_epochs=2)
+    torch.manual_seed(1)
+    fit(MIEstimationModule(**parts(bound())), StopAt(stop, tmp_path / "at.ckpt"), max_epochs=2)
+    torch.manual_seed(2)
+    resumed, late_losses = MIEstimationModule(**parts(bound())), Losses()
+    fit(resumed, late_losses, max_epochs=2, ckpt_path=tmp_path / "at.ckpt")
+    assert late_losses.seen == losses.seen[stop:]
+    assert len(losses.seen) == 2 * STEPS
+    assert same(weights(resumed), weights(whole))
+
+
+def test_a_calibrated_critic_is_not_calibrated_again_after_resuming(tmp_path):
+    still = partial(torch.optim.SGD, lr=0.0)
+    path = saved(MIEstimationModule(**parts(), optimizer=still), tmp_path)
+    offset = torch.load(path, weights_only=True)["state_dict"]["critic.offset"]
+    resumed = MIEstimationModule(**parts(), optimizer=still)
+    fit(resumed, ckpt_path=path, seed=1, max_epochs=2)
+    assert torch.equal(resumed.critic.offset, offset)
+    fresh = MIEstimationModule(**parts(), optimizer=still)
+    fresh.load_state_dict(resumed.state_dict())
+    fresh.critic.calibrated.fill_(False)
+    fit(fresh, seed=1)
+    assert not torch.equal(fresh.critic.offset, offset)
