@@ -47,7 +47,7 @@ def test_formula_of_ones_own_bound_runs_outside_autocast() -> None:
 
     scores = Scores.from_matrix((1 + 2**-12) * torch.eye(4))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert Overlap()(scores).value == 4 * (1 + 2**-12) ** 2
+        assert Overlap()(scores).value.item() == pytest.approx(4 * (1 + 2**-12) ** 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("regularizer", REGULARIZERS, ids=by_name)
