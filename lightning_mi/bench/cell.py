@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -19,9 +20,9 @@ CURVES = "curves.npz"
 def load_curves(folder: Path, cell: Cell) -> dict[str, Any] | None:
     """What a finished run of exactly this cell recorded, or None if there is none."""
     try:
-        with np.load(folder / cell.name / CURVES, allow_pickle=False) as stored:
+        with (folder / cell.name / CURVES).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             curves = dict(stored)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, BadZipFile):
         return None
     meta = json.loads(str(curves.pop("meta")))
     return curves | meta if meta["digest"] == cell.digest else None

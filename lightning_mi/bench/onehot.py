@@ -21,8 +21,8 @@ def run_statistics(curves: dict[str, Any]) -> dict[str, Any]:
     Returns:
         value, plug_in, log_normalizer; ``drift``, the change of the log-normalizer from step 1000 to the end (NaN in a
         shorter run); the extremes of single-step values and of scores over all pairs of symbols; ``diverged_at``; and
-        the verdicts ``exploded`` (the loss not finite, or a score beyond 50 nats either way) and ``dead`` (scores of all
-        pairs within 0.1 nats at the end).
+        the verdicts ``exploded`` (the loss not finite, or a score beyond 50 nats either way) and ``dead`` (scores of
+        all pairs within 0.1 nats at the end).
     """
     value, scores, normalizer = curves["value"], curves["probe"], curves["log_normalizer"]
     alive = curves["diverged_at"] is None
@@ -110,8 +110,8 @@ def _markdown(grid: Grid, rows: list[dict[str, Any]]) -> str:
             f"Truth: log 16 = 2.7726 nats. Readings are means over the last {_WINDOW} steps, lowest to highest seed "
             f"({len({r['seed'] for r in rows})} seeds, those that stayed finite); `drift` is the change of the "
             f"log-normalizer from step {_DRIFT_FROM} to the end.",
-            f"`exploded`: a score beyond {_EXPLODED:g} nats either way, or the loss not finite; `not finite`: the loss; "
-            f"`dead`: scores of all pairs within {_DEAD} nats of each other at the end.",
+            f"`exploded`: a score beyond {_EXPLODED:g} nats either way, or the loss not finite; `not finite`: the "
+            f"loss; `dead`: scores of all pairs within {_DEAD} nats of each other at the end.",
             f"Reduced against the paper: {grid.note}." if grid.note else "Settings: the paper's.",
             "",
             markdown_table(heading, table),

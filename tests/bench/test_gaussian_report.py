@@ -1,0 +1,65 @@
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightning_mi.bench import gaussian
+from lightning_mi.bench.cell import CURVES, _write_whole
+from lightning_mi.bench.grid import load_grid
+
+
+def curves(seed: int, steps: int = 50, diverged_at: int | None = None) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(np.array([2, 4, 6, 8, 10], dtype=np.float32), steps)
+    fields = {name: (truth + rng.normal(size=len(truth))).astype(np.float32) for name in ("value", "plug_in")}
+    for name in ("joint_term", "marginal_term", "log_normalizer"):
+        fields[name] = rng.normal(size=len(truth)).astype(np.float32)
+    fields["true_mi"] = truth
+    if diverged_at is not None:
+        fields = {name: curve[: diverged_at + 1] for name, curve in fields.items()}
+    return fields | {"diverged_at": diverged_at}
+
+
+def test_statistics_are_those_of_the_raw_steps_of_each_stair() -> None:
+    recorded = curves(0)
+    rows = gaussian.stair_statistics(recorded, "plug_in")
+    assert [row["true_mi"] for row in rows] == [2, 4, 6, 8, 10]
+    stair = recorded["plug_in"][100:150].astype(np.float64)
+    assert rows[2]["bias"] == pytest.approx(stair.mean() - 6, abs=1e-12)
+    assert rows[2]["standard_deviation"] == pytest.approx(np.sqrt(((stair - stair.mean()) ** 2).mean()), abs=1e-12)
+    assert rows[2]["mse"] == pytest.approx(((stair - 6) ** 2).mean(), abs=1e-12)
+    assert rows[2]["mse"] == pytest.approx(rows[2]["bias"] ** 2 + rows[2]["standard_deviation"] ** 2, abs=1e-12)
+    assert rows[2]["steps"] == 50
+
+
+def test_a_stair_that_the_training_did_not_survive_is_missing() -> None:
+    assert [row["true_mi"] for row in gaussian.stair_statistics(curves(0, diverged_at=120), "value")] == [2, 4]
+
+
+def test_an_infinite_estimate_makes_an_infinite_error() -> None:
+    recorded = curves(0)
+    recorded["value"][3] = -np.inf
+    assert gaussian.stair_statistics(recorded, "value")[0]["mse"] == np.inf
+
+
+def test_the_report_writes_rows_table_and_figure(tmp_path: Path) -> None:
+    grid = load_grid("gaussian", "quick", losses=["MINE", "NWJ"])
+    for index, cell in enumerate(grid.cells):
+        recorded = curves(index, diverged_at=120 if (cell.loss, cell.variant) == ("NWJ", "original") else None)
+        meta = np.array(f'{{"digest": "{cell.digest}", "diverged_at": {recorded.pop("diverged_at") or "null"}}}')
+        _write_whole(tmp_path / cell.name / CURVES, recorded | {"meta": meta})
+    paths = gaussian.report(grid, tmp_path)
+    assert [path.name for path in paths] == ["results.csv", "table.md", "staircase.png"]
+    rows = list(csv.DictReader(paths[0].read_text().splitlines()))
+    assert len(rows) == 2 * (5 + 5 + 2 + 5)
+    table = paths[1].read_text()
+    assert "NWJ-original-seed0 at step 120" in table
+    # Choi and Lee's own figures for MINE at 6: bias 0.32, variance 7.16, error 7.27
+    assert (
+        "| MINE | original | per batch, as published | -0.15 / 0.35 / 0.14 | -0.24 / 0.52 / 0.33 | 0.32 / 2.68 / 7.27 |"
+        in table
+    )
+    assert paths[2].read_bytes().startswith(b"\x89PNG")
+    assert paths[2].stat().st_size > 20_000
