@@ -1,0 +1,159 @@
+"""The README is run and read: its Python, its command lines, its table."""
+
+import io
+import re
+import runpy
+import shlex
+import sys
+import tomllib
+from contextlib import chdir, redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lightning_mi import bounds, cli
+from lightning_mi.recipe_files import find_file, list_files
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def lines():
+    """Each command of the README, in its order: in the text, in a block, on either side of `&&`."""
+    spans = re.findall(r"^```console\n(.*?)^```$|`(lightning-mi [^`]+)`", README, flags=re.DOTALL | re.MULTILINE)
+    whole = "".join(block or f"{inline}\n" for block, inline in spans).splitlines()
+    return [shlex.split(part, comments=True) for line in whole for part in line.split("&&")]
+
+
+def commands(*names):
+    """The arguments of those that call `lightning-mi` with one of these subcommands."""
+    return [line[1:] for line in lines() if line[0] == "lightning-mi" and line[1] in names]
+
+
+# Python.
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """What each Python block prints, run as it stands in a folder of its own."""
+    torch.manual_seed(0)  # before `fixed_seed`, which is each test's own
+    printed = []
+    for i, block in enumerate(blocks("python")):
+        script = tmp_path_factory.mktemp("block") / f"block_{i}.py"
+        script.write_text(block, encoding="utf-8")
+        with chdir(script.parent), redirect_stdout(io.StringIO()) as stdout:
+            runpy.run_path(script.name)
+        printed.append(stdout.getvalue())
+    return printed
+
+
+def test_every_python_block_runs_as_it_stands(outputs):
+    assert len(outputs) == README.count("```python") >= 3
+    silent = [block for block, output in zip(blocks("python"), outputs, strict=True) if "tensor(" not in output]
+    assert [block for block in silent if "print(" in block] == []
+
+
+def test_the_training_shown_comes_near_the_truth_it_names(outputs):
+    truth = float(re.search(r"GaussianDataModule\(.*\bmi=([\d.]+)", blocks("python")[0]).group(1))
+    read = float(re.search(r"tensor\(([\d.]+)", outputs[0]).group(1))
+    assert truth / 3 < read < 1.1 * truth
+
+
+# Command lines.
+
+
+def test_every_line_of_the_program_is_one_of_these_subcommands():
+    assert len(commands("ls", "cp", "fit", "test", "bench")) == README.count("lightning-mi ")
+    assert {line[0] for line in lines()} == {"pip", "pytest", "lightning-mi", "tensorboard"}
+
+
+def test_set_up_is_one_line_and_so_is_testing():
+    assert README.count("\npip install -e . && lightning-mi bench gaussian\n") == 1
+    assert README.count("\npip install -e '.[test]' && pytest\n") == 1
+    assert PROJECT["scripts"] == {"lightning-mi": "lightning_mi.cli:main"}
+    assert any(requirement.startswith("pytest>") for requirement in PROJECT["optional-dependencies"]["test"])
+
+
+@pytest.mark.parametrize("arguments", commands("bench"), ids=" ".join)
+def test_a_bench_line_names_a_benchmark_and_its_results_are_where_the_readme_says(arguments, monkeypatch):
+    started = []
+    monkeypatch.setattr(cli, "require_writable", lambda folder: None)
+    monkeypatch.setattr(cli, "_bench", lambda options, output: started.append(output.as_posix()) or 0)
+    assert cli.main(arguments) == 0
+    if arguments == ["bench", "gaussian"]:
+        assert f"`{started[0]}`" in README
+
+
+@pytest.mark.parametrize("preset", re.findall(r"`--preset (\w+)`", README))
+def test_the_preset_exists(preset):
+    assert cli._parser().parse_args(["bench", "gaussian", "--preset", preset]).preset == preset
+
+
+def test_the_training_lines_are_understood_in_their_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("my_project", None)  # another test's, from another folder
+    Path("my_project.py").write_text(next(block for block in blocks("python") if "class CaptionMI" in block))
+    understood = []
+    for arguments in commands("ls", "cp", "fit", "test"):
+        training = arguments[0] in cli.TRAINING_COMMANDS
+        assert cli.main([*arguments, "--print_config"] if training else arguments) == 0, arguments
+        printed = capsys.readouterr().out
+        if training:
+            understood.append((arguments, yaml.safe_load(printed)))
+    sys.modules.pop("my_project", None)
+    for arguments, configuration in understood:
+        given = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+        model = configuration["model"]
+        assert model["class_path"] == given.get("--model", "lightning_mi.MIEstimationModule")
+        assert model["init_args"]["bound"]["class_path"] == given.get("--model.bound", "lightning_mi.bounds.MINE")
+        assert configuration.get("ckpt_path") == given.get("--ckpt_path")
+    assert len(understood) == len(commands("fit", "test"))
+
+
+def test_tensorboard_is_pointed_at_the_folder_of_every_recipe():
+    [[folder]] = [line[2:] for line in lines() if line[0] == "tensorboard"]
+    for recipe in list_files("recipe"):
+        trainer = yaml.safe_load(find_file(recipe.name, "recipe").path.read_text(encoding="utf-8"))["trainer"]
+        assert trainer["default_root_dir"].split("/")[0] == folder
+
+
+# The table.
+
+
+def rows(heading):
+    """The section's table, without backquotes."""
+    section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    found = [line.strip().strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    header, _, *body = [[cell.strip().strip("`") for cell in row] for row in found]
+    return [dict(zip(header, row, strict=True)) for row in body]
+
+
+def test_the_table_of_bounds_says_what_the_classes_declare():
+    declared = [
+        {
+            "bound": name,
+            "lower bound": bound.is_lower_bound,
+            "ceiling log N": bound.capped_at_log_n,
+            "self-normalized": bound.self_normalized,
+        }
+        for name, bound in vars(bounds).items()
+        if isinstance(bound, type) and issubclass(bound, bounds.AbstractBound)
+        if name != "AbstractBound" and not name.startswith("Released")
+    ]
+    yes_or_no = {"yes": True, "no": False}
+    written = [{key: yes_or_no.get(row[key], row[key]) for key in declared[0]} for row in rows("Choose a bound")]
+    assert sorted(written, key=lambda row: row["bound"]) == sorted(declared, key=lambda row: row["bound"])
+
+
+def test_the_pages_it_links_to_exist():
+    linked = [target for target in re.findall(r"\]\(([^)]+)\)", README) if not target.startswith("https://")]
+    assert [target for target in linked if not (ROOT / target).is_file()] == []
+    assert linked
