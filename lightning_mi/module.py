@@ -272,10 +272,9 @@ class MIEstimationModule(L.LightningModule):
     def _evaluate(self, batch: Any, stage: str, metrics: MetricCollection) -> dict[str, Any]:
         output = self.step(batch)
         metrics.update(terms=output.terms, scores=output.scores)
-        references = {f"{stage}/{name}": value for name, value in self._references(output.scores).items()}
-        # Equal on every rank but for the loss, which is a mean over ranks.
-        self.log_dict(references, on_epoch=True, batch_size=output.scores.num_joint)
-        self.log(f"{stage}/loss", output.loss, on_epoch=True, sync_dist=True, batch_size=output.scores.num_joint)
+        means = {"loss": output.loss} | self._references(output.scores)
+        logs = {f"{stage}/{name}": value for name, value in means.items()}
+        self.log_dict(logs, on_epoch=True, sync_dist=True, batch_size=output.scores.num_joint)
         return _outputs(output)
 
     def _step_logs(self, output: StepOutput) -> dict[str, Any]:

@@ -1,0 +1,156 @@
+"""Two processes: the average they share, and a training under DDP that reads what one process would."""
+
+import datetime
+
+import lightning.pytorch as L
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from lightning.pytorch.strategies import DDPStrategy
+
+from lightning_mi import MIEstimationModule, bounds, critics, regularizers
+from lightning_mi.distributed import average_
+
+# Python 3.12 and later warn of every fork of a process with threads; gloo on one thread forks well.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+TIMEOUT = datetime.timedelta(seconds=60)
+DIM, ROWS, BATCHES = 3, 8, 4
+
+
+# The average.
+
+
+def test_alone_a_tensor_stays_as_it_is():
+    tensor = torch.tensor([1.0, -2.0])
+    assert average_(tensor) is tensor
+    assert tensor.tolist() == [1.0, -2.0]
+
+
+def test_a_group_of_one_changes_nothing(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1, timeout=TIMEOUT)
+    try:
+        assert average_(torch.tensor(3.0)).item() == 3.0
+    finally:
+        dist.destroy_process_group()
+
+
+def _average(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=TIMEOUT)
+    vector = torch.tensor([1.0, 10.0]) * (rank + 1)
+    parameter = torch.nn.Parameter(torch.tensor(float(rank)))
+    assert average_(vector) is vector
+    average_(parameter)
+    critic = critics.Calibrated(critics.InnerProductCritic(), scale=True)
+    scores = torch.tensor([-1.0, 1.0]) * (rank + 1)
+    critic.calibrate(lambda: scores, lambda: torch.tensor(float(rank)), target=2.0)
+    results = [vector, parameter.detach(), critic.offset.detach(), critic.log_scale.detach()]
+    torch.save(results, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_average_in_place_and_calibrate_alike(tmp_path):
+    mp.start_processes(_average, (str(tmp_path),), nprocs=2, start_method="fork")
+    for rank in range(2):
+        vector, parameter, offset, log_scale = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert vector.tolist() == [1.5, 15.0]
+        assert parameter.item() == 0.5
+        assert offset.item() == 1.5  # the mean of 2 - 0 and 2 - 1
+        deviations = torch.tensor([2**0.5, 2 * 2**0.5], dtype=torch.float64)
+        assert log_scale.item() == pytest.approx(-deviations.log().mean().item())
+
+
+# A training.
+
+
+class Shares:
+    """The same batches for everybody, dealt out in turn: all of them to one process, every second one to two."""
+
+    def __init__(self, seed):
+        generator = torch.Generator().manual_seed(seed)
+        xs = torch.randn(BATCHES, ROWS, DIM, generator=generator)
+        noise = torch.randn(xs.shape, generator=generator)
+        self.batches = [(x, 0.9 * x + 0.4 * e) for x, e in zip(xs, noise, strict=True)]
+
+    def __len__(self):
+        return len(self.batches) // world_size()
+
+    def __iter__(self):
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        return iter(self.batches[rank :: world_size()])
+
+
+def world_size():
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+class Shared(L.LightningDataModule):
+    def train_dataloader(self):
+        return Shares(seed=0)
+
+    def val_dataloader(self):
+        return Shares(seed=1)
+
+    def true_mi(self):
+        return 1.5
+
+
+class Keep(L.Callback):
+    """Writes what each process has logged at the end, and the weights."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_fit_end(self, trainer, pl_module):
+        weights = {name: value.detach().clone() for name, value in pl_module.named_parameters()}
+        path = f"{self.folder}/{trainer.world_size}-{trainer.global_rank}.pt"
+        torch.save((dict(trainer.callback_metrics), weights), path)
+
+
+def fit(bound, folder, **kwargs):
+    torch.manual_seed(0)
+    module = MIEstimationModule(
+        critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4),
+        bound,
+        regularizer=regularizers.Squared(weight=0.5),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+    )
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        callbacks=Keep(folder),
+        **kwargs,
+    )
+    trainer.fit(module, datamodule=Shared())
+
+
+@pytest.mark.parametrize("bound", [bounds.DV, bounds.InfoNCE, bounds.NWJ])
+def test_two_processes_train_and_read_as_one_does_over_the_same_batches(bound, tmp_path, monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "")  # so that what the launcher sets is undone
+        monkeypatch.delenv(name)
+    # Two processes average the gradients of two batches, so one process steps after two.
+    fit(bound(), tmp_path, accumulate_grad_batches=2)
+    strategy = DDPStrategy(start_method="fork", process_group_backend="gloo", timeout=TIMEOUT)
+    fit(bound(), tmp_path, devices=2, strategy=strategy)
+    alone, weights = torch.load(tmp_path / "1-0.pt", weights_only=True)
+    pooled = {name for name in alone if name.startswith("val/")} | {
+        "train/mi_micro",
+        "train/mi_macro",
+        "train/mi_plug_in",
+        "train/log_normalizer_micro",
+        "train/effective_sample_size",
+    }
+    for rank in range(2):
+        together, own_weights = torch.load(tmp_path / f"2-{rank}.pt", weights_only=True)
+        assert together.keys() == alone.keys()
+        for name in pooled:
+            torch.testing.assert_close(together[name], alone[name], rtol=1e-5, atol=1e-6, msg=name)
+        torch.testing.assert_close(own_weights, weights)
