@@ -176,6 +176,10 @@ class GaussianDataModule(L.LightningDataModule):
         """The fixed test batches, at the MI in force."""
         return self._loader("test", self.test_batches)
 
+    def predict_dataloader(self) -> StreamLoader:
+        """The test batches, for the pointwise mutual information of each of their joint pairs."""
+        return self.test_dataloader()
+
     def _loader(self, split: Split, num_batches: int) -> StreamLoader:
         return StreamLoader(
             self._staircase,

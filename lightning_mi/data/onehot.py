@@ -100,6 +100,10 @@ class OneHotDataModule(L.LightningDataModule):
         """The fixed test batches."""
         return self._loader("test", self.test_batches)
 
+    def predict_dataloader(self) -> StreamLoader:
+        """The test batches, for the pointwise mutual information of each of their joint pairs."""
+        return self.test_dataloader()
+
     def _loader(self, split: Split, num_batches: int) -> StreamLoader:
         return StreamLoader(
             self._copies,

@@ -58,3 +58,9 @@ def test_splits_have_their_lengths_and_their_own_fixed_batches():
 def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         OneHotDataModule(**arguments)
+
+
+def test_prediction_reads_the_test_batches() -> None:
+    data = OneHotDataModule(batch_size=4, test_batches=2)
+    for predicted, tested in zip(data.predict_dataloader(), data.test_dataloader(), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(predicted, tested, strict=True))
