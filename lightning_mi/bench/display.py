@@ -60,28 +60,31 @@ class Display:
     def finished(self, cell: Cell, curves: dict[str, Any]) -> None:
         """A cell has ended, with these curves."""
         self.progress(cell, 1.0)
-        last = [float(np.mean(curves[name][-_LAST:])) for name in ("value", "plug_in", "log_normalizer")]
-        self._readings[_kind(cell)].append(last)
-        self._diverged[_kind(cell)] += curves["diverged_at"] is not None
+        if curves["diverged_at"] is None:
+            last = [float(np.mean(curves[name][-_LAST:])) for name in ("value", "plug_in", "log_normalizer")]
+            self._readings[_kind(cell)].append(last)
+            words = ("value", "plug-in", "log-normalizer")
+            outcome = ", ".join(f"{word} {mean:.2f}" for word, mean in zip(words, last, strict=True))
+        else:
+            self._diverged[_kind(cell)] += 1
+            outcome = f"loss not finite at step {curves['diverged_at']}"
         if not self._console.is_terminal:
             done = sum(fraction == 1.0 for fraction in self._fractions.values())
-            readings = ", ".join(
-                f"{name} {value:.2f}" for name, value in zip(("value", "plug-in", "log-normalizer"), last, strict=True)
-            )
-            line = f"{done}/{len(self._grid.cells)} {cell.name}: {readings}"
+            line = f"{done}/{len(self._grid.cells)} {cell.name}: {outcome}"
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def table(self) -> Table:
         """Readings of the finished trainings, the mean over seeds of each one's last steps."""
         headings = ("training", "runs", "value", "plug-in", "log-norm.", "diverged")
-        table = Table(caption=f"nats, mean of the last {_LAST} steps of each finished training, over seeds")
+        table = Table(caption=f"nats; mean of the last {_LAST} steps, over the seeds that stayed finite")
         for heading in headings:
             table.add_column(heading, justify="left" if heading == "training" else "right", no_wrap=True)
         planned = Counter(map(_kind, self._grid.cells))
         for kind, total in planned.items():
             runs = self._readings[kind]
             means = [f"{mean:.2f}" for mean in np.mean(runs, axis=0)] if runs else ["", "", ""]
-            table.add_row(kind, f"{len(runs)}/{total}", *means, str(self._diverged[kind] or ""))
+            diverged = self._diverged[kind]
+            table.add_row(kind, f"{len(runs) + diverged}/{total}", *means, str(diverged or ""))
         return table
 
     def _render(self) -> Group:
