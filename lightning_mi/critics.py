@@ -60,7 +60,7 @@ class JointCritic(AbstractCritic):
     The first layer is linear, so it is applied to x and y apart and summed for each pair: the concatenations of all
     pairs are never made.
 
-    Source: Poole et al. 2019, section 4; Choi and Lee 2022, section 6.
+    Source: Poole et al. 2019; Choi and Lee 2022.
 
     Args:
         x_dim: Dx.
@@ -108,7 +108,7 @@ class JointCritic(AbstractCritic):
 class SeparableCritic(AbstractCritic):
     """The inner product of two perceptrons, g(x) . h(y): all pairs at the price of one matrix product.
 
-    Source: Poole et al. 2019, section 4.
+    Source: Poole et al. 2019.
 
     Args:
         x_dim: Dx.
@@ -150,7 +150,7 @@ class SeparableCritic(AbstractCritic):
 class BilinearCritic(AbstractCritic):
     """T(x, y) = x^T W y, with W drawn so that standard normal x and y give scores of unit variance.
 
-    Source: van den Oord et al. 2018, eq. 3.
+    Source: van den Oord et al. 2018.
 
     Args:
         x_dim: Dx.
@@ -185,7 +185,7 @@ class BilinearCritic(AbstractCritic):
 class InnerProductCritic(AbstractCritic):
     """T(x, y) = x . y, for representations that an encoder has already made comparable. It has no parameters.
 
-    Source: Choi and Lee 2022, section 6.3 (plain); Chen et al. 2020 (normalized, with a temperature).
+    Source: Choi and Lee 2022 (plain); Chen et al. 2020 (normalized, with a temperature).
 
     Args:
         normalize: Scale x and y to unit length first, so that scores are cosines.
@@ -284,8 +284,8 @@ class Calibrated(AbstractCritic):
         if self.calibrated:
             return
         if self.log_scale is not None:
-            deviation = marginal_scores().std()
-            if deviation > 0:
+            scores = marginal_scores()
+            if scores.numel() > 1 and (deviation := scores.std()) > 0:
                 self.log_scale.sub_(deviation.log())
             average_(self.log_scale)
         if self.offset is not None:
@@ -303,5 +303,5 @@ def _check_shapes(x: Tensor, y: Tensor, x_dim: int, y_dim: int) -> None:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != x_dim or y.shape[1] != y_dim:
         raise ValueError(
             f"Got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: this critic takes "
-            f"(N, {x_dim}) and (M, {y_dim}). Flatten the representations, or set the critic's dimensions to theirs."
+            f"(N, {x_dim}) and (M, {y_dim}). Flatten the representations, or choose a critic of their widths."
         )

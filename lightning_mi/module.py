@@ -78,7 +78,7 @@ class MIEstimationModule(L.LightningModule):
     Raises:
         ValueError: The regularizer's target does not suit the bound, or there are more than two encoders.
 
-    Source: Choi and Lee 2022, section 5.
+    Source: Choi and Lee 2022.
 
     Example:
         >>> from lightning_mi import MIEstimationModule, bounds, critics, regularizers

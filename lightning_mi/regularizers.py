@@ -47,7 +47,7 @@ class AbstractRegularizer(nn.Module, ABC):
 
     A subclass implements :meth:`distance`. The penalty enters the loss; the bound's reported value never sees it.
 
-    Source: Choi and Lee 2022, eq. 7 (DV family) and eq. 9 (NWJ), with the squared distance.
+    Source: Choi and Lee 2022, with the squared distance.
 
     Args:
         weight: Lambda, at least 0, or a function of the training step that gives it. At 0 the penalty is a constant
@@ -141,7 +141,7 @@ class AbstractRegularizer(nn.Module, ABC):
 class Squared(AbstractRegularizer):
     """The squared distance, the paper's: weight * (log-normalizer - target)^2.
 
-    Source: Choi and Lee 2022, eqs. 7 and 9.
+    Source: Choi and Lee 2022.
 
     Example:
         >>> from lightning_mi import bounds, Scores

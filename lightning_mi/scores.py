@@ -86,6 +86,8 @@ class Scores:
         _check_scores(matrix, "matrix", ndim=2)
         num_rows, num_columns = matrix.shape
         matrix = upcast(matrix)
+        if y is not None and len(y) != num_columns:
+            raise ValueError(f"Got {len(y)} candidates `y` for {num_columns} columns of scores: there is one for each.")
         if joint is None and marginal is None:
             if num_rows != num_columns or num_rows < 2:
                 raise ValueError(
@@ -150,6 +152,12 @@ class Scores:
             joint_columns = torch.arange(joint.numel(), device=joint.device)
         if marginal_columns is None:
             marginal_columns = joint.numel() + torch.arange(marginal.numel(), device=joint.device)
+        for name, scores, columns in (("joint", joint, joint_columns), ("marginal", marginal, marginal_columns)):
+            if columns.shape != scores.shape:
+                raise ValueError(
+                    f"Got {name}_columns of shape {tuple(columns.shape)} for {name} scores of shape "
+                    f"{tuple(scores.shape)}: each score uses one candidate."
+                )
         return cls(
             upcast(joint),
             upcast(marginal),

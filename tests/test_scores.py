@@ -159,3 +159,10 @@ def test_mask_of_another_type_or_shape_is_an_error(name: str) -> None:
 def test_mask_without_pairs_is_an_error(name: str) -> None:
     with pytest.raises(ValueError, match=f"Got a `{name}` mask without a single True"):
         Scores.from_matrix(torch.zeros(3, 3), **{name: torch.zeros(3, 3, dtype=torch.bool)})
+
+
+def test_candidates_and_columns_that_do_not_fit_the_scores_are_refused():
+    with pytest.raises(ValueError, match="3 candidates `y` for 4 columns"):
+        Scores.from_matrix(torch.zeros(4, 4), y=torch.zeros(3, 2))
+    with pytest.raises(ValueError, match=r"marginal_columns of shape \(1,\) for marginal scores of shape \(3,\)"):
+        Scores.from_samples(torch.zeros(2), torch.zeros(3), marginal_columns=torch.zeros(1, dtype=torch.long))

@@ -37,7 +37,7 @@ class AbstractBound(nn.Module, ABC):
     documentation, the metrics and the generic tests read.
 
     Attributes:
-        is_lower_bound: In expectation, the value at any critic is at most the mutual information.
+        is_lower_bound: With exact expectations, the value at any critic is at most the mutual information.
         capped_at_log_n: The value cannot exceed the log of the number of candidates in a row.
         self_normalized: The optimal critic is unique, so its log-normalizer is too and no other target is possible.
         natural_target: The log-normalizer at the optimum; for the others, where any constant will do, the default.

@@ -1,7 +1,8 @@
 """The Donsker-Varadhan family: DV, MINE and SMILE. Their critic is free up to a constant, so they drift."""
 
 import math
-from typing import ClassVar, Literal, final
+from collections.abc import Callable
+from typing import ClassVar, Literal, Self, final
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class DV(_AbstractDonskerVaradhan):
 
     On a finite batch the log is biased: the mean over batches (macro) reads high even with a perfect critic.
 
-    Source: Donsker and Varadhan 1983; Choi and Lee 2022, eq. 2.
+    Source: Donsker and Varadhan 1983; Choi and Lee 2022.
 
     Example:
         >>> import torch
@@ -54,7 +55,7 @@ class MINE(_AbstractDonskerVaradhan):
     :math:`E_Q[e^T \nabla T] / E_Q[e^T]`. The average is kept as a logarithm in ``state_dict``, includes the current
     batch, and moves only in training mode while gradients are recorded, by batches whose log-normalizer is finite.
 
-    Source: Belghazi et al. 2018, section 3.2; Choi and Lee 2022, section 5.
+    Source: Belghazi et al. 2018; Choi and Lee 2022.
 
     Args:
         rate: Weight of the newest batch in the average, in (0, 1].
@@ -93,6 +94,14 @@ class MINE(_AbstractDonskerVaradhan):
         corrected = current + ratio * (marginal - current)
         return BoundTerms(joint - marginal, joint - corrected, joint, marginal, marginal)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move with the module, but stay float32 or wider: rounded to bfloat16, a slow average would never move."""
+        average = self.log_average
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        if self.log_average.dtype not in (torch.float32, torch.float64):
+            self.log_average = average.to(self.log_average.device)
+        return self
+
     def _average(self, current: Tensor) -> Tensor:
         started = self.num_updates > 0
         old = self.log_average.to(current.dtype)
@@ -113,7 +122,7 @@ class SMILE(_AbstractDonskerVaradhan):
     The clip lowers the variance and raises the value above the mutual information: not a lower bound. The
     log-normalizer is the unclipped one, so a regularizer still sees what the clip hides.
 
-    Source: Song and Ermon 2020, eq. 11; Choi and Lee 2022, section 5.
+    Source: Song and Ermon 2020; Choi and Lee 2022.
 
     Args:
         tau: Scores of marginal pairs are clamped to [-tau, tau] in the value; nats.

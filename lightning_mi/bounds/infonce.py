@@ -15,7 +15,7 @@ class InfoNCE(AbstractBound):
     The row holds the joint pair, so the value cannot exceed log N, N being the number of candidates in a row. It is
     unchanged by a constant added to a row. A row counts once for each of its joint pairs.
 
-    Source: van den Oord et al. 2018; Poole et al. 2019, eq. 10; Choi and Lee 2022, section 5.
+    Source: van den Oord et al. 2018; Poole et al. 2019; Choi and Lee 2022.
 
     Raises:
         ValueError: The scores have no rows (a pairing that does not score all pairs).

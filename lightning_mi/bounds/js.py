@@ -31,7 +31,7 @@ class JS(AbstractBound):
     Training ascends :func:`gan_objective`, whose gradient is bounded; the value is the bound that its optimal critic
     attains.
 
-    Source: Poole et al. 2019, section 2.4; Choi and Lee 2022, section 5.
+    Source: Poole et al. 2019; Choi and Lee 2022.
 
     Example:
         >>> import torch

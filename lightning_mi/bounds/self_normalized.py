@@ -39,7 +39,7 @@ class NWJ(_AbstractSelfNormalized):
     continued linearly above ``cap``: the same optimum (:math:`\ell = 0`) and a gradient that stays finite. The value
     is always the literal bound.
 
-    Source: Nguyen et al. 2010; Choi and Lee 2022, eq. 3. The continuation is ours.
+    Source: Nguyen et al. 2010; Choi and Lee 2022. The continuation is ours.
 
     Args:
         cap: Where the exponential turns linear, in nats of the log-normalizer; None for the literal form.
@@ -64,7 +64,7 @@ class TUBA(_AbstractSelfNormalized):
 
     With a = e it is NWJ. A learned baseline a(y) takes up the normalization that the critic would otherwise need.
 
-    Source: Barber and Agakov 2003; Poole et al. 2019, eq. 8; Choi and Lee 2022, section 5.
+    Source: Barber and Agakov 2003; Poole et al. 2019; Choi and Lee 2022.
 
     Args:
         baseline: The constant a > 0, or a module that maps candidates (M, D) to log a(y), of shape (M,) or (M, 1).

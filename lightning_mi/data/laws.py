@@ -26,7 +26,7 @@ def gaussian_rho(mi: float, dim: int) -> float:
         ValueError: If ``mi`` is negative, not finite, or so large that the correlation rounds to 1; if ``dim`` < 1.
 
     Source:
-        The Gaussian benchmark of Choi & Lee (UAI 2022), section 6; Belghazi et al. (2018), section 4.1.
+        The Gaussian benchmark of Choi & Lee (UAI 2022); Belghazi et al. (2018).
 
     Example:
         >>> gaussian_rho(2.0, dim=20)

@@ -47,7 +47,7 @@ def get_transform(name: str) -> Transform:
         ValueError: If there is no such map; the message lists those there are.
 
     Source:
-        ``cubic``: Poole et al. (2019), section 3; the others: Czyz et al., *Beyond Normal* (NeurIPS 2023), section 3.
+        ``cubic``: Poole et al. (2019); the others: Czyz et al., *Beyond Normal* (NeurIPS 2023).
 
     Example:
         >>> get_transform("half_cube").forward(torch.tensor([-4.0]))

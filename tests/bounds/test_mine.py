@@ -131,3 +131,9 @@ def test_average_does_not_hold_on_to_the_graph() -> None:
 def test_rate_outside_its_range_is_an_error(rate: float) -> None:
     with pytest.raises(ValueError, match=r"rate=.*\(0, 1\]"):
         bounds.MINE(rate)
+
+
+def test_the_average_stays_in_full_precision_when_the_module_is_rounded():
+    bound = bounds.MINE().to(torch.bfloat16)
+    assert bound.log_average.dtype == torch.float32
+    assert bounds.MINE().double().log_average.dtype == torch.float64
