@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 import warnings
 from collections.abc import Callable
@@ -90,7 +89,7 @@ def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
 
 
 def _probe(data: Any) -> Any:
-    """Critic scores of all pairs of symbols, where the data are symbols (uniform, so that their number is exp(MI))."""
+    """Critic scores of all pairs of symbols, where the data are symbols."""
     import torch
 
     from lightning_mi.data import OneHotDataModule
@@ -98,7 +97,7 @@ def _probe(data: Any) -> Any:
 
     if not isinstance(data, OneHotDataModule):
         return None
-    symbols = torch.arange(round(math.exp(data.true_mi(0))))
+    symbols = torch.arange(data.num_symbols)
 
     @torch.no_grad()
     def scores_of_symbols(module: MIEstimationModule) -> torch.Tensor:

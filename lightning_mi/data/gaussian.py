@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-import lightning.pytorch as L
 import torch
 from torch import Tensor
 
+from lightning_mi.data.base import AbstractStreamDataModule
 from lightning_mi.data.laws import gaussian_log_ratio, gaussian_log_ratio_matrix, gaussian_rho
-from lightning_mi.data.progress import batch_in_force
-from lightning_mi.data.stream import Batch, Split, StreamLoader, check_at_least
+from lightning_mi.data.stream import Batch, check_at_least
 from lightning_mi.data.transforms import TransformName, get_transform
 
 
@@ -44,7 +43,7 @@ class _Staircase:
 
 
 @final
-class GaussianDataModule(L.LightningDataModule):
+class GaussianDataModule(AbstractStreamDataModule):
     """d independent pairs of correlated standard normal coordinates, y optionally mapped, at known MI.
 
     x ~ N(0, I) and y = rho x + sqrt(1 - rho^2) noise, with rho = sqrt(1 - exp(-2 MI / d)). A batch is a tuple (x, y),
@@ -94,26 +93,24 @@ class GaussianDataModule(L.LightningDataModule):
         val_batches: int = 100,
         test_batches: int = 100,
     ) -> None:
-        super().__init__()
         levels = tuple(float(level) for level in mi) if isinstance(mi, Sequence) else (float(mi),)
         if not levels:
             raise ValueError("mi is an empty list: give one mutual information in nats, or one for each stair.")
         check_at_least("dim", dim, 1)
         check_at_least("steps_per_mi", steps_per_mi, 1)
-        check_at_least("batch_size", batch_size, 2)
-        check_at_least("seed", seed, 0)
-        check_at_least("num_workers", num_workers, 0)
-        check_at_least("val_batches", val_batches, 0)
-        check_at_least("test_batches", test_batches, 0)
         for level in levels:
             gaussian_rho(level, dim)  # raises for a level that no correlation reaches
         get_transform(transform)  # raises for an unknown name
-        self.batch_size = batch_size
-        self.seed = seed
-        self.num_workers = num_workers
-        self.val_batches = val_batches
-        self.test_batches = test_batches
         self._staircase = _Staircase(dim, levels, steps_per_mi, transform)
+        super().__init__(
+            self._staircase,
+            num_steps=self._staircase.num_steps,
+            batch_size=batch_size,
+            seed=seed,
+            num_workers=num_workers,
+            val_batches=val_batches,
+            test_batches=test_batches,
+        )
 
     def true_mi(self, step: int | None = None) -> float:
         """The mutual information, in nats, at a training step.
@@ -129,7 +126,7 @@ class GaussianDataModule(L.LightningDataModule):
             >>> GaussianDataModule(mi=3.0).true_mi(0)
             3.0
         """
-        return self._staircase.mi(self._step_in_force() if step is None else step)
+        return self._staircase.mi(self.step_in_force() if step is None else step)
 
     def log_ratio(self, x: Tensor, y: Tensor, step: int = 0) -> Tensor:
         """The exact log p(x, y) / (p(x) p(y)) of each pair: the oracle critic.
@@ -163,41 +160,6 @@ class GaussianDataModule(L.LightningDataModule):
             torch.Size([2, 3])
         """
         return gaussian_log_ratio_matrix(x, self._base(y), self._staircase.rho(step))
-
-    def train_dataloader(self) -> StreamLoader:
-        """Training batches, from the first that has not been trained on; one epoch is the whole staircase."""
-        return self._loader("train", self._staircase.num_steps)
-
-    def val_dataloader(self) -> StreamLoader:
-        """The fixed validation batches, at the MI in force each time they are iterated."""
-        return self._loader("val", self.val_batches)
-
-    def test_dataloader(self) -> StreamLoader:
-        """The fixed test batches, at the MI in force."""
-        return self._loader("test", self.test_batches)
-
-    def predict_dataloader(self) -> StreamLoader:
-        """The test batches, for the pointwise mutual information of each of their joint pairs."""
-        return self.test_dataloader()
-
-    def _loader(self, split: Split, num_batches: int) -> StreamLoader:
-        return StreamLoader(
-            self._staircase,
-            seed=self.seed,
-            split=split,
-            batch_size=self.batch_size,
-            num_batches=num_batches,
-            num_workers=self.num_workers,
-            trainer=self.trainer,
-            law_step=None if split == "train" else self._step_in_force,
-        )
-
-    def _step_in_force(self) -> int:
-        last = self._staircase.num_steps - 1
-        if self.trainer is None:
-            return last
-        step = batch_in_force(self.trainer)
-        return step if step > 0 or self.trainer.state.fn == "fit" else last
 
     def _base(self, y: Tensor) -> Tensor:
         return get_transform(self._staircase.transform).inverse(y)

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import final
 
-import lightning.pytorch as L
 import torch
 
-from lightning_mi.data.stream import Batch, Split, StreamLoader, check_at_least
+from lightning_mi.data.base import AbstractStreamDataModule
+from lightning_mi.data.stream import Batch, check_at_least
 
 
 @final
@@ -26,7 +26,7 @@ class _Copies:
 
 
 @final
-class OneHotDataModule(L.LightningDataModule):
+class OneHotDataModule(AbstractStreamDataModule):
     """X uniform on ``num_symbols`` symbols and Y = X, so that MI = log(num_symbols) nats.
 
     A batch is a tuple (x, y, x_marginal, y_marginal) of (N,) int64 symbols: a joint pair, and an independent draw from
@@ -67,50 +67,20 @@ class OneHotDataModule(L.LightningDataModule):
         val_batches: int = 10,
         test_batches: int = 10,
     ) -> None:
-        super().__init__()
         check_at_least("num_symbols", num_symbols, 2)
-        check_at_least("batch_size", batch_size, 2)
         check_at_least("steps", steps, 1)
-        check_at_least("seed", seed, 0)
-        check_at_least("num_workers", num_workers, 0)
-        check_at_least("val_batches", val_batches, 0)
-        check_at_least("test_batches", test_batches, 0)
-        self.batch_size = batch_size
-        self.steps = steps
-        self.seed = seed
-        self.num_workers = num_workers
-        self.val_batches = val_batches
-        self.test_batches = test_batches
-        self._copies = _Copies(num_symbols, independent_marginal)
+        self.num_symbols = num_symbols
+        super().__init__(
+            _Copies(num_symbols, independent_marginal),
+            num_steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            num_workers=num_workers,
+            val_batches=val_batches,
+            test_batches=test_batches,
+        )
 
     def true_mi(self, step: int | None = None) -> float:
         """log(num_symbols), in nats, at every training step."""
         del step
-        return math.log(self._copies.num_symbols)
-
-    def train_dataloader(self) -> StreamLoader:
-        """Training batches, from the first that has not been trained on."""
-        return self._loader("train", self.steps)
-
-    def val_dataloader(self) -> StreamLoader:
-        """The fixed validation batches."""
-        return self._loader("val", self.val_batches)
-
-    def test_dataloader(self) -> StreamLoader:
-        """The fixed test batches."""
-        return self._loader("test", self.test_batches)
-
-    def predict_dataloader(self) -> StreamLoader:
-        """The test batches, for the pointwise mutual information of each of their joint pairs."""
-        return self.test_dataloader()
-
-    def _loader(self, split: Split, num_batches: int) -> StreamLoader:
-        return StreamLoader(
-            self._copies,
-            seed=self.seed,
-            split=split,
-            batch_size=self.batch_size,
-            num_batches=num_batches,
-            num_workers=self.num_workers,
-            trainer=self.trainer,
-        )
+        return math.log(self.num_symbols)
