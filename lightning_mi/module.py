@@ -360,8 +360,9 @@ def _names(count: int) -> list[str]:
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(_is_plain(v) for v in value.values())
-    if isinstance(value, list | tuple):
+    # Exact types: np.float64 is a float and many an Enum a str, yet neither loads with weights_only=True.
+    if type(value) is dict:
+        return all(_is_plain(v) for v in [*value.keys(), *value.values()])
+    if type(value) in (list, tuple):
         return all(_is_plain(v) for v in value)
-    return value is None or isinstance(value, str | int | float | bool)
+    return value is None or type(value) in (str, int, float, bool)

@@ -140,16 +140,20 @@ def test_each_stage_logs_the_promised_names_and_no_others(
     assert set(fitted.callback_metrics) == epoch_names("test", "loss", *epochs, *everywhere)
 
 
-def test_values_are_logged_every_n_steps_and_no_oftener():
-    kept = Kept()
-    fit(make(), draw(*[8] * 11), logger=kept, log_every_n_steps=5)
-    assert [step for step, row in kept.rows if "train/mi" in row] == [4, 9]
-    assert len(kept.curve("train/mi_micro")) == 1
+def test_every_nth_step_is_logged_as_it_is_at_that_step():
+    every, fifth = Kept(), Kept()
+    fit(make(), draw(*[8] * 11), logger=every)
+    fit(make(), draw(*[8] * 11), logger=fifth, log_every_n_steps=5)
+    assert [step for step, row in fifth.rows if "train/mi" in row] == [4, 9]
+    for name in STEP_NAMES:
+        assert fifth.curve(name) == [every.curve(name)[4], every.curve(name)[9]]
+    assert len(fifth.curve("train/mi_micro")) == 1
 
 
-def test_the_value_does_not_contain_the_penalty_and_the_loss_does():
-    kept = Kept()
-    fit(make(regularizer=regularizers.Squared(weight=3.0)), logger=kept)
+@pytest.mark.parametrize("bound", [bounds.DV, bounds.JS])
+def test_the_value_does_not_contain_the_penalty_and_the_loss_does(bound):
+    kept, objectives = Kept(), Objectives()
+    fit(make(bound(), regularizer=regularizers.Squared(weight=3.0)), logger=kept, callbacks=objectives)
     mi, loss, penalty, joint, marginal, ell = (
         np.array(kept.curve(f"train/{name}"))
         for name in ("mi", "loss", "penalty", "joint_term", "marginal_term", "log_normalizer")
@@ -157,7 +161,15 @@ def test_the_value_does_not_contain_the_penalty_and_the_loss_does():
     np.testing.assert_allclose(penalty, 3 * ell**2, rtol=1e-5)
     assert (penalty > 1e-6).all()
     np.testing.assert_allclose(mi, joint - marginal, atol=1e-6)
-    np.testing.assert_allclose(loss, penalty - mi, atol=1e-6)
+    np.testing.assert_allclose(loss, penalty - objectives.seen, atol=1e-6)
+
+
+class Objectives(L.Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(outputs["terms"].objective.item())
 
 
 def test_the_truth_and_the_ceiling_are_those_of_the_step():

@@ -1,10 +1,13 @@
 """What a checkpoint of the module keeps, and how it comes back."""
 
+import enum
 import sys
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import lightning.pytorch as L
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -161,8 +164,26 @@ def test_a_subclass_keeps_its_own_plain_hyper_parameters(tmp_path):
     assert same(weights(loaded), weights(module))
 
 
+class Mode(enum.StrEnum):
+    FAST = "fast"
+
+
+class Version(NamedTuple):
+    number: int = 1
+
+
+LOOK_PLAIN = [np.float64(0.5), Mode.FAST, Version(), [Version()], {"mode": Mode.FAST}, {Mode.FAST: 1}]
+
+
+@pytest.mark.parametrize("value", LOOK_PLAIN, ids=str)
+def test_what_only_looks_plain_is_not_a_hyper_parameter(value, tmp_path):
+    path = saved(Widened(width=value, **parts()), tmp_path)
+    assert "width" not in torch.load(path, weights_only=True)["hyper_parameters"]
+    assert Widened.load_from_checkpoint(path, width=value, **parts()).width is value
+
+
 class Widened(MIEstimationModule):
-    def __init__(self, width: int, **kwargs) -> None:
+    def __init__(self, width, **kwargs) -> None:
         super().__init__(**kwargs)
         self.width = width
 
