@@ -11,17 +11,25 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lightning_mi import bounds, critics, data, encoders, metrics, pairs, regularizers
     from lightning_mi.bounds import BoundTerms
+    from lightning_mi.finite import NonFiniteBatchError
     from lightning_mi.module import MIEstimationModule
     from lightning_mi.numerics import MINumericalWarning
     from lightning_mi.scores import Scores
 
 _MODULES = ("bounds", "critics", "data", "encoders", "metrics", "pairs", "regularizers")
-_NAMES = {"BoundTerms": "bounds", "MIEstimationModule": "module", "MINumericalWarning": "numerics", "Scores": "scores"}
+_NAMES = {
+    "BoundTerms": "bounds",
+    "MIEstimationModule": "module",
+    "MINumericalWarning": "numerics",
+    "NonFiniteBatchError": "finite",
+    "Scores": "scores",
+}
 
 __all__ = [
     "BoundTerms",
     "MIEstimationModule",
     "MINumericalWarning",
+    "NonFiniteBatchError",
     "Scores",
     "bounds",
     "critics",

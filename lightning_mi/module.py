@@ -15,6 +15,8 @@ from torchmetrics import Metric, MetricCollection
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.critics import AbstractCritic, Calibrated
+from lightning_mi.finite import check_finite
+from lightning_mi.hyperparameters import keep_plain
 from lightning_mi.metrics import EffectiveSampleSize, LogNormalizer, MutualInformation
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.regularizers import AbstractRegularizer
@@ -30,10 +32,6 @@ _CHARTS = {
         "log-normalizer": ["Multiline", ["^train/log_normalizer$"]],
     },
 }
-
-
-class NonFiniteBatchError(ValueError):
-    """A batch holds a value that is infinite or not a number."""
 
 
 class StepOutput(NamedTuple):
@@ -310,15 +308,7 @@ class MIEstimationModule(L.LightningModule):
             )
 
     def _check_finite(self, views: Sequence[Any]) -> None:
-        for name, view in zip(_names(len(views)), views, strict=True):
-            if isinstance(view, Tensor) and view.is_floating_point() and not bool(torch.isfinite(view).all()):
-                bad = ~torch.isfinite(view)
-                first = tuple(int(i) for i in bad.nonzero()[0])
-                raise NonFiniteBatchError(
-                    f"View {name} of shape {tuple(view.shape)} holds {int(bad.sum())} values that are not finite, the "
-                    f"first, {float(view[first])}, at index {first}, at training step {self.global_step} on process "
-                    f"{self.global_rank}. No parameter has changed. Look for it in the data or their transforms."
-                )
+        check_finite(views, where=f"training step {self.global_step} on process {self.global_rank}")
 
     def _save_plain_hyperparameters(self) -> None:
         # A module or a callable among the hyper-parameters would make a checkpoint unloadable with weights_only=True.
@@ -326,9 +316,7 @@ class MIEstimationModule(L.LightningModule):
             warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
             self.save_hyperparameters()
         for saved in (self._hparams, self._hparams_initial):
-            hparams = cast("dict[str, Any]", saved)
-            for name in [name for name, value in hparams.items() if not _is_plain(value)]:
-                del hparams[name]
+            keep_plain(cast("dict[str, Any]", saved))
 
 
 def _outputs(output: StepOutput) -> dict[str, Any]:
@@ -353,16 +341,3 @@ def _metrics(
     if held:  # The plug-in estimate rests on a log-normalizer that something holds.
         metrics["mi_plug_in"] = MutualInformation(bound, "plug-in", target=target)
     return MetricCollection(metrics, prefix=prefix)
-
-
-def _names(count: int) -> list[str]:
-    return ["x", "y", "x_marginal", "y_marginal"][:count] + [str(i) for i in range(4, count)]
-
-
-def _is_plain(value: Any) -> bool:
-    # Exact types: np.float64 is a float and many an Enum a str, yet neither loads with weights_only=True.
-    if type(value) is dict:
-        return all(_is_plain(v) for v in [*value.keys(), *value.values()])
-    if type(value) in (list, tuple):
-        return all(_is_plain(v) for v in value)
-    return value is None or type(value) in (str, int, float, bool)

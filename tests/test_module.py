@@ -19,7 +19,7 @@ from torch import nn
 
 from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, regularizers
 from lightning_mi.data import GaussianDataModule
-from lightning_mi.module import NonFiniteBatchError
+from lightning_mi.finite import NonFiniteBatchError
 from tests.reference import Sheet
 from tests.specs import BOUNDS, by_name
 
