@@ -410,8 +410,9 @@ def test_a_calibrated_critic_starts_at_the_regularizer_target():
 
 
 def test_a_module_without_anything_to_train_says_so():
-    with pytest.raises(ValueError, match="Neither the encoder nor InnerProductCritic has a parameter that trains"):
-        fit(make(critic=critics.InnerProductCritic()))
+    for encoder in (None, nn.Linear(DIM, DIM).requires_grad_(False)):
+        with pytest.raises(ValueError, match="Neither the encoder nor InnerProductCritic has a parameter that trains"):
+            fit(make(critic=critics.InnerProductCritic(), encoder=encoder))
 
 
 def test_adam_is_the_default_and_a_callable_replaces_it():
