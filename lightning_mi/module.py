@@ -100,10 +100,13 @@ class MIEstimationModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self._save_plain_hyperparameters()
-        if isinstance(encoder, Sequence) and len(encoder) not in (1, 2):
-            raise ValueError(f"Got {len(encoder)} encoders: give one for all views, or two, for x and for y.")
+        if isinstance(encoder, nn.ModuleList):
+            encoder = list(encoder)
+        encoders = [encoder] if isinstance(encoder, nn.Module) else encoder or []
+        if encoder is not None and len(encoders) not in (1, 2):
+            raise ValueError(f"Got {len(encoders)} encoders: give one for all views, or two, for x and for y.")
         target = bound.natural_target if regularizer is None else regularizer.target_of(bound)
-        self.encoders = nn.ModuleList([encoder] if isinstance(encoder, nn.Module) else encoder or [])
+        self.encoders = nn.ModuleList(encoders)
         self.critic = critic
         self.pairs = AllPairs() if pairs is None else pairs
         self.bound = bound
@@ -320,8 +323,9 @@ class MIEstimationModule(L.LightningModule):
 
 
 def _outputs(output: StepOutput) -> dict[str, Any]:
-    """What callbacks are handed as a step's outputs."""
-    return {"loss": output.loss, "terms": output.terms, "scores": output.scores}
+    """What callbacks are handed as a step's outputs; only the loss keeps its graph."""
+    terms = BoundTerms(*(term.detach() for term in output.terms))
+    return {"loss": output.loss, "terms": terms, "scores": output.scores}
 
 
 def _metrics(

@@ -64,7 +64,7 @@ class Display:
             last = [float(np.mean(curves[name][-_LAST:])) for name in ("value", "plug_in", "log_normalizer")]
             self._readings[_kind(cell)].append(last)
             words = ("value", "plug-in", "log-normalizer")
-            outcome = ", ".join(f"{word} {mean:.2f}" for word, mean in zip(words, last, strict=True))
+            outcome = ", ".join(f"{word} {_number(mean)}" for word, mean in zip(words, last, strict=True))
         else:
             self._diverged[_kind(cell)] += 1
             outcome = f"loss not finite at step {curves['diverged_at']}"
@@ -82,7 +82,7 @@ class Display:
         planned = Counter(map(_kind, self._grid.cells))
         for kind, total in planned.items():
             runs = self._readings[kind]
-            means = [f"{mean:.2f}" for mean in np.mean(runs, axis=0)] if runs else ["", "", ""]
+            means = [_number(mean) for mean in np.mean(runs, axis=0)] if runs else ["", "", ""]
             diverged = self._diverged[kind]
             table.add_row(kind, f"{len(runs) + diverged}/{total}", *means, str(diverged or ""))
         return table
@@ -95,3 +95,7 @@ def _kind(cell: Cell) -> str:
     """What a row of the table holds: the same training under all seeds."""
     target = f" target {cell.target:g}" if cell.target else ""
     return f"{cell.study} {cell.loss} {cell.variant}{target}"
+
+
+def _number(x: float) -> str:
+    return f"{x:.2f}" if abs(x) < 1000 else f"{x:.1e}"

@@ -37,8 +37,8 @@ def test_the_paper_preset_keeps_the_recipe_and_quick_changes_what_its_note_says(
     } | {"model": config["model"]}
     assert config["model"]["init_args"]["critic"] == recipe["model"]["init_args"]["critic"]
     quick = load_grid("gaussian", "quick").cells[0].config
-    assert quick["data"]["init_args"]["steps_per_mi"] == 600
-    assert quick["model"]["init_args"]["critic"]["init_args"]["hidden"] == [128, 128]
+    assert quick["data"]["init_args"]["steps_per_mi"] == 500
+    assert quick["model"]["init_args"]["critic"]["init_args"]["hidden"] == [64, 64]
 
 
 def test_targets_and_batch_sizes_of_the_onehot_studies() -> None:

@@ -275,7 +275,14 @@ def test_every_command_finds_its_last_checkpoint(here):
         assert torch.equal(Watch.module.critic.first.weight, critic_in(trained)), command
 
 
-def test_a_recipe_without_data_to_predict_on_is_one_message(here, capsys):
+def test_predict_reads_a_checkpoint_of_the_recipe(here, capsys):
+    assert short("fit") == 0
+    assert short("predict", "--ckpt_path=last") == 0
+    assert "(step 6)" in capsys.readouterr().err
+
+
+def test_data_without_a_predict_dataloader_are_one_message(here, capsys, monkeypatch):
+    monkeypatch.delattr("lightning_mi.data.base.AbstractStreamDataModule.predict_dataloader")
     assert short("predict") == 2
     assert "error: `predict_dataloader` must be implemented" in capsys.readouterr().err
 
