@@ -9,14 +9,15 @@ from lightning_mi.bench.cell import load_curves
 from lightning_mi.bench.grid import Grid
 from lightning_mi.bench.tables import markdown_table, write_csv, write_text
 
-_WINDOW = 100  # steps that a reading averages over
+_WINDOW = 100  # steps that the drift compares
+_LAST = 500  # steps that a reading averages over
 _DRIFT_FROM = 1000  # the step from which drift is counted
 _EXPLODED = 50.0  # nats: the true log-ratios are log 16 and, for pairs that never occur, as low as training takes them
 _DEAD = 0.1  # nats: a critic whose scores of all pairs differ by less tells nothing
 
 
 def run_statistics(curves: dict[str, Any]) -> dict[str, Any]:
-    """What one training shows; averages over its last 100 steps, in nats.
+    """What one training shows; averages over its last 500 steps, in nats.
 
     Returns:
         value, plug_in, log_normalizer; ``drift``, the change of the log-normalizer from step 1000 to the end (NaN in a
@@ -35,7 +36,7 @@ def run_statistics(curves: dict[str, Any]) -> dict[str, Any]:
             else float("nan")
         )
     reading = {
-        name: float(curves[name][-_WINDOW:].mean()) if alive else float("nan")
+        name: float(curves[name][-_LAST:].mean()) if alive else float("nan")
         for name in ("value", "plug_in", "log_normalizer")
     }
     return {
@@ -107,7 +108,7 @@ def _markdown(grid: Grid, rows: list[dict[str, Any]]) -> str:
         [
             f"# One-hot toy, preset {grid.preset}",
             "",
-            f"Truth: log 16 = 2.7726 nats. Readings are means over the last {_WINDOW} steps, lowest to highest seed "
+            f"Truth: log 16 = 2.7726 nats. Readings are means over the last {_LAST} steps, lowest to highest seed "
             f"({len({r['seed'] for r in rows})} seeds, those that stayed finite); `drift` is the change of the "
             f"log-normalizer from step {_DRIFT_FROM} to the end.",
             f"`exploded`: a score beyond {_EXPLODED:g} nats either way, or the loss not finite; `not finite`: the "

@@ -90,7 +90,7 @@ def test_the_recipe_becomes_the_module_that_it_describes(here):
     assert [type(part).__name__ for part in (module.critic, module.pairs, module.bound, module.regularizer)] == [
         "JointCritic",
         "IndependentMarginal",
-        "MINE",
+        "DV",
         "Squared",
     ]
     optimizer = module.optimizers(use_pl_optimizer=False)
