@@ -113,7 +113,7 @@ def test_the_training_lines_are_understood_in_their_order(tmp_path, monkeypatch,
         given = dict(zip(arguments[1::2], arguments[2::2], strict=True))
         model = configuration["model"]
         assert model["class_path"] == given.get("--model", "lightning_mi.MIEstimationModule")
-        assert model["init_args"]["bound"]["class_path"] == given.get("--model.bound", "lightning_mi.bounds.MINE")
+        assert model["init_args"]["bound"]["class_path"] == given.get("--model.bound", "lightning_mi.bounds.DV")
         assert configuration.get("ckpt_path") == given.get("--ckpt_path")
     assert len(understood) == len(commands("fit", "test"))
 

@@ -244,11 +244,12 @@ def test_a_checkpoint_that_does_not_exist_is_an_error(command, wanted, here, cap
 
 
 def test_the_command_line_decides_hyper_parameters_and_the_checkpoint_weights(here, capsys):
-    assert short("fit", "--model.bound.rate=0.5") == 0
+    mine = "--model.bound=lightning_mi.bounds.MINE"
+    assert short("fit", mine, "--model.bound.rate=0.5") == 0
     [file] = checkpoints(here)
     trained = torch.load(file, weights_only=True)["state_dict"]
     capsys.readouterr()
-    assert short("test", f"--ckpt_path={file}", "--model.bound.rate=0.25") == 0
+    assert short("test", f"--ckpt_path={file}", mine, "--model.bound.rate=0.25") == 0
     assert Watch.module.bound.rate == 0.25
     assert torch.equal(Watch.weights["critic.first.weight"], trained["critic.first.weight"])
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("checkpoint: model")]
