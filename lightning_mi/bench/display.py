@@ -88,7 +88,7 @@ class Display:
         return table
 
     def _render(self) -> Group:
-        return Group(self.table(), self._progress)
+        return Group(self._progress, self.table())  # the bar first: a long table may leave the screen
 
 
 def _kind(cell: Cell) -> str:
