@@ -79,18 +79,18 @@ def _markdown(grid: Grid, runs: list[tuple[Cell, dict[str, Any]]], rows: list[di
     seeds = sorted({cell.seed for cell, _ in runs})
     published = _published()
     table = []
-    for loss, variant in dict.fromkeys((cell.loss, cell.variant) for cell, _ in runs):
+    for loss, paper, variant in dict.fromkeys((cell.loss, cell.paper, cell.variant) for cell, _ in runs):
         mine = [row for row in rows if (row["loss"], row["variant"]) == (loss, variant)]
         for reading, words in READINGS.items():
             cells = [_mean_cell([r for r in mine if r["reading"] == reading and r["true_mi"] == mi]) for mi in stairs]
             if variant != "original" or reading == "value" or loss in ("NWJ", "TUBA", "JS"):
                 table.append([loss, variant, words, *cells])
-        if variant != "published":
+        if variant != "published" and paper is not None:
             for name, words in (("", "per batch"), (", plug-in", "plug-in")):
-                key = f"{'Re' if variant == 'regularized' else ''}{loss}{name}"
+                key = f"{'Re' if variant == 'regularized' else ''}{paper}{name}"
                 if key in published:
                     cells = [published[key].get(mi, "-") for mi in stairs]
-                    table.append([loss, variant, f"{words}, as published", *cells])
+                    table.append([loss, variant, f"{words}, published as {key.removesuffix(name)}", *cells])
     heading = ["loss", "variant", "reading", *(f"MI = {mi:g}" for mi in stairs)]
     diverged = [f"{c.name} at step {r['diverged_at']}" for c, r in runs if r["diverged_at"] is not None]
     return "\n".join(
@@ -101,8 +101,8 @@ def _markdown(grid: Grid, runs: list[tuple[Cell, dict[str, Any]]], rows: list[di
             f"stair, in nats; mean over seeds {', '.join(map(str, seeds))}.",
             f"Reduced against the paper: {grid.note}." if grid.note else "Settings: the paper's.",
             "`per batch` is the bound without the penalty; `plug-in` is the joint term with the log-normalizer at its "
-            "target. `published` variants are regularized as in the authors' released code, run here; rows `as "
-            f"published` are their figures ({_OWN_SETTING}).",
+            "target. `published` variants are regularized as in the authors' released code, run here; rows `published "
+            f"as` are their figures ({_OWN_SETTING}).",
             f"Diverged (loss not finite): {'; '.join(diverged) or 'none'}. A stair not lived through is `-`.",
             "",
             markdown_table(heading, table),

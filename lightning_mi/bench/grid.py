@@ -15,6 +15,9 @@ from lightning_mi.recipe_files import find_file
 VARIANTS = ("original", "regularized", "published")
 
 
+_LOSS_KEYS = {"loss", "paper", "bound", "original", "regularized", "weight", "published", "overrides"}
+
+
 class GridError(ValueError):
     """A benchmark's YAML, or what was asked of it on the command line, does not fit together."""
 
@@ -26,7 +29,8 @@ class Cell:
 
     Attributes:
         study: The part of the benchmark it belongs to.
-        loss: The loss's name, as in the paper.
+        loss: The loss's name.
+        paper: The name under which the paper publishes it; None for a loss that the paper does not have.
         variant: ``original``, ``regularized`` or ``published`` (regularized as the authors' released code has it).
         seed: Of the weights and the data.
         target: The regularizer's target, nats.
@@ -35,6 +39,7 @@ class Cell:
 
     study: str
     loss: str
+    paper: str | None
     variant: str
     seed: int
     target: float
@@ -109,7 +114,7 @@ def load_grid(name: str, preset: str, *, seeds: list[int] | None = None, losses:
 
 def _choose_losses(rows: list[dict[str, Any]], wanted: Iterable[str] | None, path: Path) -> list[dict[str, Any]]:
     for row in rows:
-        _check_keys(row, {"loss", "bound", "original", "regularized", "weight", "published", "overrides"}, path)
+        _check_keys(row, _LOSS_KEYS, path)
     known = [row["loss"] for row in rows]
     if unknown := set(wanted or ()) - set(known):
         raise GridError(f"Got losses {', '.join(sorted(unknown))}: {path.name} has {', '.join(known)}.")
@@ -150,7 +155,7 @@ def _cell(
         else {"class_path": "lightning_mi.regularizers.Squared", "init_args": regularizer_args}
     )
     config["data"]["init_args"]["seed"] = seed
-    return Cell(study, row["loss"], variant, seed, target, config)
+    return Cell(study, row["loss"], row.get("paper", row["loss"]), variant, seed, target, config)
 
 
 def _assign(config: dict[str, Any], key: str, value: Any) -> None:
