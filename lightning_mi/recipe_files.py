@@ -8,7 +8,7 @@ from typing import Literal, final
 Kind = Literal["recipe", "benchmark"]
 
 _PACKAGE = Path(__file__).resolve().parent
-_FOLDER: dict[Kind, str] = {"recipe": ".", "benchmark": "bench"}
+_BENCHMARKS = "bench"  # the folder of the grids; recipes are everywhere else
 
 
 class UnknownRecipeError(LookupError):
@@ -21,7 +21,7 @@ class RecipeFile:
     """One YAML that ships with the package.
 
     Attributes:
-        name: what the command line calls it; unique within its kind.
+        name: what the command line calls it: the path below the recipes, without its suffix.
         kind: a `"recipe"` is one training, a `"benchmark"` is a grid of trainings.
         path: the file.
     """
@@ -86,5 +86,10 @@ def find_file(name: str, kind: Kind) -> RecipeFile:
 
 
 def _scan(kind: Kind) -> Iterator[RecipeFile]:
-    for path in (recipes_folder() / _FOLDER[kind]).glob("*.yaml"):
-        yield RecipeFile(name=path.stem, kind=kind, path=path)
+    folder = recipes_folder()
+    if kind == "benchmark":
+        folder = folder / _BENCHMARKS
+    for path in folder.rglob("*.yaml"):
+        name = path.relative_to(folder).with_suffix("")
+        if kind == "benchmark" or name.parts[0] != _BENCHMARKS:
+            yield RecipeFile(name=name.as_posix(), kind=kind, path=path)

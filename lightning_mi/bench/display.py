@@ -62,11 +62,11 @@ class Display:
         self.progress(cell, 1.0)
         if curves["diverged_at"] is None:
             last = [float(np.mean(curves[name][-_LAST:])) for name in ("value", "plug_in", "log_normalizer")]
-            self._readings[_kind(cell)].append(last)
+            self._readings[cell.kind].append(last)
             words = ("value", "plug-in", "log-normalizer")
             outcome = ", ".join(f"{word} {_number(mean)}" for word, mean in zip(words, last, strict=True))
         else:
-            self._diverged[_kind(cell)] += 1
+            self._diverged[cell.kind] += 1
             outcome = f"loss not finite at step {curves['diverged_at']}"
         if not self._console.is_terminal:
             done = sum(fraction == 1.0 for fraction in self._fractions.values())
@@ -79,7 +79,7 @@ class Display:
         table = Table(caption=f"nats; mean of the last {_LAST} steps, over the seeds that stayed finite")
         for heading in headings:
             table.add_column(heading, justify="left" if heading == "training" else "right", no_wrap=True)
-        planned = Counter(map(_kind, self._grid.cells))
+        planned = Counter(cell.kind for cell in self._grid.cells)
         for kind, total in planned.items():
             runs = self._readings[kind]
             means = [_number(mean) for mean in np.mean(runs, axis=0)] if runs else ["", "", ""]
@@ -89,12 +89,6 @@ class Display:
 
     def _render(self) -> Group:
         return Group(self._progress, self.table())  # the bar first: a long table may leave the screen
-
-
-def _kind(cell: Cell) -> str:
-    """What a row of the table holds: the same training under all seeds."""
-    target = f" target {cell.target:g}" if cell.target else ""
-    return f"{cell.study} {cell.loss} {cell.variant}{target}"
 
 
 def _number(x: float) -> str:

@@ -34,6 +34,7 @@ class Cell:
         variant: ``original``, ``regularized`` or ``published`` (regularized as the authors' released code has it).
         seed: Of the weights and the data.
         target: The regularizer's target, nats.
+        weight: The regularizer's weight, lambda, where the grid tries several; None where each loss has one.
         config: The whole training, in the form that ``lightning-mi fit --config`` takes.
     """
 
@@ -43,13 +44,20 @@ class Cell:
     variant: str
     seed: int
     target: float
+    weight: float | None
     config: dict[str, Any] = field(repr=False)
+
+    @property
+    def kind(self) -> str:
+        """What it is under any seed."""
+        target = "" if self.target == 0 else f"-target{self.target:g}"
+        weight = "" if self.weight is None else f"-weight{self.weight:g}"
+        return f"{self.study}-{self.loss}-{self.variant}{target}{weight}"
 
     @property
     def name(self) -> str:
         """Also the name of its folder."""
-        target = "" if self.target == 0 else f"-target{self.target:g}"
-        return f"{self.study}-{self.loss}-{self.variant}{target}-seed{self.seed}"
+        return f"{self.kind}-seed{self.seed}"
 
     @property
     def digest(self) -> str:
@@ -68,6 +76,7 @@ class Grid:
         note: What the preset reduces, in words.
         report: Which tables and figures are made of the results.
         cells: The trainings.
+        data: The data set, where the benchmark offers several.
     """
 
     name: str
@@ -75,9 +84,17 @@ class Grid:
     note: str
     report: str
     cells: list[Cell]
+    data: str | None = None
 
 
-def load_grid(name: str, preset: str, *, seeds: list[int] | None = None, losses: list[str] | None = None) -> Grid:
+def load_grid(
+    name: str,
+    preset: str,
+    *,
+    seeds: list[int] | None = None,
+    losses: list[str] | None = None,
+    data: str | None = None,
+) -> Grid:
     """Read a benchmark's YAML and spell out its trainings.
 
     Args:
@@ -85,31 +102,52 @@ def load_grid(name: str, preset: str, *, seeds: list[int] | None = None, losses:
         preset: One of those that the file defines.
         seeds: Replace the preset's.
         losses: Only these.
+        data: One of the data sets that the file offers; its first by default.
 
     Raises:
-        GridError: A preset, a loss or a key is unknown.
+        GridError: A preset, a loss, a data set or a key is unknown.
         UnknownRecipeError: There is no such benchmark.
     """
     path = find_file(name, "benchmark").path
     document = yaml.safe_load(path.read_text())
-    _check_keys(document, {"recipe", "report", "presets", "studies", "losses"}, path)
+    _check_keys(document, {"recipe", "datasets", "report", "presets", "studies", "losses"}, path)
     if preset not in document["presets"]:
         raise GridError(f"Got preset {preset!r}: {path.name} has {', '.join(document['presets'])}.")
     chosen = document["presets"][preset]
-    _check_keys(chosen, {"note", "seeds", "overrides", "losses", "variants"}, path)
+    _check_keys(chosen, {"note", "seeds", "overrides", "losses", "studies", "variants", "weight"}, path)
     rows = _choose_losses(document["losses"], losses or chosen.get("losses"), path)
-    recipe = yaml.safe_load(find_file(document["recipe"], "recipe").path.read_text())
+    data = _choose_data(document.get("datasets", []), data, path)
+    recipe = yaml.safe_load(find_file(document["recipe"].format(data=data), "recipe").path.read_text())
     cells = [
-        _cell(recipe, chosen, study, settings, row, variant, seed, target)
+        _cell(recipe, chosen, study, settings, row, variant, seed, target, weight, sweeps=len(weights) > 1)
         for seed in (chosen["seeds"] if seeds is None else seeds)
         for study, settings in document["studies"].items()
+        if study in chosen.get("studies", [study])
         for row in rows
         if row["loss"] in settings.get("losses", [row["loss"]])
         for variant in settings.get("variants", chosen.get("variants", VARIANTS))
         if variant != "published" or "published" in row
         for target in (settings.get("targets", [0.0]) if variant != "original" else [0.0])
+        for weights in [_weights(variant, settings, row, chosen)]
+        for weight in weights
     ]
-    return Grid(path.stem, preset, chosen.get("note", ""), document["report"], cells)
+    return Grid(path.stem, preset, chosen.get("note", ""), document["report"], cells, data)
+
+
+def _choose_data(known: list[str], wanted: str | None, path: Path) -> str | None:
+    if wanted is not None and wanted not in known:
+        offers = ", ".join(known) if known else "no choice of data"
+        raise GridError(f"Got data {wanted!r}: {path.name} has {offers}.")
+    return wanted or (known[0] if known else None)
+
+
+def _weights(variant: str, study: Mapping[str, Any], row: Mapping[str, Any], preset: Mapping[str, Any]) -> list[float]:
+    """Lambda, or several to try, of the nearest that says one: the variant, the study, the loss, the preset."""
+    if variant == "original":
+        return [0.0]
+    sources = [row["published"] if variant == "published" else {}, study, row, preset]
+    found = next(source["weight"] for source in sources if "weight" in source)
+    return found if isinstance(found, list) else [found]
 
 
 def _choose_losses(rows: list[dict[str, Any]], wanted: Iterable[str] | None, path: Path) -> list[dict[str, Any]]:
@@ -130,32 +168,33 @@ def _cell(
     variant: str,
     seed: int,
     target: float,
+    weight: float,
+    *,
+    sweeps: bool,
 ) -> Cell:
     config = copy.deepcopy(recipe)
     config["seed_everything"] = seed
+    config["data"]["init_args"]["seed"] = seed
     overrides = [preset.get("overrides", {}), settings.get("overrides", {}), row.get("overrides", {})]
     for key, value in [item for group in overrides for item in group.items()]:
-        _assign(config, key, value)
+        _assign(config, key, copy.deepcopy(value))
+    form = row["published"] if variant == "published" else {"bound_args": row.get(variant, {})}
     model = config["model"]["init_args"]
-    settings_of_variant = {"bound": row["bound"], "weight": settings.get("weight", row["weight"])}
-    if variant == "published":
-        settings_of_variant |= row["published"]
-    else:
-        settings_of_variant["bound_args"] = row.get(variant, {})
     model["bound"] = {
-        "class_path": f"lightning_mi.bounds.{settings_of_variant['bound']}",
-        "init_args": settings_of_variant.get("bound_args", {}),
+        "class_path": f"lightning_mi.bounds.{form.get('bound', row['bound'])}",
+        "init_args": form.get("bound_args", {}),
     }
-    regularizer_args = {"weight": settings_of_variant["weight"], "scale": settings_of_variant.get("scale", "log")}
-    if (target := settings_of_variant.get("target", target)) != 0:
+    regularizer_args = {"weight": weight, "scale": form.get("scale", "log")}
+    if (target := form.get("target", target)) != 0:
         regularizer_args["target"] = target
     model["regularizer"] = (
         None
         if variant == "original"
         else {"class_path": "lightning_mi.regularizers.Squared", "init_args": regularizer_args}
     )
-    config["data"]["init_args"]["seed"] = seed
-    return Cell(study, row["loss"], row.get("paper", row["loss"]), variant, seed, target, config)
+    return Cell(
+        study, row["loss"], row.get("paper", row["loss"]), variant, seed, target, weight if sweeps else None, config
+    )
 
 
 def _assign(config: dict[str, Any], key: str, value: Any) -> None:

@@ -143,7 +143,7 @@ def test_the_live_display_shows_one_bar_and_the_readings_of_finished_trainings(t
     console.print(display._render())
     text = console.export_text()
     assert "75%" in text
-    assert "drifting DV regularized" in text
+    assert "drifting-DV-regularized" in text
     assert "1/1" in text
     assert "0/1" in text
 

@@ -28,3 +28,14 @@ def test_a_benchmark_is_not_a_recipe(tmp_path, monkeypatch):
     assert recipe_files.find_file("grid", "benchmark").path == tmp_path / "bench" / "grid.yaml"
     with pytest.raises(recipe_files.UnknownRecipeError, match="Known recipes: none"):
         recipe_files.find_file("grid", "recipe")
+
+
+def test_a_recipe_in_a_folder_has_the_folder_in_its_name(tmp_path, monkeypatch):
+    (tmp_path / "supervised").mkdir()
+    (tmp_path / "supervised" / "digits.yaml").write_text("# Digits\n")
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "supervised.yaml").write_text("a: 1\n")
+    monkeypatch.setattr(recipe_files, "recipes_folder", lambda: tmp_path)
+    assert [recipe.name for recipe in recipe_files.list_files("recipe")] == ["supervised/digits"]
+    assert recipe_files.find_file("supervised/digits", "recipe").purpose == "Digits"
+    assert [benchmark.name for benchmark in recipe_files.list_files("benchmark")] == ["supervised"]
