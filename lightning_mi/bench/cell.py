@@ -14,6 +14,7 @@ import numpy as np
 from lightning_mi.bench.grid import Cell
 
 CURVES = "curves.npz"
+_NOT_IN_A_GRID = ("ProgressBar", "ModelCheckpoint")
 
 
 def load_curves(folder: Path, cell: Cell) -> dict[str, Any] | None:
@@ -50,7 +51,16 @@ def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stoppe
         recorder = Recorder(report, stopped, _probe(cli.datamodule))
         cli.trainer.callbacks.append(recorder)
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-    meta = {"digest": cell.digest, "diverged_at": recorder.diverged_at}
+        labelled = hasattr(cli.datamodule, "num_classes")
+        # Labelled data have a test set to be judged on; streamed ones are fresh at every step already.
+        tested = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)[0] if labelled else {}
+    meta = {
+        "digest": cell.digest,
+        "diverged_at": recorder.diverged_at,
+        "steps_an_epoch": int(cli.trainer.num_training_batches),
+        "tested": tested,
+        "num_classes": getattr(cli.datamodule, "num_classes", None),
+    }
     _write_whole(folder / cell.name / CURVES, recorder.curves() | {"meta": np.array(json.dumps(meta))})
 
 
@@ -69,10 +79,11 @@ def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
 
     from lightning_mi.module import MIEstimationModule
 
+    trainer = config.get("trainer", {})
     logger = {"save_dir": str(log_folder), "name": name, "version": "", "default_hp_metric": False}
-    trainer = {
+    quiet = {
         "logger": {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": logger},
-        "callbacks": None,
+        "callbacks": [c for c in trainer.get("callbacks") or [] if not c["class_path"].endswith(_NOT_IN_A_GRID)],
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "enable_checkpointing": False,
@@ -83,7 +94,7 @@ def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
         subclass_mode_model=True,
         save_config_callback=None,
         auto_configure_optimizers=False,
-        args=config | {"trainer": config.get("trainer", {}) | trainer},
+        args=config | {"trainer": trainer | quiet},
         run=False,
     )
 

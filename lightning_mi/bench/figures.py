@@ -39,7 +39,7 @@ def staircase_figure(runs: Runs, path: Path) -> None:
     """Per loss, original and regularized estimates over steps, with the truth and the ceiling log N."""
     runs = [(cell, curves) for cell, curves in runs if cell.seed == runs[0][0].seed]
     losses = list(dict.fromkeys(cell.loss for cell, _ in runs))
-    figure, axes = _panels(len(losses), columns=4)
+    figure, axes = panels(len(losses), columns=4)
     top = max(float(curves["true_mi"].max()) for _, curves in runs)
     ceiling = math.log(runs[0][0].config["data"]["init_args"]["batch_size"])
     for panel, loss in zip(axes, losses, strict=True):
@@ -57,7 +57,7 @@ def staircase_figure(runs: Runs, path: Path) -> None:
                         linestyle=":",
                         label="regularized, plug-in",
                     )
-                _mark_divergence(panel, cell, curves)
+                mark_divergence(panel, cell, curves)
         truth = max((curves["true_mi"] for _, curves in of_loss), key=len)
         panel.plot(truth, color="black", linewidth=1.0, label="true MI")
         panel.axhline(ceiling, color="black", linewidth=0.8, linestyle="--", label="log N")
@@ -65,12 +65,12 @@ def staircase_figure(runs: Runs, path: Path) -> None:
         panel.set_title(loss)
         panel.set_xlabel("step")
         panel.set_ylabel("nats")
-    _legend_and_save(figure, axes, path, title=f"Estimates over steps, exponential average of span {_SPAN}")
+    legend_and_save(figure, axes, path, title=f"Estimates over steps, exponential average of span {_SPAN}")
 
 
 def terms_figure(runs: Runs, path: Path) -> None:
     """Per loss and variant, the value with its two terms over steps."""
-    figure, axes = _panels(len(runs), columns=_columns(runs))
+    figure, axes = panels(len(runs), columns=columns(runs))
     for panel, (cell, curves) in zip(axes, runs, strict=True):
         truth = float(curves["true_mi"][0])
         panel.plot(curves["joint_term"], color=_JOINT, linewidth=0.5, label="joint term")
@@ -78,16 +78,16 @@ def terms_figure(runs: Runs, path: Path) -> None:
         panel.plot(curves["value"], color="#0072B2", linewidth=0.5, label="value")
         panel.axhline(truth, color="black", linewidth=0.8, linestyle="--", label="true MI")
         _robust_limits(panel, [curves[name] for name in ("joint_term", "marginal_term", "value")])
-        _mark_divergence(panel, cell, curves)
+        mark_divergence(panel, cell, curves)
         _label_run(panel, cell)
-    _legend_and_save(figure, axes, path, title="The value and its two terms (nats), every step")
+    legend_and_save(figure, axes, path, title="The value and its two terms (nats), every step")
 
 
 def score_figure(runs: Runs, path: Path) -> None:
     """Per loss and variant, the critic's scores of joint (x = y) and all other pairs of symbols over steps."""
     from lightning_mi.bench.recorder import PROBE_EVERY
 
-    figure, axes = _panels(len(runs), columns=_columns(runs))
+    figure, axes = panels(len(runs), columns=columns(runs))
     for panel, (cell, curves) in zip(axes, runs, strict=True):
         scores = curves["probe"]
         steps = PROBE_EVERY * np.arange(len(scores))
@@ -96,14 +96,14 @@ def score_figure(runs: Runs, path: Path) -> None:
             picked = scores[:, mask]
             panel.fill_between(steps, picked.min(axis=1), picked.max(axis=1), color=color, alpha=0.3, linewidth=0)
             panel.plot(steps, picked.mean(axis=1), color=color, linewidth=1.2, label=label)
-        _mark_divergence(panel, cell, curves)
+        mark_divergence(panel, cell, curves)
         _label_run(panel, cell)
-    _legend_and_save(figure, axes, path, title="Critic scores T: mean (line) and range (band) over pairs of symbols")
+    legend_and_save(figure, axes, path, title="Critic scores T: mean (line) and range (band) over pairs of symbols")
 
 
 def target_figure(runs: Runs, path: Path) -> None:
     """Log-normalizer and value over steps for each target."""
-    figure, axes = _panels(2, columns=2)
+    figure, axes = panels(2, columns=2)
     shades = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#000000")
     for index, (cell, curves) in enumerate(runs):
         color = shades[index % len(shades)]
@@ -115,15 +115,16 @@ def target_figure(runs: Runs, path: Path) -> None:
         panel.set_title(title)
         panel.set_xlabel("step")
         panel.set_ylabel("nats")
-    _legend_and_save(figure, axes, path, title=f"{runs[0][0].loss}, regularized, by target")
+    legend_and_save(figure, axes, path, title=f"{runs[0][0].loss}, regularized, by target")
 
 
-def _columns(runs: Runs) -> int:
+def columns(runs: Runs) -> int:
     """Variants side by side, two losses a row."""
     return min(4, 2 * len({cell.variant for cell, _ in runs}))
 
 
-def _panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:
+def panels(count: int, columns: int) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels, ``columns`` in a row."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(3.6 * columns + 0.6, 2.7 * rows + 0.9), layout="constrained")
@@ -137,7 +138,8 @@ def _label_run(panel: Axes, cell: Cell) -> None:
     panel.set_xlabel("step")
 
 
-def _mark_divergence(panel: Axes, cell: Cell, curves: dict[str, Any]) -> None:
+def mark_divergence(panel: Axes, cell: Cell, curves: dict[str, Any]) -> None:
+    """A line where the loss was no longer finite, if it happened."""
     if curves["diverged_at"] is not None:
         panel.axvline(curves["diverged_at"], color=COLORS[cell.variant], linewidth=1.0, linestyle="-.")
         panel.annotate(
@@ -153,7 +155,8 @@ def _robust_limits(panel: Axes, curves: Sequence[NDArray[Any]]) -> None:
     panel.set_ylim(low - margin, high + margin)
 
 
-def _legend_and_save(figure: Figure, axes: Sequence[Axes], path: Path, title: str) -> None:
+def legend_and_save(figure: Figure, axes: Sequence[Axes], path: Path, title: str) -> None:
+    """Put one legend of all panels below them, and write the picture."""
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 6), fontsize=9)
     figure.suptitle(title, fontsize=11)

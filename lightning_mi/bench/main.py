@@ -59,9 +59,15 @@ def run(
 
 
 def _report(grid: Grid, output: Path) -> list[Path]:
-    from lightning_mi.bench import gaussian, onehot
+    from lightning_mi.bench import gaussian, images, onehot
 
-    return {"gaussian": gaussian.report, "onehot": onehot.report}[grid.report](grid, output)
+    reports = {
+        "gaussian": gaussian.report,
+        "onehot": onehot.report,
+        "supervised": images.report,
+        "contrastive": images.report,
+    }
+    return reports[grid.report](grid, output)
 
 
 def _check_writable(folder: Path) -> None:

@@ -13,6 +13,7 @@ from lightning_mi.module import MIEstimationModule
 
 FIELDS = ("value", "joint_term", "marginal_term", "log_normalizer", "plug_in", "true_mi")
 PROBE_EVERY = 20  # training steps
+MAP_SAMPLES = 1000  # test samples whose features are kept, in two dimensions
 
 
 class Interrupted(Exception):
@@ -43,6 +44,8 @@ class Recorder(L.Callback):
         self._rows: list[Tensor] = []
         self._truth: list[float] = []
         self._probes: list[Tensor] = []
+        self._features: list[Tensor] = []
+        self._labels: list[Tensor] = []
         self._last_report = 0.0
         self.diverged_at: int | None = None
 
@@ -65,12 +68,40 @@ class Recorder(L.Callback):
             trainer.should_stop = True
         if (now := time.monotonic()) - self._last_report > 0.3:
             self._last_report = now
-            self._report(trainer.global_step / float(trainer.num_training_batches))
+            self._report(trainer.global_step / float(trainer.estimated_stepping_batches))
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the features of the first labelled test samples."""
+        if outputs["labels"] is not None and sum(map(len, self._labels)) < MAP_SAMPLES:
+            self._features.append(outputs["features"].flatten(1).float().cpu())
+            self._labels.append(outputs["labels"].cpu())
 
     def curves(self) -> dict[str, np.ndarray[Any, Any]]:
-        """One float32 array of length steps for each of ``FIELDS``, and ``probe`` of shape (probes, ...) if any."""
+        """One float32 array of length steps for each of ``FIELDS``, ``probe`` of shape (probes, ...) if any, and a map.
+
+        The map is ``map`` (samples, 2), the first two principal components of test features, and ``map_labels``.
+        """
         columns = dict(zip(FIELDS, torch.stack(self._rows, dim=1).float().cpu().numpy(), strict=False))
         columns["true_mi"] = np.array(self._truth, dtype=np.float32)
         if self._probes:
             columns["probe"] = torch.stack(self._probes).float().cpu().numpy()
+        if self._features and bool(torch.isfinite(features := torch.cat(self._features)[:MAP_SAMPLES]).all()):
+            columns["map"] = _principal_components(features).numpy()
+            columns["map_labels"] = torch.cat(self._labels)[:MAP_SAMPLES].numpy()
         return columns
+
+
+def _principal_components(features: Tensor, count: int = 2) -> Tensor:
+    """(N, count) coordinates of (N, D) features along the directions of their largest variance."""
+    centred = (features - features.mean(dim=0)).double()
+    left, values, _ = torch.linalg.svd(centred, full_matrices=False)
+    components: Tensor = (left * values)[:, :count]
+    return components.float()
