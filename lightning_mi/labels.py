@@ -1,6 +1,6 @@
 """Class labels: what they look like, and where they are in a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -96,6 +96,26 @@ def check_labels(labels: Tensor, num_samples: int, taker: str) -> None:
             f"{taker} got labels of shape {tuple(labels.shape)} for {num_samples} samples: there is one label for "
             f"each, so the shape is ({num_samples},)."
         )
+
+
+def check_num_classes(parts: Iterable[object], data: object) -> None:
+    """Refuse parts of a module that are made for another number of classes than the data has.
+
+    Args:
+        parts: Those without a ``num_classes`` are not looked at.
+        data: Nothing is refused if it has no ``num_classes``.
+
+    Raises:
+        ValueError: Names both numbers.
+    """
+    held = getattr(data, "num_classes", None)
+    for part in parts:
+        own = getattr(part, "num_classes", None)
+        if own is not None and held is not None and own != held:
+            raise ValueError(
+                f"{type(part).__name__} has num_classes={own}, but {type(data).__name__} has num_classes={held}. "
+                f"Set num_classes={held}, or choose other data."
+            )
 
 
 def _holds_integers(tensor: Tensor) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_mi.labels import check_labels
+from lightning_mi.numerics import upcast
 
 
 @final
@@ -91,7 +92,7 @@ class OnlineLinearProbe(nn.Module):
                 f"{self.num_classes}) takes labels from 0 to {self.num_classes - 1}. Raise num_classes or check the "
                 "labels."
             )
-        return F.cross_entropy(self(features).float(), labels.long())
+        return F.cross_entropy(upcast(self(features)), labels.long())
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""
