@@ -209,6 +209,9 @@ class MIEstimationModule(L.LightningModule):
         if (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]  # set by its logger connector
             logs = output.logs(probe_loss, count_pairs=self.pairs.takes_labels) | self._references(output.scores)
             self.log_dict({f"train/{name}": value for name, value in logs.items()})
+            # Lightning writes the last value of a name again, as if it were this step's, until it is logged anew.
+            for name in {"mi", "joint_term"} - logs.keys():
+                self.trainer._results.pop(f"training_step.train/{name}", None)  # type: ignore[union-attr]  # in a loop
         return output.for_callbacks(probe_loss)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:

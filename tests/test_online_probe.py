@@ -97,6 +97,14 @@ def test_the_encoder_trains_bit_equally_with_the_probe_and_without(clipping):
     assert float(having.probe.weight.detach().norm()) > 0
 
 
+def test_the_encoder_trains_bit_equally_in_two_processes_too():
+    without, having = make(), make(probe=probe())
+    fit(without, datamodule=Digits(), gradient_clip_val=0.01, **ddp())
+    fit(having, datamodule=Digits(), gradient_clip_val=0.01, **ddp())
+    assert equal({n: v for n, v in weights(having).items() if not n.startswith("probe.")}, weights(without))
+    assert not equal(weights(without), weights(make()))
+
+
 class Gradients(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.of_probe = [p.grad.clone() for p in pl_module.probe.parameters()]

@@ -27,8 +27,8 @@ class Probes(L.Callback):
     the training changes: modes and random numbers are put back.
 
     Training samples come from the data module's ``reference_dataloader()`` (in evaluation form, each once over all
-    processes) and else from the training loader of ``fit``, with whatever augments, shuffles, pads or drops there. A
-    batch holds its views, one or as many as the pairing takes, and then the labels.
+    processes) and else from the training loader of the last ``fit``, with whatever augments, shuffles, pads or drops
+    there. A batch holds its views, one or as many as the pairing takes, and then the labels.
 
     Args:
         nearest_neighbor: Whether nearest neighbors are asked.
@@ -75,6 +75,7 @@ class Probes(L.Callback):
         if not self._metrics:
             raise ValueError("Got nearest_neighbor=False and linear=False: nothing is left to probe.")
         self._running: MetricCollection | None = None
+        self._train_loader: Any = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse a module whose steps give no features.
@@ -87,6 +88,10 @@ class Probes(L.Callback):
                 f"Got a module of type {type(pl_module).__name__}: Probes reads the features and labels that the "
                 "steps of an MIEstimationModule give."
             )
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the training loader, which the trainer forgets when it tests."""
+        self._train_loader = trainer.train_dataloader
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -155,7 +160,7 @@ class Probes(L.Callback):
         assert isinstance(pl_module, MIEstimationModule)
         cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it without annotations
         with isolate_rng(include_cuda=cuda), _evaluation_mode(pl_module), torch.no_grad():
-            for batch in _reference_loader(trainer):
+            for batch in _reference_loader(trainer, self._train_loader):
                 running.update(*_encode(trainer, pl_module, batch), reference=True)
             # Equal on all processes. Their mean is logged only because Lightning warns about a value that is not one.
             pl_module.log_dict(running.compute(), sync_dist=True)
@@ -181,7 +186,7 @@ def _encode(trainer: L.Trainer, pl_module: MIEstimationModule, batch: Any) -> tu
         return pl_module.encode(*views)[0].detach(), entries[-1]
 
 
-def _reference_loader(trainer: L.Trainer) -> Iterable[Any]:
+def _reference_loader(trainer: L.Trainer, loader: Any) -> Iterable[Any]:
     of_data = getattr(getattr(trainer, "datamodule", None), "reference_dataloader", None)
     if of_data is not None:
         return cast("Iterable[Any]", of_data())
@@ -189,7 +194,6 @@ def _reference_loader(trainer: L.Trainer) -> Iterable[Any]:
         "Give a LightningDataModule with a `reference_dataloader()`: the training samples with their labels, without "
         "augmentation, each once over all processes."
     )
-    loader = trainer.train_dataloader
     if loader is None:
         raise ValueError(
             f"Probes has no training samples to judge by: the data module has none and nothing was fitted. {advice}"
