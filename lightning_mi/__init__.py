@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lightning_mi import bounds, critics, data, encoders, metrics, pairs, regularizers
+    from lightning_mi import bounds, callbacks, critics, data, encoders, metrics, pairs, probes, regularizers
     from lightning_mi.bounds import BoundTerms
     from lightning_mi.finite import NonFiniteBatchError
     from lightning_mi.module import MIEstimationModule
     from lightning_mi.numerics import MINumericalWarning
     from lightning_mi.scores import Scores
 
-_MODULES = ("bounds", "critics", "data", "encoders", "metrics", "pairs", "regularizers")
+_MODULES = ("bounds", "callbacks", "critics", "data", "encoders", "metrics", "pairs", "probes", "regularizers")
 _NAMES = {
     "BoundTerms": "bounds",
     "MIEstimationModule": "module",
@@ -32,11 +32,13 @@ __all__ = [
     "NonFiniteBatchError",
     "Scores",
     "bounds",
+    "callbacks",
     "critics",
     "data",
     "encoders",
     "metrics",
     "pairs",
+    "probes",
     "regularizers",
 ]
 

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import lightning.pytorch as L
 import torch
@@ -11,43 +11,23 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torch.optim import Optimizer
+from torchmetrics import MetricCollection
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
+from lightning_mi.charts import CHARTS
 from lightning_mi.critics import AbstractCritic, Calibrated
 from lightning_mi.finite import check_finite
 from lightning_mi.hyperparameters import keep_plain
-from lightning_mi.metrics import EffectiveSampleSize, LogNormalizer, MutualInformation
+from lightning_mi.labels import check_num_classes, missing_labels, split_labels
 from lightning_mi.pairs import AbstractPairing, AllPairs
+from lightning_mi.probes import OnlineLinearProbe, without_gradients
 from lightning_mi.regularizers import AbstractRegularizer
 from lightning_mi.scores import Scores
+from lightning_mi.stage_metrics import Accuracies, estimate_metrics
+from lightning_mi.step_output import StepOutput
 
-_CHARTS = {
-    "mutual information (nats)": {
-        "training": ["Multiline", ["^train/mi$", "^train/true_mi$", "^train/log_n$"]],
-        "held out": ["Multiline", ["^val/mi$", "^val/mi_plug_in$", "^val/true_mi$", "^val/log_n$"]],
-    },
-    "terms (nats)": {
-        "joint and marginal term": ["Multiline", ["^train/joint_term$", "^train/marginal_term$"]],
-        "log-normalizer": ["Multiline", ["^train/log_normalizer$"]],
-    },
-}
-
-
-class StepOutput(NamedTuple):
-    """What one batch gave.
-
-    Attributes:
-        scores: The critic's values.
-        terms: What the bound read in them; scalars, nats.
-        penalty: The regularizer's share of the loss; a scalar, at least 0, or None without a regularizer.
-        loss: What is minimized: penalty - objective.
-    """
-
-    scores: Scores
-    terms: BoundTerms
-    penalty: Tensor | None
-    loss: Tensor
+__all__ = ["MIEstimationModule", "StepOutput"]
 
 
 class MIEstimationModule(L.LightningModule):
@@ -62,6 +42,12 @@ class MIEstimationModule(L.LightningModule):
     ``true_mi()`` and ``train/log_n`` where the bound is capped at log N. Every epoch of training, validation and
     test logs ``<stage>/mi`` (micro; ``train/mi_micro`` in training), ``<stage>/mi_macro``, ``<stage>/mi_plug_in``,
     ``<stage>/log_normalizer`` and ``<stage>/effective_sample_size``, exact over batches and processes. All in nats.
+    A batch without joint pairs is in none of the averages.
+
+    Labels are the entry of a batch after the views that the pairing declares. They go to a pairing that takes labels
+    (``train/joint_pairs`` then says how many pairs a logged step had) and to the probe (``train/probe_loss``, nats;
+    ``probe/online_accuracy`` in validation and test). Where the pairing predicts labels, validation and test log
+    ``<stage>/accuracy``.
 
     Args:
         critic: Gives T(x, y).
@@ -72,6 +58,8 @@ class MIEstimationModule(L.LightningModule):
         optimizer: Makes the optimizer of the module's parameters; Adam with a learning rate of 1e-3 by default.
         scheduler: Makes a learning-rate scheduler of the optimizer; none by default.
         scheduler_interval: Whether the scheduler steps each ``"epoch"`` or each ``"step"``.
+        probe: A linear classifier of the first representation that trains alongside, by the same optimizer, and
+            changes nothing for the encoder: not its gradients, not their clipping; none by default.
 
     Raises:
         ValueError: The regularizer's target does not suit the bound, or there are more than two encoders.
@@ -97,6 +85,7 @@ class MIEstimationModule(L.LightningModule):
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: str = "epoch",
+        probe: OnlineLinearProbe | None = None,
     ) -> None:
         super().__init__()
         self._save_plain_hyperparameters()
@@ -111,20 +100,23 @@ class MIEstimationModule(L.LightningModule):
         self.pairs = AllPairs() if pairs is None else pairs
         self.bound = bound
         self.regularizer = regularizer
+        self.probe = probe
         self.target = target
         self._optimizer, self._scheduler, self._scheduler_interval = optimizer, scheduler, scheduler_interval
         self._calibration_due = True
         held = bound.self_normalized or regularizer is not None
-        self.train_metrics = _metrics(
+        self.train_metrics = estimate_metrics(
             bound, target, held, "train/", micro="mi_micro", log_normalizer="log_normalizer_micro"
         )
-        self.val_metrics = _metrics(bound, target, held, "val/")
-        self.test_metrics = _metrics(bound, target, held, "test/")
+        self.val_metrics = estimate_metrics(bound, target, held, "val/")
+        self.test_metrics = estimate_metrics(bound, target, held, "test/")
+        self.val_accuracies = Accuracies("val", self.pairs, probe)
+        self.test_accuracies = Accuracies("test", self.pairs, probe)
 
     # Hooks: override these in a subclass.
 
     def unpack_batch(self, batch: Any) -> Sequence[Any]:
-        """Take the views out of a batch: x and y, then whatever else the pairing takes.
+        """Take the views out of a batch: x and y, or what else the pairing takes, and then the labels, if any.
 
         Override it where a batch is not a tuple of views::
 
@@ -160,7 +152,7 @@ class MIEstimationModule(L.LightningModule):
         return [self.encoders[i % len(self.encoders)](view) for i, view in enumerate(views)]
 
     def scores(self, *representations: Tensor) -> Scores:
-        """Score the joint and marginal pairs of a batch of representations.
+        """Score the joint and marginal pairs of representations; labels come last where the pairing takes them.
 
         Override it to score in another way, as with a bank of earlier representations::
 
@@ -191,35 +183,44 @@ class MIEstimationModule(L.LightningModule):
 
         Raises:
             NonFiniteBatchError: A view holds a value that is infinite or not a number.
+            TypeError: The pairing or the probe needs labels and the batch holds none.
         """
-        views = self.unpack_batch(batch)
-        self._check_finite(views)
-        representations = self.encode(*views)
+        representations, labels = self._represent(batch, with_labels=self._needs_labels())
+        paired = self._paired(representations, labels)
         if self.training and self._calibration_due:
-            self._calibrate(representations)
-        scores = self.scores(*representations)
+            self._calibrate(paired)
+        scores = self.scores(*paired)
         terms: BoundTerms = self.bound(scores)
         penalty = None if self.regularizer is None else self.regularizer(terms, self.bound)
-        return StepOutput(scores, terms, penalty, self.loss(terms, penalty))
+        features = representations[0].detach()
+        return StepOutput(scores, terms, penalty, self.loss(terms, penalty), features, labels)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """One step; callbacks find ``scores`` and ``terms`` in its outputs."""
+        """One step; callbacks find ``scores``, ``terms``, ``features`` and ``labels`` in its outputs."""
         if self.regularizer is not None:
             self.regularizer.step = self.global_step
         output = self.step(batch)
-        self.train_metrics.update(terms=output.terms, scores=output.scores)
+        if output.scores.num_joint > 0:
+            self.train_metrics.update(terms=output.terms, scores=output.scores)
+        probe_loss = None
+        if self.probe is not None and output.labels is not None:
+            probe_loss = self.probe.loss(output.features, output.labels)
         # Only where Lightning will write them: `log` costs more than a small critic's whole step.
         if (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]  # set by its logger connector
-            self.log_dict(self._step_logs(output))
-        return _outputs(output)
+            logs = output.logs(probe_loss, count_pairs=self.pairs.takes_labels) | self._references(output.scores)
+            self.log_dict({f"train/{name}": value for name, value in logs.items()})
+            # Lightning writes the last value of a name again, as if it were this step's, until it is logged anew.
+            for name in {"mi", "joint_term"} - logs.keys():
+                self.trainer._results.pop(f"training_step.train/{name}", None)  # type: ignore[union-attr]  # in a loop
+        return output.for_callbacks(probe_loss)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Reads the held-out estimate; nothing trains. Its outputs are those of :meth:`training_step`."""
-        return self._evaluate(batch, "val", self.val_metrics)
+        return self._evaluate(batch, "val", self.val_metrics, self.val_accuracies)
 
     def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Reads the estimate on the test set; nothing trains. Its outputs are those of :meth:`training_step`."""
-        return self._evaluate(batch, "test", self.test_metrics)
+        return self._evaluate(batch, "test", self.test_metrics, self.test_accuracies)
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Pointwise mutual information of the batch's joint pairs, log p(x, y) / (p(x) p(y)), normalized on the batch.
@@ -227,9 +228,8 @@ class MIEstimationModule(L.LightningModule):
         Returns:
             (J,) nats.
         """
-        views = self.unpack_batch(batch)
-        self._check_finite(views)
-        return self.bound.log_ratio(self.scores(*self.encode(*views)))
+        representations, labels = self._represent(batch, with_labels=self.pairs.takes_labels)
+        return self.bound.log_ratio(self.scores(*self._paired(representations, labels)))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of all parameters that train, and its scheduler.
@@ -238,7 +238,7 @@ class MIEstimationModule(L.LightningModule):
             ValueError: Nothing trains.
         """
         parameters = [p for p in self.parameters() if p.requires_grad]
-        if not parameters:
+        if all(any(p is own for own in self._probe_parameters()) for p in parameters):
             raise ValueError(
                 f"Neither the encoder nor {type(self.critic).__name__} has a parameter that trains. "
                 "Give an encoder, or a critic with parameters."
@@ -252,6 +252,19 @@ class MIEstimationModule(L.LightningModule):
             config["monitor"] = monitor
         return cast("OptimizerLRScheduler", {"optimizer": optimizer, "lr_scheduler": config})
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the probe's gradients by themselves: in one norm, the probe would shorten the encoder's steps."""
+        probe = self._probe_parameters()
+        own = {id(p) for p in probe}
+        for hidden in (probe, [p for p in self.parameters() if id(p) not in own]) if probe else ([],):
+            with without_gradients(hidden):
+                self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics."""
         self.log_dict(self.train_metrics)
@@ -259,37 +272,52 @@ class MIEstimationModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the held-out metrics."""
         self.log_dict(self.val_metrics)
+        self.log_dict(self.val_accuracies.named())
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test set."""
         self.log_dict(self.test_metrics)
+        self.log_dict(self.test_accuracies.named())
 
     def on_fit_start(self) -> None:
-        """Put the estimate, the truth and the ceiling on one TensorBoard chart, and both terms on another."""
+        """Put the estimate, the truth and the ceiling on one TensorBoard chart, and both terms on another.
+
+        Raises:
+            ValueError: The pairing or the probe has another number of classes than the data module.
+        """
+        check_num_classes((self.pairs, self.probe), getattr(self.trainer, "datamodule", None))
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(_CHARTS)
+                logger.experiment.add_custom_scalars(CHARTS)
 
-    def _evaluate(self, batch: Any, stage: str, metrics: MetricCollection) -> dict[str, Any]:
+    def _represent(self, batch: Any, with_labels: bool) -> tuple[list[Tensor], Tensor | None]:
+        """The representations, with what no pairing takes after them, and the labels."""
+        entries = self.unpack_batch(batch)
+        self._check_finite(entries)
+        views, labels, surplus = split_labels(entries, self.pairs.num_views)
+        if labels is None and with_labels:
+            taker = self.pairs if self.pairs.takes_labels else self.probe
+            raise missing_labels(entries, self.pairs.num_views, type(taker).__name__)
+        return [*self.encode(*views), *surplus], labels
+
+    def _paired(self, representations: list[Tensor], labels: Tensor | None) -> list[Tensor]:
+        return [*representations, labels] if self.pairs.takes_labels and labels is not None else representations
+
+    def _needs_labels(self) -> bool:
+        return self.pairs.takes_labels or self.probe is not None
+
+    def _probe_parameters(self) -> list[nn.Parameter]:
+        return [] if self.probe is None else list(self.probe.parameters())
+
+    def _evaluate(self, batch: Any, stage: str, metrics: MetricCollection, accuracies: Accuracies) -> dict[str, Any]:
         output = self.step(batch)
-        metrics.update(terms=output.terms, scores=output.scores)
+        if output.scores.num_joint > 0:
+            metrics.update(terms=output.terms, scores=output.scores)
+        accuracies.update(output, self.critic, self.pairs, self.probe)
         means = {"loss": output.loss} | self._references(output.scores)
         logs = {f"{stage}/{name}": value for name, value in means.items()}
         self.log_dict(logs, on_epoch=True, sync_dist=True, batch_size=output.scores.num_joint)
-        return _outputs(output)
-
-    def _step_logs(self, output: StepOutput) -> dict[str, Any]:
-        terms = output.terms
-        logs: dict[str, Any] = {
-            "mi": terms.value,
-            "joint_term": terms.joint_term,
-            "marginal_term": terms.marginal_term,
-            "log_normalizer": terms.log_normalizer,
-            "loss": output.loss,
-        }
-        if output.penalty is not None:
-            logs["penalty"] = output.penalty
-        return {f"train/{name}": value for name, value in (logs | self._references(output.scores)).items()}
+        return output.for_callbacks()
 
     def _references(self, scores: Scores) -> dict[str, float]:
         """The truth, where the data module knows it, and the ceiling, where the bound has one; nats."""
@@ -320,28 +348,3 @@ class MIEstimationModule(L.LightningModule):
             self.save_hyperparameters()
         for saved in (self._hparams, self._hparams_initial):
             keep_plain(cast("dict[str, Any]", saved))
-
-
-def _outputs(output: StepOutput) -> dict[str, Any]:
-    """What callbacks are handed as a step's outputs; only the loss keeps its graph."""
-    terms = BoundTerms(*(term.detach() for term in output.terms))
-    return {"loss": output.loss, "terms": terms, "scores": output.scores}
-
-
-def _metrics(
-    bound: AbstractBound,
-    target: float,
-    held: bool,
-    prefix: str,
-    micro: str = "mi",
-    log_normalizer: str = "log_normalizer",
-) -> MetricCollection:
-    metrics: dict[str, Metric | MetricCollection] = {
-        micro: MutualInformation(bound, "micro"),
-        "mi_macro": MutualInformation(bound, "macro"),
-        log_normalizer: LogNormalizer(bound),
-        "effective_sample_size": EffectiveSampleSize(),
-    }
-    if held:  # The plug-in estimate rests on a log-normalizer that something holds.
-        metrics["mi_plug_in"] = MutualInformation(bound, "plug-in", target=target)
-    return MetricCollection(metrics, prefix=prefix)

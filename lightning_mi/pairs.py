@@ -1,7 +1,7 @@
 """Pairings: how a batch becomes joint and marginal pairs, and their scores."""
 
 from abc import ABC, abstractmethod
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,15 @@ from lightning_mi.scores import Scores
 
 
 class AbstractPairing(nn.Module, ABC):
-    """Turns the representations of a batch into scores of joint and marginal pairs."""
+    """Turns the representations of a batch into scores of joint and marginal pairs.
+
+    Attributes:
+        num_views: How many leading entries of a batch are views, to be encoded; None if all are.
+        takes_labels: Whether the labels, the entry after the views, are passed on after the representations.
+    """
+
+    num_views: ClassVar[int | None] = None
+    takes_labels: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
@@ -38,6 +46,8 @@ class AllPairs(AbstractPairing):
         12
     """
 
+    num_views: ClassVar[int | None] = 2
+
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of all pairs of x (N, Dx) and y (N, Dy)."""
         x, y = _joint_views(views, count=2, pairing="AllPairs")
@@ -60,6 +70,8 @@ class Derangement(AbstractPairing):
         >>> Derangement()(critics.InnerProductCritic(), torch.ones(4, 2), torch.ones(4, 2)).num_marginal
         4
     """
+
+    num_views: ClassVar[int | None] = 2
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of x (N, Dx) with y (N, Dy), and with y shuffled."""
@@ -86,6 +98,8 @@ class IndependentMarginal(AbstractPairing):
         >>> IndependentMarginal()(critics.InnerProductCritic(), x, x, x[:3], x[:3]).num_marginal
         3
     """
+
+    num_views: ClassVar[int | None] = 4
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of x (N, Dx) with y (N, Dy), and of x' (K, Dx) with y' (K, Dy)."""

@@ -149,10 +149,11 @@ def test_only_plain_values_are_hyper_parameters(tmp_path):
         scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1),
         scheduler_interval="step",
     )
-    assert dict(module.hparams) == {"scheduler_interval": "step"}
-    assert dict(module.hparams_initial) == {"scheduler_interval": "step"}
+    plain = {"scheduler_interval": "step", "probe": None}
+    assert dict(module.hparams) == plain
+    assert dict(module.hparams_initial) == plain
     content = torch.load(saved(module, tmp_path), weights_only=True)
-    assert dict(content["hyper_parameters"]) == {"scheduler_interval": "step"}
+    assert dict(content["hyper_parameters"]) == plain
 
 
 def test_a_subclass_keeps_its_own_plain_hyper_parameters(tmp_path):

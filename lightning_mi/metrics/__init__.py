@@ -2,8 +2,18 @@
 
 from lightning_mi.metrics import functional
 from lightning_mi.metrics.effective_sample_size import EffectiveSampleSize
+from lightning_mi.metrics.linear_probe import LinearProbeAccuracy
 from lightning_mi.metrics.log_normalizer import LogNormalizer
 from lightning_mi.metrics.moments import Estimate
 from lightning_mi.metrics.mutual_information import MutualInformation
+from lightning_mi.metrics.nearest_neighbor import NearestNeighborAccuracy
 
-__all__ = ["EffectiveSampleSize", "Estimate", "LogNormalizer", "MutualInformation", "functional"]
+__all__ = [
+    "EffectiveSampleSize",
+    "Estimate",
+    "LinearProbeAccuracy",
+    "LogNormalizer",
+    "MutualInformation",
+    "NearestNeighborAccuracy",
+    "functional",
+]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
+from lightning_mi.metrics.linear_probe import linear_probe_accuracy
 from lightning_mi.metrics.moments import (
     Estimate,
     Mean,
@@ -15,10 +16,17 @@ from lightning_mi.metrics.moments import (
     no_moments,
     read_moments,
 )
+from lightning_mi.metrics.nearest_neighbor import nearest_neighbor_accuracy
 from lightning_mi.metrics.reading import Average, Reading, read_log_normalizer, read_mutual_information
 from lightning_mi.scores import Scores
 
-__all__ = ["effective_sample_size", "log_normalizer", "mutual_information"]
+__all__ = [
+    "effective_sample_size",
+    "linear_probe_accuracy",
+    "log_normalizer",
+    "mutual_information",
+    "nearest_neighbor_accuracy",
+]
 
 # Twice the log of the mean weight minus the log of the mean squared weight.
 _EFFECTIVE_SAMPLE_SIZE = (Mean("marginal", log=True, factor=2.0), Mean("marginal", log=True, factor=-1.0))

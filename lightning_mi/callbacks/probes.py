@@ -1,0 +1,220 @@
+"""When features are probed, and where the training samples' features come from."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any, cast, final
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from lightning_mi.labels import is_labels, missing_labels
+from lightning_mi.metrics import LinearProbeAccuracy, NearestNeighborAccuracy
+from lightning_mi.metrics.nearest_neighbor import Similarity
+from lightning_mi.module import MIEstimationModule
+
+
+@final
+class Probes(L.Callback):
+    """Judges the first representation by labels: nearest training samples, and a linear classifier fitted on them.
+
+    Logs ``probe/nearest_neighbor`` and ``probe/accuracy`` (linear) of the validation set at the epochs asked for, and
+    both of the test set. The features that are judged are those of the validation and test steps; the reference
+    features come from one pass over the training samples in evaluation mode and without gradient. By default the
+    linear classifier, which takes the longest, is fitted at test time only. The sanity check is not probed. Nothing of
+    the training changes: modes and random numbers are put back.
+
+    Training samples come from the data module's ``reference_dataloader()`` (in evaluation form, each once over all
+    processes) and else from the training loader of the last ``fit``, with whatever augments, shuffles, pads or drops
+    there. A batch holds its views, one or as many as the pairing takes, and then the labels.
+
+    Args:
+        nearest_neighbor: Whether nearest neighbors are asked.
+        k: How many of them vote.
+        similarity: ``"inner_product"`` or ``"cosine"``.
+        linear: Whether a linear classifier is fitted.
+        C: The inverse strength of its penalty, as in scikit-learn.
+        max_iter: Iterations of its solver at most.
+        every_n_epochs: Nearest neighbors are asked in the validation of every n-th epoch, and in
+            ``Trainer.validate``; 0 for the test only.
+        linear_every_n_epochs: The same of the linear classifier.
+
+    Raises:
+        ValueError: An argument is out of range, or both probes are off.
+
+    Source: Choi and Lee 2022, section 5 (nearest neighbor); the linear evaluation protocol.
+
+    Example:
+        >>> trainer = L.Trainer(logger=False, accelerator="cpu", callbacks=[Probes(k=5, every_n_epochs=10)])
+    """
+
+    def __init__(
+        self,
+        nearest_neighbor: bool = True,
+        k: int = 1,
+        similarity: Similarity = "inner_product",
+        linear: bool = True,
+        C: float = 1.0,
+        max_iter: int = 1000,
+        every_n_epochs: int = 1,
+        linear_every_n_epochs: int = 0,
+    ) -> None:
+        for name, number in (("every_n_epochs", every_n_epochs), ("linear_every_n_epochs", linear_every_n_epochs)):
+            if number < 0:
+                raise ValueError(f"Got {name}={number}: give a number of epochs, or 0 to probe at test time only.")
+        self._metrics: dict[str, Metric] = {}
+        self._every: dict[str, int] = {}
+        if nearest_neighbor:
+            self._metrics["probe/nearest_neighbor"] = NearestNeighborAccuracy(k=k, similarity=similarity)
+            self._every["probe/nearest_neighbor"] = every_n_epochs
+        if linear:
+            self._metrics["probe/accuracy"] = LinearProbeAccuracy(C=C, max_iter=max_iter)
+            self._every["probe/accuracy"] = linear_every_n_epochs
+        if not self._metrics:
+            raise ValueError("Got nearest_neighbor=False and linear=False: nothing is left to probe.")
+        self._running: MetricCollection | None = None
+        self._train_loader: Any = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse a module whose steps give no features.
+
+        Raises:
+            TypeError: The module is no :class:`~lightning_mi.MIEstimationModule`.
+        """
+        if not isinstance(pl_module, MIEstimationModule):
+            raise TypeError(
+                f"Got a module of type {type(pl_module).__name__}: Probes reads the features and labels that the "
+                "steps of an MIEstimationModule give."
+            )
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the training loader, which the trainer forgets when it tests."""
+        self._train_loader = trainer.train_dataloader
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Refuse batches without labels at once, and not after the first epoch."""
+        _features_and_labels(outputs, pl_module, batch)
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin a scheduled probe."""
+        if trainer.sanity_checking:
+            self._running = None
+            return
+        fitting = trainer.state.fn == "fit"
+        due = [
+            n for n, every in self._every.items() if every and (not fitting or not (trainer.current_epoch + 1) % every)
+        ]
+        self._start(due, pl_module)
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin every probe."""
+        self._start(list(self._metrics), pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take the batch's features."""
+        features, labels = _features_and_labels(outputs, pl_module, batch)
+        if self._running is not None:
+            self._running.update(features, labels)
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take the batch's features."""
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Judge and log."""
+        self._finish(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Judge and log."""
+        self._finish(trainer, pl_module)
+
+    def _start(self, names: list[str], pl_module: L.LightningModule) -> None:
+        # A collection, because its metrics keep one copy of the features between them.
+        chosen: dict[str, Metric | MetricCollection] = {name: self._metrics[name].clone() for name in names}
+        self._running = MetricCollection(chosen).to(pl_module.device) if chosen else None
+
+    def _finish(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        running, self._running = self._running, None
+        if running is None:
+            return
+        assert isinstance(pl_module, MIEstimationModule)
+        cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it without annotations
+        with isolate_rng(include_cuda=cuda), _evaluation_mode(pl_module), torch.no_grad():
+            for batch in _reference_loader(trainer, self._train_loader):
+                running.update(*_encode(trainer, pl_module, batch), reference=True)
+            # Equal on all processes. Their mean is logged only because Lightning warns about a value that is not one.
+            pl_module.log_dict(running.compute(), sync_dist=True)
+
+
+def _features_and_labels(outputs: Any, pl_module: L.LightningModule, batch: Any) -> tuple[Tensor, Tensor]:
+    assert isinstance(pl_module, MIEstimationModule)
+    if outputs["labels"] is None:
+        raise missing_labels(pl_module.unpack_batch(batch), pl_module.pairs.num_views, "Probes")
+    return outputs["features"], outputs["labels"]
+
+
+def _encode(trainer: L.Trainer, pl_module: MIEstimationModule, batch: Any) -> tuple[Tensor, Tensor]:
+    """The first representation of a batch, in the trainer's precision and on its device, and the labels."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = pl_module._on_before_batch_transfer(batch)
+    batch = trainer.strategy.batch_to_device(batch)
+    entries = list(pl_module.unpack_batch(batch))
+    if len(entries) < 2 or not is_labels(entries[-1]):
+        raise missing_labels(entries, max(len(entries), 1), "Probes, of the training samples,")
+    views = entries[:-1][: pl_module.pairs.num_views]
+    with trainer.precision_plugin.forward_context():
+        return pl_module.encode(*views)[0].detach(), entries[-1]
+
+
+def _reference_loader(trainer: L.Trainer, loader: Any) -> Iterable[Any]:
+    of_data = getattr(getattr(trainer, "datamodule", None), "reference_dataloader", None)
+    if of_data is not None:
+        return cast("Iterable[Any]", of_data())
+    advice = (
+        "Give a LightningDataModule with a `reference_dataloader()`: the training samples with their labels, without "
+        "augmentation, each once over all processes."
+    )
+    if loader is None:
+        raise ValueError(
+            f"Probes has no training samples to judge by: the data module has none and nothing was fitted. {advice}"
+        )
+    if isinstance(loader, list | tuple | dict):
+        raise TypeError(
+            f"Probes got several training loaders, and cannot tell which has the samples to judge by. {advice}"
+        )
+    # To iterate these a second time would disturb the training that is under way.
+    for attribute, what in (("persistent_workers", "keeps its workers"), ("state_dict", "keeps its position")):
+        if getattr(loader, attribute, False):
+            raise ValueError(f"Probes cannot read a training loader that {what} ({type(loader).__name__}). {advice}")
+    return cast("Iterable[Any]", loader)
+
+
+@contextlib.contextmanager
+def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
