@@ -30,7 +30,7 @@ class Scores:
 
     Attributes:
         joint: (J,) scores of the joint pairs.
-        num_joint: J.
+        num_joint: J; 0 only where a pairing allows it, and then there is no estimate.
         num_marginal: The number of marginal pairs.
         y: (M, D) representations of the candidates, read only by a learned baseline; may be None.
         joint_columns: (J,) the candidate, a row of ``y``, that each joint pair uses.
@@ -50,6 +50,7 @@ class Scores:
         num_marginal: int,
         marginal_mask: Tensor | None = None,
         marginal_columns: Tensor | None = None,
+        log_weights: Tensor | None = None,
         rows: _Rows | None = None,
         y: Tensor | None = None,
     ) -> None:
@@ -62,11 +63,19 @@ class Scores:
         self._marginal = marginal
         self._marginal_mask = marginal_mask
         self._marginal_columns = marginal_columns
+        self._log_weights = log_weights
         self._rows = rows
 
     @classmethod
     def from_matrix(
-        cls, matrix: Tensor, *, joint: Tensor | None = None, marginal: Tensor | None = None, y: Tensor | None = None
+        cls,
+        matrix: Tensor,
+        *,
+        joint: Tensor | None = None,
+        marginal: Tensor | None = None,
+        log_weights: Tensor | None = None,
+        y: Tensor | None = None,
+        allow_no_joint: bool = False,
     ) -> Scores:
         """Take scores of every x (rows) against every candidate y (columns).
 
@@ -74,10 +83,14 @@ class Scores:
             matrix: (N, M) scores, T(x_i, y_j) in row i and column j; any floating-point type.
             joint: (N, M) boolean, True at joint pairs; the diagonal by default.
             marginal: (N, M) boolean, True at marginal pairs; all but the diagonal by default.
+            log_weights: (M,) log of each candidate's probability, nats, where they differ: E_Q then weighs a column by
+                it. Every entry must be a marginal pair.
             y: (M, D) candidate representations, for a learned baseline.
+            allow_no_joint: Accept a batch without joint pairs: its joint terms are 0, with gradient 0.
 
         Raises:
-            ValueError: The matrix is not two-dimensional, holds no joint or no marginal pair, or a mask does not fit.
+            ValueError: The matrix is not two-dimensional, holds no joint or no marginal pair, or a mask or the weights
+                do not fit.
 
         Example:
             >>> Scores.from_matrix(torch.tensor([[2.0, 0.0], [1.0, 3.0]])).joint
@@ -106,10 +119,12 @@ class Scores:
                 y=y,
             )
         eye = torch.eye(num_rows, num_columns, dtype=torch.bool, device=matrix.device)
-        joint = _check_mask(eye if joint is None else joint, "joint", matrix)
+        joint = _check_mask(eye if joint is None else joint, "joint", matrix, allow_empty=allow_no_joint)
         marginal = _check_mask(~eye if marginal is None else marginal, "marginal", matrix)
         joint_rows, joint_columns = joint.nonzero(as_tuple=True)
         row_mask = marginal | joint
+        if log_weights is not None:
+            return cls._weighted(matrix, joint_rows, joint_columns, marginal, log_weights, y)
         return cls(
             matrix[joint_rows, joint_columns],
             matrix,
@@ -117,6 +132,36 @@ class Scores:
             num_marginal=int(marginal.sum()),
             marginal_mask=marginal,
             rows=_Rows(joint_rows, mask=row_mask, count=row_mask.sum(dim=1)),
+            y=y,
+        )
+
+    @classmethod
+    def _weighted(
+        cls,
+        matrix: Tensor,
+        joint_rows: Tensor,
+        joint_columns: Tensor,
+        marginal: Tensor,
+        log_weights: Tensor,
+        y: Tensor | None,
+    ) -> Scores:
+        if not marginal.all():
+            raise ValueError(
+                "Got weights for the candidates, but not every entry is a marginal pair: weights are probabilities "
+                "over all candidates of a row. Leave out the weights, or the mask."
+            )
+        if log_weights.shape != matrix.shape[1:] or not log_weights.is_floating_point():
+            raise ValueError(
+                f"Got log_weights of shape {tuple(log_weights.shape)} and type {log_weights.dtype} for "
+                f"{matrix.shape[1]} candidates: there is one floating-point number for each."
+            )
+        return cls(
+            matrix[joint_rows, joint_columns],
+            matrix,
+            joint_columns=joint_columns,
+            num_marginal=matrix.numel(),
+            log_weights=log_weights.to(matrix.dtype),
+            rows=_Rows(joint_rows, mask=None, count=matrix.shape[1]),
             y=y,
         )
 
@@ -169,8 +214,11 @@ class Scores:
 
     @property
     def num_candidates(self) -> int | None:
-        """How many pairs the longest row holds, the N in InfoNCE's ceiling log N; None where there are no rows."""
-        if self._rows is None:
+        """How many pairs the longest row holds, the N in InfoNCE's ceiling log N; None where rows have no such ceiling.
+
+        That is where there are no rows, or where candidates weigh differently.
+        """
+        if self._rows is None or self._log_weights is not None:
             return None
         return self._rows.count if isinstance(self._rows.count, int) else int(self._rows.count.max())
 
@@ -199,11 +247,15 @@ class Scores:
             scores = scores - (offset if self._marginal_columns is None else offset[self._marginal_columns])
         if power != 1.0:
             scores = power * scores
+        if self._log_weights is not None:
+            return log_mean_exp(scores + self._log_weights, count=len(scores))
         return log_mean_exp(scores, self._marginal_mask, count=self.num_marginal)
 
     def row_log_mean_exp(self) -> Tensor:
         """(N,) log of the mean of exp(T) over the marginal and joint pairs of each row, nats."""
         rows = self._require_rows()
+        if self._log_weights is not None:
+            return log_mean_exp(self._marginal + self._log_weights, count=1, dim=1)
         return log_mean_exp(self._marginal, rows.mask, count=rows.count, dim=1)
 
     def mean_softplus(self) -> Tensor:
@@ -211,11 +263,17 @@ class Scores:
         values = softplus(self._marginal)
         if self._marginal_mask is not None:
             values = values.masked_fill(~self._marginal_mask, 0.0)
+        if self._log_weights is not None:
+            return (values * self._log_weights.exp()).sum() / len(values)
         return values.sum() / self.num_marginal
 
     def joint_mean_softplus(self) -> Tensor:
         """E_P[log(1 + exp(-T))] over the joint pairs: a scalar, nats."""
-        return softplus(-self.joint).mean()
+        return self.mean_over_joint(softplus(-self.joint))
+
+    def mean_over_joint(self, values: Tensor) -> Tensor:
+        """The mean of (J,) values over the joint pairs: a scalar; 0, with gradient 0, where there is no joint pair."""
+        return values.mean() if self.num_joint > 0 else values.sum()
 
     def _require_rows(self) -> _Rows:
         if self._rows is None:
@@ -234,12 +292,12 @@ def _check_scores(scores: Tensor, name: str, ndim: int) -> None:
         )
 
 
-def _check_mask(mask: Tensor, name: str, matrix: Tensor) -> Tensor:
+def _check_mask(mask: Tensor, name: str, matrix: Tensor, allow_empty: bool = False) -> Tensor:
     if mask.dtype != torch.bool or mask.shape != matrix.shape:
         raise ValueError(
             f"Got a `{name}` mask of shape {tuple(mask.shape)} and type {mask.dtype} for scores of shape "
             f"{tuple(matrix.shape)}: it must be boolean and of the same shape."
         )
-    if not mask.any():
+    if not allow_empty and not mask.any():
         raise ValueError(f"Got a `{name}` mask without a single True: a bound needs at least one {name} pair.")
     return mask

@@ -35,8 +35,9 @@ class InfoNCE(AbstractBound):
         """The log-normalizer is the mean of the rows' log-normalizers."""
         joint, rows = scores.joint, scores.row_log_mean_exp()[scores.joint_rows]
         # Subtracting within each row before the mean keeps digits that two means of large scores would lose.
-        value = (joint - rows).mean()
-        return BoundTerms(value, value, joint.mean(), rows.mean(), rows.mean())
+        value = scores.mean_over_joint(joint - rows)
+        joint_term, log_normalizer = scores.mean_over_joint(joint), scores.mean_over_joint(rows)
+        return BoundTerms(value, value, joint_term, log_normalizer, log_normalizer)
 
     def marginal_at(self, target: float) -> float:
         """The marginal term is the log-normalizer itself."""

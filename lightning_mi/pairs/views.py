@@ -1,34 +1,13 @@
-"""Pairings: how a batch becomes joint and marginal pairs, and their scores."""
+"""Pairings of views: row i of x and row i of y belong together."""
 
-from abc import ABC, abstractmethod
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
+from lightning_mi.pairs.base import AbstractPairing, check_two_or_more
 from lightning_mi.scores import Scores
-
-
-class AbstractPairing(nn.Module, ABC):
-    """Turns the representations of a batch into scores of joint and marginal pairs.
-
-    Attributes:
-        num_views: How many leading entries of a batch are views, to be encoded; None if all are.
-        takes_labels: Whether the labels, the entry after the views, are passed on after the representations.
-    """
-
-    num_views: ClassVar[int | None] = None
-    takes_labels: ClassVar[bool] = False
-
-    @abstractmethod
-    def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
-        """Score the batch.
-
-        Args:
-            critic: Gives T(x, y).
-            views: The representations, x and y first.
-        """
 
 
 @final
@@ -51,7 +30,7 @@ class AllPairs(AbstractPairing):
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of all pairs of x (N, Dx) and y (N, Dy)."""
         x, y = _joint_views(views, count=2, pairing="AllPairs")
-        _check_two_or_more(x)
+        check_two_or_more(x)
         return Scores.from_matrix(critic.pairwise(x, y), y=y)
 
 
@@ -76,7 +55,7 @@ class Derangement(AbstractPairing):
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of x (N, Dx) with y (N, Dy), and with y shuffled."""
         x, y = _joint_views(views, count=2, pairing="Derangement")
-        _check_two_or_more(x)
+        check_two_or_more(x)
         order = torch.randperm(len(x), device=x.device)
         shuffle = torch.empty_like(order)
         shuffle[order] = order.roll(1)
@@ -113,6 +92,44 @@ class IndependentMarginal(AbstractPairing):
         )
 
 
+@final
+class TwoViews(AbstractPairing):
+    """Two views of each of N samples, taken as 2N samples: what contrastive learning with augmentations uses.
+
+    The joint pairs are the two views of a sample, in both directions; the marginal pairs all pairs of different
+    samples. For InfoNCE a row is a view against all others but itself, so its ceiling is log(2N - 1). One critic
+    scores a view as x and as y, so both views have the same width, and usually share an encoder.
+
+    Source: Chen et al. 2020 (SimCLR).
+
+    Raises:
+        ValueError: The batch has one sample, or the views differ in shape, or there are not two.
+
+    Example:
+        >>> from lightning_mi import critics
+        >>> scores = TwoViews()(critics.InnerProductCritic(), torch.ones(4, 2), torch.ones(4, 2))
+        >>> scores.num_joint, scores.num_marginal
+        (8, 48)
+    """
+
+    num_views: ClassVar[int | None] = 2
+
+    def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
+        """Scores of all pairs of the 2N views x (N, D) and y (N, D)."""
+        x, y = _joint_views(views, count=2, pairing="TwoViews")
+        check_two_or_more(x)
+        if x.shape != y.shape:
+            raise ValueError(
+                f"Got views of shape {tuple(x.shape)} and {tuple(y.shape)}: TwoViews scores each view as x and as y, "
+                "so both have the same width. Use AllPairs for two unlike views."
+            )
+        both = torch.cat([x, y])
+        sample = torch.arange(len(x), device=x.device).repeat(2)
+        same = sample.unsqueeze(1) == sample
+        itself = torch.eye(len(both), dtype=torch.bool, device=x.device)
+        return Scores.from_matrix(critic.pairwise(both, both), joint=same & ~itself, marginal=~same, y=both)
+
+
 def _joint_views(views: tuple[Tensor, ...], count: int, pairing: str) -> tuple[Tensor, ...]:
     if len(views) != count:
         names = ("x", "y", "x_marginal", "y_marginal")[:count]
@@ -124,11 +141,3 @@ def _joint_views(views: tuple[Tensor, ...], count: int, pairing: str) -> tuple[T
     if len(x) != len(y):
         raise ValueError(f"Got {len(x)} x and {len(y)} y: row i of both is one joint pair, so they are equally long.")
     return views
-
-
-def _check_two_or_more(x: Tensor) -> None:
-    if len(x) < 2:
-        raise ValueError(
-            f"Got a batch of {len(x)}: marginal pairs combine different samples, so a batch holds two or more. "
-            "Raise the batch size, or drop the last, smaller batch with `drop_last=True`."
-        )

@@ -1,0 +1,16 @@
+"""Critics: T(x, y) for matching rows, and for all pairs of rows."""
+
+from lightning_mi.critics.base import AbstractCritic
+from lightning_mi.critics.calibrated import Calibrated
+from lightning_mi.critics.networks import BilinearCritic, JointCritic, SeparableCritic
+from lightning_mi.critics.products import InnerProductCritic, LabelCritic
+
+__all__ = [
+    "AbstractCritic",
+    "BilinearCritic",
+    "Calibrated",
+    "InnerProductCritic",
+    "JointCritic",
+    "LabelCritic",
+    "SeparableCritic",
+]
