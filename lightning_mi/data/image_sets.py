@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 from torchvision import datasets
 
 from lightning_mi.data.errors import DatasetDownloadError, DatasetNotFoundError
@@ -29,13 +30,57 @@ class ImageSet(NamedTuple):
 
     Attributes:
         train: What may be trained on; validation samples are taken from it.
-        test: The test part.
+        test: The test part, if there is one.
         class_names: A name for each of the C classes.
     """
 
     train: AbstractImages
-    test: AbstractImages
+    test: AbstractImages | None
     class_names: list[str]
+
+
+def check_image_set(dataset: object, test_dataset: object) -> None:
+    """Check what :func:`load_image_set` will be given, without reading anything.
+
+    Raises:
+        ValueError: The name is unknown, or the named dataset has a test part already.
+
+    Example:
+        >>> check_image_set("digits", None)
+    """
+    if not isinstance(dataset, str):
+        return
+    if dataset not in get_args(ImageSetName):
+        raise ValueError(f"dataset={dataset!r} is unknown: choose one of {', '.join(get_args(ImageSetName))}.")
+    if test_dataset is not None:
+        raise ValueError(f"dataset={dataset!r} has a test part of its own: leave out test_dataset.")
+
+
+def load_image_set(
+    dataset: ImageSetName | Dataset[Any], root: str | Path, test_dataset: Dataset[Any] | None = None
+) -> ImageSet:
+    """A dataset by its name (that of ``digit_pairs`` unpaired), or one of the user's own.
+
+    Raises:
+        DatasetNotFoundError: It is not under ``root``.
+        TypeError: The labels of the user's own dataset are not integers, or it is no dataset.
+        ValueError: Its labels are not whole numbers from 0.
+
+    Example:
+        >>> load_image_set("digits", "data").class_names[-1]
+        '9'
+    """
+    if dataset == "digits" or dataset == "digit_pairs":
+        return load_digits()
+    if dataset == "image_folder":
+        return load_folder(root)
+    if isinstance(dataset, str):
+        return load_torchvision(dataset, root)
+    train = DatasetImages(dataset)
+    test = None if test_dataset is None else DatasetImages(test_dataset)
+    num_classes = 1 + max(int(part.labels.max()) for part in (train, test) if part is not None)
+    names = [str(name) for name in getattr(dataset, "classes", [])]
+    return ImageSet(train, test, names if len(names) >= num_classes else [str(i) for i in range(num_classes)])
 
 
 def load_digits() -> ImageSet:
@@ -86,48 +131,53 @@ def pair_digits(digits: AbstractImages, per_class: int, generator: torch.Generat
     return MemoryImages(torch.cat(images), torch.cat(labels))
 
 
-def load_torchvision(name: str, root: str | Path, download: bool) -> ImageSet:
+def load_torchvision(name: str, root: str | Path) -> ImageSet:
     """Fashion-MNIST, CIFAR-10 or CIFAR-100 in memory, with their official test parts.
 
     Args:
         name: ``fashion_mnist``, ``cifar10`` or ``cifar100``.
         root: Where torchvision looks for its datasets.
-        download: Whether to fetch what is missing.
 
     Raises:
         DatasetNotFoundError: The files are missing, incomplete or damaged.
-        DatasetDownloadError: They could not be fetched.
 
     Source: Xiao et al. 2017 (Fashion-MNIST); Krizhevsky 2009 (CIFAR).
 
     Example:
-        >>> load_torchvision("cifar10", "nowhere", download=False)
+        >>> load_torchvision("cifar10", "nowhere")
         Traceback (most recent call last):
-        lightning_mi.data.errors.DatasetNotFoundError: No usable cifar10 in .../nowhere/cifar-10-batches-py...
+        lightning_mi.data.errors.DatasetNotFoundError: No usable cifar10 in .../nowhere/cifar-10-batches-py ...
     """
-    make: Callable[..., Any] = {
-        "fashion_mnist": datasets.FashionMNIST,
-        "cifar10": datasets.CIFAR10,
-        "cifar100": datasets.CIFAR100,
-    }[name]
-    folder = Path(root).expanduser().absolute() / _FOLDERS[name]
-    if download:
-        try:
-            make(folder.parents[len(Path(_FOLDERS[name]).parts) - 1], download=True)
-        except (OSError, RuntimeError) as error:
-            raise DatasetDownloadError(
-                f"Could not download {name} to {folder} ({error}). Check the network and that the folder can be "
-                "written, or copy the files there from another machine."
-            ) from error
     try:
-        parts = [make(folder.parents[len(Path(_FOLDERS[name]).parts) - 1], train=train) for train in (True, False)]
+        parts = [_torchvision(name)(_absolute(root), train=train) for train in (True, False)]
     except Exception as error:  # torchvision reads damaged files into errors of any kind
         raise DatasetNotFoundError(
-            f"No usable {name} in {folder} ({type(error).__name__}: {error}). Fetch it with --data.download=true "
-            "(ImageDataModule(download=True)), or set root to the folder that holds it."
+            f"No usable {name} in {_absolute(root) / _FOLDERS[name]} ({type(error).__name__}: {error}). Fetch it with "
+            "--data.download=true (ImageDataModule(download=True)), or set root to the folder above it."
         ) from error
     train, test = (MemoryImages(_channels_first(part.data), torch.as_tensor(part.targets).long()) for part in parts)
     return ImageSet(train, test, list(parts[0].classes))
+
+
+def download_torchvision(name: str, root: str | Path) -> None:
+    """Fetch Fashion-MNIST, CIFAR-10 or CIFAR-100, unless it is there; other datasets have nothing to fetch.
+
+    Raises:
+        DatasetDownloadError: It could not be fetched.
+
+    Example:
+        >>> download_torchvision("digits", "data")
+    """
+    if name not in _FOLDERS:
+        return
+    try:
+        for train in (True, False):
+            _torchvision(name)(_absolute(root), train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        raise DatasetDownloadError(
+            f"Could not download {name} to {_absolute(root) / _FOLDERS[name]} ({error}). Check the network and that "
+            "the folder can be written, or copy the files there from another machine."
+        ) from error
 
 
 def load_folder(root: str | Path) -> ImageSet:
@@ -145,7 +195,7 @@ def load_folder(root: str | Path) -> ImageSet:
         Traceback (most recent call last):
         lightning_mi.data.errors.DatasetNotFoundError: No images in .../nowhere...
     """
-    root = Path(root).expanduser().absolute()
+    root = _absolute(root)
     train = _read_folder(root / "train" if (root / "train").is_dir() else root)
     names: list[str] = train.classes
     images = DatasetImages(train, torch.as_tensor(train.targets))
@@ -159,6 +209,19 @@ def load_folder(root: str | Path) -> ImageSet:
         )
     places = torch.tensor([names.index(name) for name in test.classes])
     return ImageSet(images, DatasetImages(test, places[torch.as_tensor(test.targets)]), names)
+
+
+def _torchvision(name: str) -> Callable[..., Any]:
+    classes: dict[str, Callable[..., Any]] = {
+        "fashion_mnist": datasets.FashionMNIST,
+        "cifar10": datasets.CIFAR10,
+        "cifar100": datasets.CIFAR100,
+    }
+    return classes[name]
+
+
+def _absolute(root: str | Path) -> Path:
+    return Path(root).expanduser().absolute()
 
 
 def _read_folder(folder: Path) -> Any:
