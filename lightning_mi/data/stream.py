@@ -5,6 +5,7 @@ k gets the batch of step k.
 """
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, Literal, final
 
 import lightning.pytorch as L
@@ -24,7 +25,7 @@ It must be picklable, since worker processes get a copy of it.
 """
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
-_MAX_STEP = 2**32 // len(_SPLITS)
+MAX_STEP = 2**32 // len(_SPLITS)
 
 
 def batch_generator(seed: int, split: Split, step: int) -> torch.Generator:
@@ -44,14 +45,28 @@ def batch_generator(seed: int, split: Split, step: int) -> torch.Generator:
         >>> torch.equal(*(torch.randn(3, generator=batch_generator(0, "train", 7)) for _ in range(2)))
         True
     """
+    return torch.Generator().manual_seed(batch_seed(seed, split, step))
+
+
+def batch_seed(seed: int, split: Split, step: int) -> int:
+    """The number that seeds :func:`batch_generator`, for a generator that exists already; arguments and errors alike.
+
+    Example:
+        >>> batch_seed(0, "train", 7) == batch_generator(0, "train", 7).initial_seed()
+        True
+    """
     check_at_least("seed", seed, 0)
-    if not 0 <= step < _MAX_STEP:
-        raise ValueError(f"step={step} is outside the stream's range 0 to {_MAX_STEP - 1}.")
+    if not 0 <= step < MAX_STEP:
+        raise ValueError(f"step={step} is outside the stream's range 0 to {MAX_STEP - 1}.")
     # torch's CPU generator keeps only 32 bits of its seed, so a hash of all three numbers would give two of 20,000
     # batches the same seed in one run of twenty. Scrambling the index with a bijection cannot.
-    base = int(np.random.SeedSequence(seed).generate_state(1)[0])
     index = len(_SPLITS) * step + _SPLITS.index(split)
-    return torch.Generator().manual_seed(_scramble(_scramble(index) ^ base))
+    return _scramble(_scramble(index) ^ _base(seed))
+
+
+@lru_cache
+def _base(seed: int) -> int:
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
 def _scramble(value: int) -> int:
