@@ -117,14 +117,16 @@ class _RecipeOrFile(ActionConfigFile):
         super().__call__(parser, cfg, self._resolve(parser, values), option_string)  # type: ignore[no-untyped-call]
 
     def _resolve(self, parser: LightningArgumentParser, value: str) -> str:
-        looks_like_a_file = Path(value).suffix != "" or Path(value).name != value
-        if Path(value).is_file() and looks_like_a_file:
-            return value
-        if looks_like_a_file:
+        has_folder = Path(value).name != value
+        if Path(value).suffix != "":
+            if Path(value).is_file():
+                return value
             parser.error(f"--config {value}: there is no such file. `lightning-mi ls` lists the recipes.")
         try:
             return str(find_file(value, "recipe").path)
         except UnknownRecipeError as problem:
+            if has_folder and Path(value).is_file():
+                return value
             parser.error(f"--config {value}: {problem} A configuration file is named with its suffix: {value}.yaml.")
 
 
