@@ -1,15 +1,18 @@
 """`fit`, `validate`, `test` and `predict` through the real command line, on a handful of steps."""
 
+import copy
 import sys
 from argparse import ArgumentError
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback
 
 from lightning_mi.cli import main
+from lightning_mi.data import image_sets
 from lightning_mi.recipe_files import find_file, list_files
 
 QUIET = [
@@ -57,10 +60,41 @@ def checkpoints(folder):
     return sorted(path for path in folder.rglob("*.ckpt"))
 
 
+class FakeImages:
+    """A torchvision dataset of random pixels, two of each class."""
+
+    def __init__(self, shape, num_classes):
+        self.shape, self.classes = shape, [str(i) for i in range(num_classes)]
+
+    def __call__(self, root, train):
+        self.targets = list(range(len(self.classes))) * 12
+        pixels = np.random.default_rng(int(train)).integers(0, 256, (len(self.targets), *self.shape), dtype=np.uint8)
+        self.data = torch.tensor(pixels) if len(self.shape) == 2 else pixels
+        return copy.copy(self)
+
+
+@pytest.fixture
+def fake_torchvision(monkeypatch):
+    """What cannot be downloaded while testing."""
+    fakes = {"FashionMNIST": ((28, 28), 10), "CIFAR10": ((32, 32, 3), 10), "CIFAR100": ((32, 32, 3), 100)}
+    for name, arguments in fakes.items():
+        monkeypatch.setattr(image_sets.datasets, name, FakeImages(*arguments))
+
+
+def faster(recipe):
+    """A ResNet-18 on a CPU: small images and batches, and no workers to start."""
+    if "cifar" not in recipe:
+        return []
+    size = ["--data.image_size=32"] if "fast" not in recipe else []
+    return [*size, "--data.batch_size=10", "--data.num_workers=0", "--trainer.precision=32-true"]
+
+
+@pytest.mark.usefixtures("fake_torchvision")
 @pytest.mark.parametrize("recipe", [recipe.name for recipe in list_files("recipe")])
 def test_every_recipe_runs_as_its_launch_line_says(recipe, here):
     assert f"lightning-mi fit --config {recipe}" in find_file(recipe, "recipe").path.read_text()
-    assert main(["fit", "--config", recipe, "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]) == 0
+    short = ["--trainer.fast_dev_run=true", "--trainer.accelerator=cpu", "--trainer.devices=1"]
+    assert main(["fit", "--config", recipe, *short, *faster(recipe)]) == 0
 
 
 @pytest.mark.parametrize("recipe", list_files("recipe"), ids=lambda recipe: recipe.name)
