@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
+from torch.nn.functional import cross_entropy
+from torchvision.models import resnet18
 
-from lightning_mi.encoders import MLP, OneHot
+from lightning_mi.data import ImageDataModule
+from lightning_mi.encoders import MLP, OneHot, ResNet18, SmallCNN
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
@@ -83,3 +86,102 @@ def test_mlp_is_built_from_the_command_line(hidden):
     parser.add_class_arguments(MLP, "encoder")
     config = parser.parse_args(["--encoder.in_dim=4", f"--encoder.hidden={hidden}", "--encoder.out_dim=2"])
     assert parser.instantiate_classes(config).encoder(torch.zeros(3, 2, 2)).shape == (3, 2)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (8, 8), (8, 16), (28, 28), (32, 32)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_small_cnn_gives_512_features_of_at_least_zero_for_any_small_image(channels, size):
+    features = SmallCNN(channels)(torch.randn(3, channels, *size))
+    assert features.shape == (3, 512)
+    assert (features >= 0).all()
+    assert (features > 0).any()
+
+
+def test_logits_may_be_negative_and_name_their_number():
+    logits = SmallCNN(1, 10, width=8, final_relu=False)(torch.randn(20, 1, 8, 8))
+    assert logits.shape == (20, 10)
+    assert (logits < 0).any()
+
+
+def test_the_small_cnn_encodes_each_image_alone_in_training_too():
+    encoder, images = SmallCNN(1, 16, width=8).train(), torch.randn(6, 1, 8, 8)
+    np.testing.assert_allclose(
+        encoder(images).detach(), torch.cat([encoder(image[None]) for image in images]).detach(), atol=1e-6
+    )
+
+
+def test_the_small_cnn_reads_digits():
+    data = ImageDataModule("digits")
+    encoder = SmallCNN(1, 10, width=16, final_relu=False)
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=3e-3)
+    batches, views = data.train_dataloader().batches, data.train_dataloader().dataset
+    for step in range(10 * len(batches)):
+        image, label = data.on_after_batch_transfer(views.__getitems__(batches.batch(step)))
+        optimizer.zero_grad()
+        cross_entropy(encoder(image), label).backward()
+        optimizer.step()
+    with torch.no_grad():
+        right = [
+            encoder(image).argmax(1) == label
+            for image, label in map(data.on_after_batch_transfer, data.test_dataloader())
+        ]
+    assert torch.cat(right).float().mean() > 0.9
+
+
+def test_resnet18_is_torchvisions_without_its_classifier():
+    encoder, reference = ResNet18().eval(), resnet18(weights=None).eval()
+    missing, unexpected = encoder.network.load_state_dict(reference.state_dict(), strict=False)
+    assert (missing, unexpected) == ([], ["fc.weight", "fc.bias"])
+    images = torch.randn(2, 3, 64, 64)
+    reference.fc = torch.nn.Identity()
+    assert torch.equal(encoder(images), reference(images))
+    assert encoder(images).shape == (2, 512)
+
+
+def test_resnet18_with_a_width_has_a_linear_classifier_on_the_features():
+    encoder = ResNet18(out_dim=7).eval()
+    images, features = torch.randn(2, 3, 64, 64), []
+    encoder.network.avgpool.register_forward_hook(lambda module, inputs, output: features.append(output.flatten(1)))
+    logits = encoder(images)
+    classifier = encoder.network.fc
+    expected = features[0].detach().numpy() @ classifier.weight.detach().numpy().T + classifier.bias.detach().numpy()
+    np.testing.assert_allclose(logits.detach(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("stem", "size"), [("imagenet", 8), ("cifar", 32)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_stem_decides_how_large_the_first_blocks_images_are(stem, size, channels):
+    encoder, shapes = ResNet18(stem=stem, in_channels=channels).eval(), []
+    encoder.network.layer1.register_forward_hook(lambda module, inputs, output: shapes.append(inputs[0].shape))
+    assert encoder(torch.randn(2, channels, 32, 32)).shape == (2, 512)
+    assert shapes == [(2, 64, size, size)]
+    # He et al.'s initialization, by the number of outputs, as in torchvision
+    weight = encoder.network.conv1.weight
+    assert weight.std().item() == pytest.approx((2 / (64 * weight.shape[2] * weight.shape[3])) ** 0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: SmallCNN(0), "in_channels=0"),
+        (lambda: SmallCNN(1, 0), "out_dim=0"),
+        (lambda: SmallCNN(1, width=0), "width=0"),
+        (lambda: ResNet18(0), "out_dim=0"),
+        (lambda: ResNet18(in_channels=0), "in_channels=0"),
+        (lambda: ResNet18(stem="mnist"), "stem='mnist' is unknown"),
+        (lambda: SmallCNN(1)(torch.zeros(2, 3, 8, 8)), r"got images of shape \(2, 3, 8, 8\): it takes \(N, 1, H, W\)"),
+        (lambda: ResNet18()(torch.zeros(3, 32, 32)), r"got images of shape \(3, 32, 32\)"),
+        (lambda: SmallCNN(1)(torch.zeros(2, 1, 3, 8)), "3 x 8 pixels: it needs 4 x 4"),
+    ],
+)
+def test_image_encoders_refuse_what_does_not_fit(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize(("encoder", "options"), [(SmallCNN, ["--e.in_channels=3"]), (ResNet18, ["--e.stem=cifar"])])
+def test_image_encoders_are_built_from_the_command_line(encoder, options):
+    parser = ArgumentParser()
+    parser.add_class_arguments(encoder, "e")
+    built = parser.instantiate_classes(parser.parse_args([*options, "--e.out_dim=5"])).e
+    assert built.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 5)

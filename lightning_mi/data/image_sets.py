@@ -174,8 +174,9 @@ def download_torchvision(name: str, root: str | Path) -> None:
         for train in (True, False):
             _torchvision(name)(_absolute(root), train=train, download=True)
     except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise DatasetDownloadError(
-            f"Could not download {name} to {_absolute(root) / _FOLDERS[name]} ({error}). Check the network and that "
+            f"Could not download {name} to {_absolute(root) / _FOLDERS[name]} ({reason}). Check the network and that "
             "the folder can be written, or copy the files there from another machine."
         ) from error
 

@@ -92,15 +92,16 @@ class ImageDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        dataset: ImageSetName | Dataset[Any] = "digits",
+        dataset: ImageSetName | Dataset = "digits",  # type: ignore[type-arg]  # jsonargparse cannot build a Dataset[Any]
         root: str = "data",
         batch_size: int = 100,
         *,
-        test_dataset: Dataset[Any] | None = None,
+        test_dataset: Dataset | None = None,  # type: ignore[type-arg]
         download: bool = False,
         val_fraction: float = 0.1,
         image_size: int | tuple[int, int] | None = None,
-        transform: Callable[[Tensor], Tensor] | None = None,
+        # Not Tensor to Tensor: for that, jsonargparse would want a class_path of a Tensor in YAML.
+        transform: Callable[[Any], Any] | None = None,
         two_views: bool = False,
         normalize: bool = True,
         limit_train: int | None = None,
@@ -190,7 +191,7 @@ class ImageDataModule(L.LightningDataModule):
         return self._loader(self._views("train", augment=True), batches, resume=self.trainer)
 
     def val_dataloader(self) -> BatchLoader | list[Any]:
-        """The validation batches; an empty list if ``val_fraction`` is 0."""
+        """The validation batches; an empty list if ``val_fraction`` is 0, which Lightning remarks on in a warning."""
         return self._evaluation("val") if "val" in self._parts.splits else []
 
     def test_dataloader(self) -> BatchLoader:

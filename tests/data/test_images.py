@@ -1,0 +1,267 @@
+"""ImageDataModule on data that need no download: entropies, splits, batches, pixels and views."""
+
+import math
+
+import lightning.pytorch as L
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch.utils.data import TensorDataset
+from torchvision.transforms import v2
+
+from lightning_mi.data import ContrastiveTransform, ImageDataModule
+
+
+def samples(loader):
+    """All batches of a loader, put together."""
+    return [torch.cat(parts) for parts in zip(*loader, strict=True)]
+
+
+def rows(images):
+    return {image.numpy().tobytes() for image in images}
+
+
+def my_dataset(counts=(30, 20, 10), seed=0):
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    pixels = torch.randint(
+        256, (len(labels), 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+    return TensorDataset(pixels, labels)
+
+
+def numpy_entropy(labels):
+    shares = np.unique(labels, return_counts=True)[1] / len(labels)
+    return -np.sum(shares * np.log(shares))
+
+
+@pytest.mark.parametrize("val_fraction", [0.0, 0.1, 0.3])
+def test_digits_are_scikit_learns_each_in_one_split(val_fraction):
+    data = ImageDataModule("digits", val_fraction=val_fraction)
+    splits = ["train", "val", "test"] if val_fraction else ["train", "test"]
+    parts = [samples(data.reference_dataloader(split)) for split in splits]
+    assert [part[0].dtype for part in parts] == [torch.uint8] * len(splits)
+
+    reference = load_digits()
+    expected = np.concatenate([reference.images.reshape(1797, 64), reference.target[:, None]], axis=1)
+    images, labels = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    found = np.concatenate([images.reshape(1797, 64) * (16 / 255), labels[:, None]], axis=1)
+    np.testing.assert_allclose(found[np.lexsort(found.T.round())], expected[np.lexsort(expected.T)], atol=0.04)
+
+
+def test_every_split_has_each_class_in_proportion():
+    whole = np.bincount(load_digits().target)
+    data = ImageDataModule("digits", val_fraction=0.25)
+    shares = {"train": 0.8 * 0.75, "val": 0.8 * 0.25, "test": 0.2}
+    for split, share in shares.items():
+        counts = samples(data.reference_dataloader(split))[1].bincount().numpy()
+        np.testing.assert_allclose(counts, whole * share, atol=1.01)
+
+
+def test_the_truth_is_the_entropy_of_the_training_labels():
+    data = ImageDataModule(my_dataset((300, 100, 50)), val_fraction=0.2)
+    labels = samples(data.reference_dataloader())[1].numpy()
+    assert len(labels) == 360
+    assert data.true_mi() == data.true_mi(7) == pytest.approx(numpy_entropy(labels), rel=1e-12)
+    np.testing.assert_allclose(data.class_prior, [240 / 360, 80 / 360, 40 / 360], rtol=1e-6)
+    assert data.class_prior.shape == (data.num_classes,) == (3,)
+
+
+def test_pairs_of_digits_have_exactly_log_100_nats():
+    data = ImageDataModule("digit_pairs")
+    image, label = samples(data.reference_dataloader())
+    assert image.shape == (10_000, 1, 8, 16)
+    assert data.true_mi() == pytest.approx(math.log(100), rel=1e-12)
+    assert torch.equal(label.bincount(), torch.full((100,), 100))
+    assert data.class_names[37] == "37"
+    assert len(data.val_dataloader().dataset) == 1000
+    assert len(data.test_dataloader().dataset) == 2000
+
+
+def test_a_pair_shows_the_two_digits_it_is_labelled_by_and_no_digit_is_in_two_splits():
+    reference = load_digits()
+    pixels = np.round(reference.images * (255 / 16)).astype(np.uint8)
+    label_of = {image.tobytes(): label for image, label in zip(pixels, reference.target, strict=True)}
+    data = ImageDataModule("digit_pairs", val_fraction=0.2)
+    seen = {}
+    for split in ("train", "val", "test"):
+        image, label = samples(data.reference_dataloader(split))
+        assert len(rows(image)) == len(image)  # all pairs of a split differ
+        left, right = image[:, 0, :, :8].contiguous().numpy(), image[:, 0, :, 8:].contiguous().numpy()
+        found = [10 * label_of[a.tobytes()] + label_of[b.tobytes()] for a, b in zip(left, right, strict=True)]
+        assert found == label.tolist()
+        seen[split] = {half.tobytes() for half in [*left, *right]}
+    assert not seen["train"] & seen["val"]
+    assert not seen["train"] & seen["test"]
+    assert not seen["val"] & seen["test"]
+
+
+def test_the_seed_chooses_validation_and_order_but_never_the_test_part():
+    one, same, other = (ImageDataModule("digit_pairs", seed=seed) for seed in (0, 0, 1))
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        first, again, different = (samples(getattr(data, loader)()) for data in (one, same, other))
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        assert torch.equal(first[0], different[0]) == (loader == "test_dataloader")
+
+
+def test_training_batches_are_whole_and_new_in_each_pass():
+    data = ImageDataModule(my_dataset(), val_fraction=0, batch_size=25)
+    batches = data.train_dataloader().batches
+    assert len(batches) == 2
+    passes = [
+        [key for step in (first, first + 1) for key in batches.batch(first // 2 * 2 + step % 2)] for first in (0, 2)
+    ]
+    assert [len(set(keys)) for keys in passes] == [50, 50]
+    assert [{key // 60 for key in keys} for keys in passes] == [{0}, {1}]
+    assert [key % 60 for key in passes[0]] != [key % 60 for key in passes[1]]
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(25, [25, 25, 10]), (59, [59]), (60, [60])])
+def test_evaluation_leaves_out_nothing_but_a_single_last_sample(batch_size, sizes):
+    data = ImageDataModule(my_dataset(), test_dataset=my_dataset(seed=1), batch_size=batch_size)
+    batches = [label for _, label in data.test_dataloader()]
+    assert [len(label) for label in batches] == sizes
+    assert len(data.test_dataloader()) == len(sizes)
+    assert len(batches[0].unique()) == 3  # not sorted by class
+    assert sum(len(label) for _, label in data.reference_dataloader("test")) == 60
+
+
+def test_evaluation_batches_have_a_size_of_their_own():
+    data = ImageDataModule("digits", batch_size=10, eval_batch_size=70)
+    assert [len(next(iter(loader))[1]) for loader in (data.train_dataloader(), data.val_dataloader())] == [10, 70]
+
+
+def test_training_pixels_have_mean_0_and_deviation_1_in_each_channel():
+    pixels = torch.randint(256, (500, 3, 6, 5), dtype=torch.uint8)
+    pixels[:, 1:] //= 3
+    labels = torch.arange(500) % 2
+    for dataset in (TensorDataset(pixels, labels), TensorDataset(pixels.float() / 255, labels)):
+        data = ImageDataModule(dataset)
+        image = torch.cat([data.on_after_batch_transfer(batch)[0] for batch in data.reference_dataloader()]).double()
+        assert image.dtype == torch.float64
+        np.testing.assert_allclose(image.mean(dim=(0, 2, 3)), 0, atol=1e-5)
+        np.testing.assert_allclose(image.std(dim=(0, 2, 3), correction=0), 1, atol=1e-5)
+
+
+def test_digits_are_standardized_over_all_training_images():
+    data = ImageDataModule("digits")
+    train = samples(data.reference_dataloader())[0].double().numpy() / 255
+    raw, label = next(iter(data.test_dataloader()))
+    image, kept = data.on_after_batch_transfer((raw, label))
+    assert image.dtype == torch.float32
+    assert torch.equal(kept, label)
+    np.testing.assert_allclose(image, (raw.numpy() / 255 - train.mean()) / train.std(), atol=1e-5)
+
+
+def test_a_constant_channel_stays_finite():
+    data = ImageDataModule(TensorDataset(torch.full((20, 1, 4, 4), 7, dtype=torch.uint8), torch.arange(20) % 2))
+    image, _ = data.on_after_batch_transfer(next(iter(data.val_dataloader())))
+    assert torch.equal(image, torch.zeros_like(image))
+
+
+@pytest.mark.parametrize(("image_size", "shape"), [(16, (16, 16)), ((8, 32), (8, 32)), (4, (4, 4))])
+def test_images_are_resized_as_torchvision_does(image_size, shape):
+    data = ImageDataModule("digit_pairs", image_size=image_size, normalize=False)
+    raw, label = next(iter(data.test_dataloader()))
+    image, _ = data.on_after_batch_transfer((raw, label))
+    expected = v2.functional.resize(raw.float() / 255, list(shape), antialias=True)
+    np.testing.assert_allclose(image, expected, atol=1e-6)
+
+
+def test_limited_training_keeps_classes_in_proportion_and_other_splits_whole():
+    data = ImageDataModule(my_dataset((300, 200, 100)), val_fraction=0.1, limit_train=60, batch_size=10)
+    assert samples(data.reference_dataloader())[1].bincount().tolist() == [30, 20, 10]
+    assert len(data.reference_dataloader("val").dataset) == 60
+    assert len(ImageDataModule(my_dataset(), limit_train=10_000).reference_dataloader().dataset) == 54
+
+
+def test_transforms_see_bytes_in_training_only():
+    seen = []
+
+    def darken(image):
+        seen.append((image.dtype, tuple(image.shape)))
+        return image // 2
+
+    data = ImageDataModule("digits", transform=darken, batch_size=1437 - 144, val_fraction=0.1)
+    trained = samples(data.train_dataloader())[0]
+    assert set(seen) == {(torch.uint8, (1, 8, 8))}
+    assert rows(trained) <= rows(samples(data.reference_dataloader())[0] // 2)
+    count = len(seen)
+    assert trained.max() == 127
+    assert samples(data.val_dataloader())[0].max() == samples(data.reference_dataloader())[0].max() == 255
+    assert len(seen) == count
+
+
+def test_two_views_differ_from_each_other_and_evaluation_repeats_its_own():
+    data = ImageDataModule("digits", two_views=True, transform=ContrastiveTransform(8, flip=False))
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        view1, view2, label = next(iter(loader))
+        assert view1.shape == view2.shape == (100, 1, 8, 8)
+        assert label.shape == (100,)
+        assert (view1 != view2).flatten(1).any(dim=1).float().mean() > 0.9
+    for first, again in zip(samples(data.val_dataloader()), samples(data.val_dataloader()), strict=True):
+        assert torch.equal(first, again)
+    assert len(next(iter(data.reference_dataloader("val")))) == 2
+
+
+def test_random_views_are_the_same_with_workers_and_leave_the_global_generator_alone():
+    def views(num_workers):
+        transform = ContrastiveTransform(8)
+        data = ImageDataModule("digits", two_views=True, transform=transform, num_workers=num_workers, limit_train=300)
+        return samples(data.train_dataloader())
+
+    before = torch.get_rng_state()
+    alone = views(0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(alone, views(2), strict=True))
+
+
+def test_a_sample_is_transformed_differently_in_each_pass():
+    data = ImageDataModule("digits", transform=v2.RandomCrop(8, padding=2))
+    views = data.train_dataloader().dataset
+    first, later, again = (views.__getitems__([key])[0] for key in (5, 5 + len(views), 5))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_contrastive_transform_changes_color_only_where_there_is_one(channels):
+    image = torch.full((channels, 16, 16), 100, dtype=torch.uint8)
+    image[0] += 50
+    views = torch.stack([ContrastiveTransform((8, 12))(image) for _ in range(50)])
+    assert views.shape == (50, channels, 8, 12)
+    assert views.dtype == torch.uint8
+    assert len(rows(views)) > 20
+    plain = torch.stack([ContrastiveTransform(16, jitter=0)(image) for _ in range(20)])
+    assert torch.equal(plain, image.expand(20, -1, -1, -1))
+
+
+def test_the_trainer_normalizes_on_the_way_to_the_module():
+    class Probe(L.LightningModule):
+        def test_step(self, batch, batch_idx):
+            self.batch = batch
+
+    module, data = Probe(), ImageDataModule("digits")
+    trainer = L.Trainer(accelerator="cpu", precision="64-true", limit_test_batches=1, logger=False, barebones=True)
+    trainer.test(module, data, verbose=False)
+    image, label = module.batch
+    assert image.dtype == torch.float64
+    assert label.dtype == torch.int64
+    assert image.min() < 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"min_scale": 0}, "min_scale=0 "), ({"min_scale": 1.5}, "min_scale=1.5"), ({"jitter": -1}, "jitter=-1")],
+)
+def test_impossible_augmentations_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ContrastiveTransform(8, **arguments)
+
+
+def test_a_single_sample_of_a_loaders_dataset_is_that_of_its_batches():
+    views = ImageDataModule("digits").test_dataloader().dataset
+    image, label = views[5]
+    images, labels = views.__getitems__([4, 5])
+    assert torch.equal(image, images[1])
+    assert label == labels[1]
