@@ -200,8 +200,7 @@ class MIEstimationModule(L.LightningModule):
         if self.regularizer is not None:
             self.regularizer.step = self.global_step
         output = self.step(batch)
-        if output.scores.num_joint > 0:
-            self.train_metrics.update(terms=output.terms, scores=output.scores)
+        self.train_metrics.update(terms=output.terms, scores=output.scores)
         probe_loss = None
         if self.probe is not None and output.labels is not None:
             probe_loss = self.probe.loss(output.features, output.labels)
@@ -311,8 +310,7 @@ class MIEstimationModule(L.LightningModule):
 
     def _evaluate(self, batch: Any, stage: str, metrics: MetricCollection, accuracies: Accuracies) -> dict[str, Any]:
         output = self.step(batch)
-        if output.scores.num_joint > 0:
-            metrics.update(terms=output.terms, scores=output.scores)
+        metrics.update(terms=output.terms, scores=output.scores)
         accuracies.update(output, self.critic, self.pairs, self.probe)
         means = {"loss": output.loss} | self._references(output.scores)
         logs = {f"{stage}/{name}": value for name, value in means.items()}
