@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.command == "cp":
             return _copy(options.name, options.destination, force=options.force)
-        output = options.output or Path("lightning_mi_runs") / f"{options.name}-{options.preset}"
+        parts = [options.name, options.data, options.preset]
+        output = options.output or Path("lightning_mi_runs") / "-".join(part for part in parts if part)
         require_writable(output)
     except (UnknownRecipeError, OSError) as problem:
         print(f"lightning-mi {options.command}: error: {problem}", file=sys.stderr)
@@ -141,10 +142,11 @@ def _parser() -> argparse.ArgumentParser:
         "--preset", choices=["quick", "paper"], default="quick", help="how much to compute (default: quick)"
     )
     bench.add_argument(
-        "--output", type=Path, metavar="DIR", help="where results go (default: lightning_mi_runs/NAME-PRESET)"
+        "--output", type=Path, metavar="DIR", help="where results go (default: lightning_mi_runs/NAME[-DATA]-PRESET)"
     )
     bench.add_argument("--jobs", type=_positive, metavar="N", help="trainings at once (default: chosen from the cores)")
     bench.add_argument("--seeds", type=_seed, nargs="+", metavar="SEED", help="seeds (default: the preset's)")
+    bench.add_argument("--data", metavar="SET", help="a data set that the benchmark offers (default: its first)")
     bench.add_argument("--losses", nargs="+", metavar="LOSS", help="losses by name (default: all of the benchmark's)")
     return parser
 
@@ -196,6 +198,7 @@ def _bench(options: argparse.Namespace, output: Path) -> int:
         jobs=options.jobs,
         seeds=options.seeds,
         losses=options.losses,
+        data=options.data,
     )
 
 

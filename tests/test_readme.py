@@ -9,9 +9,11 @@ import tomllib
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from lightning_mi import bounds, cli
 from lightning_mi.recipe_files import find_file, list_files
@@ -37,6 +39,22 @@ def commands(*names):
     return [line[1:] for line in lines() if line[0] == "lightning-mi" and line[1] in names]
 
 
+MY_ENCODER = """
+class MyEncoder(torch.nn.Sequential):
+    def __init__(self):
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 16))
+"""
+
+
+def write_images(folder):
+    """Files that someone has: two classes, of different brightness."""
+    for label, name in enumerate(("cats", "dogs")):
+        (folder / name).mkdir(parents=True)
+        for i in range(30):
+            pixels = np.random.default_rng(i).integers(0, 100, (20, 24, 3), dtype=np.uint8) + np.uint8(120 * label)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+
+
 # Python.
 
 
@@ -48,6 +66,8 @@ def outputs(tmp_path_factory):
     for i, block in enumerate(blocks("python")):
         script = tmp_path_factory.mktemp("block") / f"block_{i}.py"
         script.write_text(block, encoding="utf-8")
+        if "my_images" in block:
+            write_images(script.parent / "my_images")
         with chdir(script.parent), redirect_stdout(io.StringIO()) as stdout:
             runpy.run_path(script.name)
         printed.append(stdout.getvalue())
@@ -100,7 +120,9 @@ def test_the_training_lines_are_understood_in_their_order(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     sys.modules.pop("my_project", None)  # another test's, from another folder
-    Path("my_project.py").write_text(next(block for block in blocks("python") if "class CaptionMI" in block))
+    caption = next(block for block in blocks("python") if "class CaptionMI" in block)
+    Path("my_project.py").write_text("import torch\n" + caption + MY_ENCODER)
+    Path("my_images.yaml").write_text(blocks("yaml")[0])
     understood = []
     for arguments in commands("ls", "cp", "fit", "test"):
         training = arguments[0] in cli.TRAINING_COMMANDS
@@ -111,11 +133,26 @@ def test_the_training_lines_are_understood_in_their_order(tmp_path, monkeypatch,
     sys.modules.pop("my_project", None)
     for arguments, configuration in understood:
         given = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+        if given["--config"] == "my_images.yaml":
+            continue  # it trains, below
         model = configuration["model"]
         assert model["class_path"] == given.get("--model", "lightning_mi.MIEstimationModule")
         assert model["init_args"]["bound"]["class_path"] == given.get("--model.bound", "lightning_mi.bounds.DV")
         assert configuration.get("ckpt_path") == given.get("--ckpt_path")
     assert len(understood) == len(commands("fit", "test"))
+
+
+def test_the_yaml_trains_on_a_folder_of_images(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("my_project", None)
+    write_images(Path("my_images"))
+    Path("my_project.py").write_text("import torch\n" + MY_ENCODER)
+    Path("my_images.yaml").write_text(blocks("yaml")[0])
+    assert len(blocks("yaml")) == 1
+    quiet = ["--trainer.logger=false", "--trainer.enable_checkpointing=false", "--trainer.enable_progress_bar=false"]
+    assert cli.main(["fit", "--config", "my_images.yaml", "--trainer.accelerator=cpu", *quiet]) == 0
+    sys.modules.pop("my_project", None)
 
 
 def test_tensorboard_is_pointed_at_the_folder_of_every_recipe():

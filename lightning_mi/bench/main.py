@@ -14,7 +14,13 @@ from lightning_mi.recipe_files import UnknownRecipeError
 
 
 def run(
-    name: str, preset: str, output: Path, jobs: int | None, seeds: list[int] | None, losses: list[str] | None
+    name: str,
+    preset: str,
+    output: Path,
+    jobs: int | None,
+    seeds: list[int] | None,
+    losses: list[str] | None,
+    data: str | None = None,
 ) -> int:
     """Run a benchmark: train what has not been trained, write tables and figures, say where.
 
@@ -25,13 +31,14 @@ def run(
         jobs: Trainings at a time; one for each core by default.
         seeds: Replace the preset's.
         losses: Only these.
+        data: A data set that the benchmark offers; its first by default.
 
     Returns:
         The exit status: 0, 1 after a failure, 2 for a mistake in the arguments, 130 after Ctrl-C.
     """
     console = Console()
     try:
-        grid = load_grid(name, preset, seeds=seeds, losses=losses)
+        grid = load_grid(name, preset, seeds=seeds, losses=losses, data=data)
         _check_writable(output)
     except (GridError, UnknownRecipeError, OSError) as error:
         print(f"lightning-mi bench: error: {error}", file=sys.stderr)
