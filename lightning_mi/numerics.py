@@ -64,6 +64,16 @@ def log_mean_exp(x: Tensor, mask: Tensor | None = None, *, count: Tensor | int, 
     return total - log_count + anchor.reshape(total.shape)
 
 
+def mean_or_zero(x: Tensor) -> Tensor:
+    """The mean of all entries; of none it is 0, with a zero gradient, where ``x.mean()`` would be NaN.
+
+    Example:
+        >>> mean_or_zero(torch.tensor([1.0, 2.0])), mean_or_zero(torch.tensor([]))
+        (tensor(1.5000), tensor(0.))
+    """
+    return x.mean() if x.numel() else x.sum()
+
+
 def exp_linear(x: Tensor, cap: float | None) -> Tensor:
     r"""The exponential, continued linearly above ``cap``: :math:`e^x` for x <= cap, else :math:`e^{cap}(1 + x - cap)`.
 

@@ -1,0 +1,83 @@
+"""A critic that can move its scores without touching the features."""
+
+from collections.abc import Callable
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mi.critics.base import AbstractCritic
+from lightning_mi.distributed import average_
+
+
+@final
+class Calibrated(AbstractCritic):
+    """Another critic's scores times a learnable scale plus a learnable offset, both set from the first batch.
+
+    The offset lets training move the log-normalizer without touching the features, which otherwise could only shrink
+    to obey a regularizer. :meth:`calibrate` starts it where the log-normalizer is at its target, and the scale where
+    marginal scores have unit standard deviation. ``MIEstimationModule`` calls it on the first training batch.
+
+    Args:
+        critic: The critic to wrap.
+        offset: Learn an offset.
+        scale: Learn a scale; it is kept positive.
+
+    Raises:
+        ValueError: Neither is asked for.
+
+    Example:
+        >>> from lightning_mi.critics import InnerProductCritic
+        >>> critic, x = Calibrated(InnerProductCritic()), torch.randn(8, 2)
+        >>> scores = lambda: critic.pairwise(x, x).flatten()
+        >>> critic.calibrate(scores, lambda: scores().logsumexp(0), target=5.0)
+        >>> scores().logsumexp(0)
+        tensor(5.0000, grad_fn=<LogsumexpBackward0>)
+    """
+
+    calibrated: Tensor
+
+    def __init__(self, critic: AbstractCritic, offset: bool = True, scale: bool = False) -> None:
+        super().__init__()
+        if not (offset or scale):
+            raise ValueError("Got offset=False and scale=False: there is nothing to calibrate; use the critic itself.")
+        self.critic = critic
+        self.offset = nn.Parameter(torch.zeros(())) if offset else None
+        self.log_scale = nn.Parameter(torch.zeros(())) if scale else None
+        self.register_buffer("calibrated", torch.tensor(False))
+
+    def paired(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N,) scores of matching rows."""
+        return self._affine(self.critic.paired(x, y))
+
+    def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, M) scores of all pairs."""
+        return self._affine(self.critic.pairwise(x, y))
+
+    @torch.no_grad()
+    def calibrate(
+        self, marginal_scores: Callable[[], Tensor], log_normalizer: Callable[[], Tensor], target: float = 0.0
+    ) -> None:
+        """Set scale and offset from a batch, once: nothing happens if they have been set before.
+
+        Args:
+            marginal_scores: Gives this critic's scores of the batch's marginal pairs, (K,).
+            log_normalizer: Gives the bound's log-normalizer with this critic on the batch, a scalar in nats.
+            target: Where the offset puts it, nats.
+        """
+        if self.calibrated:
+            return
+        if self.log_scale is not None:
+            scores = marginal_scores()
+            if scores.numel() > 1 and (deviation := scores.std()) > 0:
+                self.log_scale.sub_(deviation.log())
+            average_(self.log_scale)
+        if self.offset is not None:
+            self.offset.add_(target - log_normalizer())
+            average_(self.offset)
+        self.calibrated.fill_(True)
+
+    def _affine(self, scores: Tensor) -> Tensor:
+        if self.log_scale is not None:
+            scores = scores * self.log_scale.exp()
+        return scores if self.offset is None else scores + self.offset

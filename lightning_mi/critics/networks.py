@@ -1,0 +1,114 @@
+"""Critics that are networks of x and y: perceptrons of the pair, or of each alone."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import final
+
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from lightning_mi.critics.base import AbstractCritic, check_shapes
+
+
+def mlp(in_dim: int, hidden: Sequence[int], out_dim: int, bias: bool = True) -> nn.Sequential:
+    """Linear layers with ReLU between them; ``bias`` is that of the last one."""
+    widths = [in_dim, *hidden]
+    layers: list[nn.Module] = []
+    for width, next_width in pairwise(widths):
+        layers += [nn.Linear(width, next_width), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], out_dim, bias=bias))
+
+
+@final
+class JointCritic(AbstractCritic):
+    """A perceptron of the concatenated pair. The most expressive critic, and N x M forward passes for all pairs.
+
+    The first layer is linear, so it is applied to x and y apart and summed for each pair: the concatenations of all
+    pairs are never made.
+
+    Source: Poole et al. 2019; Choi and Lee 2022.
+
+    Args:
+        x_dim: Dx.
+        y_dim: Dy.
+        hidden: Widths of the hidden layers, at least one.
+        output_bias: Whether the last layer has a bias, a constant that every score shares.
+
+    Raises:
+        ValueError: There is no hidden layer, or x or y has another shape.
+
+    Example:
+        >>> import torch
+        >>> critic = JointCritic(3, 2, hidden=(8,))
+        >>> critic.pairwise(torch.zeros(4, 3), torch.zeros(5, 2)).shape
+        torch.Size([4, 5])
+    """
+
+    def __init__(self, x_dim: int, y_dim: int, hidden: Sequence[int] = (256, 256), output_bias: bool = True) -> None:
+        super().__init__()
+        if not hidden:
+            raise ValueError("Got hidden=(): a joint critic needs a hidden layer, or it cannot relate x to y.")
+        self.x_dim, self.y_dim = x_dim, y_dim
+        # One layer of both widths, so that its initialization is that of a layer over the concatenation.
+        self.first = nn.Linear(x_dim + y_dim, hidden[0])
+        self.rest = nn.Sequential(nn.ReLU(inplace=True), *mlp(hidden[0], hidden[1:], 1, bias=output_bias))
+
+    def paired(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N,) scores of matching rows."""
+        hx, hy = self._first(x, y)
+        scores: Tensor = self.rest(hx + hy)
+        return scores.squeeze(-1)
+
+    def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, M) scores of all pairs."""
+        hx, hy = self._first(x, y)
+        scores: Tensor = self.rest((hx.unsqueeze(1) + hy).flatten(0, 1))
+        return scores.view(len(x), len(y))
+
+    def _first(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        check_shapes(x, y, self.x_dim, self.y_dim)
+        weight = self.first.weight
+        return linear(x, weight[:, : self.x_dim], self.first.bias), linear(y, weight[:, self.x_dim :])
+
+
+@final
+class SeparableCritic(AbstractCritic):
+    """The inner product of two perceptrons, g(x) . h(y): all pairs at the price of one matrix product.
+
+    Source: Poole et al. 2019.
+
+    Args:
+        x_dim: Dx.
+        y_dim: Dy.
+        hidden: Widths of the hidden layers of both perceptrons.
+        embed_dim: The dimension of g(x) and h(y).
+
+    Raises:
+        ValueError: x or y has another shape.
+
+    Example:
+        >>> import torch
+        >>> critic = SeparableCritic(3, 2, hidden=(8,), embed_dim=4)
+        >>> critic.pairwise(torch.zeros(4, 3), torch.zeros(5, 2)).shape
+        torch.Size([4, 5])
+    """
+
+    def __init__(self, x_dim: int, y_dim: int, hidden: Sequence[int] = (256, 256), embed_dim: int = 32) -> None:
+        super().__init__()
+        self.x_dim, self.y_dim = x_dim, y_dim
+        self.x_net = mlp(x_dim, hidden, embed_dim)
+        self.y_net = mlp(y_dim, hidden, embed_dim)
+
+    def paired(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N,) scores of matching rows."""
+        g, h = self._embed(x, y)
+        return (g * h).sum(-1)
+
+    def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, M) scores of all pairs."""
+        g, h = self._embed(x, y)
+        return g @ h.T
+
+    def _embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        check_shapes(x, y, self.x_dim, self.y_dim)
+        return self.x_net(x), self.y_net(y)
