@@ -222,14 +222,14 @@ class Scores:
         if power != 1.0:
             scores = power * scores
         if self._log_weights is not None:  # They sum to 1 in each row, so the rows are what is counted.
-            return log_mean_exp(scores + self._log_weights, count=len(scores))
+            return log_mean_exp(scores, count=len(scores), log_weights=self._log_weights)
         return log_mean_exp(scores, self._marginal_mask, count=self.num_marginal)
 
     def row_log_mean_exp(self) -> Tensor:
         """(N,) log of the mean of exp(T) over the marginal and joint pairs of each row, nats."""
         rows = self._require_rows()
         if self._log_weights is not None:
-            return log_mean_exp(self._marginal + self._log_weights, count=1, dim=1)
+            return log_mean_exp(self._marginal, count=1, dim=1, log_weights=self._log_weights)
         return log_mean_exp(self._marginal, rows.mask, count=rows.count, dim=1)
 
     def mean_softplus(self) -> Tensor:

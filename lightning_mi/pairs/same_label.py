@@ -25,8 +25,8 @@ class SameLabel(AbstractPairing):
 
     With ``exclude_same_label`` only samples of different labels are marginal pairs. These are no longer drawn from
     p(x) p(x'), so what is estimated is no longer the mutual information. Where C classes are equally frequent, the
-    density ratio r = p(x, x') / (p(x) p(x')) is replaced by :math:`r' = (1 - 1/C) \, r / (1 - r/C)` and the value at the
-    optimum by
+    density ratio r = p(x, x') / (p(x) p(x')) is replaced by :math:`r' = (1 - 1/C) \, r / (1 - r/C)`, and the value at
+    the optimum by
 
     .. math:: E_P[\log r'] = I + \log(1 - 1/C) - E_P[\log(1 - r/C)] \ge \frac{C}{C - 1} \, I.
 
