@@ -33,7 +33,14 @@ def full_precision(device_type: str) -> Iterator[None]:
         yield
 
 
-def log_mean_exp(x: Tensor, mask: Tensor | None = None, *, count: Tensor | int, dim: int | None = None) -> Tensor:
+def log_mean_exp(
+    x: Tensor,
+    mask: Tensor | None = None,
+    *,
+    count: Tensor | int,
+    dim: int | None = None,
+    log_weights: Tensor | None = None,
+) -> Tensor:
     """Log of the mean of ``exp(x)`` over the entries that ``mask`` keeps.
 
     The maximum is subtracted before the exponential (log-sum-exp), so nothing overflows for finite ``x``. The gradient
@@ -44,6 +51,8 @@ def log_mean_exp(x: Tensor, mask: Tensor | None = None, *, count: Tensor | int, 
         mask: Boolean, the shape of ``x``: True where an entry counts. All count by default.
         count: The number of entries averaged over, or one such number for each slice along ``dim``.
         dim: The dimension to reduce; all by default.
+        log_weights: Logarithms of what ``exp(x)`` is multiplied with, of a shape that broadcasts to that of ``x``. They
+            are not normalized.
 
     Returns:
         A scalar, or ``x`` without dimension ``dim``.
@@ -57,11 +66,24 @@ def log_mean_exp(x: Tensor, mask: Tensor | None = None, *, count: Tensor | int, 
     dims = list(range(x.ndim)) if dim is None else [dim]
     # Autograd takes the softmax to be exp(x - logsumexp(x)): far from 0, the rounding of the latter would scale it
     # (by 5e-4 at 1e4 in float32, by the count at 1e30).
-    anchor = x.detach().amax(dims, keepdim=True)
+    anchor = (x if log_weights is None else x + log_weights).detach().amax(dims, keepdim=True)
     anchor = anchor.masked_fill(anchor.isinf(), 0.0)
-    total = torch.logsumexp(x - anchor, dims)
+    shifted = x - anchor
+    if log_weights is not None:  # Only now: added to a large x, they would be rounded away.
+        shifted = shifted + log_weights
+    total = torch.logsumexp(shifted, dims)
     log_count = math.log(count) if isinstance(count, int) else count.to(total.dtype).log()
     return total - log_count + anchor.reshape(total.shape)
+
+
+def mean_or_zero(x: Tensor) -> Tensor:
+    """The mean of all entries; of none it is 0, with a zero gradient, where ``x.mean()`` would be NaN.
+
+    Example:
+        >>> mean_or_zero(torch.tensor([1.0, 2.0])), mean_or_zero(torch.tensor([]))
+        (tensor(1.5000), tensor(0.))
+    """
+    return x.mean() if x.numel() else x.sum()
 
 
 def exp_linear(x: Tensor, cap: float | None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lightning_mi.numerics import log_mean_exp, upcast
+from lightning_mi.numerics import log_mean_exp, mean_or_zero, upcast
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Scores:
 
     Attributes:
         joint: (J,) scores of the joint pairs.
-        num_joint: J; 0 only where a pairing allows it, and then there is no estimate.
+        num_joint: J. It is 0 where a pairing found no joint pair in the batch: a mean over them is then 0 with a zero
+            gradient, and what a bound reads is finite but no estimate.
         num_marginal: The number of marginal pairs.
         y: (M, D) representations of the candidates, read only by a learned baseline; may be None.
         joint_columns: (J,) the candidate, a row of ``y``, that each joint pair uses.
@@ -52,6 +53,7 @@ class Scores:
         marginal_columns: Tensor | None = None,
         log_weights: Tensor | None = None,
         rows: _Rows | None = None,
+        log_weights: Tensor | None = None,
         y: Tensor | None = None,
     ) -> None:
         """Use :meth:`from_matrix` or :meth:`from_samples`: this only stores what they have checked."""
@@ -65,6 +67,7 @@ class Scores:
         self._marginal_columns = marginal_columns
         self._log_weights = log_weights
         self._rows = rows
+        self._log_weights = log_weights
 
     @classmethod
     def from_matrix(
@@ -74,17 +77,18 @@ class Scores:
         joint: Tensor | None = None,
         marginal: Tensor | None = None,
         log_weights: Tensor | None = None,
-        y: Tensor | None = None,
         allow_no_joint: bool = False,
+        y: Tensor | None = None,
     ) -> Scores:
         """Take scores of every x (rows) against every candidate y (columns).
 
         Args:
             matrix: (N, M) scores, T(x_i, y_j) in row i and column j; any floating-point type.
             joint: (N, M) boolean, True at joint pairs; the diagonal by default.
-            marginal: (N, M) boolean, True at marginal pairs; all but the diagonal by default.
-            log_weights: (M,) log of each candidate's probability, nats, where they differ: E_Q then weighs a column by
-                it. Every entry must be a marginal pair.
+            marginal: (N, M) boolean, True at marginal pairs; all but the diagonal by default, or all with weights.
+            log_weights: (M,) log of the weight that each candidate has in a mean over marginal pairs; the weights sum
+                to 1. A weight of 0 is a logarithm of -inf. Every entry is then a marginal pair. Equal by default.
+            allow_no_joint: Take a ``joint`` mask without a single True; see ``num_joint``.
             y: (M, D) candidate representations, for a learned baseline.
             allow_no_joint: Accept a batch without joint pairs: its joint terms are 0, with gradient 0.
 
@@ -101,7 +105,7 @@ class Scores:
         matrix = upcast(matrix)
         if y is not None and len(y) != num_columns:
             raise ValueError(f"Got {len(y)} candidates `y` for {num_columns} columns of scores: there is one for each.")
-        if joint is None and marginal is None:
+        if joint is None and marginal is None and log_weights is None:
             if num_rows != num_columns or num_rows < 2:
                 raise ValueError(
                     f"Got scores of shape {tuple(matrix.shape)}: without masks the diagonal holds the joint pairs and "
@@ -119,8 +123,12 @@ class Scores:
                 y=y,
             )
         eye = torch.eye(num_rows, num_columns, dtype=torch.bool, device=matrix.device)
-        joint = _check_mask(eye if joint is None else joint, "joint", matrix, allow_empty=allow_no_joint)
-        marginal = _check_mask(~eye if marginal is None else marginal, "marginal", matrix)
+        if marginal is None:
+            marginal = ~eye if log_weights is None else torch.ones_like(eye)
+        joint = _check_mask(eye if joint is None else joint, "joint", matrix, may_be_empty=allow_no_joint)
+        marginal = _check_mask(marginal, "marginal", matrix)
+        if log_weights is not None:
+            log_weights = _check_log_weights(log_weights, marginal, matrix)
         joint_rows, joint_columns = joint.nonzero(as_tuple=True)
         row_mask = marginal | joint
         if log_weights is not None:
@@ -132,6 +140,7 @@ class Scores:
             num_marginal=int(marginal.sum()),
             marginal_mask=marginal,
             rows=_Rows(joint_rows, mask=row_mask, count=row_mask.sum(dim=1)),
+            log_weights=log_weights,
             y=y,
         )
 
@@ -214,9 +223,9 @@ class Scores:
 
     @property
     def num_candidates(self) -> int | None:
-        """How many pairs the longest row holds, the N in InfoNCE's ceiling log N; None where rows have no such ceiling.
+        """How many pairs the longest row holds, the N in InfoNCE's ceiling log N.
 
-        That is where there are no rows, or where candidates weigh differently.
+        None where there are no rows, or where the candidates have unequal weights.
         """
         if self._rows is None or self._log_weights is not None:
             return None
@@ -228,7 +237,7 @@ class Scores:
         return self._require_rows().joint
 
     def marginal_values(self) -> Tensor:
-        """(K,) scores of all marginal pairs, for histograms and tests; a bound uses the reductions below."""
+        """(K,) scores of all marginal pairs, for histograms and tests; weights, and what a bound uses, are below."""
         return self._marginal.flatten() if self._marginal_mask is None else self._marginal[self._marginal_mask]
 
     def log_mean_exp(self, *, offset: Tensor | None = None, clip: float | None = None, power: float = 1.0) -> Tensor:
@@ -247,33 +256,46 @@ class Scores:
             scores = scores - (offset if self._marginal_columns is None else offset[self._marginal_columns])
         if power != 1.0:
             scores = power * scores
-        if self._log_weights is not None:
-            return log_mean_exp(scores + self._log_weights, count=len(scores))
+        if self._log_weights is not None:  # They sum to 1 in each row, so the rows are what is counted.
+            return log_mean_exp(scores, count=len(scores), log_weights=self._log_weights)
         return log_mean_exp(scores, self._marginal_mask, count=self.num_marginal)
 
     def row_log_mean_exp(self) -> Tensor:
         """(N,) log of the mean of exp(T) over the marginal and joint pairs of each row, nats."""
         rows = self._require_rows()
         if self._log_weights is not None:
-            return log_mean_exp(self._marginal + self._log_weights, count=1, dim=1)
+            return log_mean_exp(self._marginal, count=1, dim=1, log_weights=self._log_weights)
         return log_mean_exp(self._marginal, rows.mask, count=rows.count, dim=1)
 
     def mean_softplus(self) -> Tensor:
         """E_Q[log(1 + exp(T))] over the marginal pairs: a scalar, nats."""
         values = softplus(self._marginal)
+        if self._log_weights is not None:
+            return (values * self._log_weights.exp()).sum() / len(values)
         if self._marginal_mask is not None:
             values = values.masked_fill(~self._marginal_mask, 0.0)
         if self._log_weights is not None:
             return (values * self._log_weights.exp()).sum() / len(values)
         return values.sum() / self.num_marginal
 
-    def joint_mean_softplus(self) -> Tensor:
-        """E_P[log(1 + exp(-T))] over the joint pairs: a scalar, nats."""
-        return self.mean_over_joint(softplus(-self.joint))
+    def joint_mean(self, *, offset: Tensor | float | None = None, clip: float | None = None) -> Tensor:
+        """E_P[clip(T) - offset] over the joint pairs; 0 with a zero gradient where there are none.
 
-    def mean_over_joint(self, values: Tensor) -> Tensor:
-        """The mean of (J,) values over the joint pairs: a scalar; 0, with gradient 0, where there is no joint pair."""
-        return values.mean() if self.num_joint > 0 else values.sum()
+        Args:
+            offset: (M,) subtracted from the scores of each candidate, or one number for all.
+            clip: Scores are first clamped to [-clip, clip].
+
+        Returns:
+            A scalar, nats.
+        """
+        scores = self.joint if clip is None else self.joint.clamp(-clip, clip)
+        if offset is not None:
+            scores = scores - (offset[self.joint_columns] if isinstance(offset, Tensor) else offset)
+        return mean_or_zero(scores)
+
+    def joint_mean_softplus(self) -> Tensor:
+        """E_P[log(1 + exp(-T))] over the joint pairs: a scalar, nats; 0 where there are none."""
+        return mean_or_zero(softplus(-self.joint))
 
     def _require_rows(self) -> _Rows:
         if self._rows is None:
@@ -292,12 +314,32 @@ def _check_scores(scores: Tensor, name: str, ndim: int) -> None:
         )
 
 
-def _check_mask(mask: Tensor, name: str, matrix: Tensor, allow_empty: bool = False) -> Tensor:
+def _check_mask(mask: Tensor, name: str, matrix: Tensor, may_be_empty: bool = False) -> Tensor:
     if mask.dtype != torch.bool or mask.shape != matrix.shape:
         raise ValueError(
             f"Got a `{name}` mask of shape {tuple(mask.shape)} and type {mask.dtype} for scores of shape "
             f"{tuple(matrix.shape)}: it must be boolean and of the same shape."
         )
-    if not allow_empty and not mask.any():
+    if not (may_be_empty or mask.any()):
         raise ValueError(f"Got a `{name}` mask without a single True: a bound needs at least one {name} pair.")
     return mask
+
+
+def _check_log_weights(log_weights: Tensor, marginal: Tensor, matrix: Tensor) -> Tensor | None:
+    """The weights in the matrix's type; None where all are equal, which every reduction takes by default."""
+    if log_weights.shape != matrix.shape[1:] or not log_weights.is_floating_point():
+        raise ValueError(
+            f"Got log_weights of shape {tuple(log_weights.shape)} and type {log_weights.dtype} for scores of shape "
+            f"{tuple(matrix.shape)}: there is one floating-point number for each candidate, ({matrix.shape[1]},)."
+        )
+    total = upcast(log_weights).exp().sum()
+    if not abs(total - 1) < 1e-3:
+        raise ValueError(f"Got log_weights whose weights sum to {total:g}: they are a law of the candidates, sum 1.")
+    if not marginal.all():
+        raise ValueError(
+            "Got log_weights and a `marginal` mask that leaves out pairs: the weights sum to 1 over every row's pairs. "
+            "Give the candidates to leave out a log-weight of -inf."
+        )
+    if (log_weights == log_weights[0]).all():
+        return None
+    return log_weights.to(matrix.device, matrix.dtype)

@@ -16,6 +16,7 @@ from lightning_mi.critics import (
     Calibrated,
     InnerProductCritic,
     JointCritic,
+    LabelCritic,
     SeparableCritic,
 )
 
@@ -267,3 +268,41 @@ def test_offset_and_scale_can_be_trained() -> None:
 def test_calibrated_critic_with_nothing_to_calibrate_is_an_error() -> None:
     with pytest.raises(ValueError, match="nothing to calibrate"):
         Calibrated(InnerProductCritic(), offset=False)
+
+
+def test_label_critic_gives_the_output_of_each_label() -> None:
+    x, labels = torch.randn(4, 3), torch.tensor([2, 0, 2, 1])
+    assert LabelCritic().paired(x, labels).tolist() == [x[i, labels[i]].item() for i in range(4)]
+    matrix = LabelCritic().pairwise(x, labels[:3].to(torch.int32))
+    assert matrix.tolist() == [[x[i, labels[j]].item() for j in range(3)] for i in range(4)]
+    assert list(LabelCritic().parameters()) == []
+
+
+def test_label_critic_can_be_calibrated() -> None:
+    critic, x, labels = Calibrated(LabelCritic(), scale=True), 4 * torch.randn(50, 3), torch.arange(3)
+    scores = lambda: critic.pairwise(x, labels).flatten()  # noqa: E731
+    critic.calibrate(scores, lambda: bounds.DV()(Scores.from_samples(scores(), scores())).log_normalizer, target=1.0)
+    assert scores().std().item() == pytest.approx(1, rel=1e-5)
+    torch.testing.assert_close(critic.pairwise(x, labels), critic.log_scale.exp() * x + critic.offset)
+    torch.testing.assert_close(critic.paired(x[:3], labels), critic.pairwise(x[:3], labels).diagonal())
+
+
+@pytest.mark.parametrize("method", ["paired", "pairwise"])
+@pytest.mark.parametrize("bad", [3, -1])
+def test_label_without_an_output_is_an_error(method: str, bad: int) -> None:
+    with pytest.raises(ValueError, match=f"Got label {bad} for x of shape .*: the encoder has 3 outputs, for labels"):
+        getattr(LabelCritic(), method)(torch.zeros(2, 3), torch.tensor([0, bad]))
+
+
+@pytest.mark.parametrize("method", ["paired", "pairwise"])
+def test_label_critic_refuses_what_is_no_label(method: str) -> None:
+    score = getattr(LabelCritic(), method)
+    with pytest.raises(TypeError, match=r"Got y of type torch\.float32: LabelCritic takes labels, which are integers"):
+        score(torch.zeros(2, 3), torch.zeros(2))
+    with pytest.raises(ValueError, match=r"x of shape \(2, 3\) and y of shape \(2, 3\): LabelCritic takes"):
+        score(torch.zeros(2, 3), torch.zeros(2, 3))
+
+
+def test_labels_of_another_number_of_samples_are_an_error() -> None:
+    with pytest.raises(ValueError, match="Got 2 x and 3 labels"):
+        LabelCritic().paired(torch.zeros(2, 3), torch.zeros(3, dtype=torch.long))

@@ -7,7 +7,15 @@ import pytest
 import torch
 from scipy.special import logsumexp, softmax
 
-from lightning_mi.numerics import exp_linear, full_precision, log_ema, log_mean_exp, to_common_scale, upcast
+from lightning_mi.numerics import (
+    exp_linear,
+    full_precision,
+    log_ema,
+    log_mean_exp,
+    mean_or_zero,
+    to_common_scale,
+    upcast,
+)
 
 FAR = [0.0, 1e2, -1e4, 1e4, 1e6, 1e30, -1e30]
 
@@ -71,6 +79,40 @@ def test_log_mean_exp_and_its_gradient_are_exact_far_from_zero(far: float, dim: 
     expected = logsumexp(exact, axis=dim) - math.log(32 if dim is None else 8)
     np.testing.assert_allclose(observed.detach().numpy(), expected, rtol=2e-7, atol=1e-6)
     np.testing.assert_allclose(x.grad.numpy(), softmax(exact, axis=dim), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [None, 1], ids=["everything", "rows"])
+@pytest.mark.parametrize("far", FAR)
+def test_weighted_log_mean_exp_and_its_gradient_are_exact_far_from_zero(far: float, dim: int | None) -> None:
+    x, weights = (torch.randn(4, 8) + far).requires_grad_(), torch.rand(8) * (torch.arange(8) != 2)
+    observed = log_mean_exp(x, count=3, dim=dim, log_weights=weights.log())
+    observed.sum().backward()
+    exact, b = x.detach().double().numpy(), np.broadcast_to(weights.double().numpy(), (4, 8))
+    expected = logsumexp(exact, b=b, axis=dim) - math.log(3)
+    np.testing.assert_allclose(observed.detach().numpy(), expected, rtol=2e-7, atol=1e-6)
+    slopes = b * softmax(exact, axis=dim)
+    np.testing.assert_allclose(x.grad.numpy(), slopes / slopes.sum(axis=dim, keepdims=True), rtol=1e-5)
+    assert (x.grad[:, 2] == 0).all()
+
+
+def test_weight_of_zero_hides_a_score_however_large() -> None:
+    x = torch.tensor([3.0, 1e6, 3.0])
+    observed = log_mean_exp(x, count=1, log_weights=torch.tensor([0.25, 0.0, 0.75]).log())
+    assert observed.item() == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0)])
+def test_mean_of_nothing_is_zero_with_a_zero_gradient(shape: tuple[int, ...]) -> None:
+    source = torch.randn(3, 4, requires_grad=True)
+    value = mean_or_zero(source[:, :0].reshape(shape))
+    value.backward()
+    assert value.item() == 0
+    assert (source.grad == 0).all()
+
+
+def test_mean_of_something_is_the_mean() -> None:
+    x = torch.randn(3, 4)
+    assert torch.equal(mean_or_zero(x), x.mean())
 
 
 def test_log_mean_exp_of_infinities_is_their_limit() -> None:

@@ -166,3 +166,118 @@ def test_candidates_and_columns_that_do_not_fit_the_scores_are_refused():
         Scores.from_matrix(torch.zeros(4, 4), y=torch.zeros(3, 2))
     with pytest.raises(ValueError, match=r"marginal_columns of shape \(1,\) for marginal scores of shape \(3,\)"):
         Scores.from_samples(torch.zeros(2), torch.zeros(3), marginal_columns=torch.zeros(1, dtype=torch.long))
+
+
+LAW = np.array([0.4, 0.05, 0.0, 0.3, 0.25])
+
+
+def weighted(t: np.ndarray, dtype: torch.dtype = torch.float64) -> Scores:
+    joint = torch.eye(3, 5, dtype=torch.bool)
+    return Scores.from_matrix(torch.tensor(t, dtype=dtype), joint=joint, log_weights=torch.tensor(LAW).log())
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, -0.5])
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("with_offset", [False, True], ids=["no offset", "offset"])
+def test_weighted_log_mean_exp_equals_a_loop(with_offset: bool, clip: float | None, power: float) -> None:
+    t, total = np.random.default_rng(0).normal(0, 2, (3, 5)), 0.0
+    for i in range(3):
+        for j in range(5):
+            clipped = t[i, j] if clip is None else min(max(t[i, j], -clip), clip)
+            total += LAW[j] * math.exp(power * (clipped - OFFSETS[j] * with_offset)) / 3
+    offset = torch.tensor(OFFSETS[:5]) if with_offset else None
+    observed = weighted(t).log_mean_exp(offset=offset, clip=clip, power=power)
+    assert observed.item() == pytest.approx(math.log(total), abs=1e-12)
+
+
+def test_weighted_rows_and_softplus_equal_a_loop() -> None:
+    t = np.random.default_rng(1).normal(0, 2, (3, 5))
+    scores = weighted(t)
+    rows = [math.log(math.fsum(LAW[j] * math.exp(t[i, j]) for j in range(5))) for i in range(3)]
+    assert scores.row_log_mean_exp().tolist() == pytest.approx(rows, abs=1e-12)
+    softplus = math.fsum(LAW[j] * math.log1p(math.exp(t[i, j])) / 3 for i in range(3) for j in range(5))
+    assert scores.mean_softplus().item() == pytest.approx(softplus, abs=1e-12)
+    assert (scores.num_joint, scores.num_marginal, scores.num_candidates) == (3, 15, None)
+
+
+def test_weights_keep_large_scores_finite_and_give_no_gradient_where_they_are_zero() -> None:
+    t = torch.full((3, 5), 1e4).requires_grad_()
+    scores = Scores.from_matrix(t, joint=torch.eye(3, 5, dtype=torch.bool), log_weights=torch.tensor(LAW).log())
+    assert scores.log_mean_exp().item() == 1e4
+    (scores.log_mean_exp() + scores.row_log_mean_exp().sum() + scores.mean_softplus()).backward()
+    np.testing.assert_allclose(t.grad.numpy(), np.tile(LAW * (1 / 3 + 1 + 1 / 3), (3, 1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_weights_follow_the_type_of_the_scores(dtype: torch.dtype) -> None:
+    scores = weighted(np.zeros((3, 5)), dtype)
+    expected = torch.float64 if dtype == torch.float64 else torch.float32
+    results = [scores.log_mean_exp(), scores.row_log_mean_exp(), scores.mean_softplus()]
+    assert {result.dtype for result in results} == {expected}
+
+
+def test_equal_weights_are_bitwise_no_weights() -> None:
+    t, joint, every = torch.randn(3, 5), torch.eye(3, 5, dtype=torch.bool), torch.ones(3, 5, dtype=torch.bool)
+    plain = Scores.from_matrix(t, joint=joint, marginal=every)
+    equal = Scores.from_matrix(t, joint=joint, log_weights=torch.full((5,), 0.2).log())
+    for reduction in ("log_mean_exp", "row_log_mean_exp", "mean_softplus"):
+        assert torch.equal(getattr(plain, reduction)(), getattr(equal, reduction)())
+    assert equal.num_candidates == plain.num_candidates == 5
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (
+            torch.full((3,), 1 / 3),
+            r"log_weights of shape \(3,\) .* one floating-point number for each candidate, \(5,\)",
+        ),
+        (torch.ones(5, dtype=torch.long), "type torch.int64"),
+        (torch.full((5,), 0.3), "weights sum to 1.5: they are a law of the candidates"),
+        (torch.tensor([0.5, 0.5, 0.0, 0.0, math.nan]), "weights sum to nan"),
+    ],
+    ids=str,
+)
+def test_weights_that_are_no_law_of_the_candidates_are_an_error(weights: torch.Tensor, message: str) -> None:
+    log_weights = weights.log() if weights.is_floating_point() else weights
+    with pytest.raises(ValueError, match=message):
+        Scores.from_matrix(torch.zeros(3, 5), log_weights=log_weights)
+
+
+def test_weights_with_a_mask_that_leaves_out_marginal_pairs_are_an_error() -> None:
+    marginal = ~torch.eye(3, 5, dtype=torch.bool)
+    with pytest.raises(ValueError, match="the weights sum to 1 over every row's pairs"):
+        Scores.from_matrix(torch.zeros(3, 5), marginal=marginal, log_weights=torch.tensor(LAW).log())
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("offset", ["none", "one for all", "of candidates"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=by_name)
+def test_joint_mean_equals_a_loop(layout: Layout, offset: str, clip: float | None) -> None:
+    t = layout.draw(std=2.0)
+    offsets = {"none": 0 * OFFSETS, "one for all": 0 * OFFSETS + 0.7, "of candidates": OFFSETS}[offset]
+    values = []
+    for index in pairs(layout, "joint"):
+        clipped = t[index] if clip is None else min(max(t[index], -clip), clip)
+        values.append(clipped - offsets[layout.columns[index]])
+    given = {"none": None, "one for all": 0.7, "of candidates": torch.tensor(OFFSETS)}[offset]
+    observed = layout.scores(torch.tensor(t)).joint_mean(offset=given, clip=clip)
+    assert observed.item() == pytest.approx(mean(values), abs=1e-12)
+
+
+def test_means_over_no_joint_pair_are_zero_with_a_zero_gradient() -> None:
+    t = torch.randn(3, 4, requires_grad=True)
+    none = torch.zeros(3, 4, dtype=torch.bool)
+    scores = Scores.from_matrix(t, joint=none, marginal=~none, allow_no_joint=True)
+    means = [scores.joint_mean(), scores.joint_mean(offset=torch.ones(4), clip=1.0), scores.joint_mean(offset=2.0)]
+    for value in [*means, scores.joint_mean_softplus()]:
+        assert value.item() == 0
+        (gradient,) = torch.autograd.grad(value, t, retain_graph=True)
+        assert (gradient == 0).all()
+    assert (scores.num_joint, scores.joint.shape) == (0, (0,))
+
+
+def test_no_marginal_pair_is_an_error_even_where_no_joint_pair_is_allowed() -> None:
+    none = torch.zeros(3, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match="Got a `marginal` mask without a single True"):
+        Scores.from_matrix(torch.zeros(3, 3), joint=none, marginal=none, allow_no_joint=True)

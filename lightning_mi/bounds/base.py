@@ -15,6 +15,9 @@ from lightning_mi.scores import Scores
 class BoundTerms(NamedTuple):
     """A bound, read on one batch of scores: five scalars in nats.
 
+    Of scores without a joint pair they are finite but no estimate: the average over joint pairs in them counts as 0,
+    with a zero gradient, and so do all of InfoNCE's, whose rows are read for their joint pairs.
+
     Attributes:
         value: The estimate that is reported. It never contains a regularizer.
         objective: What training ascends. Its gradient may differ from the value's (MINE, SMILE, JS, a capped NWJ).

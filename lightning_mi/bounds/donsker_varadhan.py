@@ -42,7 +42,7 @@ class DV(_AbstractDonskerVaradhan):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """Value and objective are the same."""
-        joint, marginal = scores.mean_over_joint(scores.joint), scores.log_mean_exp()
+        joint, marginal = scores.joint_mean(), scores.log_mean_exp()
         value = joint - marginal
         return BoundTerms(value, value, joint, marginal, marginal)
 
@@ -86,7 +86,7 @@ class MINE(_AbstractDonskerVaradhan):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The objective has DV's value and the corrected gradient."""
-        joint, marginal = scores.mean_over_joint(scores.joint), scores.log_mean_exp()
+        joint, marginal = scores.joint_mean(), scores.log_mean_exp()
         current = marginal.detach()
         average = self._average(current)
         # A batch far above an average that does not move (evaluation) would make this infinity times zero.
@@ -153,8 +153,7 @@ class SMILE(_AbstractDonskerVaradhan):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The value clips, the log-normalizer does not."""
-        joint = scores.joint.clamp(-self.tau, self.tau) if self.clip_joint else scores.joint
-        joint = scores.mean_over_joint(joint)
+        joint = scores.joint_mean(clip=self.tau if self.clip_joint else None)
         marginal = scores.log_mean_exp(clip=self.tau)
         value = joint - marginal
         objective = value if self.objective == "value" else gan_objective(scores)

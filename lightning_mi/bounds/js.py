@@ -45,7 +45,7 @@ class JS(AbstractBound):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is log E_Q[e^T]."""
-        read = self_normalized_terms(1 + scores.mean_over_joint(scores.joint), scores.log_mean_exp(), cap=None)
+        read = self_normalized_terms(1 + scores.joint_mean(), scores.log_mean_exp(), cap=None)
         return read._replace(objective=gan_objective(scores))
 
     def marginal_at(self, target: float) -> float:

@@ -28,7 +28,7 @@ class _AbstractClipped(AbstractBound):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The value clips, the log-normalizer does not."""
-        joint = 1 - self.shift + scores.mean_over_joint(scores.joint.clamp(-self.clip, self.clip))
+        joint = 1 - self.shift + scores.joint_mean(clip=self.clip)
         marginal = exp_linear(scores.log_mean_exp(clip=self.clip) - self.shift, None)
         value = joint - marginal
         return BoundTerms(value, value, joint, marginal, scores.log_mean_exp())
@@ -103,7 +103,7 @@ class ReleasedJS(AbstractBound):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer's place is taken by E_Q[softplus(T)]."""
-        joint, marginal = scores.mean_over_joint(scores.joint), exp_linear(scores.log_mean_exp() - 1, None)
+        joint, marginal = scores.joint_mean(), exp_linear(scores.log_mean_exp() - 1, None)
         return BoundTerms(joint - marginal, gan_objective(scores), joint, marginal, scores.mean_softplus())
 
     def marginal_at(self, target: float) -> float:

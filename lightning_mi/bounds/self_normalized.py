@@ -55,7 +55,7 @@ class NWJ(_AbstractSelfNormalized):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is log E_Q[e^T] - 1."""
-        return self_normalized_terms(scores.mean_over_joint(scores.joint), scores.log_mean_exp() - 1, self.cap)
+        return self_normalized_terms(scores.joint_mean(), scores.log_mean_exp() - 1, self.cap)
 
 
 @final
@@ -89,10 +89,10 @@ class TUBA(_AbstractSelfNormalized):
         """The log-normalizer is log E_Q[e^T / a(y)]."""
         log_a = self._log_baseline(scores)
         if isinstance(log_a, float):
-            joint, log_normalizer = scores.joint - log_a, scores.log_mean_exp() - log_a
+            log_normalizer = scores.log_mean_exp() - log_a
         else:
-            joint, log_normalizer = scores.joint - log_a[scores.joint_columns], scores.log_mean_exp(offset=log_a)
-        return self_normalized_terms(1 + scores.mean_over_joint(joint), log_normalizer, self.cap)
+            log_normalizer = scores.log_mean_exp(offset=log_a)
+        return self_normalized_terms(1 + scores.joint_mean(offset=log_a), log_normalizer, self.cap)
 
     def log_ratio(self, scores: Scores) -> Tensor:
         """(J,) the scores minus log a(y) and the log-normalizer, nats."""

@@ -2,8 +2,9 @@
 
 from lightning_mi.critics.base import AbstractCritic
 from lightning_mi.critics.calibrated import Calibrated
-from lightning_mi.critics.networks import BilinearCritic, JointCritic, SeparableCritic
-from lightning_mi.critics.products import InnerProductCritic, LabelCritic
+from lightning_mi.critics.labels import LabelCritic
+from lightning_mi.critics.networks import JointCritic, SeparableCritic, mlp
+from lightning_mi.critics.products import BilinearCritic, InnerProductCritic
 
 __all__ = [
     "AbstractCritic",
@@ -13,4 +14,5 @@ __all__ = [
     "JointCritic",
     "LabelCritic",
     "SeparableCritic",
+    "mlp",
 ]

@@ -1,4 +1,4 @@
-"""What every critic has in common."""
+"""What every critic has in common: two ways to call it, and the check of what it is given."""
 
 from abc import ABC, abstractmethod
 
@@ -37,11 +37,7 @@ class AbstractCritic(nn.Module, ABC):
 
 
 def check_shapes(x: Tensor, y: Tensor, x_dim: int, y_dim: int) -> None:
-    """Refuse representations that a critic does not take.
-
-    Raises:
-        ValueError: x is not of shape (N, x_dim), or y not of shape (M, y_dim).
-    """
+    """Raise a ValueError unless x is (N, x_dim) and y (M, y_dim)."""
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != x_dim or y.shape[1] != y_dim:
         raise ValueError(
             f"Got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: this critic takes "

@@ -1,4 +1,4 @@
-"""An offset and a scale around another critic, set from the first batch."""
+"""A critic that can move its scores without touching the features."""
 
 from collections.abc import Callable
 from typing import final

@@ -1,11 +1,9 @@
-"""Critics with parameters of their own: joint, separable and bilinear."""
+"""Critics that are networks of x and y: perceptrons of the pair, or of each alone."""
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import final
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -40,6 +38,7 @@ class JointCritic(AbstractCritic):
         ValueError: There is no hidden layer, or x or y has another shape.
 
     Example:
+        >>> import torch
         >>> critic = JointCritic(3, 2, hidden=(8,))
         >>> critic.pairwise(torch.zeros(4, 3), torch.zeros(5, 2)).shape
         torch.Size([4, 5])
@@ -88,6 +87,7 @@ class SeparableCritic(AbstractCritic):
         ValueError: x or y has another shape.
 
     Example:
+        >>> import torch
         >>> critic = SeparableCritic(3, 2, hidden=(8,), embed_dim=4)
         >>> critic.pairwise(torch.zeros(4, 3), torch.zeros(5, 2)).shape
         torch.Size([4, 5])
@@ -112,38 +112,3 @@ class SeparableCritic(AbstractCritic):
     def _embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         check_shapes(x, y, self.x_dim, self.y_dim)
         return self.x_net(x), self.y_net(y)
-
-
-@final
-class BilinearCritic(AbstractCritic):
-    """T(x, y) = x^T W y, with W drawn so that standard normal x and y give scores of unit variance.
-
-    Source: van den Oord et al. 2018.
-
-    Args:
-        x_dim: Dx.
-        y_dim: Dy.
-
-    Raises:
-        ValueError: x or y has another shape.
-
-    Example:
-        >>> BilinearCritic(3, 2).pairwise(torch.zeros(4, 3), torch.zeros(5, 2)).shape
-        torch.Size([4, 5])
-    """
-
-    def __init__(self, x_dim: int, y_dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(x_dim, y_dim) / math.sqrt(x_dim * y_dim))
-
-    def paired(self, x: Tensor, y: Tensor) -> Tensor:
-        """(N,) scores of matching rows."""
-        return (self._project(x, y) * y).sum(-1)
-
-    def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
-        """(N, M) scores of all pairs."""
-        return self._project(x, y) @ y.T
-
-    def _project(self, x: Tensor, y: Tensor) -> Tensor:
-        check_shapes(x, y, *self.weight.shape)
-        return x @ self.weight

@@ -1,12 +1,48 @@
-"""Critics without parameters: the encoder has already made its representations comparable."""
+"""Critics that are products of x and y: bilinear, and the inner product of representations as they are."""
 
 import math
 from typing import final
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from lightning_mi.critics.base import AbstractCritic, check_shapes
+
+
+@final
+class BilinearCritic(AbstractCritic):
+    """T(x, y) = x^T W y, with W drawn so that standard normal x and y give scores of unit variance.
+
+    Source: van den Oord et al. 2018.
+
+    Args:
+        x_dim: Dx.
+        y_dim: Dy.
+
+    Raises:
+        ValueError: x or y has another shape.
+
+    Example:
+        >>> BilinearCritic(3, 2).pairwise(torch.zeros(4, 3), torch.zeros(5, 2)).shape
+        torch.Size([4, 5])
+    """
+
+    def __init__(self, x_dim: int, y_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(x_dim, y_dim) / math.sqrt(x_dim * y_dim))
+
+    def paired(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N,) scores of matching rows."""
+        return (self._project(x, y) * y).sum(-1)
+
+    def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, M) scores of all pairs."""
+        return self._project(x, y) @ y.T
+
+    def _project(self, x: Tensor, y: Tensor) -> Tensor:
+        check_shapes(x, y, *self.weight.shape)
+        return x @ self.weight
 
 
 @final
@@ -24,7 +60,6 @@ class InnerProductCritic(AbstractCritic):
         ValueError: The temperature is not positive, or x and y differ in width.
 
     Example:
-        >>> import torch
         >>> x = torch.tensor([[3.0, 4.0]])
         >>> InnerProductCritic().paired(x, x), InnerProductCritic(normalize=True, temperature=0.5).paired(x, x)
         (tensor([25.]), tensor([2.]))
@@ -54,43 +89,3 @@ class InnerProductCritic(AbstractCritic):
             x, y = normalize(x, dim=-1), normalize(y, dim=-1)
         factor = 1 / (self.temperature * (math.sqrt(x.shape[-1]) if self.scaled else 1.0))
         return (x if factor == 1.0 else x * factor), y
-
-
-@final
-class LabelCritic(AbstractCritic):
-    """T(x, y) = f(x)_y: the entry of the logits f(x) that belongs to the label y. It has no parameters.
-
-    Source: Choi and Lee 2022, the supervised benchmark.
-
-    Raises:
-        ValueError: The logits are not of shape (N, C), or the labels not integers of shape (M,) below C.
-
-    Example:
-        >>> import torch
-        >>> logits = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
-        >>> LabelCritic().paired(logits, torch.tensor([2, 0]))
-        tensor([3., 4.])
-    """
-
-    def paired(self, x: Tensor, y: Tensor) -> Tensor:
-        """(N,) scores of logits x (N, C) and labels y (N,)."""
-        _check_logits(x, y)
-        return x.gather(1, y.unsqueeze(1)).squeeze(1)
-
-    def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
-        """(N, M) scores of logits x (N, C) and labels y (M,)."""
-        _check_logits(x, y)
-        return x[:, y]
-
-
-def _check_logits(x: Tensor, y: Tensor) -> None:
-    if x.ndim != 2 or y.ndim != 1 or y.is_floating_point():
-        raise ValueError(
-            f"Got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)} and type {y.dtype}: LabelCritic takes "
-            "logits (N, C) and integer labels (M,). Let the encoder give one logit for each class."
-        )
-    if y.numel() and int(y.max()) >= x.shape[1]:
-        raise ValueError(
-            f"Got logits of {x.shape[1]} classes for labels up to {int(y.max())}: the encoder gives one logit for each "
-            f"class, so its output width is at least {int(y.max()) + 1}."
-        )

@@ -63,6 +63,9 @@ def batch_moments(
 ) -> Tensor:
     """The moments of a single batch.
 
+    A batch without a joint pair is no estimate: it brings what it has, its marginal pairs, to a mean over those and
+    nothing to another mean. One that brings nothing at all is not counted among the batches.
+
     Args:
         means: The means of the estimate, one or two.
         values: The batch's value for each of them, scalars.
@@ -73,16 +76,16 @@ def batch_moments(
     Returns:
         (K,) without gradient, on the device of the values.
     """
-    counts = {"joint": num_joint, "marginal": num_marginal, "batch": 1}
+    counts = {"joint": num_joint, "marginal": num_marginal, "batch": int(num_joint > 0)}
     values = [value.detach().to(dtype) for value in values]
     one, zero = values[0].new_ones(()), values[0].new_zeros(())
     log_scales, units, weights = [zero] * _MEANS, [one] * _GRAM, [0] * _GRAM
-    weights[0] = 1
+    weights[0] = int(any(counts[mean.weight] for mean in means))
     for i, (mean, value) in enumerate(zip(means, values, strict=True)):
         weights[1 + 2 * i] = weights[2 + 2 * i] = counts[mean.weight]
         if mean.log:
             log_scales[i] = value
-        else:
+        elif counts[mean.weight]:  # Else it stays 1: a weight of 0 would turn an infinite value into NaN.
             units[2 + 2 * i] = value
     # Not blocking: the processor need not wait for an accelerator to take the weights.
     u = torch.stack(units) * torch.tensor(weights, dtype=dtype).to(one.device, non_blocking=True)

@@ -25,6 +25,9 @@ class MutualInformation(AbstractMomentsMetric):
     - ``"plug-in"`` is the pooled joint term with the marginal term replaced by what it is at ``target``. It is valid
       where a regularizer holds the log-normalizer there, and free of the heavy-tailed mean of exponentials.
 
+    A batch without a joint pair is no estimate: macro and plug-in pass over it, and micro takes its marginal pairs only
+    (nothing, where the bound is over rows).
+
     A value is reported as it is, also where it is negative. Moments are summed in float64 and in log space, so scores
     of 1e4 do not overflow.
 
@@ -41,7 +44,8 @@ class MutualInformation(AbstractMomentsMetric):
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Returns:
-        ``compute`` and ``forward`` give a scalar, nats, float64 (float32 on MPS); NaN before the first batch.
+        ``compute`` and ``forward`` give a scalar, nats, float64 (float32 on MPS); NaN before the first batch
+        that holds a joint pair.
 
     Raises:
         ValueError: The average is none of the three.

@@ -1,7 +1,8 @@
 """Pairings: how a batch becomes joint and marginal pairs, and their scores."""
 
 from lightning_mi.pairs.base import AbstractPairing
-from lightning_mi.pairs.labels import EnumeratedLabels, SameLabel
+from lightning_mi.pairs.enumerated_labels import EnumeratedLabels
+from lightning_mi.pairs.same_label import SameLabel
 from lightning_mi.pairs.views import AllPairs, Derangement, IndependentMarginal, TwoViews
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Pairings of views: row i of x and row i of y belong together."""
+"""Pairings of two views, or of what a batch brings as independent."""
 
 from typing import ClassVar, final
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.pairs.base import AbstractPairing, check_two_or_more
+from lightning_mi.pairs.base import AbstractPairing, check_two_or_more, check_views
 from lightning_mi.scores import Scores
 
 
@@ -29,7 +29,7 @@ class AllPairs(AbstractPairing):
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of all pairs of x (N, Dx) and y (N, Dy)."""
-        x, y = _joint_views(views, count=2, pairing="AllPairs")
+        x, y = check_views(views, "x", "y", pairing="AllPairs")
         check_two_or_more(x)
         return Scores.from_matrix(critic.pairwise(x, y), y=y)
 
@@ -54,7 +54,7 @@ class Derangement(AbstractPairing):
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of x (N, Dx) with y (N, Dy), and with y shuffled."""
-        x, y = _joint_views(views, count=2, pairing="Derangement")
+        x, y = check_views(views, "x", "y", pairing="Derangement")
         check_two_or_more(x)
         order = torch.randperm(len(x), device=x.device)
         shuffle = torch.empty_like(order)
@@ -82,7 +82,8 @@ class IndependentMarginal(AbstractPairing):
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of x (N, Dx) with y (N, Dy), and of x' (K, Dx) with y' (K, Dy)."""
-        x, y, x_marginal, y_marginal = _joint_views(views, count=4, pairing="IndependentMarginal")
+        names = ("x", "y", "x_marginal", "y_marginal")
+        x, y, x_marginal, y_marginal = check_views(views, *names, pairing="IndependentMarginal")
         if len(x_marginal) != len(y_marginal):
             raise ValueError(
                 f"Got {len(x_marginal)} marginal x and {len(y_marginal)} marginal y: row i of both is one pair."
@@ -94,50 +95,37 @@ class IndependentMarginal(AbstractPairing):
 
 @final
 class TwoViews(AbstractPairing):
-    """Two views of each of N samples, taken as 2N samples: what contrastive learning with augmentations uses.
+    """Contrastive pairing: two views of each sample, and every view against every other.
 
-    The joint pairs are the two views of a sample, in both directions; the marginal pairs all pairs of different
-    samples. For InfoNCE a row is a view against all others but itself, so its ceiling is log(2N - 1). One critic
-    scores a view as x and as y, so both views have the same width, and usually share an encoder.
+    The 2 N views of a batch are put into one list z. The two views of a sample are joint pairs, in both directions;
+    views of different samples are the marginal pairs, 4 N (N - 1) of them. For InfoNCE a row is a view against all
+    others but itself, so its ceiling is log(2 N - 1). The critic scores x against x too: both are of the same kind.
 
     Source: Chen et al. 2020 (SimCLR).
 
     Raises:
-        ValueError: The batch has one sample, or the views differ in shape, or there are not two.
+        ValueError: The batch has one sample, or x and y differ in shape, or there are not two views.
 
     Example:
         >>> from lightning_mi import critics
         >>> scores = TwoViews()(critics.InnerProductCritic(), torch.ones(4, 2), torch.ones(4, 2))
-        >>> scores.num_joint, scores.num_marginal
-        (8, 48)
+        >>> scores.num_joint, scores.num_marginal, scores.num_candidates
+        (8, 48, 7)
     """
 
     num_views: ClassVar[int | None] = 2
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
-        """Scores of all pairs of the 2N views x (N, D) and y (N, D)."""
-        x, y = _joint_views(views, count=2, pairing="TwoViews")
+        """Scores of all pairs of the views x (N, D) and y (N, D) of N samples."""
+        x, y = check_views(views, "x", "y", pairing="TwoViews")
         check_two_or_more(x)
         if x.shape != y.shape:
             raise ValueError(
-                f"Got views of shape {tuple(x.shape)} and {tuple(y.shape)}: TwoViews scores each view as x and as y, "
-                "so both have the same width. Use AllPairs for two unlike views."
+                f"Got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: TwoViews scores every view against "
+                "every other, so they are alike. Use one encoder for both, or AllPairs."
             )
-        both = torch.cat([x, y])
+        z = torch.cat([x, y])
         sample = torch.arange(len(x), device=x.device).repeat(2)
-        same = sample.unsqueeze(1) == sample
-        itself = torch.eye(len(both), dtype=torch.bool, device=x.device)
-        return Scores.from_matrix(critic.pairwise(both, both), joint=same & ~itself, marginal=~same, y=both)
-
-
-def _joint_views(views: tuple[Tensor, ...], count: int, pairing: str) -> tuple[Tensor, ...]:
-    if len(views) != count:
-        names = ("x", "y", "x_marginal", "y_marginal")[:count]
-        raise ValueError(
-            f"Got {len(views)} view{'s' * (len(views) != 1)} of the batch: {pairing} takes {count}, "
-            f"{', '.join(names)}. Choose another pairing, or override `unpack_batch` to return them."
-        )
-    x, y = views[0], views[1]
-    if len(x) != len(y):
-        raise ValueError(f"Got {len(x)} x and {len(y)} y: row i of both is one joint pair, so they are equally long.")
-    return views
+        same_sample = sample.unsqueeze(1) == sample
+        itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+        return Scores.from_matrix(critic.pairwise(z, z), joint=same_sample & ~itself, marginal=~same_sample, y=z)

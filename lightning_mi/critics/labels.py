@@ -1,0 +1,62 @@
+"""The critic of a classifier: the score of a label is its logit."""
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from lightning_mi.critics.base import AbstractCritic
+
+
+@final
+class LabelCritic(AbstractCritic):
+    """T(x, y) = f(x)_y: the encoder gives one output for each label, and y is a label. It has no parameters.
+
+    With it a classifier's logits are scores, and a bound is a loss for classification.
+
+    Source: Choi and Lee 2022.
+
+    Raises:
+        TypeError: The labels are not integers.
+        ValueError: x or y has another shape, or a label is not among the outputs 0..C-1.
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
+        >>> LabelCritic().paired(logits, torch.tensor([2, 0]))
+        tensor([2., 3.])
+        >>> LabelCritic().pairwise(logits, torch.tensor([2, 0]))
+        tensor([[2., 0.],
+                [5., 3.]])
+    """
+
+    def paired(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N,) the output of row i of x (N, C) for label i of y (N,)."""
+        y = _check(x, y)
+        if len(x) != len(y):
+            raise ValueError(f"Got {len(x)} x and {len(y)} labels: row i of both is one pair.")
+        return x.gather(1, y.unsqueeze(1)).squeeze(1)
+
+    def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, M) the outputs of every row of x (N, C) for every label of y (M,)."""
+        return x[:, _check(x, y)]
+
+
+def _check(x: Tensor, y: Tensor) -> Tensor:
+    if x.ndim != 2 or y.ndim != 1:
+        raise ValueError(
+            f"Got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: LabelCritic takes the encoder's outputs "
+            "(N, C), one for each label, and labels (M,)."
+        )
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise TypeError(
+            f"Got y of type {y.dtype}: LabelCritic takes labels, which are integers. Pair it with "
+            "pairs.EnumeratedLabels, or choose another critic for representations."
+        )
+    # Where an index is wrong, an accelerator's error names neither it nor this line; a negative one is no error at all.
+    outside = (y < 0) | (y >= x.shape[1])
+    if bool(outside.any()):
+        raise ValueError(
+            f"Got label {int(y[outside][0])} for x of shape {tuple(x.shape)}: the encoder has {x.shape[1]} outputs, "
+            f"for labels 0 to {x.shape[1] - 1}. Give it one output for each label."
+        )
+    return y.long()

@@ -1,0 +1,78 @@
+"""Pairs of samples that share a label."""
+
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from lightning_mi.critics import AbstractCritic
+from lightning_mi.pairs.base import AbstractPairing, check_count, check_labels, check_two_or_more
+from lightning_mi.scores import Scores
+
+
+@final
+class SameLabel(AbstractPairing):
+    r"""Two samples of a batch are a joint pair where they have the same label; every two samples are a marginal pair.
+
+    No sample is paired with itself. Same-label pairs are among the marginal pairs, because that is what independent
+    samples are. A class of which a share p(c) is drawn makes a share of joint pairs that goes with p(c)^2, so the value
+    is at most :math:`-\log \sum_c p(c)^2`: H(Y) = log C where C classes are equally frequent, less than H(Y) elsewhere.
+    For InfoNCE a row is a sample against all others, and counts once for each of its joint pairs.
+
+    A class with a single sample in the batch has no joint pair. A batch without any gives scores with ``num_joint`` 0:
+    averages over joint pairs are then 0 with a zero gradient, what remains holds the marginal pairs, and what a bound
+    reads is no estimate.
+
+    With ``exclude_same_label`` only samples of different labels are marginal pairs. These are no longer drawn from
+    p(x) p(x'), so what is estimated is no longer the mutual information. Where C classes are equally frequent, the
+    density ratio r = p(x, x') / (p(x) p(x')) is replaced by :math:`r' = (1 - 1/C) \, r / (1 - r/C)`, and the value at
+    the optimum by
+
+    .. math:: E_P[\log r'] = I + \log(1 - 1/C) - E_P[\log(1 - r/C)] \ge \frac{C}{C - 1} \, I.
+
+    Where x determines its label, r is C at every joint pair and the value has no bound: no marginal pair looks like a
+    joint one any more. InfoNCE does not change, since its rows hold the joint pairs in any case.
+
+    Source: Choi and Lee 2022.
+
+    Args:
+        exclude_same_label: Drop same-label pairs from the marginal pairs; see above for what that costs.
+
+    Raises:
+        TypeError: The labels are not integers.
+        ValueError: The batch has one sample, the labels do not fit it, or no marginal pair is left.
+
+    Example:
+        >>> from lightning_mi import critics
+        >>> scores = SameLabel()(critics.InnerProductCritic(), torch.ones(4, 2), torch.tensor([7, 3, 7, 5]))
+        >>> scores.num_joint, scores.num_marginal, scores.num_candidates
+        (2, 12, 3)
+    """
+
+    num_views: ClassVar[int | None] = 1
+    takes_labels: ClassVar[bool] = True
+
+    def __init__(self, exclude_same_label: bool = False) -> None:
+        super().__init__()
+        self.exclude_same_label = exclude_same_label
+
+    def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
+        """Scores of all pairs of x (N, D) with labels (N,)."""
+        check_count(views, "x", "labels", pairing="SameLabel")
+        x = views[0]
+        check_two_or_more(x)
+        labels = check_labels(views[1], x, pairing="SameLabel").to(x.device)
+        same_label = labels.unsqueeze(1) == labels
+        others = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+        if self.exclude_same_label and bool(same_label.all()):
+            raise ValueError(
+                f"Got a batch of {len(x)} samples that all have label {int(labels[0])}: with exclude_same_label=True "
+                "no marginal pair is left. Raise the batch size, shuffle the samples, or leave the option out."
+            )
+        return Scores.from_matrix(
+            critic.pairwise(x, x),
+            joint=same_label & others,
+            marginal=~same_label if self.exclude_same_label else others,
+            allow_no_joint=True,
+            y=x,
+        )
