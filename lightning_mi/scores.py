@@ -51,7 +51,6 @@ class Scores:
         num_marginal: int,
         marginal_mask: Tensor | None = None,
         marginal_columns: Tensor | None = None,
-        log_weights: Tensor | None = None,
         rows: _Rows | None = None,
         log_weights: Tensor | None = None,
         y: Tensor | None = None,
@@ -65,7 +64,6 @@ class Scores:
         self._marginal = marginal
         self._marginal_mask = marginal_mask
         self._marginal_columns = marginal_columns
-        self._log_weights = log_weights
         self._rows = rows
         self._log_weights = log_weights
 
@@ -90,7 +88,6 @@ class Scores:
                 to 1. A weight of 0 is a logarithm of -inf. Every entry is then a marginal pair. Equal by default.
             allow_no_joint: Take a ``joint`` mask without a single True; see ``num_joint``.
             y: (M, D) candidate representations, for a learned baseline.
-            allow_no_joint: Accept a batch without joint pairs: its joint terms are 0, with gradient 0.
 
         Raises:
             ValueError: The matrix is not two-dimensional, holds no joint or no marginal pair, or a mask or the weights
@@ -131,8 +128,6 @@ class Scores:
             log_weights = _check_log_weights(log_weights, marginal, matrix)
         joint_rows, joint_columns = joint.nonzero(as_tuple=True)
         row_mask = marginal | joint
-        if log_weights is not None:
-            return cls._weighted(matrix, joint_rows, joint_columns, marginal, log_weights, y)
         return cls(
             matrix[joint_rows, joint_columns],
             matrix,
@@ -141,36 +136,6 @@ class Scores:
             marginal_mask=marginal,
             rows=_Rows(joint_rows, mask=row_mask, count=row_mask.sum(dim=1)),
             log_weights=log_weights,
-            y=y,
-        )
-
-    @classmethod
-    def _weighted(
-        cls,
-        matrix: Tensor,
-        joint_rows: Tensor,
-        joint_columns: Tensor,
-        marginal: Tensor,
-        log_weights: Tensor,
-        y: Tensor | None,
-    ) -> Scores:
-        if not marginal.all():
-            raise ValueError(
-                "Got weights for the candidates, but not every entry is a marginal pair: weights are probabilities "
-                "over all candidates of a row. Leave out the weights, or the mask."
-            )
-        if log_weights.shape != matrix.shape[1:] or not log_weights.is_floating_point():
-            raise ValueError(
-                f"Got log_weights of shape {tuple(log_weights.shape)} and type {log_weights.dtype} for "
-                f"{matrix.shape[1]} candidates: there is one floating-point number for each."
-            )
-        return cls(
-            matrix[joint_rows, joint_columns],
-            matrix,
-            joint_columns=joint_columns,
-            num_marginal=matrix.numel(),
-            log_weights=log_weights.to(matrix.dtype),
-            rows=_Rows(joint_rows, mask=None, count=matrix.shape[1]),
             y=y,
         )
 
@@ -274,8 +239,6 @@ class Scores:
             return (values * self._log_weights.exp()).sum() / len(values)
         if self._marginal_mask is not None:
             values = values.masked_fill(~self._marginal_mask, 0.0)
-        if self._log_weights is not None:
-            return (values * self._log_weights.exp()).sum() / len(values)
         return values.sum() / self.num_marginal
 
     def joint_mean(self, *, offset: Tensor | float | None = None, clip: float | None = None) -> Tensor:

@@ -50,9 +50,8 @@ class LogNormalizer(AbstractMomentsMetric):
         self._reading = reading
 
     def update(self, terms: BoundTerms, scores: Scores) -> None:
-        """Take in one batch; one without joint pairs has no estimate and adds nothing."""
-        if scores.num_joint > 0:
-            self._add(self._reading.moments(terms, scores, self.moments.dtype))
+        """Take in one batch."""
+        self._add(self._reading.moments(terms, scores, self.moments.dtype))
 
     def compute(self) -> Tensor:
         """The log-normalizer over all batches of all processes."""

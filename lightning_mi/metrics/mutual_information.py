@@ -84,9 +84,8 @@ class MutualInformation(AbstractMomentsMetric):
         self.return_standard_error = return_standard_error
 
     def update(self, terms: BoundTerms, scores: Scores) -> None:
-        """Take in one batch; one without joint pairs has no estimate and adds nothing."""
-        if scores.num_joint > 0:
-            self._add(self._reading.moments(terms, scores, self.moments.dtype))
+        """Take in one batch."""
+        self._add(self._reading.moments(terms, scores, self.moments.dtype))
 
     def compute(self) -> Tensor | Estimate:
         """The estimate over all batches of all processes."""

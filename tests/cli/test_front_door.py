@@ -116,6 +116,7 @@ def test_bench_passes_its_defaults(recipes, bench_calls):
             "jobs": None,
             "seeds": None,
             "losses": None,
+            "data": None,
         }
     ]
 
@@ -131,6 +132,7 @@ def test_bench_passes_what_it_is_given(recipes, bench_calls):
             "jobs": 2,
             "seeds": [0, 1],
             "losses": ["NWJ", "MINE"],
+            "data": None,
         }
     ]
 
