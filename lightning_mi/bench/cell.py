@@ -1,5 +1,6 @@
 """Trains one cell of a grid, in a process of its own, and keeps what it recorded."""
 
+import io
 import json
 import logging
 import os
@@ -51,7 +52,18 @@ def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stoppe
         cli.trainer.callbacks.append(recorder)
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     meta = {"digest": cell.digest, "diverged_at": recorder.diverged_at}
-    _write_whole(folder / cell.name / CURVES, recorder.curves() | {"meta": np.array(json.dumps(meta))})
+    arrays: dict[str, Any] = recorder.curves() | {"meta": np.array(json.dumps(meta))}
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_whole(folder / cell.name / CURVES, content.getvalue())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, and the folders above it, whole or not at all: a kill leaves no half of it under its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    os.replace(partial, path)
 
 
 def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
@@ -105,11 +117,3 @@ def _probe(data: Any) -> Any:
         return module.critic.pairwise(x, y)
 
     return scores_of_symbols
-
-
-def _write_whole(path: Path, arrays: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(partial, path)
