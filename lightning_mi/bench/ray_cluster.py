@@ -63,7 +63,8 @@ def run_cells(
         progress = ray.remote(num_cpus=0, max_restarts=-1)(Progress).remote()
         task = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=RETRIES)(train_on_worker)
         running = {
-            task.remote(progress, index, cell, gpus_per_run, __version__): index for index, cell in enumerate(due)
+            task.options(name=cell.name).remote(progress, index, cell, gpus_per_run, __version__): index
+            for index, cell in enumerate(due)
         }
         try:
             _gather(ray, due, running, folder, progress, on_progress, on_finished)
@@ -106,7 +107,10 @@ def _fetch(ray: Any, future: Any, cell: Cell) -> bytes:
         packed: bytes = ray.get(future)
     except ray.exceptions.RayTaskError as error:
         cause = getattr(error, "cause", None) or error
-        raise CellFailedError(f"{cell.name} failed: {type(cause).__name__}: {cause}") from error
+        reason = f"{type(cause).__name__}: {cause}"
+        if isinstance(cause, ray.exceptions.RaySystemError):  # the node could not even read what it was to do
+            reason = f"{reason.splitlines()[0]}. Every node needs lightning_mi {__version__}, as it is installed here"
+        raise CellFailedError(f"{cell.name} failed: {reason}") from error
     except ray.exceptions.RayError as error:
         reason = f"its worker was lost {RETRIES + 1} times, lastly by {type(error).__name__}: {error}"
         raise CellFailedError(f"{cell.name} failed: {reason}") from error
@@ -149,6 +153,7 @@ def _try_to_connect(options: dict[str, Any]) -> None:
         if attempt.returncode == 0:
             return
         reason = ([line for line in attempt.stderr.splitlines() if line.strip()] or ["the attempt to connect died"])[-1]
+        reason = reason.rstrip(".")
     raise RayClusterError(
         f"cannot connect to a Ray cluster at {options['address']}: {reason}. `ray status` on one of its nodes tells "
         "whether it runs; from a machine that is not a node, use --ray ray://HOST:10001."
@@ -207,7 +212,11 @@ def train_on_worker(progress: Any, index: int, cell: Cell, gpus: float, version:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with TemporaryDirectory(prefix="lightning_mi-") as name:
         folder = Path(name)
-        train_cell(folder, cell, lambda fraction: progress.report.remote(index, fraction), stopped=lambda: False)
+        try:
+            train_cell(folder, cell, lambda fraction: progress.report.remote(index, fraction), stopped=lambda: False)
+        except SystemExit as stopped:
+            # Lightning's answer to the KeyboardInterrupt of ray.cancel; Ray would report a worker that died
+            raise KeyboardInterrupt from stopped
         packed = io.BytesIO()
         with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
             for path in filter(Path.is_file, folder.rglob("*")):
