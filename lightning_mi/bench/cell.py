@@ -52,10 +52,7 @@ def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stoppe
         cli.trainer.callbacks.append(recorder)
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     meta = {"digest": cell.digest, "diverged_at": recorder.diverged_at}
-    arrays: dict[str, Any] = recorder.curves() | {"meta": np.array(json.dumps(meta))}
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    write_whole(folder / cell.name / CURVES, content.getvalue())
+    _write_whole(folder / cell.name / CURVES, recorder.curves() | {"meta": np.array(json.dumps(meta))})
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -117,3 +114,9 @@ def _probe(data: Any) -> Any:
         return module.critic.pairwise(x, y)
 
     return scores_of_symbols
+
+
+def _write_whole(path: Path, arrays: dict[str, Any]) -> None:
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_whole(path, content.getvalue())

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,8 +134,11 @@ def _connected(address: str) -> Iterator[Any]:
         raise RayClusterError("--ray needs Ray: pip install 'lightning-mi[ray]'") from error
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
     _try_to_connect(options)
-    ray.init(**options)
     try:
+        with warnings.catch_warnings():
+            # Older releases tell that GPUs will no longer be hidden from tasks without; train_on_worker hides them
+            warnings.simplefilter("ignore", FutureWarning)
+            ray.init(**options)
         yield ray
     finally:
         ray.shutdown()

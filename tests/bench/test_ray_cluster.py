@@ -146,6 +146,7 @@ def table(grid: Grid, folder: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray 2.54 leaves files of nodes open
 def test_a_cluster_gives_the_results_of_local_processes(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +168,7 @@ def test_a_cluster_gives_the_results_of_local_processes(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray 2.54 leaves files of nodes open
 def test_the_run_of_a_lost_node_is_done_again(cluster: Any, tmp_path: Path) -> None:
     grid = tiny_grid(steps=3000)
     fractions: dict[str, float] = {}
@@ -196,6 +198,7 @@ def test_the_run_of_a_lost_node_is_done_again(cluster: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray 2.54 leaves files of nodes open
 def test_a_training_that_raises_ends_the_grid_with_its_name(cluster: Any, tmp_path: Path) -> None:
     grid = tiny_grid()
     grid.cells[1].config["data"]["init_args"]["batch_size"] = 1
@@ -204,6 +207,7 @@ def test_a_training_that_raises_ends_the_grid_with_its_name(cluster: Any, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray 2.54 leaves files of nodes open
 def test_ctrl_c_stops_the_workers_and_the_grid_goes_on_from_there(cluster: Any, tmp_path: Path) -> None:
     short, long = tiny_grid().cells[0], tiny_grid(steps=3000).cells[1]
     finished: list[str] = []
@@ -227,6 +231,7 @@ def test_ctrl_c_stops_the_workers_and_the_grid_goes_on_from_there(cluster: Any, 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray 2.54 leaves files of nodes open
 def test_more_gpus_than_a_node_has_is_an_error_and_not_a_wait(cluster: Any, tmp_path: Path) -> None:
     with pytest.raises(RayClusterError, match="needs a node with 1 CPU and 2 GPUs; the cluster's nodes have"):
         run_cells(tiny_grid().cells, tmp_path, cluster.address, 2.0, ignore, ignore)
