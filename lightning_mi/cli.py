@@ -48,6 +48,14 @@ examples:
   lightning-mi bench gaussian --preset paper        the paper's settings: takes far longer
   lightning-mi bench gaussian --losses MINE NWJ --seeds 0 1 2
   lightning-mi bench gaussian --output runs/first --jobs 2
+  lightning-mi bench gaussian --ray auto            on the Ray cluster that this machine is a node of
+  lightning-mi bench gaussian --ray ray://head:10001 --gpus-per-run 0.5
+
+on a Ray cluster (pip install 'lightning-mi[ray]'):
+  Every training is a task of one CPU and --gpus-per-run GPUs. The nodes need lightning_mi in the version that is
+  installed here, and no shared file system: results, TensorBoard logs too, come back as trainings end and are written
+  here. When a worker is lost its training is done again, up to three times. Ctrl-C stops the trainings; the same
+  command goes on from the finished ones, on the cluster or off it.
 """
 
 
@@ -78,6 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UnknownRecipeError, OSError) as problem:
         print(f"lightning-mi {options.command}: error: {problem}", file=sys.stderr)
         return 2
+    if options.ray is not None and options.jobs is not None:
+        options.refuse("--jobs does not go with --ray: the cluster's CPUs and GPUs say how many trainings run at once")
+    if options.ray is None and options.gpus_per_run is not None:
+        options.refuse("--gpus-per-run goes with --ray; processes of this machine share its devices")
     return _bench(options, output)
 
 
@@ -145,9 +157,21 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="DIR", help="where results go (default: lightning_mi_runs/NAME[-DATA]-PRESET)"
     )
     bench.add_argument("--jobs", type=_positive, metavar="N", help="trainings at once (default: chosen from the cores)")
+    bench.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="train on a Ray cluster instead: HOST:PORT or auto from one of its nodes, ray://HOST:PORT from elsewhere",
+    )
+    bench.add_argument(
+        "--gpus-per-run",
+        type=_gpus,
+        metavar="N",
+        help="with --ray, GPUs for a training: a whole number, or a fraction to share one (default: 0, CPU only)",
+    )
     bench.add_argument("--seeds", type=_seed, nargs="+", metavar="SEED", help="seeds (default: the preset's)")
     bench.add_argument("--data", metavar="SET", help="a data set that the benchmark offers (default: its first)")
     bench.add_argument("--losses", nargs="+", metavar="LOSS", help="losses by name (default: all of the benchmark's)")
+    bench.set_defaults(refuse=bench.error)
     return parser
 
 
@@ -199,6 +223,8 @@ def _bench(options: argparse.Namespace, output: Path) -> int:
         seeds=options.seeds,
         losses=options.losses,
         data=options.data,
+        ray=options.ray,
+        gpus_per_run=options.gpus_per_run or 0.0,
     )
 
 
@@ -206,6 +232,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def _gpus(text: str) -> float:
+    try:
+        gpus = float(text)
+    except ValueError:
+        gpus = -1.0
+    if not (0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())):  # what Ray can set apart
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number of GPUs nor a fraction of one")
+    return gpus
 
 
 def _seed(text: str) -> int:

@@ -1,5 +1,6 @@
 """Trains one cell of a grid, in a process of its own, and keeps what it recorded."""
 
+import io
 import json
 import logging
 import os
@@ -64,6 +65,14 @@ def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stoppe
     _write_whole(folder / cell.name / CURVES, recorder.curves() | {"meta": np.array(json.dumps(meta))})
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, and the folders above it, whole or not at all: a kill leaves no half of it under its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
 def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
     """Make trainer, model and data of a configuration, as ``lightning-mi fit`` does, but quiet and without checkpoints.
 
@@ -119,8 +128,6 @@ def _probe(data: Any) -> Any:
 
 
 def _write_whole(path: Path, arrays: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(partial, path)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_whole(path, content.getvalue())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lightning_mi.bench import ray_cluster
 from lightning_mi.bench.display import Display
 from lightning_mi.bench.grid import Grid, GridError, load_grid
 from lightning_mi.bench.pool import CellFailedError, run_cells
@@ -21,6 +22,8 @@ def run(
     seeds: list[int] | None,
     losses: list[str] | None,
     data: str | None = None,
+    ray: str | None = None,
+    gpus_per_run: float = 0.0,
 ) -> int:
     """Run a benchmark: train what has not been trained, write tables and figures, say where.
 
@@ -28,10 +31,12 @@ def run(
         name: A benchmark of ``recipes/bench``.
         preset: One of its presets.
         output: The folder of its results. Finished trainings found in it are not repeated.
-        jobs: Trainings at a time; one for each core by default.
+        jobs: Trainings at a time; one for each core by default. Without meaning on a Ray cluster.
         seeds: Replace the preset's.
         losses: Only these.
         data: A data set that the benchmark offers; its first by default.
+        ray: Address of a Ray cluster to train on; processes of this machine by default.
+        gpus_per_run: GPUs, or the fraction of one, that the Ray cluster sets apart for a training.
 
     Returns:
         The exit status: 0, 1 after a failure, 2 for a mistake in the arguments, 130 after Ctrl-C.
@@ -49,10 +54,17 @@ def run(
     display = Display(grid, console)
     try:
         with display.live():
-            run_cells(grid.cells, output, jobs or len(os.sched_getaffinity(0)), display.progress, display.finished)
+            if ray is None:
+                jobs = jobs or len(os.sched_getaffinity(0))
+                run_cells(grid.cells, output, jobs, display.progress, display.finished)
+            else:
+                ray_cluster.run_cells(grid.cells, output, ray, gpus_per_run, display.progress, display.finished)
     except KeyboardInterrupt:
         console.print("Interrupted. Finished trainings are kept; the same command goes on from there.")
         return 130
+    except ray_cluster.RayClusterError as error:
+        print(f"lightning-mi bench: error: {error}", file=sys.stderr)
+        return 2
     except CellFailedError as error:
         print(f"lightning-mi bench: error: {error}\nFinished trainings are kept.", file=sys.stderr)
         return 1

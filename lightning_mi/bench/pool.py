@@ -42,13 +42,7 @@ def run_cells(
         CellFailedError: A training raised an error.
         KeyboardInterrupt: As the user did. Running cells have stopped, unfinished.
     """
-    due = []
-    for cell in cells:
-        curves = load_curves(folder, cell)
-        if curves is None:
-            due.append(cell)
-        else:
-            on_finished(cell, curves)
+    due = find_due(cells, folder, on_finished)
     if not due:
         return
     context = get_context("spawn")
@@ -69,6 +63,18 @@ def run_cells(
                 curves = load_curves(folder, cell)
                 assert curves is not None
                 on_finished(cell, curves)
+
+
+def find_due(cells: list[Cell], folder: Path, on_finished: Callable[[Cell, dict[str, Any]], None]) -> list[Cell]:
+    """Those cells that have not finished before; ``on_finished`` is told what the others recorded."""
+    due = []
+    for cell in cells:
+        curves = load_curves(folder, cell)
+        if curves is None:
+            due.append(cell)
+        else:
+            on_finished(cell, curves)
+    return due
 
 
 @contextmanager

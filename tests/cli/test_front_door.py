@@ -117,6 +117,8 @@ def test_bench_passes_its_defaults(recipes, bench_calls):
             "seeds": None,
             "losses": None,
             "data": None,
+            "ray": None,
+            "gpus_per_run": 0.0,
         }
     ]
 
@@ -133,8 +135,18 @@ def test_bench_passes_what_it_is_given(recipes, bench_calls):
             "seeds": [0, 1],
             "losses": ["NWJ", "MINE"],
             "data": None,
+            "ray": None,
+            "gpus_per_run": 0.0,
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "gpus"), [([], 0.0), (["--gpus-per-run", "0.5"], 0.5), (["--gpus-per-run", "2"], 2.0)]
+)
+def test_bench_passes_the_ray_cluster_and_the_gpus_of_a_run(recipes, bench_calls, options, gpus):
+    assert main(["bench", "alpha", "--ray", "ray://head:10001", *options]) == 7
+    assert [(call["ray"], call["gpus_per_run"]) for call in bench_calls] == [("ray://head:10001", gpus)]
 
 
 @pytest.mark.parametrize(
@@ -146,6 +158,12 @@ def test_bench_passes_what_it_is_given(recipes, bench_calls):
         (["alpha", "--seeds", "-1"], "--seeds"),
         (["alpha", "--seeds", "1.5"], "'1.5' is not a seed"),
         (["alpha", "--loses", "NWJ"], "--loses"),
+        (["alpha", "--ray", "auto", "--gpus-per-run", "1.5"], "'1.5' is neither a whole number of GPUs nor a fraction"),
+        (["alpha", "--ray", "auto", "--gpus-per-run", "-1"], "'-1' is neither"),
+        (["alpha", "--ray", "auto", "--gpus-per-run", "nan"], "'nan' is neither"),
+        (["alpha", "--ray", "auto", "--gpus-per-run", "inf"], "'inf' is neither"),
+        (["alpha", "--ray", "auto", "--jobs", "2"], "--jobs does not go with --ray"),
+        (["alpha", "--gpus-per-run", "1"], "--gpus-per-run goes with --ray"),
     ],
 )
 def test_bench_refuses_arguments_that_mean_nothing(recipes, bench_calls, arguments, named, capsys):
