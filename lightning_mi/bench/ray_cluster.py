@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,7 +62,7 @@ def run_cells(
         return
     with _connected(address) as ray:
         _require_room(ray, gpus_per_run)
-        progress = ray.remote(num_cpus=0, max_restarts=-1)(Progress).remote()
+        progress = _start_progress(ray)
         task = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=RETRIES)(train_on_worker)
         running = {
             task.options(name=cell.name).remote(progress, index, cell, gpus_per_run, __version__): index
@@ -70,10 +71,18 @@ def run_cells(
         try:
             _gather(ray, due, running, folder, progress, on_progress, on_finished)
         except BaseException:
-            for future in running:
-                ray.cancel(future)  # a KeyboardInterrupt in the worker
+            # Not by ray.cancel: where it meets the end of a task, Ray 2.54 ends this process with a failed check
+            progress.stop.remote()
             ray.wait(list(running), num_returns=len(running), timeout=_FAREWELL, fetch_local=False)
             raise
+
+
+def _start_progress(ray: Any) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()  # this machine, or the head of the cluster if we are none of it
+    strategy = NodeAffinitySchedulingStrategy(here, soft=True)  # elsewhere it could be lost with a worker
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=strategy)(Progress).remote()
 
 
 def _gather(
@@ -177,19 +186,25 @@ def _require_room(ray: Any, gpus_per_run: float) -> None:
 
 @final
 class Progress:
-    """How far the running cells are: an actor that workers tell and this process asks."""
+    """How far the running cells are: an actor that workers tell and this process asks; also tells workers to stop."""
 
     def __init__(self) -> None:
         self._fractions: dict[int, float] = {}
+        self._stopping = False
 
-    def report(self, index: int, fraction: float) -> None:
-        """The cell of this number is this far, between 0 and 1."""
+    def report(self, index: int, fraction: float) -> bool:
+        """The cell of this number is this far, between 0 and 1. The answer is whether it is to stop."""
         self._fractions[index] = fraction
+        return self._stopping
 
     def take(self) -> dict[int, float]:
         """What was reported since the last time, the latest of each cell."""
         taken, self._fractions = self._fractions, {}
         return taken
+
+    def stop(self) -> None:
+        """Have all workers stop: each hears of it when it next reports."""
+        self._stopping = True
 
 
 def train_on_worker(progress: Any, index: int, cell: Cell, gpus: float, version: str) -> bytes:
@@ -203,10 +218,11 @@ def train_on_worker(progress: Any, index: int, cell: Cell, gpus: float, version:
         version: Of lightning_mi where the grid was started.
 
     Returns:
-        A ZIP archive, as ``unpack`` takes it.
+        A ZIP archive, as ``unpack`` takes it. Empty if the grid was stopped before the run began.
 
     Raises:
         RuntimeError: This node has another version of lightning_mi.
+        Interrupted: The grid was stopped during the run.
     """
     if version != __version__:
         raise RuntimeError(f"this node has lightning_mi {__version__}, the grid was started with {version}")
@@ -214,18 +230,28 @@ def train_on_worker(progress: Any, index: int, cell: Cell, gpus: float, version:
         # Ray leaves all GPUs visible to a task that asked for none, and all runs of a node would crowd onto its first.
         # Read when CUDA starts, which it has not yet: a worker process serves only tasks like this one.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    answer: Future[bool] = progress.report.remote(index, 0.0).future()
+    wait([answer], timeout=_PATIENCE)
+    if _says_stop(answer):
+        return b""
+
+    def report(fraction: float) -> None:
+        nonlocal answer
+        answer = progress.report.remote(index, fraction).future()  # not waited for
+
     with TemporaryDirectory(prefix="lightning_mi-") as name:
         folder = Path(name)
-        try:
-            train_cell(folder, cell, lambda fraction: progress.report.remote(index, fraction), stopped=lambda: False)
-        except SystemExit as stopped:
-            # Lightning's answer to the KeyboardInterrupt of ray.cancel; Ray would report a worker that died
-            raise KeyboardInterrupt from stopped
+        train_cell(folder, cell, report, stopped=lambda: _says_stop(answer))
         packed = io.BytesIO()
         with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
             for path in filter(Path.is_file, folder.rglob("*")):
                 archive.write(path, path.relative_to(folder))
         return packed.getvalue()
+
+
+def _says_stop(answer: Future[bool]) -> bool:
+    """An answer that has not come, or never will for the actor was lost, says to go on."""
+    return answer.done() and answer.exception() is None and answer.result()
 
 
 def unpack(packed: bytes, folder: Path, cell: Cell) -> None:

@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from rich.console import Console
 
 from lightning_mi import cli
 from lightning_mi.bench import main, pool, ray_cluster
-from lightning_mi.bench.cell import CURVES, load_curves
+from lightning_mi.bench.cell import CURVES, instantiate, load_curves
 from lightning_mi.bench.display import Display
 from lightning_mi.bench.grid import Cell, Grid
 from lightning_mi.bench.pool import CellFailedError
 from lightning_mi.bench.ray_cluster import Progress, RayClusterError, run_cells, train_on_worker, unpack
-from lightning_mi.bench.recorder import FIELDS
+from lightning_mi.bench.recorder import FIELDS, Interrupted
 from tests.bench.test_run import tiny_grid
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,8 +38,19 @@ class InThisProcess:
         self.progress = Progress()
         self.report = self
 
-    def remote(self, index: int, fraction: float) -> None:
-        self.progress.report(index, fraction)
+    def remote(self, index: int, fraction: float) -> "InThisProcess":
+        self.answer: Future[bool] = Future()
+        self.answer.set_result(self.progress.report(index, fraction))
+        return self
+
+    def future(self) -> Future[bool]:
+        return self.answer
+
+
+@pytest.fixture(autouse=True)
+def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also restores what `train_on_worker` sets in its process."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
 
 
 def connect_fails(address: str, folder: Path) -> str:
@@ -48,7 +60,6 @@ def connect_fails(address: str, folder: Path) -> str:
 
 
 def test_what_a_worker_returns_unpacks_to_the_files_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "worker"))
     (tmp_path / "worker").mkdir()
     cell, actor = tiny_grid().cells[0], InThisProcess()
@@ -64,10 +75,31 @@ def test_what_a_worker_returns_unpacks_to_the_files_of_a_run(tmp_path: Path, mon
     assert list((tmp_path / "results" / "tensorboard" / cell.name).glob("events*"))
 
 
-def test_a_run_that_has_gpus_keeps_those_that_ray_gave_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+def test_a_run_that_has_gpus_keeps_those_that_ray_gave_it() -> None:
     train_on_worker(InThisProcess(), 0, tiny_grid().cells[0], 1.0, ray_cluster.__version__)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_a_worker_stops_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cell, actor = tiny_grid().cells[0], InThisProcess()
+
+    def begin(*args: Any) -> Any:
+        actor.progress.stop()
+        return instantiate(*args)
+
+    monkeypatch.setattr("lightning_mi.bench.cell.instantiate", begin)
+    with pytest.raises(Interrupted):
+        train_on_worker(actor, 0, cell, 0.0, ray_cluster.__version__)
+    assert train_on_worker(actor, 1, cell, 0.0, ray_cluster.__version__) == b""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_goes_on_without_the_actor_that_it_reports_to() -> None:
+    lost: Future[bool] = Future()
+    lost.set_exception(RuntimeError("the actor died"))
+    assert not ray_cluster._says_stop(lost)
+    assert not ray_cluster._says_stop(Future())
 
 
 def test_a_node_with_another_version_of_the_package_says_so() -> None:
