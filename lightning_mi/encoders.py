@@ -101,11 +101,15 @@ class MLP(nn.Module):
         return encoded
 
 
+_GRID = 2  # places along each side that a small CNN still tells apart when it becomes a vector
+
+
 @final
 class SmallCNN(nn.Module):
     """Three 3 x 3 convolutions and a linear layer, for small images on a few CPU cores.
 
-    Each convolution has a ReLU, the first two are followed by 2 x 2 max-pooling, the last by the mean over all places.
+    Each convolution has a ReLU, the first two are followed by 2 x 2 max-pooling, the last by the means of its
+    four quarters.
     There is no normalization layer: a representation depends on its own image alone, in training too.
 
     Args:
@@ -140,7 +144,8 @@ class SmallCNN(nn.Module):
             nn.Conv2d(2 * width, 4 * width, 3, padding=1),
             nn.ReLU(),
         )
-        self.head = nn.Linear(4 * width, out_dim)
+        self.pool = nn.AdaptiveAvgPool2d(_GRID)
+        self.head = nn.Linear(4 * width * _GRID**2, out_dim)
         self.activation = nn.ReLU() if final_relu else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -150,7 +155,7 @@ class SmallCNN(nn.Module):
             ValueError: If the images have another shape.
         """
         _check_images(self, images, self.in_channels, smallest=4)
-        encoded: Tensor = self.activation(self.head(self.convolutions(images).mean(dim=(2, 3))))
+        encoded: Tensor = self.activation(self.head(self.pool(self.convolutions(images)).flatten(1)))
         return encoded
 
 
