@@ -156,8 +156,10 @@ def _robust_limits(panel: Axes, curves: Sequence[NDArray[Any]]) -> None:
 
 
 def legend_and_save(figure: Figure, axes: Sequence[Axes], path: Path, title: str) -> None:
-    """Put one legend of all panels below them, and write the picture."""
+    """Put one legend of all panels below them, where they have labels, and write the picture."""
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 6), fontsize=9)
+    if handles:
+        columns = min(len(handles), 6)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=9)
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=130)

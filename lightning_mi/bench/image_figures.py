@@ -36,7 +36,7 @@ def estimate_figure(runs: Runs, path: Path) -> None:
                 color = COLORS[cell.variant]
                 panel.plot(value, color=color, alpha=0.2, linewidth=0.3)
                 if len(known):
-                    span = max(2, min(200, len(known) // 10))
+                    span = max(2, min(200, len(known) // 40))
                     steps = np.flatnonzero(~np.isnan(value))
                     panel.plot(steps, smooth(known, span), color=color, linewidth=1.4, label=cell.variant)
                 mark_divergence(panel, cell, curves)
@@ -75,7 +75,7 @@ def accuracy_figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
             places, means, 0.92 * width, yerr=deviations, color=COLORS[variant], alpha=shade, capsize=2, label=label
         )
     panel.set_xticks(np.arange(len(losses)), losses)
-    panel.set_ylim(0, 1)
+    panel.set_ylim(0, 1.05)
     panel.set_ylabel("test accuracy")
     legend_and_save(figure, [panel], path, title="Test accuracy, mean and standard deviation over seeds")
 
