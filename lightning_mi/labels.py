@@ -74,11 +74,11 @@ def missing_labels(entries: Sequence[Any], num_views: int | None, taker: str) ->
     )
 
 
-def check_labels(labels: Tensor, num_samples: int, taker: str) -> None:
-    """Refuse what are not the class labels of ``num_samples`` samples.
+def check_labels(labels: Any, num_samples: int, taker: str) -> Tensor:
+    """The class labels of ``num_samples`` samples, as int64.
 
     Raises:
-        TypeError: They are not integers.
+        TypeError: They are not a tensor of integers.
         ValueError: They are not of shape (N,).
 
     Example:
@@ -86,16 +86,22 @@ def check_labels(labels: Tensor, num_samples: int, taker: str) -> None:
         Traceback (most recent call last):
         TypeError: NearestNeighborAccuracy got labels of type float32: class labels are integers. Convert them with ...
     """
+    if not isinstance(labels, Tensor):
+        raise TypeError(
+            f"{taker} got labels of type {type(labels).__name__}: class labels are a tensor of integers, one for each "
+            "sample. Add them to the batch, or override `unpack_batch` to return them last."
+        )
     if not _holds_integers(labels):
         raise TypeError(
             f"{taker} got labels of type {str(labels.dtype)[6:]}: class labels are integers. "
-            "Convert them with .long() if they are class indices."
+            "Convert them with .long() if they are class indices, or with .argmax(dim=1) if they are one-hot vectors."
         )
     if labels.shape != (num_samples,):
         raise ValueError(
             f"{taker} got labels of shape {tuple(labels.shape)} for {num_samples} samples: there is one label for "
             f"each, so the shape is ({num_samples},)."
         )
+    return labels.long()
 
 
 def check_num_classes(parts: Iterable[object], data: object) -> None:

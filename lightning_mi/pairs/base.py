@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from lightning_mi.critics import AbstractCritic
@@ -60,27 +59,3 @@ def check_two_or_more(x: Tensor) -> None:
             f"Got a batch of {len(x)}: marginal pairs combine different samples, so a batch holds two or more. "
             "Raise the batch size, or drop the last, smaller batch with `drop_last=True`."
         )
-
-
-def check_labels(labels: Tensor, x: Tensor, pairing: str) -> Tensor:
-    """The labels of the samples x as int64.
-
-    Raises:
-        TypeError: They are not a tensor of integers.
-        ValueError: There is not one for each sample.
-    """
-    if not isinstance(labels, Tensor):
-        raise TypeError(
-            f"Got labels of type {type(labels).__name__}: {pairing} takes a tensor of integers, one for each sample. "
-            "Choose a pairing without labels, or override `unpack_batch` to return them last."
-        )
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(
-            f"Got labels of shape {tuple(labels.shape)} and type {labels.dtype}: {pairing} takes integers. Convert "
-            "them with `labels.long()`, or one-hot vectors with `labels.argmax(dim=1)`."
-        )
-    if labels.shape != (len(x),):
-        raise ValueError(
-            f"Got labels of shape {tuple(labels.shape)} for {len(x)} samples: there is one label for each, ({len(x)},)."
-        )
-    return labels.long()

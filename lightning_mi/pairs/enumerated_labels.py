@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic, Calibrated, LabelCritic
-from lightning_mi.pairs.base import AbstractPairing, check_count, check_labels
+from lightning_mi.labels import check_labels
+from lightning_mi.pairs.base import AbstractPairing, check_count
 from lightning_mi.scores import Scores
 
 
@@ -62,7 +63,7 @@ class EnumeratedLabels(AbstractPairing):
         """Scores of x (N, D), of labels (N,), against all labels."""
         check_count(views, "x", "labels", pairing="EnumeratedLabels")
         x, labels = views
-        labels = self._check_range(check_labels(labels, x, pairing="EnumeratedLabels")).to(x.device)
+        labels = self._check_range(check_labels(labels, len(x), "EnumeratedLabels")).to(x.device)
         matrix = self._all_scores(critic, x)
         return Scores.from_matrix(
             matrix,

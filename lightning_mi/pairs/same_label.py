@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.pairs.base import AbstractPairing, check_count, check_labels, check_two_or_more
+from lightning_mi.labels import check_labels
+from lightning_mi.pairs.base import AbstractPairing, check_count, check_two_or_more
 from lightning_mi.scores import Scores
 
 
@@ -61,7 +62,7 @@ class SameLabel(AbstractPairing):
         check_count(views, "x", "labels", pairing="SameLabel")
         x = views[0]
         check_two_or_more(x)
-        labels = check_labels(views[1], x, pairing="SameLabel").to(x.device)
+        labels = check_labels(views[1], len(x), "SameLabel").to(x.device)
         same_label = labels.unsqueeze(1) == labels
         others = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
         if self.exclude_same_label and bool(same_label.all()):

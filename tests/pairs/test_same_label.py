@@ -121,9 +121,9 @@ def test_batch_of_one_has_no_marginal_pairs(pairing: AbstractPairing, n: int) ->
 @pytest.mark.parametrize(
     ("labels", "error", "message"),
     [
-        (torch.zeros(3), TypeError, r"SameLabel takes integers. Convert them with `labels.long\(\)`"),
-        (torch.zeros(3, dtype=torch.bool), TypeError, "type torch.bool"),
-        (None, TypeError, "Got labels of type NoneType: SameLabel takes"),
+        (torch.zeros(3), TypeError, r"SameLabel got labels of type float32: class labels are integers"),
+        (torch.zeros(3, dtype=torch.bool), TypeError, "labels of type bool"),
+        (None, TypeError, "SameLabel got labels of type NoneType"),
         (torch.zeros(4, dtype=torch.long), ValueError, r"labels of shape \(4,\) for 3 samples"),
         (torch.zeros(3, 1, dtype=torch.long), ValueError, r"labels of shape \(3, 1\) for 3 samples"),
     ],
