@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from lightning_mi.bench.grid import Cell
+from lightning_mi.bench.tables import write_whole
 
 CURVES = "curves.npz"
 _NOT_IN_A_GRID = ("ProgressBar", "ModelCheckpoint")
@@ -63,14 +63,6 @@ def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stoppe
         "num_classes": getattr(cli.datamodule, "num_classes", None),
     }
     _write_whole(folder / cell.name / CURVES, recorder.curves() | {"meta": np.array(json.dumps(meta))})
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, and the folders above it, whole or not at all: a kill leaves no half of it under its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:

@@ -82,7 +82,7 @@ def accuracy_figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def map_figure(runs: Runs, path: Path) -> None:
     """Per loss and variant, test features in two dimensions, coloured by label."""
-    runs = [(cell, curves) for cell, curves in _first_seed(runs)]
+    runs = _first_seed(runs)
     figure, axes = panels(len(runs), columns=columns(runs))
     for panel, (cell, curves) in zip(axes, runs, strict=True):
         if "map" in curves:

@@ -17,9 +17,10 @@ from typing import Any, final
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from lightning_mi import __version__
-from lightning_mi.bench.cell import CURVES, load_curves, train_cell, write_whole
+from lightning_mi.bench.cell import CURVES, load_curves, train_cell
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.pool import CellFailedError, find_due
+from lightning_mi.bench.tables import write_whole
 
 RETRIES = 3  # times that a run is done again after its worker was lost; Ray's own default for tasks
 _PATIENCE = 25.0  # seconds to connect; Ray itself tries a wrong address for minutes, then ends the process

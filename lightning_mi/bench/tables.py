@@ -33,6 +33,12 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one step, so that a reader or a crash never meets half of it."""
+    write_whole(path, (text if text.endswith("\n") or not text else text + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, and the folders above it, whole or not at all: a kill leaves no half of it under its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text if text.endswith("\n") or not text else text + "\n")
+    partial.write_bytes(content)
     os.replace(partial, path)

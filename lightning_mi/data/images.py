@@ -181,7 +181,11 @@ class ImageDataModule(L.LightningDataModule):
     def true_mi(self, step: int | None = None) -> float:
         """H(Y) of the training labels, in nats, at every training step: the MI of image and label."""
         del step
-        return entropy(class_frequencies(self._train_labels, self.num_classes))
+        return self._entropy
+
+    @cached_property
+    def _entropy(self) -> float:
+        return entropy(class_frequencies(self._train_labels, self.num_classes))  # of all labels, and asked every step
 
     def train_dataloader(self) -> BatchLoader:
         """Training batches, from the first that has not been trained on."""
