@@ -61,7 +61,7 @@ class Display:
         """A cell has ended, with these curves."""
         self.progress(cell, 1.0)
         if curves["diverged_at"] is None:
-            last = [float(np.mean(curves[name][-_LAST:])) for name in ("value", "plug_in", "log_normalizer")]
+            last = [float(np.nanmean(curves[name][-_LAST:])) for name in ("value", "plug_in", "log_normalizer")]
             self._readings[cell.kind].append(last)
             words = ("value", "plug-in", "log-normalizer")
             outcome = ", ".join(f"{word} {_number(mean)}" for word, mean in zip(words, last, strict=True))

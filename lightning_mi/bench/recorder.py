@@ -58,8 +58,10 @@ class Recorder(L.Callback):
             raise Interrupted
         terms = outputs["terms"]
         plug_in = pl_module.bound.plug_in(terms.joint_term, pl_module.target)
-        kept = (terms.value, terms.joint_term, terms.marginal_term, terms.log_normalizer, plug_in)
-        self._rows.append(torch.stack(kept).detach())
+        kept = torch.stack((terms.value, terms.joint_term, terms.marginal_term, terms.log_normalizer, plug_in)).detach()
+        if outputs["scores"].num_joint == 0:
+            kept[[0, 1, 4]] = torch.nan  # what rests on joint pairs: without any there is no estimate
+        self._rows.append(kept)
         self._truth.append(trainer.datamodule.true_mi(trainer.global_step - 1))  # type: ignore[attr-defined]
         if self._probe is not None and (trainer.global_step - 1) % PROBE_EVERY == 0:
             self._probes.append(self._probe(pl_module))

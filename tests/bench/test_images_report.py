@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightning_mi.bench import images
-from lightning_mi.bench.cell import CURVES, _write_whole, load_curves
+from lightning_mi.bench.cell import CURVES, _write_whole, load_curves, train_cell
 from lightning_mi.bench.grid import Cell, load_grid
 
 EPOCH = 10
@@ -69,6 +69,20 @@ def test_the_reading_is_that_of_the_last_epoch_s_batches(tmp_path: Path) -> None
     assert row["mi"] == pytest.approx(last.mean(), abs=1e-12)
     assert row["across_batches"] == pytest.approx(last.std(), abs=1e-12)
     assert (row["accuracy"], row["test_mi"], row["collapsed"]) == (0.97, 2.1, False)
+
+
+def test_a_batch_without_a_joint_pair_records_no_estimate(tmp_path: Path) -> None:
+    cell = load_grid("contrastive", "quick", losses=["DV"]).cells[0]
+    cell.config["data"]["init_args"].update(batch_size=3, limit_train=90)
+    cell.config["trainer"].update(max_epochs=1, callbacks=[])
+    train_cell(tmp_path, cell, lambda fraction: None, lambda: False)
+    curves = load_curves(tmp_path, cell)
+    assert curves is not None
+    without = np.isnan(curves["value"])
+    assert 0 < without.sum() < len(without)  # three digits are all different more often than not
+    for name in ("joint_term", "plug_in"):
+        np.testing.assert_array_equal(np.isnan(curves[name]), without)
+    assert np.isfinite(curves["log_normalizer"]).all()
 
 
 def test_an_accuracy_near_chance_is_a_collapse(tmp_path: Path) -> None:
