@@ -101,15 +101,11 @@ class MLP(nn.Module):
         return encoded
 
 
-_GRID = 2  # places along each side that a small CNN still tells apart when it becomes a vector
-
-
 @final
 class SmallCNN(nn.Module):
     """Three 3 x 3 convolutions and a linear layer, for small images on a few CPU cores.
 
-    Each convolution has a ReLU, the first two are followed by 2 x 2 max-pooling, the last by the means of its
-    four quarters.
+    Each convolution has a ReLU, the first two are followed by 2 x 2 max-pooling, the last by means over a grid.
     There is no normalization layer: a representation depends on its own image alone, in training too.
 
     Args:
@@ -117,6 +113,8 @@ class SmallCNN(nn.Module):
         out_dim: D, features of the representation; for logits, the number of classes.
         width: Channels of the first convolution, doubled in each of the next two.
         final_relu: Whether a ReLU ends the network, as it does the ResNet's features; False for logits.
+        grid: Places along each side that the linear layer tells apart. 2 is light and suits the smallest images; 7 is
+            all that is left of 28 x 28 pixels.
 
     Raises:
         ValueError: If a width is below 1.
@@ -129,10 +127,14 @@ class SmallCNN(nn.Module):
         torch.Size([5, 512])
     """
 
-    def __init__(self, in_channels: int, out_dim: int = 512, *, width: int = 32, final_relu: bool = True) -> None:
+    def __init__(
+        self, in_channels: int, out_dim: int = 512, *, width: int = 32, final_relu: bool = True, grid: int = 2
+    ) -> None:
         super().__init__()
-        if min(in_channels, out_dim, width) < 1:
-            raise ValueError(f"in_channels={in_channels}, out_dim={out_dim} and width={width} must all be at least 1.")
+        if min(in_channels, out_dim, width, grid) < 1:
+            raise ValueError(
+                f"in_channels={in_channels}, out_dim={out_dim}, width={width} and grid={grid} must all be at least 1."
+            )
         self.in_channels = in_channels
         self.convolutions = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, padding=1),
@@ -144,8 +146,8 @@ class SmallCNN(nn.Module):
             nn.Conv2d(2 * width, 4 * width, 3, padding=1),
             nn.ReLU(),
         )
-        self.pool = nn.AdaptiveAvgPool2d(_GRID)
-        self.head = nn.Linear(4 * width * _GRID**2, out_dim)
+        self.pool = nn.AdaptiveAvgPool2d(grid)
+        self.head = nn.Linear(4 * width * grid**2, out_dim)
         self.activation = nn.ReLU() if final_relu else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:

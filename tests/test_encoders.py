@@ -110,6 +110,14 @@ def test_the_small_cnn_encodes_each_image_alone_in_training_too():
     )
 
 
+def test_a_grid_of_seven_keeps_every_place_that_is_left_of_28_pixels():
+    encoder, maps = SmallCNN(1, 16, width=8, grid=7), []
+    encoder.convolutions.register_forward_hook(lambda module, inputs, output: maps.append(output.flatten(1)))
+    features = encoder(torch.randn(2, 1, 28, 28))
+    expected = maps[0].detach().numpy() @ encoder.head.weight.detach().numpy().T + encoder.head.bias.detach().numpy()
+    np.testing.assert_allclose(features.detach(), np.maximum(expected, 0), atol=1e-5)
+
+
 def test_the_small_cnn_reads_digits():
     data = ImageDataModule("digits")
     encoder = SmallCNN(1, 10, width=16, final_relu=False)
@@ -166,6 +174,7 @@ def test_the_stem_decides_how_large_the_first_blocks_images_are(stem, size, chan
         (lambda: SmallCNN(0), "in_channels=0"),
         (lambda: SmallCNN(1, 0), "out_dim=0"),
         (lambda: SmallCNN(1, width=0), "width=0"),
+        (lambda: SmallCNN(1, grid=0), "grid=0"),
         (lambda: ResNet18(0), "out_dim=0"),
         (lambda: ResNet18(in_channels=0), "in_channels=0"),
         (lambda: ResNet18(stem="mnist"), "stem='mnist' is unknown"),
