@@ -1,12 +1,58 @@
-"""How TensorBoard groups the curves of a training: a custom-scalars layout."""
+"""How TensorBoard groups the curves of a training: custom-scalars layouts.
 
-CHARTS = {
+TensorBoard shows the last layout that a run wrote, and merges those of several runs chart by chart. So a larger layout
+repeats the charts of a smaller one word for word: runs with either are then shown on the same charts.
+"""
+
+import re
+from collections.abc import Collection
+
+Charts = dict[str, dict[str, tuple[str, list[str]]]]
+
+
+def _curves(*names: str) -> tuple[str, list[str]]:
+    return "Multiline", [f"^{name}$" for name in names]
+
+
+CHARTS: Charts = {
     "mutual information (nats)": {
-        "training": ["Multiline", ["^train/mi$", "^train/true_mi$", "^train/log_n$"]],
-        "held out": ["Multiline", ["^val/mi$", "^val/mi_plug_in$", "^val/true_mi$", "^val/log_n$"]],
+        "training": _curves("train/mi", "train/true_mi", "train/log_n"),
+        "held out": _curves("val/mi", "val/mi_plug_in", "val/true_mi", "val/log_n"),
     },
     "terms (nats)": {
-        "joint and marginal term": ["Multiline", ["^train/joint_term$", "^train/marginal_term$"]],
-        "log-normalizer": ["Multiline", ["^train/log_normalizer$"]],
+        "joint and marginal term": _curves("train/joint_term", "train/marginal_term"),
+        "log-normalizer, its target and band": _curves("train/log_normalizer", "log_normalizer/(target|low|high)"),
     },
 }
+
+ALL_CHARTS: Charts = CHARTS | {
+    "stability": {
+        "drift of the terms (nats per 1000 steps)": _curves("stability/drift_rate"),
+        "log-normalizer (nats)": _curves("stability/log_normalizer"),
+        "effective sample size of the marginal term": _curves("stability/effective_sample_size"),
+        "range of the scores (nats)": _curves("stability/score_range"),
+        "weight of the regularizer": _curves("regularizer/weight"),
+    },
+    "probes": {
+        "accuracy": _curves("probe/nearest_neighbor", "probe/accuracy", "probe/online_accuracy"),
+    },
+}
+
+
+def charts_of(names: Collection[str]) -> Charts:
+    """Of all charts, those that have a curve.
+
+    Args:
+        names: Of what has been logged.
+
+    Example:
+        >>> charts_of({"train/mi", "train/loss"})
+        {'mutual information (nats)': {'training': ('Multiline', ['^train/mi$', '^train/true_mi$', '^train/log_n$'])}}
+    """
+    drawn = {
+        category: {
+            title: chart for title, chart in charts.items() if any(re.search(p, n) for p in chart[1] for n in names)
+        }
+        for category, charts in ALL_CHARTS.items()
+    }
+    return {category: charts for category, charts in drawn.items() if charts}

@@ -1,6 +1,5 @@
 """MIEstimationModule: the LightningModule that users subclass."""
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, cast
@@ -25,6 +24,7 @@ from lightning_mi.probes import OnlineLinearProbe, without_gradients
 from lightning_mi.regularizers import AbstractRegularizer
 from lightning_mi.scores import Scores
 from lightning_mi.stage_metrics import Accuracies, estimate_metrics
+from lightning_mi.step_logs import forget_unlogged, references
 from lightning_mi.step_output import StepOutput
 
 __all__ = ["MIEstimationModule", "StepOutput"]
@@ -206,11 +206,10 @@ class MIEstimationModule(L.LightningModule):
             probe_loss = self.probe.loss(output.features, output.labels)
         # Only where Lightning will write them: `log` costs more than a small critic's whole step.
         if (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]  # set by its logger connector
-            logs = output.logs(probe_loss, count_pairs=self.pairs.takes_labels) | self._references(output.scores)
+            logs = output.logs(probe_loss, count_pairs=self.pairs.takes_labels)
+            logs |= references(self.trainer, self.bound, output.scores)
             self.log_dict({f"train/{name}": value for name, value in logs.items()})
-            # Lightning writes the last value of a name again, as if it were this step's, until it is logged anew.
-            for name in {"mi", "joint_term"} - logs.keys():
-                self.trainer._results.pop(f"training_step.train/{name}", None)  # type: ignore[union-attr]  # in a loop
+            forget_unlogged(self.trainer, "training_step", logs)
         return output.for_callbacks(probe_loss)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
@@ -312,20 +311,10 @@ class MIEstimationModule(L.LightningModule):
         output = self.step(batch)
         metrics.update(terms=output.terms, scores=output.scores)
         accuracies.update(output, self.critic, self.pairs, self.probe)
-        means = {"loss": output.loss} | self._references(output.scores)
+        means = {"loss": output.loss} | references(self.trainer, self.bound, output.scores)
         logs = {f"{stage}/{name}": value for name, value in means.items()}
         self.log_dict(logs, on_epoch=True, sync_dist=True, batch_size=output.scores.num_joint)
         return output.for_callbacks()
-
-    def _references(self, scores: Scores) -> dict[str, float]:
-        """The truth, where the data module knows it, and the ceiling, where the bound has one; nats."""
-        references = {}
-        true_mi = getattr(getattr(self.trainer, "datamodule", None), "true_mi", None)
-        if true_mi is not None:
-            references["true_mi"] = float(true_mi())
-        if self.bound.capped_at_log_n and scores.num_candidates is not None:
-            references["log_n"] = math.log(scores.num_candidates)
-        return references
 
     def _calibrate(self, representations: Sequence[Tensor]) -> None:
         self._calibration_due = False

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lightning_mi.bounds import BoundTerms
 from lightning_mi.scores import Scores
+from lightning_mi.step_logs import term_logs
 
 
 class StepOutput(NamedTuple):
@@ -39,13 +40,7 @@ class StepOutput(NamedTuple):
 
     def logs(self, probe_loss: Tensor | None, count_pairs: bool) -> dict[str, Any]:
         """What is logged of a training step; without joint pairs there is no value and no joint term."""
-        logs: dict[str, Any] = {
-            "marginal_term": self.terms.marginal_term,
-            "log_normalizer": self.terms.log_normalizer,
-            "loss": self.loss,
-        }
-        if self.scores.num_joint > 0:
-            logs |= {"mi": self.terms.value, "joint_term": self.terms.joint_term}
+        logs: dict[str, Any] = dict(term_logs(self.terms, self.scores, self.loss))
         if count_pairs:
             logs["joint_pairs"] = float(self.scores.num_joint)
         if self.penalty is not None:

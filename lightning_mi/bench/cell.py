@@ -50,9 +50,9 @@ def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stoppe
         warnings.simplefilter("ignore")
         cli = instantiate(cell.config, folder / "tensorboard", cell.name)
         recorder = Recorder(report, stopped, _probe(cli.datamodule))
-        cli.trainer.callbacks.append(recorder)
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
         labelled = hasattr(cli.datamodule, "num_classes")
+        cli.trainer.callbacks += [recorder, _layout(cell, labelled)]
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
         # Labelled data have a test set to be judged on; streamed ones are fresh at every step already.
         tested = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)[0] if labelled else {}
     meta = {
@@ -97,6 +97,18 @@ def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
         auto_configure_optimizers=False,
         args=config | {"trainer": trainer | quiet},
         run=False,
+    )
+
+
+def _layout(cell: Cell, labelled: bool) -> Any:
+    """The grid's columns for TensorBoard; figures as rare as each kind of training can afford."""
+    from lightning_mi.callbacks import TensorBoardLayout
+
+    return TensorBoardLayout(
+        histograms_every_n_steps=20 if labelled else 200,
+        figures_every_n_steps=100 if labelled else 1000,
+        hparams={"study": cell.study, "loss": cell.loss, "variant": cell.variant},
+        metrics=None if labelled else ["train/mi", "train/log_normalizer"],
     )
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_mi.feature_map import FeatureMap
 from lightning_mi.module import MIEstimationModule
 
 FIELDS = ("value", "joint_term", "marginal_term", "log_normalizer", "plug_in", "true_mi")
 PROBE_EVERY = 20  # training steps
-MAP_SAMPLES = 1000  # test samples whose features are kept, in two dimensions
 
 
 class Interrupted(Exception):
@@ -44,8 +44,7 @@ class Recorder(L.Callback):
         self._rows: list[Tensor] = []
         self._truth: list[float] = []
         self._probes: list[Tensor] = []
-        self._features: list[Tensor] = []
-        self._labels: list[Tensor] = []
+        self._map = FeatureMap()
         self._last_report = 0.0
         self.diverged_at: int | None = None
 
@@ -82,9 +81,7 @@ class Recorder(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the features of the first labelled test samples."""
-        if outputs["labels"] is not None and sum(map(len, self._labels)) < MAP_SAMPLES:
-            self._features.append(outputs["features"].flatten(1).float().cpu())
-            self._labels.append(outputs["labels"].cpu())
+        self._map.add(outputs)
 
     def curves(self) -> dict[str, np.ndarray[Any, Any]]:
         """One float32 array of length steps for each of ``FIELDS``, ``probe`` of shape (probes, ...) if any, and a map.
@@ -95,15 +92,6 @@ class Recorder(L.Callback):
         columns["true_mi"] = np.array(self._truth, dtype=np.float32)
         if self._probes:
             columns["probe"] = torch.stack(self._probes).float().cpu().numpy()
-        if self._features and bool(torch.isfinite(features := torch.cat(self._features)[:MAP_SAMPLES]).all()):
-            columns["map"] = _principal_components(features).numpy()
-            columns["map_labels"] = torch.cat(self._labels)[:MAP_SAMPLES].numpy()
+        if (points := self._map.points()) is not None:
+            columns["map"], columns["map_labels"] = (tensor.numpy() for tensor in points)
         return columns
-
-
-def _principal_components(features: Tensor, count: int = 2) -> Tensor:
-    """(N, count) coordinates of (N, D) features along the directions of their largest variance."""
-    centred = (features - features.mean(dim=0)).double()
-    left, values, _ = torch.linalg.svd(centred, full_matrices=False)
-    components: Tensor = (left * values)[:, :count]
-    return components.float()
