@@ -15,7 +15,7 @@ from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.tables import write_whole
 
 CURVES = "curves.npz"
-_NOT_IN_A_GRID = ("ProgressBar", "ModelCheckpoint")
+_NOT_IN_A_GRID = ("ProgressBar", "ModelCheckpoint", "TensorBoardLayout")  # a grid has a layout of its own
 
 
 def load_curves(folder: Path, cell: Cell) -> dict[str, Any] | None:

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lightning_mi.bench.grid import Cell
+from lightning_mi.callbacks.figures import JOINT_COLOR as _JOINT
+from lightning_mi.callbacks.figures import MARGINAL_COLOR as _MARGINAL
 
 Runs = Sequence[tuple[Cell, dict[str, Any]]]
 
 COLORS = {"original": "#D55E00", "regularized": "#0072B2", "published": "#999999"}
-_JOINT, _MARGINAL = "#009E73", "#CC79A7"
 _SPAN = 200  # steps of the exponential average that the paper draws
 
 
