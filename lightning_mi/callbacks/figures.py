@@ -33,6 +33,7 @@ def score_figure(joint: Tensor, marginal: Tensor, title: str) -> Figure | None:
         None where there are no scores.
 
     Example:
+        >>> import torch
         >>> score_figure(torch.ones(3), torch.zeros(5), "step 10").axes[0].get_xlabel()
         'critic score T (nats)'
     """
@@ -64,6 +65,7 @@ def feature_figure(points: Tensor, labels: Tensor, title: str) -> Figure:
         title: Of the figure.
 
     Example:
+        >>> import torch
         >>> len(feature_figure(torch.zeros(4, 2), torch.arange(4), "step 10").axes[0].collections)
         1
     """
