@@ -1,106 +1,25 @@
-"""What TensorBoard and other loggers get, on which step, of whose module; and that training is not disturbed."""
+"""What TensorBoard gets, on which step; and that training is not disturbed."""
 
 import math
-import re
 
-import lightning.pytorch as L
-import numpy as np
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.loggers.logger import DummyLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
-from tensorboard.plugins.hparams.metadata import (
-    EXPERIMENT_TAG,
-    SESSION_START_INFO_TAG,
-    parse_experiment_plugin_data,
-    parse_session_start_info_plugin_data,
-)
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, probes, regularizers
 from lightning_mi.callbacks import Probes, TensorBoardLayout
 from lightning_mi.charts import ALL_CHARTS, CHARTS
 from lightning_mi.data import GaussianDataModule
+from tests.board import Board, OwnModule, logged
 from tests.labelled import Digits, ddp
 from tests.labelled import make as make_labelled
-from tests.small_module import DIM, STEP_NAMES, Kept, draw, equal, fit, make, trainer, weights
+from tests.small_module import DIM, draw, equal, fit, make, trainer, weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),  # Python 3.12 and later
 ]
-
-
-class Board:
-    """What a folder of events holds."""
-
-    def __init__(self, logger):
-        logger.finalize("success")
-        self.events = EventAccumulator(logger.log_dir, size_guidance={"tensors": 0, "histograms": 0, "images": 0})
-        self.events.Reload()
-        self.tags = self.events.Tags()
-
-    def steps(self, kind, tag):
-        return [event.step for event in getattr(self.events, kind)(tag)]
-
-    def scalar(self, tag):
-        return {event.step: event.value for event in self.events.Scalars(tag)}
-
-    def charts(self):
-        """By title, the scalars on each chart of the last layout, which is the one that TensorBoard shows."""
-        stored = self.events.Tensors("custom_scalars__config__")[-1]
-        layout = Layout.FromString(stored.tensor_proto.string_val[0])
-        return {
-            (category.title, chart.title): {
-                tag for tag in self.tags["scalars"] for pattern in chart.multiline.tag if re.match(pattern, tag)
-            }
-            for category in layout.category
-            for chart in category.chart
-        }
-
-    def hparams(self):
-        """The row, and the metrics that are columns; of the first entry, which is the one that TensorBoard keeps."""
-        contents = self.events.summary_metadata
-        started = parse_session_start_info_plugin_data(contents[SESSION_START_INFO_TAG].plugin_data.content)
-        row = {
-            name: getattr(value, value.WhichOneof("kind") or "null_value") for name, value in started.hparams.items()
-        }
-        experiment = parse_experiment_plugin_data(contents[EXPERIMENT_TAG].plugin_data.content)
-        return row, [info.name.tag for info in experiment.metric_infos]
-
-
-def logged(tmp_path, module, *args, default_hp_metric=True, **kwargs):
-    """Train into TensorBoard's files and read them; Lightning's default of ``default_hp_metric`` unless told."""
-    logger = TensorBoardLogger(tmp_path, default_hp_metric=default_hp_metric)
-    fitted = fit(module, *args, logger=logger, **kwargs)
-    return Board(logger), fitted
-
-
-class OwnModule(L.LightningModule):
-    """A user's module: nothing of it is a subclass of this package."""
-
-    def __init__(self, rate=0.01, gives=("loss", "terms", "scores"), bound=None):
-        super().__init__()
-        self.save_hyperparameters("rate")
-        torch.manual_seed(0)
-        self.rater = critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4)
-        self.my_bound = bounds.InfoNCE() if bound is None else bound
-        self.rate, self.gives = rate, gives
-        self.kept = []
-
-    def training_step(self, batch, batch_idx):
-        from lightning_mi import Scores
-
-        scores = Scores.from_matrix(self.rater.pairwise(*batch))
-        terms = self.my_bound(scores)
-        self.kept.append((terms.value.item(), terms.log_normalizer.item(), scores.joint.tolist()))
-        given = {"loss": -terms.objective, "terms": terms, "scores": scores}
-        return {name: given[name] for name in self.gives}
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=self.rate)
 
 
 # A module of the package.
@@ -273,77 +192,6 @@ def test_features_that_are_not_numbers_are_not_mapped(tmp_path):
     assert Board(logger).tags["images"] == []
 
 
-# A user's own module.
-
-
-@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no `validation_step`")
-def test_a_module_that_is_no_subclass_gets_it_in_five_lines(tmp_path):
-    from lightning_mi.callbacks import TensorBoardLayout  # 1
-
-    layout = TensorBoardLayout(histograms_every_n_steps=2, figures_every_n_steps=2)  # 2
-    module = OwnModule()  # whose step returns {"loss": ..., "terms": ..., "scores": ...}  # 3
-    data = GaussianDataModule(dim=DIM, mi=1.0, steps_per_mi=3, batch_size=8, val_batches=1)
-    board, _ = logged(tmp_path, module, datamodule=data, callbacks=layout)  # 4
-    assert set(board.tags["scalars"]) >= STEP_NAMES
-    for position, name in enumerate(("train/mi", "train/log_normalizer")):
-        read = [step[position] for step in module.kept]
-        assert board.scalar(name) == pytest.approx(dict(enumerate(read)))
-    assert board.scalar("train/log_n")[0] == pytest.approx(np.log(8))
-    assert board.charts()["mutual information (nats)", "training"] == {"train/mi", "train/true_mi", "train/log_n"}
-    histogram = board.events.Histograms("scores/joint")[1].histogram_value
-    assert histogram.sum == pytest.approx(sum(module.kept[2][2]), rel=1e-5)
-    row, _ = board.hparams()
-    assert (row["bound"], row["critic"], row["optimizer"], row["rate"]) == ("InfoNCE", "SeparableCritic", "SGD", 0.01)
-    assert row["regularizer"] == "none"
-    assert "log_normalizer/target" not in board.tags["scalars"]  # InfoNCE's may be anywhere
-
-
-def test_a_self_normalized_bound_has_its_target_drawn_without_a_regularizer(tmp_path):
-    board, _ = logged(tmp_path, OwnModule(bound=bounds.NWJ()), callbacks=TensorBoardLayout())
-    assert set(board.scalar("log_normalizer/target").values()) == {bounds.NWJ.natural_target}
-
-
-def test_what_a_module_logs_itself_is_left_to_it():
-    class Logging(OwnModule):
-        def training_step(self, batch, batch_idx):
-            self.log("train/mi", 123.0)
-            return super().training_step(batch, batch_idx)
-
-    kept = Kept()
-    fit(Logging(), callbacks=TensorBoardLayout(), logger=kept)
-    assert kept.curve("train/mi") == [123.0] * 3
-    assert len(kept.curve("train/joint_term")) == 3
-
-
-def test_terms_are_logged_every_nth_step_and_once_when_batches_accumulate():
-    module, kept = OwnModule(), Kept()
-    fit(module, draw(*[8] * 12), callbacks=TensorBoardLayout(), logger=kept, log_every_n_steps=2)
-    assert kept.curve("train/mi") == pytest.approx([module.kept[i][0] for i in (1, 3, 5, 7, 9, 11)])
-    kept = Kept()
-    fit(OwnModule(), draw(*[8] * 12), callbacks=TensorBoardLayout(), logger=kept, accumulate_grad_batches=3)
-    assert len(kept.curve("train/mi")) == 4
-
-
-@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
-def test_a_batch_that_is_skipped_is_no_error():
-    class Skipping(OwnModule):
-        def training_step(self, batch, batch_idx):
-            return None if batch_idx == 1 else super().training_step(batch, batch_idx)
-
-    module, kept = Skipping(), Kept()
-    fit(module, callbacks=TensorBoardLayout(histograms_every_n_steps=1), logger=kept)
-    assert len(module.kept) == 2
-    assert kept.curve("train/mi")[-1] == pytest.approx(module.kept[-1][0])
-
-
-@pytest.mark.parametrize("gives", [("loss",), ("loss", "terms"), ("loss", "scores")])
-def test_a_module_without_terms_is_refused_at_the_first_step(gives):
-    module = OwnModule(gives=gives)
-    with pytest.raises(TypeError, match=r"TensorBoardLayout reads the terms and the scores .* OwnModule"):
-        fit(module, callbacks=TensorBoardLayout(histograms_every_n_steps=None, figures_every_n_steps=None))
-    assert len(module.kept) == 1
-
-
 @pytest.mark.parametrize(
     ("kwargs", "error", "message"),
     [
@@ -357,66 +205,6 @@ def test_a_module_without_terms_is_refused_at_the_first_step(gives):
 def test_arguments_out_of_range_are_explained(kwargs, error, message):
     with pytest.raises(error, match=message):
         TensorBoardLayout(**kwargs)
-
-
-# Loggers.
-
-
-class Pictures(DummyLogger):
-    """As WandbLogger: pictures by ``log_image``."""
-
-    def __init__(self):
-        super().__init__()
-        self.pictures, self.hparams = [], {}
-
-    def log_image(self, key, images, step=None):
-        self.pictures.append((key, images[0].shape, step))
-
-    def log_hyperparams(self, params):
-        self.hparams |= params
-
-
-class Client:
-    def __init__(self):
-        self.figures = []
-
-    def log_figure(self, run_id, figure, artifact_file):
-        self.figures.append((run_id, artifact_file, len(figure.axes)))
-
-
-class Tracking(Logger):
-    """As MLFlowLogger: a client with ``log_figure``."""
-
-    name, version, run_id = "tracking", 0, "run7"
-
-    def __init__(self):
-        super().__init__()
-        self.experiment = Client()
-        self.metrics = []
-
-    def log_metrics(self, metrics, step=None):
-        self.metrics.append(metrics)
-
-    def log_hyperparams(self, params):
-        assert "rate" not in params or len(params) == 1  # Lightning's own entry: not repeated
-
-
-def test_other_loggers_get_the_curves_and_those_that_can_show_them_the_figures(tmp_path):
-    pictures, tracking, csv = Pictures(), Tracking(), CSVLogger(tmp_path)
-    fit(OwnModule(), callbacks=TensorBoardLayout(figures_every_n_steps=2), logger=[pictures, tracking, csv])
-    assert pictures.pictures == [("scores/joint_and_marginal", (320, 500, 3), step) for step in (1, 2)]
-    assert pictures.hparams["bound"] == "InfoNCE"
-    assert tracking.experiment.figures == [("run7", f"scores/joint_and_marginal-step{step}.png", 1) for step in (1, 2)]
-    assert any("train/mi" in metrics for metrics in tracking.metrics)
-    csv.finalize("success")
-    assert "train/mi" in (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()[0]
-
-
-@pytest.mark.parametrize("module", [make, OwnModule])
-def test_without_a_logger_it_works_silently(module, capsys):
-    fitted = fit(module(), callbacks=TensorBoardLayout(histograms_every_n_steps=1, figures_every_n_steps=1))
-    assert "train/mi" in fitted.callback_metrics
-    assert capsys.readouterr().out == ""
 
 
 # It only observes.
