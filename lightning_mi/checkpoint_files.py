@@ -18,8 +18,9 @@ def find_checkpoint(wanted: Wanted, folders: Iterable[Path]) -> Path:
     """The best or the last checkpoint of the newest run under `folders`.
 
     The newest run is the folder of the most recently written `*.ckpt`. Its last checkpoint is its newest `last*.ckpt`,
-    or its newest file if it has none. Its best is what that file records as `ModelCheckpoint.best_model_path`, from the
-    callback that monitors a metric if there is one; a run that was moved is searched for the file's name.
+    or its newest file if it has none. Its best is what that file records as `best_model_path`: of a
+    `HeldOutCheckpoint` if there is one, or of the first `ModelCheckpoint`, preferably one that monitors a metric. A run
+    that was moved is searched for the file's name.
 
     Args:
         wanted: `"best"` or `"last"`.
@@ -90,12 +91,13 @@ def _best_recorded_in(last: Path) -> Path:
     states = [
         state
         for name, state in read_checkpoint(last).get("callbacks", {}).items()
-        if name.startswith("ModelCheckpoint") and state.get("best_model_path")
+        if name.startswith(("ModelCheckpoint", "HeldOutCheckpoint")) and state.get("best_model_path")
     ]
     if not states:
         raise CheckpointError(f"--ckpt_path best: {last} does not record a best checkpoint. Use `last` or name a file.")
     monitoring = [state for state in states if state.get("monitor") is not None]
-    recorded = Path((monitoring or states)[0]["best_model_path"])
+    held_out = [state for state in monitoring if "standard_error" in state]
+    recorded = Path((held_out or monitoring or states)[0]["best_model_path"])
     for candidate in (recorded, last.parent / recorded.name):
         if candidate.is_file():
             return candidate

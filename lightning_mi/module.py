@@ -41,8 +41,9 @@ class MIEstimationModule(L.LightningModule):
     ``train/loss`` and ``train/penalty`` at each logged step, with ``train/true_mi`` where the data module has a
     ``true_mi()`` and ``train/log_n`` where the bound is capped at log N. Every epoch of training, validation and
     test logs ``<stage>/mi`` (micro; ``train/mi_micro`` in training), ``<stage>/mi_macro``, ``<stage>/mi_plug_in``,
-    ``<stage>/log_normalizer`` and ``<stage>/effective_sample_size``, exact over batches and processes. All in nats.
-    A batch without joint pairs is in none of the averages.
+    ``<stage>/log_normalizer`` and ``<stage>/effective_sample_size``, exact over batches and processes; validation and
+    test also log the standard error of each estimate, as ``<stage>/mi_standard_error``. All in nats. A batch without
+    joint pairs is in none of the averages.
 
     Labels are the entry of a batch after the views that the pairing declares. They go to a pairing that takes labels
     (``train/joint_pairs`` then says how many pairs a logged step had) and to the probe (``train/probe_loss``, nats;
@@ -106,7 +107,7 @@ class MIEstimationModule(L.LightningModule):
         self._calibration_due = True
         held = bound.self_normalized or regularizer is not None
         self.train_metrics = estimate_metrics(
-            bound, target, held, "train/", micro="mi_micro", log_normalizer="log_normalizer_micro"
+            bound, target, held, "train/", "mi_micro", "log_normalizer_micro", standard_errors=False
         )
         self.val_metrics = estimate_metrics(bound, target, held, "val/")
         self.test_metrics = estimate_metrics(bound, target, held, "test/")

@@ -9,10 +9,21 @@ from torchmetrics.classification import BinaryAccuracy
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.metrics import EffectiveSampleSize, LogNormalizer, MutualInformation
+from lightning_mi.metrics import EffectiveSampleSize, LogNormalizer, MutualInformation, StandardError
+from lightning_mi.metrics.reading import Average
 from lightning_mi.pairs import AbstractPairing
 from lightning_mi.probes import OnlineLinearProbe
 from lightning_mi.step_output import StepOutput
+
+
+def standard_error_name(monitor: str) -> str:
+    """The name under which the standard error of a logged estimate is logged.
+
+    Example:
+        >>> standard_error_name("val/mi")
+        'val/mi_standard_error'
+    """
+    return f"{monitor}_standard_error"
 
 
 def estimate_metrics(
@@ -22,6 +33,7 @@ def estimate_metrics(
     prefix: str,
     micro: str = "mi",
     log_normalizer: str = "log_normalizer",
+    standard_errors: bool = True,
 ) -> MetricCollection:
     """The metrics of the estimate.
 
@@ -32,15 +44,19 @@ def estimate_metrics(
         prefix: Of the logged names.
         micro: The name of the micro average.
         log_normalizer: The name of the log-normalizer.
+        standard_errors: Whether those of the estimates are among them.
     """
     metrics: dict[str, Metric | MetricCollection] = {
-        micro: MutualInformation(bound, "micro"),
-        "mi_macro": MutualInformation(bound, "macro"),
         log_normalizer: LogNormalizer(bound),
         "effective_sample_size": EffectiveSampleSize(),
     }
+    averages: dict[str, Average] = {micro: "micro", "mi_macro": "macro"}
     if held:
-        metrics["mi_plug_in"] = MutualInformation(bound, "plug-in", target=target)
+        averages["mi_plug_in"] = "plug-in"
+    for name, average in averages.items():
+        metrics[name] = MutualInformation(bound, average, target=target)
+        if standard_errors:
+            metrics[standard_error_name(name)] = StandardError(bound, average)
     return MetricCollection(metrics, prefix=prefix)
 
 

@@ -29,6 +29,8 @@ def epoch_names(stage, *more):
     names = EPOCH_NAMES | set(more)
     if stage == "train":  # the steps have taken these two
         names = names - {"mi", "log_normalizer"} | {"mi_micro", "log_normalizer_micro"}
+    else:
+        names = names | {f"{name}_standard_error" for name in names if name.startswith("mi")}
     return {f"{stage}/{name}" for name in names}
 
 

@@ -7,6 +7,7 @@ from lightning_mi.metrics.log_normalizer import LogNormalizer
 from lightning_mi.metrics.moments import Estimate
 from lightning_mi.metrics.mutual_information import MutualInformation
 from lightning_mi.metrics.nearest_neighbor import NearestNeighborAccuracy
+from lightning_mi.metrics.standard_error import StandardError
 
 __all__ = [
     "EffectiveSampleSize",
@@ -15,5 +16,6 @@ __all__ = [
     "LogNormalizer",
     "MutualInformation",
     "NearestNeighborAccuracy",
+    "StandardError",
     "functional",
 ]
