@@ -271,6 +271,19 @@ def test_best_is_the_checkpoint_with_the_best_metric(here, capsys):
     assert f"checkpoint: {best.relative_to(here)} " in capsys.readouterr().err
 
 
+def test_best_is_the_held_out_choice_and_last_the_newest(here, capsys):
+    """Onehot for three epochs, with a margin that no later epoch exceeds."""
+    options = ["--trainer.callbacks+=lightning_mi.callbacks.HeldOutCheckpoint", "--trainer.callbacks.z=1000"]
+    options += ["--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint"]
+    assert short("fit", *options, "--trainer.max_epochs=3") == 0
+    names = {"best": "held_out-epoch=0-step=6.ckpt", "last": "epoch=2-step=18.ckpt"}
+    assert {path.name for path in checkpoints(here)} == set(names.values())
+    for wanted, name in names.items():
+        capsys.readouterr()
+        assert short("test", f"--ckpt_path={wanted}") == 0
+        assert f"/{name} (step " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("wanted", ["best", "last"])
 @pytest.mark.parametrize("command", ["fit", "test"])
 def test_a_checkpoint_that_does_not_exist_is_an_error(command, wanted, here, capsys):
