@@ -1,74 +1,22 @@
-"""Choice of the checkpoint and early stopping on readings that are given, against NumPy, and on real ones."""
+"""Choice of the checkpoint and early stopping on given readings, against NumPy; and bad use."""
 
-import datetime
 import math
-from pathlib import Path
 
 import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_mi import bounds, regularizers
+from lightning_mi import bounds
 from lightning_mi.callbacks import HeldOutCheckpoint, HeldOutEarlyStopping
-from lightning_mi.checkpoint_files import find_checkpoint
-from lightning_mi.data import GaussianDataModule
+from tests.scripted import Script, gaussian, play, step_of
 from tests.small_module import Batches, draw, make, trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),  # Python 3.12 and later
 ]
-
-
-class Script(L.LightningModule):
-    """One weight, which counts the steps; each validation of the training logs the next row of given readings.
-
-    Args:
-        readings: (V, R) a value for each validation and name.
-        errors: Their standard errors, of a shape that broadcasts.
-        names: R of them.
-    """
-
-    def __init__(self, readings, errors, names=("val/mi",)):
-        super().__init__()
-        self.readings = np.reshape(readings, (len(readings), -1))
-        self.errors = np.broadcast_to(np.reshape(errors, (-1, 1)), self.readings.shape)
-        self.names = names
-        self.count = torch.nn.Parameter(torch.zeros(()))
-
-    def training_step(self, batch, batch_idx):
-        return -self.count
-
-    def validation_step(self, batch, batch_idx):
-        pass
-
-    def on_validation_epoch_end(self):
-        row = 0 if self.trainer.sanity_checking else self.trainer.current_epoch
-        for name, value, error in zip(self.names, self.readings[row], self.errors[row], strict=True):
-            shown = 99.0 if self.trainer.sanity_checking else value
-            self.log(name, torch.tensor(shown, dtype=torch.float64))
-            self.log(f"{name}_standard_error", torch.tensor(error, dtype=torch.float64))
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=1.0)
-
-
-def play(readings, *callbacks, errors=0.1, names=("val/mi",), sanity=0, ckpt_path=None, epochs=None, **kwargs):
-    """A training of one step for each reading."""
-    module, loader = Script(readings, errors, names), Batches([torch.zeros(1)])
-    fitted = trainer(
-        callbacks=list(callbacks),
-        enable_checkpointing=True,
-        max_epochs=len(readings) if epochs is None else epochs,
-        num_sanity_val_steps=sanity,
-        **kwargs,
-    )
-    fitted.fit(module, loader, Batches(loader.batches * 2), ckpt_path=ckpt_path, weights_only=True)
-    return fitted
 
 
 def chosen(readings, errors, z, ceiling=math.inf):
@@ -82,11 +30,6 @@ def chosen(readings, errors, z, ceiling=math.inf):
             replaced += kept is not None
             kept = i
     return kept, replaced
-
-
-def step_of(checkpoint):
-    """How many steps the weights in a checkpoint have taken."""
-    return int(torch.load(checkpoint, weights_only=True)["state_dict"]["count"])
 
 
 # What noise does.
@@ -190,152 +133,6 @@ def test_validating_alone_changes_nothing(tmp_path):
     fitted.lightning_module.readings = np.full((2, 1), 7.0)
     fitted.validate(fitted.lightning_module, Batches([torch.zeros(1)] * 2), verbose=False)
     assert (callback.state_dict(), stopping.state_dict()) == state
-
-
-# In a checkpoint.
-
-LONG = [1.0, 2.0, 1.9, 2.1, 2.2, 1.0, 2.3, 1.2]  # 2.3 beats 2.0 by more than 0.28
-
-
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # true of the plain one
-@pytest.mark.parametrize("folder", ["a", "b"], ids=["the same folder", "another folder"])
-@pytest.mark.parametrize("interrupted", range(1, len(LONG)))
-def test_a_resumed_run_goes_on_comparing_with_what_was_kept(interrupted, folder, tmp_path):
-    first = HeldOutCheckpoint(z=2, dirpath=tmp_path / "a"), HeldOutEarlyStopping(z=2, patience=5)
-    # The plain one comes first: it must know what was chosen all the same.
-    newest = ModelCheckpoint(tmp_path / "a"), ModelCheckpoint(tmp_path / folder)
-    play(LONG, newest[0], *first, epochs=interrupted)
-    again = HeldOutCheckpoint(z=2, dirpath=tmp_path / folder), HeldOutEarlyStopping(z=2, patience=5)
-    fitted = play(LONG, newest[1], *again, ckpt_path=newest[0].best_model_path)
-    assert fitted.global_step == len(LONG)
-    assert step_of(again[0].best_model_path) == 7
-    assert float(again[0].best_model_score) == float(again[1].best_score) == 2.3
-    assert again[1].wait_count == 1
-    assert find_checkpoint("best", [tmp_path]) == Path(again[0].best_model_path)
-
-
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")
-def test_without_a_gain_after_resuming_the_best_is_still_the_old_one(tmp_path):
-    readings = [1.0, 2.0, 1.9, 1.8, 1.7]
-    newest = ModelCheckpoint(tmp_path / "a")
-    play(readings, HeldOutCheckpoint(dirpath=tmp_path / "a"), newest, epochs=3)
-    resumed = HeldOutCheckpoint(dirpath=tmp_path / "b")
-    play(readings, resumed, ModelCheckpoint(tmp_path / "b"), ckpt_path=newest.best_model_path)
-    assert list((tmp_path / "b").glob("held_out*")) == []
-    best = find_checkpoint("best", [tmp_path])
-    assert (best.parent.name, step_of(best)) == ("a", 2)
-    assert Path(resumed.best_model_path) == best
-
-
-def test_best_is_the_held_out_choice_among_checkpoints(tmp_path):
-    others = ModelCheckpoint(tmp_path, "max-{step}", "val/mi", mode="max"), ModelCheckpoint(tmp_path)
-    held_out = HeldOutCheckpoint(z=2, dirpath=tmp_path)
-    play([1.0, 1.1, 1.2, 1.1], others[0], held_out, others[1])
-    assert step_of(others[0].best_model_path) == 3
-    assert find_checkpoint("best", [tmp_path]) == Path(held_out.best_model_path)
-    assert step_of(held_out.best_model_path) == 1
-
-
-def test_state_can_be_asked_for_before_a_fit():
-    assert HeldOutCheckpoint().state_dict()["standard_error"] == 0
-    assert HeldOutEarlyStopping().state_dict()["standard_error"] == 0
-    assert HeldOutEarlyStopping().state_key != HeldOutEarlyStopping("val/mi_plug_in").state_key
-
-
-# Of real estimates.
-
-
-def gaussian(batch_size=8):
-    return GaussianDataModule(dim=3, mi=1.0, steps_per_mi=4, batch_size=batch_size, val_batches=5, test_batches=4)
-
-
-@pytest.mark.parametrize("monitor", ["val/mi", "val/mi_macro", "val/mi_plug_in"])
-def test_the_choice_is_made_on_what_the_module_reads_and_the_test_split_is_reported(monitor, tmp_path):
-    callback = HeldOutCheckpoint(monitor, z=0.0, dirpath=tmp_path)
-    module = make(bounds.NWJ(), optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.05))
-    fitted = trainer(callbacks=[callback, Readings()], enable_checkpointing=True, max_epochs=4)
-    fitted.fit(module, gaussian())
-    values = [row[monitor] for row in Readings.rows]
-    best = int(np.argmax(values))
-    assert float(callback.best_model_score) == values[best]
-    assert callback.state_dict()["standard_error"] == Readings.rows[best][f"{monitor}_standard_error"]
-    [read] = fitted.test(datamodule=gaussian(), ckpt_path="best", weights_only=True, verbose=False)
-    kept = torch.load(callback.best_model_path, weights_only=True)["state_dict"]
-    assert all(torch.equal(module.state_dict()[name], weight) for name, weight in kept.items())
-    assert {"test/mi", "test/mi_standard_error", "test/mi_plug_in_standard_error"} <= read.keys()
-
-
-class Readings(L.Callback):
-    """What each validation logged."""
-
-    rows = ()
-
-    def on_fit_start(self, trainer, pl_module):
-        Readings.rows = []
-
-    def on_validation_end(self, trainer, pl_module):
-        if not trainer.sanity_checking:
-            Readings.rows.append({name: float(value) for name, value in trainer.callback_metrics.items()})
-
-
-class Kept(L.Callback):
-    """Writes what each process ends with."""
-
-    def __init__(self, folder, *callbacks):
-        self.folder, self.callbacks = folder, callbacks
-
-    def on_fit_end(self, trainer, pl_module):
-        states = [callback.state_dict() for callback in self.callbacks]
-        torch.save([trainer.global_step, *states], f"{self.folder}/{trainer.world_size}-{trainer.global_rank}.pt")
-
-
-def test_two_processes_choose_and_stop_as_one_does_over_the_same_samples(tmp_path, monkeypatch):
-    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        monkeypatch.setenv(name, "")  # so that what the launcher sets is undone
-        monkeypatch.delenv(name)
-    timeout = datetime.timedelta(seconds=60)
-    strategy = DDPStrategy(start_method="fork", process_group_backend="gloo", timeout=timeout)
-    held_out, stopping = HeldOutCheckpoint(dirpath=tmp_path), HeldOutEarlyStopping(patience=3)
-    callbacks = [stopping, Kept(tmp_path, held_out, stopping), held_out]
-    fitted = trainer(callbacks=callbacks, enable_checkpointing=True, max_epochs=12, devices=2, strategy=strategy)
-    module = make(bounds.NWJ(), optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.02))
-    fitted.fit(module, gaussian())
-    first, second = (torch.load(tmp_path / f"2-{rank}.pt", weights_only=True) for rank in range(2))
-    assert first == second
-    steps, chosen_state, stopped_state = first
-    assert chosen_state["standard_error"] == stopped_state["standard_error"] > 0
-    assert steps < 12 * 4
-    kept = torch.load(chosen_state["best_model_path"], weights_only=True)
-    # The value and its error are those of the samples of both processes, in batches of 8 as each process made them.
-    module = make(bounds.NWJ())
-    module.load_state_dict(kept["state_dict"])
-    [read] = trainer().validate(module, halves(list(gaussian(batch_size=16).val_dataloader())), verbose=False)
-    assert float(chosen_state["best_model_score"]) == pytest.approx(read["val/mi"], rel=1e-6)
-    assert chosen_state["standard_error"] == pytest.approx(read["val/mi_standard_error"], rel=1e-6)
-
-
-def halves(batches):
-    """Each batch as two processes see it."""
-    return Batches(tuple(part[half] for part in batch) for batch in batches for half in (slice(8), slice(8, 16)))
-
-
-def test_logged_standard_errors_are_the_delta_methods():
-    module, batches = make(bounds.DV(), regularizer=regularizers.Squared()), draw(8, 5, 6, 9)
-    [read] = trainer().validate(module, batches, verbose=False)
-    sheets = [module.critic.pairwise(*batch).detach().double().numpy() for batch in batches]
-    sizes = np.array([len(t) for t in sheets])
-    joint = np.array([t.diagonal().mean() for t in sheets])
-    z = np.array([np.exp(t[~np.eye(len(t), dtype=bool)]).mean() for t in sheets])
-    pairs = sizes * (sizes - 1)
-    of_joint = sizes / sizes.sum() * (joint - np.average(joint, weights=sizes))
-    of_log = pairs / pairs.sum() * (z / np.average(z, weights=pairs) - 1)
-    expected = {
-        "mi": np.sqrt(4 / 3 * ((of_joint - of_log) ** 2).sum()),
-        "mi_plug_in": np.sqrt(4 / 3 * (of_joint**2).sum()),
-        "mi_macro": np.std(joint - np.log(z), ddof=1) / 2,
-    }
-    for name, error in expected.items():
-        assert read[f"val/{name}_standard_error"] == pytest.approx(error, rel=1e-4)
 
 
 # Bad use.
