@@ -24,7 +24,7 @@ N, M, DX, DY = 6, 4, 3, 5
 
 
 def calibrated(make: Callable[[], AbstractCritic]) -> Calibrated:
-    critic = Calibrated(make(), scale=True)
+    critic = Calibrated(make(), scale=True, offset_unit=1.0)
     with torch.no_grad():
         critic.offset.fill_(-1.5)
         critic.log_scale.fill_(0.4)
@@ -260,9 +260,26 @@ def test_calibration_is_in_the_state_dict_and_is_not_repeated_after_loading(tmp_
 def test_offset_and_scale_can_be_trained() -> None:
     critic, (x, y) = calibrated(InnerProductCritic), views("inner product")
     plain = InnerProductCritic().paired(x, y)
+    critic.offset_unit = 7.0
     critic.paired(x, y).sum().backward()
-    assert critic.offset.grad.item() == pytest.approx(N)
+    assert critic.offset.grad.item() == pytest.approx(7 * N)
     assert critic.log_scale.grad.item() == pytest.approx(math.exp(0.4) * plain.sum().item(), rel=1e-6)
+
+
+def test_one_step_of_adam_moves_the_scores_by_its_rate_times_the_offset_unit() -> None:
+    critic, x = Calibrated(InnerProductCritic(), offset_unit=50.0), torch.randn(4, 3)
+    calibrate(critic, bounds.DV(), x, target=0.0)
+    before = critic.pairwise(x, x).detach()
+    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)
+    critic.pairwise(x, x).sum().backward()
+    optimizer.step()
+    torch.testing.assert_close(critic.pairwise(x, x).detach(), before - 0.05)
+
+
+@pytest.mark.parametrize("unit", [0.0, -1.0, math.nan, math.inf])
+def test_an_offset_unit_that_is_no_positive_number_is_an_error(unit: float) -> None:
+    with pytest.raises(ValueError, match=f"offset_unit={unit}: it is a positive number"):
+        Calibrated(InnerProductCritic(), offset_unit=unit)
 
 
 def test_calibrated_critic_with_nothing_to_calibrate_is_an_error() -> None:
@@ -283,7 +300,7 @@ def test_label_critic_can_be_calibrated() -> None:
     scores = lambda: critic.pairwise(x, labels).flatten()  # noqa: E731
     critic.calibrate(scores, lambda: bounds.DV()(Scores.from_samples(scores(), scores())).log_normalizer, target=1.0)
     assert scores().std().item() == pytest.approx(1, rel=1e-5)
-    torch.testing.assert_close(critic.pairwise(x, labels), critic.log_scale.exp() * x + critic.offset)
+    torch.testing.assert_close(critic.pairwise(x, labels), critic.log_scale.exp() * x + 30 * critic.offset)
     torch.testing.assert_close(critic.paired(x[:3], labels), critic.pairwise(x[:3], labels).diagonal())
 
 

@@ -43,7 +43,7 @@ def _average(rank, folder):
     parameter = torch.nn.Parameter(torch.tensor(float(rank)))
     assert average_(vector) is vector
     average_(parameter)
-    critic = critics.Calibrated(critics.InnerProductCritic(), scale=True)
+    critic = critics.Calibrated(critics.InnerProductCritic(), scale=True, offset_unit=2.0)
     scores = torch.tensor([-1.0, 1.0]) * (rank + 1)
     critic.calibrate(lambda: scores, lambda: torch.tensor(float(rank)), target=2.0)
     results = [vector, parameter.detach(), critic.offset.detach(), critic.log_scale.detach()]
@@ -57,7 +57,7 @@ def test_two_processes_average_in_place_and_calibrate_alike(tmp_path):
         vector, parameter, offset, log_scale = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert vector.tolist() == [1.5, 15.0]
         assert parameter.item() == 0.5
-        assert offset.item() == 1.5  # the mean of 2 - 0 and 2 - 1
+        assert offset.item() == 0.75  # half of the mean of 2 - 0 and 2 - 1
         deviations = torch.tensor([2**0.5, 2 * 2**0.5], dtype=torch.float64)
         assert log_scale.item() == pytest.approx(-deviations.log().mean().item())
 

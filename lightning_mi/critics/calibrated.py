@@ -1,5 +1,6 @@
 """A critic that can move its scores without touching the features."""
 
+import math
 from collections.abc import Callable
 from typing import final
 
@@ -22,9 +23,12 @@ class Calibrated(AbstractCritic):
         critic: The critic to wrap.
         offset: Learn an offset.
         scale: Learn a scale; it is kept positive.
+        offset_unit: Nats by which the offset moves as its parameter moves by 1. Optimizers like Adam move a parameter
+            by about their learning rate a step: at 1e-3 and a unit of 1, a nat would take 1000 steps, and features
+            would have to wait for the offset to make room. For plain SGD, whose steps go with its square, take 1.
 
     Raises:
-        ValueError: Neither is asked for.
+        ValueError: Neither is asked for, or the unit is not positive.
 
     Example:
         >>> from lightning_mi.critics import InnerProductCritic
@@ -37,11 +41,16 @@ class Calibrated(AbstractCritic):
 
     calibrated: Tensor
 
-    def __init__(self, critic: AbstractCritic, offset: bool = True, scale: bool = False) -> None:
+    def __init__(
+        self, critic: AbstractCritic, offset: bool = True, scale: bool = False, offset_unit: float = 30.0
+    ) -> None:
         super().__init__()
         if not (offset or scale):
             raise ValueError("Got offset=False and scale=False: there is nothing to calibrate; use the critic itself.")
+        if not 0 < offset_unit < math.inf:
+            raise ValueError(f"Got offset_unit={offset_unit}: it is a positive number of nats.")
         self.critic = critic
+        self.offset_unit = offset_unit
         self.offset = nn.Parameter(torch.zeros(())) if offset else None
         self.log_scale = nn.Parameter(torch.zeros(())) if scale else None
         self.register_buffer("calibrated", torch.tensor(False))
@@ -73,11 +82,11 @@ class Calibrated(AbstractCritic):
                 self.log_scale.sub_(deviation.log())
             average_(self.log_scale)
         if self.offset is not None:
-            self.offset.add_(target - log_normalizer())
+            self.offset.add_((target - log_normalizer()) / self.offset_unit)
             average_(self.offset)
         self.calibrated.fill_(True)
 
     def _affine(self, scores: Tensor) -> Tensor:
         if self.log_scale is not None:
             scores = scores * self.log_scale.exp()
-        return scores if self.offset is None else scores + self.offset
+        return scores if self.offset is None else scores + self.offset_unit * self.offset
