@@ -37,7 +37,7 @@ class Clock(L.Callback):
 
 def seconds(recipe, steps, folder, watched):
     config = yaml.safe_load(find_file(recipe, "recipe").path.read_text())
-    config["trainer"] |= {"accelerator": "cpu", "max_steps": WARM_UP + steps, "log_every_n_steps": 50}
+    config["trainer"] |= {"accelerator": "cpu", "max_steps": WARM_UP + steps, "log_every_n_steps": 50, "callbacks": []}
     cli, clock = instantiate(config, folder, "run"), Clock()
     cli.trainer.callbacks += [StabilityMonitor()] * watched + [clock]
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)

@@ -67,8 +67,10 @@ class Terms(L.Callback):
 
 def train(cell, callback, steps=None):
     """Train a cell of the grid with a callback; return it, the terms, and what was said."""
+    cell.config["trainer"]["callbacks"] = []  # what draws is not asked here
     if steps is not None:
-        cell.config["data"]["init_args"]["steps"] = steps
+        data = cell.config["data"]["init_args"]
+        data["steps" if "steps" in data else "steps_per_mi"] = steps
     terms = Terms()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -83,23 +85,37 @@ def cells(seeds, rows):
     return [(row, [found[*row[:3], seed] for seed in seeds]) for row in rows]
 
 
+def told(cell, steps):
+    """The steps at which drift and explosion were told, and the first with an infinite value."""
+    monitor, terms, _ = train(cell, StabilityMonitor(), steps)
+    at = {"drift": monitor.drifting_at, "explosion": monitor.exploded_at, "(not finite": terms.not_finite_at}
+    words = [f"{kind} {step}" + ")" * kind.startswith("(") for kind, step in at.items() if step is not None]
+    print(f"# {cell.name}: {', '.join(words) or 'nothing'}", flush=True)
+    return at, ", ".join(words) or "nothing"
+
+
 def verdict_table(seeds, steps=None, rows=VERDICTS):
-    """Markdown: of each training, the steps at which drift and explosion were told and the first infinite value."""
+    """Markdown: of each training on the toy, what was told when, and whether it is what should be."""
     table, right = [], 0
     for (_, loss, variant, expected), of_seeds in cells(seeds, rows):
         line = []
         for cell in of_seeds:
-            monitor, terms, _ = train(cell, StabilityMonitor(), steps)
-            told = {"drift": monitor.drifting_at, "explosion": monitor.exploded_at}
-            said = [f"{kind} {step}" for kind, step in told.items() if step is not None]
-            if terms.not_finite_at is not None:
-                said.append(f"(not finite {terms.not_finite_at})")
-            line.append(", ".join(said) or "nothing")
-            right += line[-1] == "nothing" if expected == "nothing" else told[expected] is not None
-            print(f"# {cell.name}: {line[-1]}", flush=True)
+            at, words = told(cell, steps)
+            line.append(words)
+            in_time = at.get(expected) is not None and at[expected] < (at["(not finite"] or math.inf)
+            right += words == "nothing" if expected == "nothing" else in_time
         table.append([str(of_seeds[0].config["data"]["init_args"]["batch_size"]), loss, variant, expected, *line])
     heading = ["batch", "loss", "variant", "expected", *(f"seed {seed}" for seed in seeds)]
     return f"{markdown_table(heading, table)}\n\nAs expected: {right} of {len(rows) * len(seeds)}."
+
+
+def staircase_table(seeds, steps=None, losses=None):
+    """Markdown: what was told of trainings on the Gaussian staircase, of which nothing is expected in particular."""
+    table = {}
+    for cell in load_grid("gaussian", "quick", seeds=seeds, losses=losses).cells:
+        table.setdefault((cell.loss, cell.variant), []).append(told(cell, steps)[1])
+    heading = ["loss", "variant", *(f"seed {seed}" for seed in seeds)]
+    return markdown_table(heading, [[*kind, *line] for kind, line in table.items()])
 
 
 def roll_back_table(seeds, steps=None, rows=ROLL_BACKS):
@@ -108,11 +124,11 @@ def roll_back_table(seeds, steps=None, rows=ROLL_BACKS):
     for _, of_seeds in cells(seeds, rows):
         for cell in of_seeds:
             monitor, terms, said = train(cell, StabilityMonitor(action="roll_back"), steps)
-            told = ", ".join(f"{at} to {to}" for at, to in monitor.rolled_back) or "never"
+            where = ", ".join(f"{at} to {to}" for at, to in monitor.rolled_back) or "never"
             value, plug_in = terms.reading("values"), terms.reading("plug_ins")
             batch = str(cell.config["data"]["init_args"]["batch_size"])
             table.append(
-                [batch, cell.loss, str(cell.seed), told, str(len(terms.values)), f"{value:.2f}", f"{plug_in:.2f}"]
+                [batch, cell.loss, str(cell.seed), where, str(len(terms.values)), f"{value:.2f}", f"{plug_in:.2f}"]
             )
             print(f"# {cell.name}: {table[-1]}", *said, sep="\n#   ", flush=True)
     heading = ["batch", "loss", "seed", "rolled back at, to", "steps", "value", "plug-in"]
@@ -175,10 +191,10 @@ def false_alarm_table(runs=1000, steps=3000, every=50, window=2000):
                 ]
                 size = window // every
                 told = [
-                    read_drift(blocks[i - size : i], min_rate, alpha=0.001, target=None).together
-                    for i in range(size, len(blocks) + 1)
+                    read_drift(blocks[max(i - size, 0) : i], size, min_rate, alpha=0.001, target=None).together
+                    for i in range(size // 2, len(blocks) + 1)
                 ]
-                first, any_look = first + told[0], any_look + any(told)
+                first, any_look = first + told[size // 2], any_look + any(told)
             table.append([f"{min_rate:g}", str(memory), f"{first / runs:.1%}", f"{any_look / runs:.1%}"])
     return markdown_table(["least rate", "memory (steps)", "one look", f"any look in {steps} steps"], table)
 
@@ -187,7 +203,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--steps", type=int, help="of each training, instead of 3000")
-    parser.add_argument("--only", choices=["verdicts", "roll-back", "adaptive", "false-alarms"])
+    parser.add_argument("--only", choices=["verdicts", "roll-back", "staircase", "adaptive", "false-alarms"])
     options = parser.parse_args()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -195,6 +211,7 @@ def main():
     tables = {
         "verdicts": lambda: verdict_table(options.seeds, options.steps),
         "roll-back": lambda: roll_back_table(options.seeds, options.steps),
+        "staircase": lambda: staircase_table(options.seeds[:1], options.steps),
         "adaptive": lambda: adaptive_table(options.seeds, options.steps),
         "false-alarms": false_alarm_table,
     }

@@ -26,7 +26,8 @@ class _Snapshot(NamedTuple):
 class Snapshots:
     """The last two states of a training, in the processor's memory: module, optimizers and schedulers.
 
-    The older one is gone back to: the younger may hold already what was noticed later.
+    The older one is gone back to: the younger may hold already what was noticed later. The first one that is taken
+    after that replaces it, because it was trained with a firmer hold.
 
     Example:
         >>> len(Snapshots())
@@ -35,12 +36,16 @@ class Snapshots:
 
     def __init__(self) -> None:
         self._kept: deque[_Snapshot] = deque(maxlen=2)
+        self._superseded = False
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def take(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Copy the present state."""
+        if self._superseded:
+            self._kept.clear()
+            self._superseded = False
         self._kept.append(
             _Snapshot(
                 trainer.global_step,
@@ -55,9 +60,10 @@ class Snapshots:
         snapshot = self._kept[0]
         self._kept.clear()
         self._kept.append(snapshot)
+        self._superseded = True
         pl_module.load_state_dict(snapshot.module)
         for optimizer, state in zip(trainer.optimizers, snapshot.optimizers, strict=True):
-            optimizer.load_state_dict(state)  # it copies what it takes
+            optimizer.load_state_dict(_copied(state))  # it would go on in the very tensors, not in copies
             optimizer.zero_grad()  # with accumulation, what has been accumulated belongs to the state that is left
         for config, schedule in zip(trainer.lr_scheduler_configs, snapshot.schedulers, strict=True):
             config.scheduler.load_state_dict(copy.deepcopy(schedule))
@@ -98,6 +104,11 @@ def regularizer_of(pl_module: L.LightningModule) -> AbstractRegularizer | None:
     return found if isinstance(found, AbstractRegularizer) else None
 
 
+def is_literal(bound: AbstractBound) -> bool:
+    """Whether its exponential is the literal one, though it could be the robust one (NWJ and TUBA)."""
+    return getattr(bound, "cap", 0.0) is None
+
+
 def strengthen(
     pl_module: L.LightningModule, bound: AbstractBound, weight: float, raise_by: float
 ) -> tuple[str, dict[str, Any]]:
@@ -121,7 +132,7 @@ def strengthen(
         else:
             regularizer.weight, regularizer.factor = weight, 1.0
         done = f"the weight of {type(regularizer).__name__} is {regularizer.current_weight():g} now, {before:g} before"
-    if getattr(bound, "cap", 0.0) is None:
+    if is_literal(bound):
         bound.cap = 1.0  # type: ignore[assignment]  # of NWJ and TUBA
         done += f", and {type(bound).__name__} has the robust exponential (cap=1)"
     return done, held(pl_module, bound)

@@ -9,10 +9,21 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.callbacks.blocks import Block, BlockReader
 from lightning_mi.callbacks.observed import bound_of, observed
-from lightning_mi.callbacks.roll_back import Snapshots, check_can_roll_back, held, install, regularizer_of, strengthen
+from lightning_mi.callbacks.roll_back import (
+    Snapshots,
+    check_can_roll_back,
+    held,
+    install,
+    is_literal,
+    regularizer_of,
+    strengthen,
+)
 from lightning_mi.callbacks.verdicts import MIN_BLOCKS, RECENT, push_above, read_drift, read_explosion
+from lightning_mi.scores import Scores
+from lightning_mi.step_logs import references
 
 _NAME = "StabilityMonitor"
+SNAPSHOT_EVERY = RECENT // 2  # blocks
 _ACTIONS = ("warn", "stop", "roll_back")
 
 
@@ -42,7 +53,7 @@ class StabilityMonitor(L.Callback):
 
     Args:
         bound: What is trained; the module's attribute ``bound`` by default.
-        window: Steps over which drift is judged.
+        window: Steps over which drift is judged; a fast one in a part of them, 20 blocks at least.
         action: ``"warn"`` only warns. ``"stop"`` ends the training. ``"roll_back"`` puts module, optimizers and
             schedulers back to a healthy state, multiplies the regularizer's weight by ``raise_by`` or installs
             ``Squared(weight)`` where there is none, gives NWJ and TUBA the robust exponential, and goes on with the
@@ -151,7 +162,7 @@ class StabilityMonitor(L.Callback):
         if block is not None:
             if self._strengthened is not None:
                 self._strengthened = held(pl_module, bound)  # another callback may have changed it since
-            block = block._replace(limit=self._limit(trainer, bound))
+            block = block._replace(limit=self._limit(trainer, bound, scores))
             self._blocks = [*self._blocks, block][-self._num_blocks :]
             self._look(trainer, pl_module, bound)
 
@@ -179,11 +190,11 @@ class StabilityMonitor(L.Callback):
         self.rolled_back = [(at, to) for at, to in state_dict["rolled_back"]]
         self._strengthened = state_dict["strengthened"]
 
-    def _limit(self, trainer: L.Trainer, bound: AbstractBound) -> float:
+    def _limit(self, trainer: L.Trainer, bound: AbstractBound, scores: Scores) -> float:
+        """What the estimate cannot exceed, nats, apart from log N."""
         if self.max_mi is not None:
             return self.max_mi
-        true_mi = getattr(getattr(trainer, "datamodule", None), "true_mi", None)
-        return math.inf if true_mi is None or not bound.is_lower_bound else float(true_mi())
+        return references(trainer, bound, scores).get("true_mi", math.inf) if bound.is_lower_bound else math.inf
 
     def _look(self, trainer: L.Trainer, pl_module: L.LightningModule, bound: AbstractBound) -> None:
         """Judge the blocks; every process comes to the same verdict, since it has the same blocks."""
@@ -196,9 +207,9 @@ class StabilityMonitor(L.Callback):
         if (exploding := read_explosion(self._blocks, bound)) is not None:
             verdicts["exploded_at"] = f"{type(bound).__name__} explodes: {exploding}"
         if len(self._blocks) >= RECENT and all(block.finite for block in self._blocks):
-            drift = read_drift(self._blocks, self._min_rate, self._alpha, _target(pl_module, bound))
+            drift = read_drift(self._blocks, self._num_blocks, self._min_rate, self._alpha, _target(pl_module, bound))
             logs["drift_rate"] = drift.rate
-            if drift.together and len(self._blocks) == self._num_blocks and not bound.capped_at_log_n:
+            if drift.together and not bound.capped_at_log_n:
                 verdicts["drifting_at"] = (
                     f"the two terms of {type(bound).__name__} drift by {drift.rate:.2g} nats per 1000 steps while the "
                     f"value is steady (it moves by {drift.value_rate:.2g})"
@@ -211,7 +222,7 @@ class StabilityMonitor(L.Callback):
             return
         self._healthy_blocks += 1
         # Often enough for little to be lost, so seldom that what is noticed late is not in the older one.
-        if self.action == "roll_back" and self._healthy_blocks % RECENT == 0:
+        if self.action == "roll_back" and self._healthy_blocks % SNAPSHOT_EVERY == 0:
             self._snapshots.take(trainer, pl_module)
 
     def _respond(
@@ -257,8 +268,7 @@ def _target(pl_module: L.LightningModule, bound: AbstractBound) -> float | None:
 
 def _remedy(pl_module: L.LightningModule, bound: AbstractBound) -> str:
     regularizer = regularizer_of(pl_module)
-    literal = getattr(bound, "cap", 0.0) is None
-    robust = f" and leave {type(bound).__name__} its robust exponential (cap=1)" if literal else ""
+    robust = f" and leave {type(bound).__name__} its robust exponential (cap=1)" if is_literal(bound) else ""
     if regularizer is None:
         return f"add `regularizers.Squared(weight=0.1)`{robust}"
     weight = regularizer.current_weight()

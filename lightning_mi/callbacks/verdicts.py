@@ -41,30 +41,30 @@ def push_above(bound: AbstractBound) -> float:
     return bound.natural_target + math.log(PUSH) if bound.self_normalized else math.inf
 
 
-def read_drift(blocks: Sequence[Block], min_rate: float, alpha: float, target: float | None) -> Drift:
+def read_drift(blocks: Sequence[Block], num_blocks: int, min_rate: float, alpha: float, target: float | None) -> Drift:
     """Test the trends of the joint term and of the log-normalizer, with Mann and Kendall.
 
+    Over the whole window and over its last half, quarter, ... down to ``MIN_BLOCKS``: a fast drift shows in less than a
+    window, for which it has to be faster, so that the terms move as far.
+
     Args:
-        blocks: The window.
-        min_rate: The least rate of both that counts, nats per 1000 steps.
+        blocks: Those there are, not more than a window's.
+        num_blocks: Of a whole window.
+        min_rate: The least rate of both that counts over a whole window, nats per 1000 steps.
         alpha: The level of each test, two-sided. Both must reject, so this bounds the rate of false alarms.
         target: Where something holds the log-normalizer: moving there is no drift. None where nothing does.
+
+    Returns:
+        Of the longest part of the window over which the terms drift; of all the blocks if there is none.
     """
-    times = np.array([block.step for block in blocks]) / 1000
-    value, joint, normalizer = (
-        trend(times, np.array([getattr(block, name) for block in blocks]))
-        for name in ("value", "joint_term", "log_normalizer")
-    )
-    critical = NormalDist().inv_cdf(1 - alpha / 2)
-    slower = min(abs(joint.rate), abs(normalizer.rate))
-    together = (
-        joint.rate * normalizer.rate > 0
-        and min(abs(joint.z), abs(normalizer.z)) > critical
-        and slower >= min_rate
-        and abs(value.rate) < slower / 2
-        and not _approaches(blocks, target)
-    )
-    return Drift(normalizer.rate, value.rate, together)
+    span = num_blocks
+    while span >= MIN_BLOCKS:
+        if len(blocks) >= span:
+            found = _drift(blocks[-span:], min_rate * num_blocks / span, alpha, target)
+            if found.together:
+                return found
+        span //= 2
+    return _drift(blocks, math.inf, alpha, target)
 
 
 def read_explosion(blocks: Sequence[Block], bound: AbstractBound) -> str | None:
@@ -103,6 +103,24 @@ def read_explosion(blocks: Sequence[Block], bound: AbstractBound) -> str | None:
     if full and (pairs := sum(block.effective_pairs for block in recent) / RECENT) < FEW_PAIRS:
         return f"the marginal term rests on {pairs:.1f} pairs of each batch (effective sample size)"
     return None
+
+
+def _drift(blocks: Sequence[Block], min_rate: float, alpha: float, target: float | None) -> Drift:
+    times = np.array([block.step for block in blocks]) / 1000
+    value, joint, normalizer = (
+        trend(times, np.array([getattr(block, name) for block in blocks]))
+        for name in ("value", "joint_term", "log_normalizer")
+    )
+    critical = NormalDist().inv_cdf(1 - alpha / 2)
+    slower = min(abs(joint.rate), abs(normalizer.rate))
+    together = (
+        joint.rate * normalizer.rate > 0
+        and min(abs(joint.z), abs(normalizer.z)) > critical
+        and slower >= min_rate
+        and abs(value.rate) < slower / 2
+        and not _approaches(blocks, target)
+    )
+    return Drift(normalizer.rate, value.rate, together)
 
 
 def _approaches(blocks: Sequence[Block], target: float | None) -> bool:

@@ -28,6 +28,7 @@ def test_the_tables_have_a_row_for_each_training(capsys):
     assert table.endswith("As expected: 2 of 2.")
     table = monitoring.roll_back_table([7], steps=60, rows=[healthy[:3]])
     assert re.search(r"\| 100 \| DV \| 7 \| never \| 60 \| [\d.-]+ \| [\d.-]+ \|", table)
+    assert "| DV | original | nothing |" in monitoring.staircase_table([7], steps=5, losses=["DV"])
     table = monitoring.adaptive_table([7], steps=60, weights=[0.5], batches=[32])
     assert re.search(r"\| 32 \| 0\.5 \| 7 \| (0\.\d+ \| ){2}[\d.-]+ \| [\d.-]+ \| [\d.-]+ \|", table)
 

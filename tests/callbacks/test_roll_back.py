@@ -78,30 +78,35 @@ def same(first, second):
 def test_it_goes_back_to_the_older_of_the_healthy_states_with_optimizer_and_scheduler():
     fitted = module()
     monitor, trace, t, [words] = train(fitted, broken=[25])
-    # Healthy states are kept at steps 0, 10 and 20; the last may hold already what broke at 25.
-    assert monitor.rolled_back == [(26, 10)]
+    # Healthy states are kept at every fifth step; the one of step 25 may hold already what broke then.
+    assert monitor.rolled_back == [(26, 20)]
     assert monitor.exploded_at == 26
-    assert same(trace.weights[26].values(), trace.weights[10].values())
-    assert same(trace.optimizer[26], trace.optimizer[10])
-    assert trace.rate[26] == trace.rate[10] < trace.rate[9]
+    assert same(trace.weights[26].values(), trace.weights[20].values())
+    assert same(trace.optimizer[26], trace.optimizer[20])
+    assert trace.rate[26] == trace.rate[20] < trace.rate[19]
     assert t.global_step == 40
     assert all(value.isfinite().all() for value in weights(fitted).values())
     assert torch.isfinite(t.callback_metrics["train/mi_micro"])
     assert isinstance(fitted.regularizer, regularizers.Squared)
     assert fitted.regularizer.current_weight() == 0.1
     assert words.startswith("Step 26: DV explodes: a term or the loss is infinite or not a number. Rolled back to the ")
-    assert "state of step 10 (time 1 of at most 3): Squared(weight=0.1) holds the log-normalizer now." in words
+    assert "state of step 20 (time 1 of at most 3): Squared(weight=0.1) holds the log-normalizer now." in words
 
 
 def test_the_weight_is_raised_each_time_and_after_the_last_time_it_stops_and_says_so():
     fitted = module(regularizer=regularizers.Huber(weight=regularizers.LinearWarmup(0.5, steps=1)))
     monitor, _, t, said = train(fitted, broken=[12, 15, 18], max_roll_backs=2, raise_by=4.0)
-    assert monitor.rolled_back == [(13, 0), (16, 0)]
+    assert monitor.rolled_back == [(13, 5), (16, 5)]
     assert fitted.regularizer.current_weight() == 8.0
     assert "the weight of Huber is 2 now, 0.5 before" in said[0]
     assert "the weight of Huber is 8 now, 2 before" in said[1]
     assert said[2].endswith("Training stops here: it has been rolled back max_roll_backs=2 times already.")
     assert t.global_step == 19
+
+
+def test_a_state_that_was_kept_after_a_roll_back_replaces_the_older_one():
+    assert train(module(), broken=[12, 20])[0].rolled_back == [(13, 5), (21, 18)]
+    assert train(module(), broken=[12, 25])[0].rolled_back == [(13, 5), (26, 18)]
 
 
 def test_a_weight_of_zero_becomes_the_one_for_new_regularizers():
@@ -209,7 +214,7 @@ def test_a_module_of_ones_own_with_a_regularizer_is_rolled_back():
     monitor = StabilityMonitor(action="roll_back", **WATCH)
     with pytest.warns(StabilityWarning, match="the weight of Squared is 10 now, 1 before"):
         trainer(callbacks=monitor).fit(own, steps(20))
-    assert monitor.rolled_back == [(13, 0)]
+    assert monitor.rolled_back == [(13, 5)]
 
 
 def test_snapshots_are_copies():

@@ -69,6 +69,12 @@ def test_what_is_no_drift_is_not_told(given, bound, regularizer):
     assert (monitor.drifting_at, monitor.exploded_at, said) == (None, None, [])
 
 
+def test_a_fast_drift_is_told_in_half_a_window_for_which_it_has_to_be_twice_as_fast():
+    kwargs = {"window": 400, "min_rate": 4.0}  # 8 nats per 1000 steps over 200, 16 over 100
+    assert run(Scripted(course(rate=20.0)), **kwargs)[0].drifting_at == WINDOW
+    assert run(Scripted(course(rate=12.0)), **kwargs)[0].drifting_at is None
+
+
 def test_a_slow_drift_counts_from_the_least_rate_on():
     slow = course(rate=10.0)
     assert run(Scripted(slow), min_rate=7.0)[0].drifting_at is not None

@@ -78,7 +78,7 @@ def test_two_processes_agree_on_means_verdicts_weights_and_where_they_go_back_to
     state, factor, _, step = kept[0]
     assert step == 40
     assert state["exploded_at"] == 33
-    assert state["rolled_back"] == [[33, 0]]
+    assert state["rolled_back"] == [[33, 15]]
     last = dict(zip(("step", "value", "joint_term", "log_normalizer"), state["blocks"][-1], strict=False))
     assert last == {"step": 39, "value": 1.5, "joint_term": 40.0, "log_normalizer": 38.5}  # 1.5 + steps 36 to 38
     # Above 9 from the fourth block on, doubled each time, and the roll-back's tenfold: the highest weight allowed.
