@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.callbacks.blocks import Block
-from lightning_mi.callbacks.trend import trend
+from lightning_mi.callbacks.trend import Trend, trend
 
 RECENT = 10  # blocks that an explosion is told from
 MIN_BLOCKS = 20  # of a window: with fewer, a trend test sees only trends that need none
@@ -26,7 +26,7 @@ class Drift(NamedTuple):
 
     Attributes:
         rate: Of the log-normalizer.
-        value_rate: Of the value.
+        value_rate: Of the value; NaN where the log-normalizer's trend decides alone.
         together: Both terms have a significant trend of the same sign, beyond the least rate, and the value has none
             that is half as fast.
     """
@@ -57,14 +57,15 @@ def read_drift(blocks: Sequence[Block], num_blocks: int, min_rate: float, alpha:
     Returns:
         Of the longest part of the window over which the terms drift; of all the blocks if there is none.
     """
-    span = num_blocks
+    span, whole = num_blocks, None
     while span >= MIN_BLOCKS:
         if len(blocks) >= span:
             found = _drift(blocks[-span:], min_rate * num_blocks / span, alpha, target)
             if found.together:
                 return found
+            whole = found if len(blocks) == span else whole
         span //= 2
-    return _drift(blocks, math.inf, alpha, target)
+    return _drift(blocks, math.inf, alpha, target) if whole is None else whole
 
 
 def read_explosion(blocks: Sequence[Block], bound: AbstractBound) -> str | None:
@@ -107,18 +108,22 @@ def read_explosion(blocks: Sequence[Block], bound: AbstractBound) -> str | None:
 
 def _drift(blocks: Sequence[Block], min_rate: float, alpha: float, target: float | None) -> Drift:
     times = np.array([block.step for block in blocks]) / 1000
-    value, joint, normalizer = (
-        trend(times, np.array([getattr(block, name) for block in blocks]))
-        for name in ("value", "joint_term", "log_normalizer")
-    )
     critical = NormalDist().inv_cdf(1 - alpha / 2)
+
+    def of(name: str) -> Trend:
+        return trend(times, np.array([getattr(block, name) for block in blocks]))
+
+    normalizer = of("log_normalizer")
+    # The others cost as much, and mostly need not be known.
+    if abs(normalizer.z) <= critical or abs(normalizer.rate) < min_rate or _approaches(blocks, target):
+        return Drift(normalizer.rate, math.nan, False)
+    joint, value = of("joint_term"), of("value")
     slower = min(abs(joint.rate), abs(normalizer.rate))
     together = (
         joint.rate * normalizer.rate > 0
-        and min(abs(joint.z), abs(normalizer.z)) > critical
+        and abs(joint.z) > critical
         and slower >= min_rate
         and abs(value.rate) < slower / 2
-        and not _approaches(blocks, target)
     )
     return Drift(normalizer.rate, value.rate, together)
 

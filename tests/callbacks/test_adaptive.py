@@ -7,7 +7,7 @@ import torch
 from lightning_mi import bounds, regularizers
 from lightning_mi.callbacks import AdaptiveRegularizer
 from lightning_mi.data import GaussianDataModule
-from tests.callbacks.scripted import Scripted, steps
+from tests.callbacks.scripted_terms import Scripted, steps
 from tests.small_module import DIM, Kept, make, trainer, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")

@@ -28,7 +28,6 @@ def test_the_tables_have_a_row_for_each_training(capsys):
     assert table.endswith("As expected: 2 of 2.")
     table = monitoring.roll_back_table([7], steps=60, rows=[healthy[:3]])
     assert re.search(r"\| 100 \| DV \| 7 \| never \| 60 \| [\d.-]+ \| [\d.-]+ \|", table)
-    assert "| DV | original | nothing |" in monitoring.staircase_table([7], steps=5, losses=["DV"])
     table = monitoring.adaptive_table([7], steps=60, weights=[0.5], batches=[32])
     assert re.search(r"\| 32 \| 0\.5 \| 7 \| (0\.\d+ \| ){2}[\d.-]+ \| [\d.-]+ \| [\d.-]+ \|", table)
 
@@ -37,6 +36,4 @@ def test_false_alarms_are_counted(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["monitoring.py", "--only", "false-alarms"])
     monkeypatch.setattr(monitoring.false_alarm_table, "__defaults__", (3, 3000, 50, 2000))
     monitoring.main()
-    assert (
-        len(re.findall(r"^\| 0(?:\.05)? \| \d+ \| [\d.]+% \| [\d.]+% \|$", capsys.readouterr().out, re.MULTILINE)) == 6
-    )
+    assert len(re.findall(r"^\| 0\.0?5 \| \d+ \| [\d.]+% \| [\d.]+% \|$", capsys.readouterr().out, re.MULTILINE)) == 6

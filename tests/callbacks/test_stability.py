@@ -10,7 +10,7 @@ import torch
 
 from lightning_mi import bounds, regularizers
 from lightning_mi.callbacks import StabilityMonitor, StabilityWarning
-from tests.callbacks.scripted import NUM, Scripted, noise, steps
+from tests.callbacks.scripted_terms import NUM, Scripted, noise, steps
 from tests.small_module import Kept, trainer
 
 COUNT, EVERY, WINDOW = 120, 5, 100

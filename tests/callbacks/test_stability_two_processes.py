@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning_mi import regularizers
 from lightning_mi.callbacks import AdaptiveRegularizer, StabilityMonitor
 from lightning_mi.distributed import gather
-from tests.callbacks.scripted import Scripted, steps
+from tests.callbacks.scripted_terms import Scripted, steps
 from tests.small_module import trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
