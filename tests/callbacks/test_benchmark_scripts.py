@@ -36,4 +36,5 @@ def test_false_alarms_are_counted(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["monitoring.py", "--only", "false-alarms"])
     monkeypatch.setattr(monitoring.false_alarm_table, "__defaults__", (3, 3000, 50, 2000))
     monitoring.main()
-    assert len(re.findall(r"^\| 0\.0?5 \| \d+ \| [\d.]+% \| [\d.]+% \|$", capsys.readouterr().out, re.MULTILINE)) == 6
+    rows = re.findall(r"^\| 0\.0?5 \| \d+ \| [\d.]+% \| [\d.]+% \|$", capsys.readouterr().out, re.MULTILINE)
+    assert len(rows) == 4
