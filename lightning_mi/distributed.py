@@ -19,3 +19,23 @@ def average_(tensor: Tensor) -> Tensor:
         dist.all_reduce(tensor)
         tensor /= dist.get_world_size()
     return tensor
+
+
+@torch.no_grad()
+def gather(tensor: Tensor) -> Tensor:
+    """Stack the tensors of all processes, without gradient, the same on each.
+
+    Every process must call it with the same shape.
+
+    Returns:
+        (W, ...) for W processes.
+
+    Example:
+        >>> gather(torch.tensor([1.0, 2.0]))
+        tensor([[1., 2.]])
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return tensor.unsqueeze(0)
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.stack(parts)

@@ -59,6 +59,7 @@ class AbstractRegularizer(nn.Module, ABC):
 
     Attributes:
         step: The training step at which a scheduled weight is read. ``MIEstimationModule`` sets it before each batch.
+        factor: What the weight, scheduled or not, is multiplied with: 1, unless a callback adapts it.
 
     Raises:
         ValueError: The weight is negative or not finite, or the scale is unknown.
@@ -79,6 +80,7 @@ class AbstractRegularizer(nn.Module, ABC):
         self.target = target
         self.scale = scale
         self.step = 0
+        self.factor = 1.0
 
     @abstractmethod
     def distance(self, deviation: Tensor) -> Tensor:
@@ -87,7 +89,8 @@ class AbstractRegularizer(nn.Module, ABC):
     @final
     def current_weight(self) -> float:
         """Lambda at :attr:`step`."""
-        return _check_weight(self.weight(self.step)) if callable(self.weight) else self.weight
+        weight = _check_weight(self.weight(self.step)) if callable(self.weight) else self.weight
+        return self.factor * weight
 
     @final
     def target_of(self, bound: AbstractBound) -> float:

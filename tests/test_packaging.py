@@ -87,7 +87,7 @@ def test_the_source_archive_holds_what_a_build_and_a_test_run_need(tmp_path):
     assert inside >= files_of("recipes", ".yaml") | files_of("lightning_mi", ".py")
     tops = {name.split("/")[0] for name in inside}
     assert tops <= {
-        "lightning_mi", "recipes", "tests", "pyproject.toml", "PKG-INFO", ".gitignore",
+        "lightning_mi", "recipes", "tests", "benchmarks", "pyproject.toml", "PKG-INFO", ".gitignore",
         "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md",
     }  # fmt: skip
 

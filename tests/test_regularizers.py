@@ -174,3 +174,11 @@ def test_pull_of_huber_is_at_most_weight_times_delta(delta: float) -> None:
 def test_abstract_regularizer_cannot_be_made() -> None:
     with pytest.raises(TypeError, match="abstract"):
         regularizers.AbstractRegularizer()
+
+
+def test_a_factor_multiplies_the_weight_scheduled_or_not() -> None:
+    for weight in (0.5, LinearWarmup(weight=1.0, steps=4)):
+        regularizer = Squared(weight=weight)
+        regularizer.step, regularizer.factor = 2, 3.0
+        assert regularizer.current_weight() == 1.5
+        assert regularizer(terms_at(2.0), bounds.DV()).item() == 1.5 * 2.0**2

@@ -1,7 +1,17 @@
-"""Callbacks: they observe a training and never change it, except to end it."""
+"""Callbacks: they observe a training, and change it only where they are told to."""
 
+from lightning_mi.callbacks.adaptive import AdaptiveRegularizer
 from lightning_mi.callbacks.held_out import HeldOutCheckpoint, HeldOutEarlyStopping
 from lightning_mi.callbacks.probes import Probes
+from lightning_mi.callbacks.stability import StabilityMonitor, StabilityWarning
 from lightning_mi.callbacks.tensorboard_layout import TensorBoardLayout
 
-__all__ = ["HeldOutCheckpoint", "HeldOutEarlyStopping", "Probes", "TensorBoardLayout"]
+__all__ = [
+    "AdaptiveRegularizer",
+    "HeldOutCheckpoint",
+    "HeldOutEarlyStopping",
+    "Probes",
+    "StabilityMonitor",
+    "StabilityWarning",
+    "TensorBoardLayout",
+]

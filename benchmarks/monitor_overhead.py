@@ -1,0 +1,76 @@
+"""What StabilityMonitor costs: processor time of a step with it, over that of the same step without.
+
+Short trainings alternate, with and without, so that whatever slows the machine slows both; the median of the pairs'
+ratios is printed. Only steps are timed, not the set-up.
+
+    python benchmarks/monitor_overhead.py                 the one-hot toy, whose steps are the smallest there are
+    python benchmarks/monitor_overhead.py --recipe gaussian
+"""
+
+import argparse
+import logging
+import statistics
+import time
+import warnings
+
+import lightning.pytorch as L
+import torch
+import yaml
+
+from lightning_mi.bench.cell import instantiate
+from lightning_mi.callbacks import StabilityMonitor
+from lightning_mi.recipe_files import find_file
+
+WARM_UP = 50  # steps that are not timed
+
+
+class Clock(L.Callback):
+    """Processor seconds from the end of the warm-up to the end of the training."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == WARM_UP:
+            self.started = time.process_time()
+
+    def on_train_end(self, trainer, pl_module):
+        self.seconds = time.process_time() - self.started
+
+
+def seconds(recipe, steps, folder, watched):
+    config = yaml.safe_load(find_file(recipe, "recipe").path.read_text())
+    config["trainer"] |= {"accelerator": "cpu", "max_steps": WARM_UP + steps, "log_every_n_steps": 50, "callbacks": []}
+    cli, clock = instantiate(config, folder, "run"), Clock()
+    cli.trainer.callbacks += [StabilityMonitor()] * watched + [clock]
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+    return clock.seconds
+
+
+def measure(recipe="onehot", steps=1000, pairs=15, folder="/tmp"):
+    """Milliseconds of a step without, and the ratio of each pair."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    without, ratios = [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for pair in range(pairs):
+            order = (False, True) if pair % 2 else (True, False)
+            found = {watched: seconds(recipe, steps, folder, watched) for watched in order}
+            without.append(1000 * found[False] / steps)
+            ratios.append(found[True] / found[False])
+    return statistics.median(without), ratios
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="onehot")
+    parser.add_argument("--steps", type=int, default=1000, help="timed steps of a training")
+    parser.add_argument("--pairs", type=int, default=15, help="of trainings, with and without")
+    options = parser.parse_args()
+    step, ratios = measure(options.recipe, options.steps, options.pairs)
+    low, median, high = statistics.quantiles(ratios, n=4)
+    print(f"{options.recipe}: a step takes {step:.2f} ms without; with the monitor {median:.4f} times as long")
+    print(f"(middle half of {len(ratios)} pairs: {low:.4f} to {high:.4f})")
+
+
+if __name__ == "__main__":
+    main()

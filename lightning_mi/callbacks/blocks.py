@@ -1,0 +1,131 @@
+"""Blocks of training steps, summed up: what a callback reads at intervals, the same on all processes."""
+
+import math
+from typing import Any, NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from lightning_mi.bounds import BoundTerms
+from lightning_mi.distributed import gather
+from lightning_mi.metrics.functional import effective_sample_size
+from lightning_mi.scores import Scores
+
+
+class Block(NamedTuple):
+    """Some consecutive steps of all processes; nats.
+
+    Attributes:
+        step: The trainer's global step at its end.
+        value: The mean of the steps' values.
+        joint_term: The mean of their joint terms.
+        log_normalizer: The mean of their log-normalizers.
+        pushes: How many of the steps had a log-normalizer above a given one, and the value itself as the objective, so
+            that its exponential entered the gradient as it is.
+        finite: 1 if every term and loss was finite, else 0.
+        score_range: Highest minus lowest score of the last step.
+        effective_pairs: How many of the marginal pairs of the last step its mean of exponentials rests on, on each
+            process: ``num_marginal`` times :class:`~lightning_mi.metrics.EffectiveSampleSize`.
+        effective_share: The same as a share of the marginal pairs.
+        log_candidates: Log of the number of candidates in a row of the last step, nats; infinite without rows.
+        limit: What the estimate could not exceed, nats, as far as who reads it knows.
+    """
+
+    step: int
+    value: float
+    joint_term: float
+    log_normalizer: float
+    pushes: float
+    finite: float
+    score_range: float
+    effective_pairs: float
+    effective_share: float
+    log_candidates: float
+    limit: float = math.inf
+
+
+@final
+class BlockReader:
+    """Keeps the terms of a block's steps on their device, and sums them up when asked.
+
+    Example:
+        >>> from lightning_mi import Scores, bounds
+        >>> reader, scores = BlockReader(), Scores.from_matrix(torch.eye(4))
+        >>> reader.add(bounds.DV()(scores), scores)
+        >>> reader.close(scores, step=1).value
+        1.0
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[Tensor] = []
+
+    def add(self, terms: BoundTerms, scores: Scores, loss: Any = None) -> None:
+        """Take in a step. One without a joint pair reads no estimate and is left out."""
+        if scores.num_joint == 0:
+            return
+        # Nothing is computed here, at every step; and what holds no graph is not detached from one.
+        for term in (*terms, loss if isinstance(loss, Tensor) else terms.value):
+            self._rows.append(term.detach() if term.requires_grad else term)
+
+    @torch.no_grad()
+    def close(self, scores: Scores, step: int, push_above: float = math.inf) -> Block | None:
+        """The block, over all processes, and begin the next; None if no process has a step in it.
+
+        Every process must call it. It is the only place where the processor waits for the device.
+
+        Args:
+            scores: Of the last step.
+            step: The trainer's global step.
+            push_above: Steps with a log-normalizer above it count as pushes; nats.
+        """
+        summary = self._summary(scores.joint.device, push_above)
+        gathered = gather(torch.cat((summary, _of_scores(scores)))).double().cpu()
+        self._rows = []
+        counts, sums = gathered[:, 0], gathered[:, 1:4]
+        pushes, finite, low, high, pairs, share, candidates = gathered[:, 4:].T
+        if (total := counts.sum()) == 0:
+            return None
+        value, joint_term, log_normalizer = (sums.sum(dim=0) / total).tolist()
+        return Block(
+            step,
+            value,
+            joint_term,
+            log_normalizer,
+            float(pushes.sum()),
+            float(finite.min()),
+            float(high.max() - low.min()),
+            float(pairs.mean()),
+            float(share.mean()),
+            float(candidates.max()),
+        )
+
+    def state_dict(self) -> list[float]:
+        """The steps of the block that has begun."""
+        return torch.stack(self._rows).tolist() if self._rows else []
+
+    def load_state_dict(self, state: list[float], device: torch.device) -> None:
+        """Go on with the steps of :meth:`state_dict`."""
+        self._rows = list(torch.tensor(state, dtype=torch.float32, device=device))
+
+    def _summary(self, device: torch.device, push_above: float) -> Tensor:
+        """(6,) the number of steps, sums of value, joint term and log-normalizer, the pushes, whether all is finite."""
+        if not self._rows:
+            return torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 1.0], device=device)
+        rows = torch.stack(self._rows).float().view(-1, len(BoundTerms._fields) + 1)
+        value, objective, joint_term, _, log_normalizer, _ = rows.T
+        pushes = ((objective == value) & (log_normalizer > push_above)).sum()
+        finite = rows.isfinite().all().float()
+        sums = torch.stack((value, joint_term, log_normalizer)).sum(dim=1)
+        return torch.cat((rows.new_tensor([len(rows)]), sums, torch.stack((pushes, finite))))
+
+
+def _of_scores(scores: Scores) -> Tensor:
+    """(5,) the lowest and highest score, effective number and share of marginal pairs, log of the candidates."""
+    marginal = scores.marginal_values()
+    low, high = marginal.aminmax()
+    if scores.num_joint > 0:
+        low, high = torch.minimum(low, scores.joint.min()), torch.maximum(high, scores.joint.max())
+    share = effective_sample_size(scores)
+    candidates = math.inf if scores.num_candidates is None else math.log(scores.num_candidates)
+    parts = (low, high, scores.num_marginal * share, share, share.new_tensor(candidates))
+    return torch.stack([part.float() for part in parts])

@@ -1,0 +1,39 @@
+"""The Python of docs/monitoring.md runs as it stands, and its claims about defaults hold."""
+
+import re
+import runpy
+from contextlib import chdir
+from inspect import signature
+from pathlib import Path
+
+import pytest
+
+from lightning_mi.callbacks import AdaptiveRegularizer, StabilityMonitor, verdicts
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_every_python_block_runs_as_it_stands(number, tmp_path):
+    script = tmp_path / "block.py"
+    script.write_text(BLOCKS[number], encoding="utf-8")
+    with chdir(tmp_path):
+        runpy.run_path(script.name)
+
+
+def test_a_module_of_ones_own_takes_five_lines():
+    [own] = [block for block in BLOCKS if "class MyMI(" in block]
+    assert 1 <= own.count("# for the monitor") <= 5
+
+
+def test_the_defaults_are_those_in_the_text():
+    text = " ".join(PAGE.split())
+    for name in ("window", "every_n_steps", "min_rate", "alpha", "max_roll_backs", "raise_by"):
+        assert f"`{name}={signature(StabilityMonitor).parameters[name].default:g}`" in text, name
+    for name in ("raise_by", "relax_by"):
+        assert f"`{name}={signature(AdaptiveRegularizer).parameters[name].default:g}`" in text, name
+    for number in (verdicts.SATURATED, verdicts.EXCESS, verdicts.FEW_PAIRS, verdicts.PUSH):
+        assert f"{number:.3g}" in text

@@ -1,0 +1,85 @@
+"""Under DDP every process comes to the same verdict and the same weight, from the steps of all."""
+
+import datetime
+import warnings
+
+import lightning.pytorch as L
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from lightning.pytorch.strategies import DDPStrategy
+
+from lightning_mi import regularizers
+from lightning_mi.callbacks import AdaptiveRegularizer, StabilityMonitor
+from lightning_mi.distributed import gather
+from tests.callbacks.scripted_terms import Scripted, steps
+from tests.small_module import trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+TIMEOUT = datetime.timedelta(seconds=60)
+NAMES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+
+
+def _gather(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=TIMEOUT)
+    torch.save(gather(torch.tensor([1.0, 2.0]) * (rank + 1)), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_gather_the_same(tmp_path):
+    mp.start_processes(_gather, (str(tmp_path),), nprocs=2, start_method="fork")
+    for rank in range(2):
+        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True).tolist() == [[1.0, 2.0], [2.0, 4.0]]
+
+
+class Unlike(Scripted):
+    """The second process reads other terms than the first, and an infinite one at step 31."""
+
+    def __init__(self):
+        super().__init__(None, regularizer=regularizers.Squared())
+
+    def training_step(self, batch, batch_idx):
+        rank = self.global_rank
+        infinite = rank == 1 and self.global_step == 31
+        self.course = lambda step: (float("inf") if infinite else 1.0 + rank, 3.0 * rank + step, 1.0 + rank)
+        return super().training_step(batch, batch_idx)
+
+
+class Keep(L.Callback):
+    def __init__(self, folder, *callbacks):
+        self.folder, self.callbacks = folder, callbacks
+
+    def on_fit_end(self, trainer, pl_module):
+        monitor, adaptive = self.callbacks
+        kept = (monitor.state_dict(), adaptive.factor, pl_module.weight.detach(), trainer.global_step)
+        torch.save(kept, f"{self.folder}/{trainer.global_rank}.pt")
+
+
+def test_two_processes_agree_on_means_verdicts_weights_and_where_they_go_back_to(tmp_path, monkeypatch):
+    for name in NAMES:
+        monkeypatch.setenv(name, "")  # so that what the launcher sets is undone
+        monkeypatch.delenv(name)
+    monitor = StabilityMonitor(window=60, every_n_steps=3, action="roll_back", alpha=1e-9)
+    adaptive = AdaptiveRegularizer(band=(-9.0, 9.0), every_n_steps=3, raise_by=2.0, relax_by=0.5)
+    strategy = DDPStrategy(start_method="fork", process_group_backend="gloo", timeout=TIMEOUT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it says, here, is in the state
+        trainer(callbacks=[monitor, adaptive, Keep(tmp_path, monitor, adaptive)], devices=2, strategy=strategy).fit(
+            Unlike(), steps(40)
+        )
+    kept = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    # The steps of a block that has begun are each process's own.
+    own = [state.pop("rows") for state, *_ in kept]
+    assert own[0] != own[1]
+    assert kept[0] == kept[1]
+    state, factor, _, step = kept[0]
+    assert step == 40
+    assert state["exploded_at"] == 33
+    assert state["rolled_back"] == [[33, 15]]
+    last = dict(zip(("step", "value", "joint_term", "log_normalizer"), state["blocks"][-1], strict=False))
+    assert last == {"step": 39, "value": 1.5, "joint_term": 40.0, "log_normalizer": 38.5}  # 1.5 + steps 36 to 38
+    # Above 9 from the fourth block on, doubled each time, and the roll-back's tenfold: the highest weight allowed.
+    assert factor == 10.0
