@@ -175,7 +175,8 @@ def _cell(
     config = copy.deepcopy(recipe)
     config["seed_everything"] = seed
     config["data"]["init_args"]["seed"] = seed
-    overrides = [preset.get("overrides", {}), settings.get("overrides", {}), row.get("overrides", {})]
+    # A study's come last: what it replaces as a whole takes a loss's own settings in it along.
+    overrides = [preset.get("overrides", {}), row.get("overrides", {}), settings.get("overrides", {})]
     for key, value in [item for group in overrides for item in group.items()]:
         _assign(config, key, copy.deepcopy(value))
     form = row["published"] if variant == "published" else {"bound_args": row.get(variant, {})}
