@@ -25,11 +25,15 @@ def commands():
     return [pytest.param(words, id=f"{page}: {' '.join(words)}") for page, words in found if words]
 
 
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
     namespace = {"__name__": page}
-    with chdir(tmp_path):
-        for block in blocks(page, "python"):
+    for i, block in enumerate(blocks(page, "python")):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        with chdir(folder):
             exec(compile(block, page, "exec"), namespace)
 
 
