@@ -7,6 +7,7 @@ import lightning.pytorch as L
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.callbacks.blocks import BlockReader
+from lightning_mi.callbacks.direct_logs import log_now
 from lightning_mi.callbacks.observed import bound_of, observed
 from lightning_mi.callbacks.roll_back import regularizer_of
 from lightning_mi.regularizers import AbstractRegularizer
@@ -119,7 +120,7 @@ class AdaptiveRegularizer(L.Callback):
             change = self.relax_by if low <= block.log_normalizer <= high else self.raise_by
             regularizer.factor *= min(max(change * weight, self.min_weight), self.max_weight) / weight
         self.factor = regularizer.factor
-        pl_module.log("regularizer/weight", regularizer.current_weight())
+        log_now(trainer, {"regularizer/weight": regularizer.current_weight()})
 
     def state_dict(self) -> dict[str, Any]:
         """The factor, and the block that has begun."""

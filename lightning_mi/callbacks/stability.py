@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.callbacks.blocks import Block, BlockReader
+from lightning_mi.callbacks.direct_logs import log_now
 from lightning_mi.callbacks.observed import bound_of, observed
 from lightning_mi.callbacks.roll_back import (
     Snapshots,
@@ -214,8 +215,7 @@ class StabilityMonitor(L.Callback):
                     f"the two terms of {type(bound).__name__} drift by {drift.rate:.2g} nats per 1000 steps while the "
                     f"value is steady (it moves by {drift.value_rate:.2g})"
                 )
-        # Lightning writes them at its own cadence, the last ones again until there are new ones.
-        pl_module.log_dict({f"stability/{name}": value for name, value in logs.items()})
+        log_now(trainer, {f"stability/{name}": value for name, value in logs.items()})
         if verdicts:
             self._healthy_blocks = 0
             self._respond(trainer, pl_module, bound, verdicts)

@@ -222,7 +222,7 @@ class TensorBoardLayout(L.Callback):
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not loggers or not trainer.is_global_zero:
             return
-        self._names.update(trainer.logged_metrics)  # which a test starts anew
+        self._names.update(trainer.callback_metrics)  # which a test starts anew
         charts = charts_of(self._names)
         if charts != self._charts:
             self._charts = charts
