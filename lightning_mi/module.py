@@ -8,6 +8,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -281,10 +282,17 @@ class MIEstimationModule(L.LightningModule):
     def on_fit_start(self) -> None:
         """Put the estimate, the truth and the ceiling on one TensorBoard chart, and both terms on another.
 
+        Says so where several processes each pair their own samples.
+
         Raises:
             ValueError: The pairing or the probe has another number of classes than the data module.
         """
         check_num_classes((self.pairs, self.probe), getattr(self.trainer, "datamodule", None))
+        if self.trainer.world_size > 1 and not self.pairs.gather:
+            rank_zero_info(
+                f"{type(self.pairs).__name__} has gather=False: each of the {self.trainer.world_size} processes pairs "
+                "its own samples, so the loss is the mean of theirs and not that of the whole batch."
+            )
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars(CHARTS)

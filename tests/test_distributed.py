@@ -58,8 +58,8 @@ def test_two_processes_average_in_place_and_calibrate_alike(tmp_path):
         assert vector.tolist() == [1.5, 15.0]
         assert parameter.item() == 0.5
         assert offset.item() == 0.75  # half of the mean of 2 - 0 and 2 - 1
-        deviations = torch.tensor([2**0.5, 2 * 2**0.5], dtype=torch.float64)
-        assert log_scale.item() == pytest.approx(-deviations.log().mean().item())
+        scores = torch.tensor([-1.0, 1.0, -2.0, 2.0], dtype=torch.float64)
+        assert log_scale.item() == pytest.approx(-scores.std().log().item())
 
 
 # A training.
