@@ -136,10 +136,17 @@ class Shuffled(pairs.AbstractPairing):
         )
 
 
-def gradients(module: MIEstimationModule, loss: torch.Tensor) -> list[torch.Tensor]:
+def gradient(module: MIEstimationModule, loss: torch.Tensor) -> torch.Tensor:
+    """That of all parameters in one vector."""
     module.zero_grad()
     loss.backward()
-    return [torch.zeros_like(p) if p.grad is None else p.grad for p in module.parameters()]
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in module.parameters()])
+
+
+def readings(module: MIEstimationModule, output) -> torch.Tensor:
+    """The terms, the loss and what changes as they are read."""
+    averages = [module.bound.log_average] if isinstance(module.bound, bounds.MINE) else []
+    return torch.stack([*output.terms, output.loss, *averages]).detach()
 
 
 def compare(case: Case, shares: tuple[int, ...], rank: int, dtype: torch.dtype) -> Result:
@@ -148,26 +155,21 @@ def compare(case: Case, shares: tuple[int, ...], rank: int, dtype: torch.dtype) 
     batch = batch_of(case, sum(shares), dtype)
     start = sum(shares[:rank])
     output = module.step(tuple(part[start : start + shares[rank]] for part in batch))
-    own = gradients(module, output.loss)
-    for gradient in own:
-        average_(gradient)
+    own = average_(gradient(module, output.loss))
     alone.pairs.gather = False
     if case.pairing == "Derangement":
         shuffles: list = [None] * len(shares)
         dist.all_gather_object(shuffles, output.scores._marginal_columns + start)
         alone.pairs = Shuffled(torch.cat(shuffles))
     expected = alone.step(batch)
-    theirs = gradients(alone, expected.loss)
-    whole = torch.stack([g.norm() for g in theirs]).norm()
+    theirs = gradient(alone, expected.loss)
     # Relative to the parameter's own gradient, unless that is lost in the rounding of the whole.
-    errors = [(a - b).norm() / max(b.norm(), 1e-3 * whole) for a, b in zip(own, theirs, strict=True)]
-    averages = [module.bound.log_average] if isinstance(module.bound, bounds.MINE) else []
-    seen = torch.cat([torch.stack([*output.terms, output.loss, *averages]), *(g.flatten() for g in own)]).detach()
-    everywhere = gather(seen)
-    read = torch.stack([*output.terms, output.loss, *averages])
-    averages = [alone.bound.log_average] if isinstance(alone.bound, bounds.MINE) else []
-    truth = torch.stack([*expected.terms, expected.loss, *averages])
+    sizes = [p.numel() for p in module.parameters()]
+    floor = 1e-3 * theirs.norm()
+    errors = [(a - b).norm() / max(b.norm(), floor) for a, b in zip(own.split(sizes), theirs.split(sizes), strict=True)]
+    read, truth = readings(module, output), readings(alone, expected)
     loss_error = ((read - truth).abs() / truth.abs().clamp(min=1)).max()
+    everywhere = gather(torch.cat([read, own]))
     equal = bool((everywhere == everywhere[0]).all())
     return Result(case, shares, float(max(errors)), float(loss_error), equal)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -14,16 +13,7 @@ from torch.nn.functional import softplus
 from lightning_mi.distributed import world_size
 from lightning_mi.numerics import log_mean_exp, mean_or_zero, upcast
 from lightning_mi.pooling import Pool
-from lightning_mi.score_checks import check_log_weights, check_mask, check_scores
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """How the pairs of a score matrix lie in rows, one row an x."""
-
-    joint: Tensor  # (J,) the row of each joint pair
-    mask: Tensor | None  # (N, M) the marginal pairs and the joint pairs of each row; None if that is every entry
-    count: Tensor | int  # (N,) how many that is; an int if it is the same in every row
+from lightning_mi.score_layout import Rows, check_scores, diagonal_layout, mask_layout
 
 
 @final
@@ -55,7 +45,7 @@ class Scores:
         num_marginal: int,
         marginal_mask: Tensor | None = None,
         marginal_columns: Tensor | None = None,
-        rows: _Rows | None = None,
+        rows: Rows | None = None,
         log_weights: Tensor | None = None,
         y: Tensor | None = None,
         pooled: bool = False,
@@ -131,46 +121,23 @@ class Scores:
         """
         pooled = pooled and world_size() > 1
         check_scores(matrix, "matrix", ndim=2, may_be_empty=pooled)
-        num_rows, num_columns = matrix.shape
-        matrix = upcast(matrix)
-        if y is not None and len(y) != num_columns:
-            raise ValueError(f"Got {len(y)} candidates `y` for {num_columns} columns of scores: there is one for each.")
-        if joint is None and marginal is None and log_weights is None:
-            fits = num_columns >= 2 and (num_rows <= num_columns - diagonal if pooled else num_rows == num_columns)
-            if not fits:
-                raise ValueError(
-                    f"Got scores of shape {tuple(matrix.shape)}: without masks the diagonal holds the joint pairs and "
-                    "the rest the marginal pairs, which takes a square matrix of at least 2 x 2. "
-                    "Use a batch of two or more samples, or pass `joint` and `marginal`."
-                )
-            rows = torch.arange(num_rows, device=matrix.device)
-            return cls(
-                matrix.diagonal(diagonal),
-                matrix,
-                joint_columns=diagonal + rows,
-                num_marginal=num_rows * (num_columns - 1),
-                marginal_mask=~_diagonal_mask(matrix, diagonal),
-                rows=_Rows(rows, mask=None, count=num_columns),
-                y=y,
-                pooled=pooled,
+        if y is not None and len(y) != matrix.shape[1]:
+            raise ValueError(
+                f"Got {len(y)} candidates `y` for {matrix.shape[1]} columns of scores: there is one for each."
             )
-        eye = _diagonal_mask(matrix, diagonal)
-        if marginal is None:
-            marginal = ~eye if log_weights is None else torch.ones_like(eye)
-        joint = check_mask(eye if joint is None else joint, "joint", matrix)
-        marginal = check_mask(marginal, "marginal", matrix)
-        if log_weights is not None:
-            log_weights = check_log_weights(log_weights, marginal, matrix)
-        joint_rows, joint_columns = joint.nonzero(as_tuple=True)
-        row_mask = marginal | joint
+        matrix = upcast(matrix)
+        if joint is None and marginal is None and log_weights is None:
+            layout = diagonal_layout(matrix, diagonal, may_be_wide=pooled)
+        else:
+            layout = mask_layout(matrix, joint, marginal, log_weights, diagonal)
         made = cls(
-            matrix[joint_rows, joint_columns],
+            layout.joint,
             matrix,
-            joint_columns=joint_columns,
-            num_marginal=int(marginal.sum()),
-            marginal_mask=marginal,
-            rows=_Rows(joint_rows, mask=row_mask, count=row_mask.sum(dim=1)),
-            log_weights=log_weights,
+            joint_columns=layout.joint_columns,
+            num_marginal=layout.num_marginal,
+            marginal_mask=layout.marginal,
+            rows=layout.rows,
+            log_weights=layout.log_weights,
             y=y,
             pooled=pooled,
         )
@@ -327,16 +294,10 @@ class Scores:
             return mean_or_zero(values)
         return self._pool.sum(values.sum() / max(self.num_joint, 1))
 
-    def _require_rows(self) -> _Rows:
+    def _require_rows(self) -> Rows:
         if self._rows is None:
             raise ValueError(
                 "Got two lists of pairs, but a bound over rows (InfoNCE) compares each joint pair with the marginal "
                 "pairs of the same x. Use a pairing that scores all pairs, such as pairs.AllPairs()."
             )
         return self._rows
-
-
-def _diagonal_mask(matrix: Tensor, diagonal: int) -> Tensor:
-    mask = torch.zeros(matrix.shape, dtype=torch.bool, device=matrix.device)
-    mask.diagonal(diagonal).fill_(True)
-    return mask
