@@ -46,6 +46,10 @@ class MIEstimationModule(L.LightningModule):
     test also log the standard error of each estimate, as ``<stage>/mi_standard_error``. All in nats. A batch without
     joint pairs is in none of the averages.
 
+    Where several processes train together, the pairs of a training step run over the samples of all of them, unless the
+    pairing has ``gather=False``: its terms, its loss and the averaged gradient are those of one process on the whole
+    batch, and the same on each. In validation and test each process pairs its own samples.
+
     Labels are the entry of a batch after the views that the pairing declares. They go to a pairing that takes labels
     (``train/joint_pairs`` then says how many pairs a logged step had) and to the probe (``train/probe_loss``, nats;
     ``probe/online_accuracy`` in validation and test). Where the pairing predicts labels, validation and test log
