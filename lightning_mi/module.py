@@ -8,6 +8,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -44,6 +45,10 @@ class MIEstimationModule(L.LightningModule):
     ``<stage>/log_normalizer`` and ``<stage>/effective_sample_size``, exact over batches and processes; validation and
     test also log the standard error of each estimate, as ``<stage>/mi_standard_error``. All in nats. A batch without
     joint pairs is in none of the averages.
+
+    Where several processes train together, the pairs of a training step run over the samples of all of them, unless the
+    pairing has ``gather=False``: its terms, its loss and the averaged gradient are those of one process on the whole
+    batch, and the same on each. In validation and test each process pairs its own samples.
 
     Labels are the entry of a batch after the views that the pairing declares. They go to a pairing that takes labels
     (``train/joint_pairs`` then says how many pairs a logged step had) and to the probe (``train/probe_loss``, nats;
@@ -281,10 +286,17 @@ class MIEstimationModule(L.LightningModule):
     def on_fit_start(self) -> None:
         """Put the estimate, the truth and the ceiling on one TensorBoard chart, and both terms on another.
 
+        Says so where several processes each pair their own samples.
+
         Raises:
             ValueError: The pairing or the probe has another number of classes than the data module.
         """
         check_num_classes((self.pairs, self.probe), getattr(self.trainer, "datamodule", None))
+        if self.trainer.world_size > 1 and not self.pairs.gather:
+            rank_zero_info(
+                f"{type(self.pairs).__name__} has gather=False: each of the {self.trainer.world_size} processes pairs "
+                "its own samples, so the loss is the mean of theirs and not that of the whole batch."
+            )
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars(CHARTS)

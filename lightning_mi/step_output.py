@@ -29,11 +29,14 @@ class StepOutput(NamedTuple):
     labels: Tensor | None
 
     def for_callbacks(self, probe_loss: Tensor | None = None) -> dict[str, Any]:
-        """What callbacks are handed as a step's outputs; only the loss keeps its graph, and holds the probe's."""
+        """What callbacks are handed as a step's outputs; only the loss keeps its graph, and holds the probe's.
+
+        The terms are of all processes. The scores are of this one, so that an observer may ask them anything alone.
+        """
         return {
             "loss": self.loss if probe_loss is None else self.loss + probe_loss,
             "terms": BoundTerms(*(term.detach() for term in self.terms)),
-            "scores": self.scores,
+            "scores": self.scores.local(),
             "features": self.features,
             "labels": self.labels,
         }

@@ -5,7 +5,6 @@ from typing import ClassVar, Literal, final
 from torch import Tensor
 
 from lightning_mi.bounds.base import AbstractBound, BoundTerms
-from lightning_mi.numerics import mean_or_zero
 from lightning_mi.scores import Scores
 
 
@@ -36,7 +35,7 @@ class InfoNCE(AbstractBound):
         """The log-normalizer is the mean of the rows' log-normalizers."""
         joint, rows = scores.joint, scores.row_log_mean_exp()[scores.joint_rows]
         # Subtracting within each row before the mean keeps digits that two means of large scores would lose.
-        value, log_normalizer = mean_or_zero(joint - rows), mean_or_zero(rows)
+        value, log_normalizer = scores.mean_over_joint(joint - rows), scores.mean_over_joint(rows)
         return BoundTerms(value, value, scores.joint_mean(), log_normalizer, log_normalizer)
 
     def marginal_at(self, target: float) -> float:

@@ -21,7 +21,7 @@ class Block(NamedTuple):
         joint_term: The mean of their joint terms.
         log_normalizer: The mean of their log-normalizers.
         pushes: How many of the steps had a log-normalizer above a given one, and the value itself as the objective, so
-            that its exponential entered the gradient as it is.
+            that its exponential entered the gradient as it is; on the process that had the most of them.
         finite: 1 if every term and loss was finite, else 0.
         score_range: Highest minus lowest score of the last step.
         effective_pairs: How many of the marginal pairs of the last step its mean of exponentials rests on, on each
@@ -91,11 +91,11 @@ class BlockReader:
             value,
             joint_term,
             log_normalizer,
-            float(pushes.sum()),
+            float(pushes.max()),
             float(finite.min()),
             float(high.max() - low.min()),
-            float(pairs.mean()),
-            float(share.mean()),
+            float(pairs.nanmean()),
+            float(share.nanmean()),
             float(candidates.max()),
         )
 
@@ -121,10 +121,9 @@ class BlockReader:
 
 def _of_scores(scores: Scores) -> Tensor:
     """(5,) the lowest and highest score, effective number and share of marginal pairs, log of the candidates."""
-    marginal = scores.marginal_values()
-    low, high = marginal.aminmax()
-    if scores.num_joint > 0:
-        low, high = torch.minimum(low, scores.joint.min()), torch.maximum(high, scores.joint.max())
+    values = torch.cat((scores.marginal_values(), scores.joint))
+    # A process may hold no pair of a batch that others share.
+    low, high = values.aminmax() if len(values) else (values.new_tensor(math.inf), values.new_tensor(-math.inf))
     share = effective_sample_size(scores)
     candidates = math.inf if scores.num_candidates is None else math.log(scores.num_candidates)
     parts = (low, high, scores.num_marginal * share, share, share.new_tensor(candidates))

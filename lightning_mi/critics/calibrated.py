@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mi.critics.base import AbstractCritic
-from lightning_mi.distributed import average_
+from lightning_mi.distributed import average_, standard_deviation
 
 
 @final
@@ -69,6 +69,8 @@ class Calibrated(AbstractCritic):
     ) -> None:
         """Set scale and offset from a batch, once: nothing happens if they have been set before.
 
+        Processes set them alike, from the scores of all and the mean of their log-normalizers; each must call it.
+
         Args:
             marginal_scores: Gives this critic's scores of the batch's marginal pairs, (K,).
             log_normalizer: Gives the bound's log-normalizer with this critic on the batch, a scalar in nats.
@@ -76,11 +78,8 @@ class Calibrated(AbstractCritic):
         """
         if self.calibrated:
             return
-        if self.log_scale is not None:
-            scores = marginal_scores()
-            if scores.numel() > 1 and (deviation := scores.std()) > 0:
-                self.log_scale.sub_(deviation.log())
-            average_(self.log_scale)
+        if self.log_scale is not None and (deviation := standard_deviation(marginal_scores())) > 0:
+            self.log_scale.sub_(deviation.log())
         if self.offset is not None:
             self.offset.add_((target - log_normalizer()) / self.offset_unit)
             average_(self.offset)

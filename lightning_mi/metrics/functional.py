@@ -102,7 +102,8 @@ def effective_sample_size(scores: Scores) -> Tensor:
 
 
 def weight_moments(scores: Scores, dtype: torch.dtype) -> Tensor:
-    """(K,) the moments that :func:`weight_share` reads, of one batch."""
+    """(K,) the moments that :func:`weight_share` reads, of one batch; of pooled scores this process's part."""
+    scores = scores.local()
     return batch_moments(
         _EFFECTIVE_SAMPLE_SIZE,
         (scores.log_mean_exp(), scores.log_mean_exp(power=2.0)),

@@ -59,7 +59,13 @@ def no_moments(device: torch.device) -> Tensor:
 
 
 def batch_moments(
-    means: Sequence[Mean], values: Sequence[Tensor], *, num_joint: int, num_marginal: int, dtype: torch.dtype
+    means: Sequence[Mean],
+    values: Sequence[Tensor],
+    *,
+    num_joint: int,
+    num_marginal: int,
+    dtype: torch.dtype,
+    copies: int = 1,
 ) -> Tensor:
     """The moments of a single batch.
 
@@ -72,6 +78,7 @@ def batch_moments(
         num_joint: The batch's joint pairs.
         num_marginal: The batch's marginal pairs.
         dtype: Of the result.
+        copies: How many processes take in this same batch, so that merged they count it once.
 
     Returns:
         (K,) without gradient, on the device of the values.
@@ -89,7 +96,8 @@ def batch_moments(
             units[2 + 2 * i] = value
     # Not blocking: the processor need not wait for an accelerator to take the weights.
     u = torch.stack(units) * torch.tensor(weights, dtype=dtype).to(one.device, non_blocking=True)
-    return torch.cat([torch.stack(log_scales), u.outer(u).flatten()])
+    gram = u.outer(u) if copies == 1 else u.outer(u) / copies
+    return torch.cat([torch.stack(log_scales), gram.flatten()])
 
 
 def merge_moments(moments: Tensor) -> Tensor:

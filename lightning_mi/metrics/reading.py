@@ -34,7 +34,12 @@ class Reading:
         """(K,) the moments of one batch."""
         values = [getattr(terms, name) for name in self.terms]
         return batch_moments(
-            self.means, values, num_joint=scores.num_joint, num_marginal=scores.num_marginal, dtype=dtype
+            self.means,
+            values,
+            num_joint=scores.num_joint,
+            num_marginal=scores.num_marginal,
+            dtype=dtype,
+            copies=scores.copies,
         )
 
     def estimate(self, moments: Tensor) -> Estimate:

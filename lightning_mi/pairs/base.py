@@ -1,16 +1,25 @@
 """What every pairing has in common, and the checks of what it is given."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from lightning_mi.critics import AbstractCritic
+from lightning_mi.distributed import Share, exchange, share_of, world_size
 from lightning_mi.scores import Scores
 
 
 class AbstractPairing(nn.Module, ABC):
     """Turns the representations of a batch into scores of joint and marginal pairs.
+
+    Where several processes train together, each holds a share of a batch. In training mode the pairs are those of the
+    whole batch, and all processes read the same from the scores; the shares may differ in length. In evaluation mode
+    each process pairs its own samples.
+
+    Args:
+        gather: Whether pairs run over the samples of all processes in training; otherwise each pairs its own.
 
     Attributes:
         num_views: How many views of a batch, its first ones, the encoders turn into representations; None for all.
@@ -19,6 +28,10 @@ class AbstractPairing(nn.Module, ABC):
 
     num_views: ClassVar[int | None] = None
     takes_labels: ClassVar[bool] = False
+
+    def __init__(self, gather: bool = True) -> None:
+        super().__init__()
+        self.gather = gather
 
     @abstractmethod
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
@@ -29,18 +42,34 @@ class AbstractPairing(nn.Module, ABC):
             views: The representations, x and y first; then the labels, if the pairing takes them.
         """
 
+    def share(self, *views: Tensor) -> Share:
+        """Which rows of the batch the views hold: of this process's, or of all processes' where pairs run over those.
 
-def check_views(views: tuple[Tensor, ...], *names: str, pairing: str) -> tuple[Tensor, ...]:
-    """As many views as there are names, the first two of them equally long.
+        What is checked passes or fails on every process, so that none waits for one that has failed.
 
-    Raises:
-        ValueError: There are more or fewer views, or x and y differ in length.
-    """
-    check_count(views, *names, pairing=pairing)
-    x, y = views[0], views[1]
-    if len(x) != len(y):
-        raise ValueError(f"Got {len(x)} x and {len(y)} y: row i of both is one joint pair, so they are equally long.")
-    return views
+        Args:
+            views: (N, ...) each. The second is as long as the first, the fourth as the third.
+
+        Raises:
+            ValueError: Views that belong together differ in length, or processes have views of another width.
+        """
+        own = [number for view in views for number in (len(view), math.prod(view.shape[1:]))]
+        everywhere = self.gather and self.training and world_size() > 1
+        sizes = exchange(own, views[0].device) if everywhere else [tuple(own)]
+        for process, size in enumerate(sizes):
+            where = f" on process {process}" if len(sizes) > 1 else ""
+            for x, y, kind, name in zip(size[::4], size[2::4], ("joint", "marginal"), ("", "marginal "), strict=False):
+                if x != y:
+                    raise ValueError(
+                        f"Got {x} {name}x and {y} {name}y{where}: row i of both is one {kind} pair, so they are "
+                        "equally long."
+                    )
+            if size[1::2] != sizes[0][1::2]:
+                raise ValueError(
+                    f"Got views of {list(size[1::2])} numbers a row{where} and of {list(sizes[0][1::2])} on process 0: "
+                    "samples of all processes are paired, so they are alike."
+                )
+        return share_of(sizes)
 
 
 def check_count(views: tuple[Tensor, ...], *names: str, pairing: str) -> None:
@@ -52,10 +81,10 @@ def check_count(views: tuple[Tensor, ...], *names: str, pairing: str) -> None:
         )
 
 
-def check_two_or_more(x: Tensor) -> None:
+def check_two_or_more(share: Share) -> None:
     """Raise a ValueError unless the batch holds two or more samples."""
-    if len(x) < 2:
+    if share.total < 2:
         raise ValueError(
-            f"Got a batch of {len(x)}: marginal pairs combine different samples, so a batch holds two or more. "
+            f"Got a batch of {share.total}: marginal pairs combine different samples, so a batch holds two or more. "
             "Raise the batch size, or drop the last, smaller batch with `drop_last=True`."
         )

@@ -32,6 +32,7 @@ class EnumeratedLabels(AbstractPairing):
         num_classes: C.
         prior: (C,) the probability of each label, q(y); uniform by default. A label may have probability 0, as long as
             no sample has that label.
+        gather: As in :class:`AbstractPairing`.
 
     Raises:
         TypeError: The labels are not integers.
@@ -51,8 +52,8 @@ class EnumeratedLabels(AbstractPairing):
     num_views: ClassVar[int | None] = 1
     takes_labels: ClassVar[bool] = True
 
-    def __init__(self, num_classes: int, prior: Sequence[float] | Tensor | None = None) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, prior: Sequence[float] | Tensor | None = None, gather: bool = True) -> None:
+        super().__init__(gather)
         if num_classes < 2:
             raise ValueError(f"Got num_classes={num_classes}: a label tells something where there are two or more.")
         self.num_classes = num_classes
@@ -64,6 +65,7 @@ class EnumeratedLabels(AbstractPairing):
         check_count(views, "x", "labels", pairing="EnumeratedLabels")
         x, labels = views
         labels = self._check_range(check_labels(labels, len(x), "EnumeratedLabels")).to(x.device)
+        share = self.share(x)
         matrix = self._all_scores(critic, x)
         return Scores.from_matrix(
             matrix,
@@ -71,6 +73,7 @@ class EnumeratedLabels(AbstractPairing):
             marginal=torch.ones_like(matrix, dtype=torch.bool),
             log_weights=self._log_prior,
             y=torch.arange(self.num_classes, device=x.device),
+            pooled=share.pooled,
         )
 
     @torch.no_grad()

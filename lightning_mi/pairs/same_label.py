@@ -38,6 +38,7 @@ class SameLabel(AbstractPairing):
 
     Args:
         exclude_same_label: Drop same-label pairs from the marginal pairs; see above for what that costs.
+        gather: As in :class:`AbstractPairing`.
 
     Raises:
         TypeError: The labels are not integers.
@@ -53,27 +54,32 @@ class SameLabel(AbstractPairing):
     num_views: ClassVar[int | None] = 1
     takes_labels: ClassVar[bool] = True
 
-    def __init__(self, exclude_same_label: bool = False) -> None:
-        super().__init__()
+    def __init__(self, exclude_same_label: bool = False, gather: bool = True) -> None:
+        super().__init__(gather)
         self.exclude_same_label = exclude_same_label
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of all pairs of x (N, D) with labels (N,)."""
         check_count(views, "x", "labels", pairing="SameLabel")
         x = views[0]
-        check_two_or_more(x)
         labels = check_labels(views[1], len(x), "SameLabel").to(x.device)
-        same_label = labels.unsqueeze(1) == labels
-        others = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
-        if self.exclude_same_label and bool(same_label.all()):
+        share = self.share(x)
+        check_two_or_more(share)
+        candidates, their_labels = share.gather(x), share.gather(labels)
+        if self.exclude_same_label and bool((their_labels == their_labels[0]).all()):
             raise ValueError(
-                f"Got a batch of {len(x)} samples that all have label {int(labels[0])}: with exclude_same_label=True "
-                "no marginal pair is left. Raise the batch size, shuffle the samples, or leave the option out."
+                f"Got a batch of {share.total} samples that all have label {int(their_labels[0])}: with "
+                "exclude_same_label=True no marginal pair is left. Raise the batch size, shuffle the samples, or leave "
+                "the option out."
             )
+        same_label = labels.unsqueeze(1) == their_labels
+        own = torch.arange(share.start, share.start + len(x), device=x.device)
+        others = own.unsqueeze(1) != torch.arange(share.total, device=x.device)
         return Scores.from_matrix(
-            critic.pairwise(x, x),
+            critic.pairwise(x, candidates),
             joint=same_label & others,
             marginal=~same_label if self.exclude_same_label else others,
             allow_no_joint=True,
-            y=x,
+            y=candidates,
+            pooled=share.pooled,
         )

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.pairs.base import AbstractPairing, check_two_or_more, check_views
+from lightning_mi.distributed import own_generator
+from lightning_mi.pairs.base import AbstractPairing, check_count, check_two_or_more
 from lightning_mi.scores import Scores
 
 
@@ -29,9 +30,11 @@ class AllPairs(AbstractPairing):
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of all pairs of x (N, Dx) and y (N, Dy)."""
-        x, y = check_views(views, "x", "y", pairing="AllPairs")
-        check_two_or_more(x)
-        return Scores.from_matrix(critic.pairwise(x, y), y=y)
+        check_count(views, "x", "y", pairing="AllPairs")
+        share = self.share(*views)
+        check_two_or_more(share)
+        x, y = views[0], share.gather(views[1])
+        return Scores.from_matrix(critic.pairwise(x, y), y=y, diagonal=share.start, pooled=share.pooled)
 
 
 @final
@@ -39,10 +42,12 @@ class Derangement(AbstractPairing):
     """Row i of x and row i of y are a joint pair; N marginal pairs come from a shuffle of y without fixed points.
 
     The shuffle is one random cycle, so no marginal pair is a joint one. Cheaper than all pairs for a joint critic,
-    and noisier. Without rows: InfoNCE cannot use it.
+    and noisier. Without rows: InfoNCE cannot use it. Each process shuffles its own samples, and averages run over the
+    pairs of all processes.
 
     Raises:
-        ValueError: The batch has one sample, or x and y differ in length, or there are not two views.
+        ValueError: The batch, or a process's share of it, has one sample, or x and y differ in length, or there are
+            not two views.
 
     Example:
         >>> from lightning_mi import critics
@@ -54,19 +59,29 @@ class Derangement(AbstractPairing):
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of x (N, Dx) with y (N, Dy), and with y shuffled."""
-        x, y = check_views(views, "x", "y", pairing="Derangement")
-        check_two_or_more(x)
-        order = torch.randperm(len(x), device=x.device)
+        check_count(views, "x", "y", pairing="Derangement")
+        share = self.share(*views)
+        check_two_or_more(share)
+        if 1 in share.counts:
+            raise ValueError(
+                f"Got batches of {', '.join(map(str, share.counts))} on the processes: Derangement shuffles within "
+                "each, so each holds two or more samples, or none. Choose another batch size, or drop the last, "
+                "smaller batch with `drop_last=True`."
+            )
+        x, y = views
+        order = torch.randperm(len(x), device=x.device, generator=own_generator(x.device))
         shuffle = torch.empty_like(order)
         shuffle[order] = order.roll(1)
-        return Scores.from_samples(critic.paired(x, y), critic.paired(x, y[shuffle]), y=y, marginal_columns=shuffle)
+        return Scores.from_samples(
+            critic.paired(x, y), critic.paired(x, y[shuffle]), y=y, marginal_columns=shuffle, pooled=share.pooled
+        )
 
 
 @final
 class IndependentMarginal(AbstractPairing):
     """The batch brings its own marginal pairs: views x, y of joint pairs and x', y' of independently drawn ones.
 
-    Without rows: InfoNCE cannot use it.
+    Without rows: InfoNCE cannot use it. Averages run over the pairs of all processes.
 
     Raises:
         ValueError: x and y, or x' and y', differ in length, or there are not four views.
@@ -83,13 +98,14 @@ class IndependentMarginal(AbstractPairing):
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of x (N, Dx) with y (N, Dy), and of x' (K, Dx) with y' (K, Dy)."""
         names = ("x", "y", "x_marginal", "y_marginal")
-        x, y, x_marginal, y_marginal = check_views(views, *names, pairing="IndependentMarginal")
-        if len(x_marginal) != len(y_marginal):
-            raise ValueError(
-                f"Got {len(x_marginal)} marginal x and {len(y_marginal)} marginal y: row i of both is one pair."
-            )
+        check_count(views, *names, pairing="IndependentMarginal")
+        share = self.share(*views)
+        x, y, x_marginal, y_marginal = views
         return Scores.from_samples(
-            critic.paired(x, y), critic.paired(x_marginal, y_marginal), y=torch.cat([y, y_marginal])
+            critic.paired(x, y),
+            critic.paired(x_marginal, y_marginal),
+            y=torch.cat([y, y_marginal]),
+            pooled=share.pooled,
         )
 
 
@@ -117,15 +133,25 @@ class TwoViews(AbstractPairing):
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of all pairs of the views x (N, D) and y (N, D) of N samples."""
-        x, y = check_views(views, "x", "y", pairing="TwoViews")
-        check_two_or_more(x)
-        if x.shape != y.shape:
+        check_count(views, "x", "y", pairing="TwoViews")
+        x, y = views
+        if x.shape[1:] != y.shape[1:]:
             raise ValueError(
                 f"Got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: TwoViews scores every view against "
                 "every other, so they are alike. Use one encoder for both, or AllPairs."
             )
-        z = torch.cat([x, y])
-        sample = torch.arange(len(x), device=x.device).repeat(2)
-        same_sample = sample.unsqueeze(1) == sample
-        itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-        return Scores.from_matrix(critic.pairwise(z, z), joint=same_sample & ~itself, marginal=~same_sample, y=z)
+        share = self.share(x, y)
+        check_two_or_more(share)
+        own = torch.arange(share.start, share.start + len(x), device=x.device)
+        everyone = torch.arange(share.total, device=x.device)
+        z, sample = torch.cat([x, y]), own.repeat(2)
+        candidates, of_sample = torch.cat([share.gather(x), share.gather(y)]), everyone.repeat(2)
+        same_sample = sample.unsqueeze(1) == of_sample
+        itself = torch.cat([own, share.total + own]).unsqueeze(1) == torch.arange(2 * share.total, device=x.device)
+        return Scores.from_matrix(
+            critic.pairwise(z, candidates),
+            joint=same_sample & ~itself,
+            marginal=~same_sample,
+            y=candidates,
+            pooled=share.pooled,
+        )

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from lightning.pytorch.strategies import DDPStrategy
 
-from lightning_mi import MIEstimationModule, bounds, critics, regularizers
+from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
 from lightning_mi.distributed import average_
 
 # Python 3.12 and later warn of every fork of a process with threads; gloo on one thread forks well.
@@ -58,20 +58,25 @@ def test_two_processes_average_in_place_and_calibrate_alike(tmp_path):
         assert vector.tolist() == [1.5, 15.0]
         assert parameter.item() == 0.5
         assert offset.item() == 0.75  # half of the mean of 2 - 0 and 2 - 1
-        deviations = torch.tensor([2**0.5, 2 * 2**0.5], dtype=torch.float64)
-        assert log_scale.item() == pytest.approx(-deviations.log().mean().item())
+        scores = torch.tensor([-1.0, 1.0, -2.0, 2.0], dtype=torch.float64)
+        assert log_scale.item() == pytest.approx(-scores.std().log().item())
 
 
 # A training.
 
 
 class Shares:
-    """The same batches for everybody, dealt out in turn: all of them to one process, every second one to two."""
+    """The same batches for everybody, dealt out in turn: all of them to one process, every second one to two.
 
-    def __init__(self, seed):
+    Joined, one process has each two of them in one.
+    """
+
+    def __init__(self, seed, joined=False):
         generator = torch.Generator().manual_seed(seed)
         xs = torch.randn(BATCHES, ROWS, DIM, generator=generator)
         noise = torch.randn(xs.shape, generator=generator)
+        if joined and world_size() == 1:
+            xs, noise = (part.view(BATCHES // 2, 2 * ROWS, DIM) for part in (xs, noise))
         self.batches = [(x, 0.9 * x + 0.4 * e) for x, e in zip(xs, noise, strict=True)]
 
     def __len__(self):
@@ -87,8 +92,12 @@ def world_size():
 
 
 class Shared(L.LightningDataModule):
+    def __init__(self, joined):
+        super().__init__()
+        self.joined = joined
+
     def train_dataloader(self):
-        return Shares(seed=0)
+        return Shares(seed=0, joined=self.joined)
 
     def val_dataloader(self):
         return Shares(seed=1)
@@ -104,16 +113,19 @@ class Keep(L.Callback):
         self.folder = folder
 
     def on_fit_end(self, trainer, pl_module):
-        weights = {name: value.detach().clone() for name, value in pl_module.named_parameters()}
+        weights = {name: value.detach().clone() for name, value in pl_module.state_dict().items()}
         path = f"{self.folder}/{trainer.world_size}-{trainer.global_rank}.pt"
         torch.save((dict(trainer.callback_metrics), weights), path)
 
 
-def fit(bound, folder, **kwargs):
+def fit(bound, folder, gather=True, **kwargs):
     torch.manual_seed(0)
+    critic = critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4)
     module = MIEstimationModule(
-        critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4),
+        # It is set from the first batch, which without gathering is not the same.
+        critics.Calibrated(critic, scale=True, offset_unit=1.0) if gather else critic,
         bound,
+        pairs.AllPairs(gather),
         regularizer=regularizers.Squared(weight=0.5),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
     )
@@ -128,29 +140,75 @@ def fit(bound, folder, **kwargs):
         callbacks=Keep(folder),
         **kwargs,
     )
-    trainer.fit(module, datamodule=Shared())
+    trainer.fit(module, datamodule=Shared(joined=gather))
 
 
-@pytest.mark.parametrize("bound", [bounds.DV, bounds.InfoNCE, bounds.NWJ])
-def test_two_processes_train_and_read_as_one_does_over_the_same_batches(bound, tmp_path, monkeypatch):
+@pytest.fixture
+def launched(monkeypatch):
+    """What the launcher sets is undone."""
     for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        monkeypatch.setenv(name, "")  # so that what the launcher sets is undone
+        monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    # Two processes average the gradients of two batches, so one process steps after two.
-    fit(bound(), tmp_path, accumulate_grad_batches=2)
+
+
+def ddp():
     strategy = DDPStrategy(start_method="fork", process_group_backend="gloo", timeout=TIMEOUT)
-    fit(bound(), tmp_path, devices=2, strategy=strategy)
-    alone, weights = torch.load(tmp_path / "1-0.pt", weights_only=True)
-    pooled = {name for name in alone if name.startswith("val/")} | {
-        "train/mi_micro",
-        "train/mi_macro",
-        "train/mi_plug_in",
-        "train/log_normalizer_micro",
-        "train/effective_sample_size",
-    }
+    return {"devices": 2, "strategy": strategy}
+
+
+def compare(folder, names=None):
+    """What one process has logged and learned against what both of two have."""
+    alone, weights = torch.load(folder / "1-0.pt", weights_only=True)
     for rank in range(2):
-        together, own_weights = torch.load(tmp_path / f"2-{rank}.pt", weights_only=True)
+        together, own_weights = torch.load(folder / f"2-{rank}.pt", weights_only=True)
         assert together.keys() == alone.keys()
-        for name in pooled:
-            torch.testing.assert_close(together[name], alone[name], rtol=1e-5, atol=1e-6, msg=name)
+        for name in names or alone:
+            torch.testing.assert_close(together[name], alone[name], rtol=1e-5, atol=1e-5, msg=name)
         torch.testing.assert_close(own_weights, weights)
+
+
+def learned_tuba():
+    return bounds.TUBA(torch.nn.Linear(DIM, 1))
+
+
+@pytest.mark.usefixtures("launched")
+@pytest.mark.parametrize("bound", [bounds.DV, bounds.MINE, bounds.InfoNCE, learned_tuba])
+def test_two_processes_train_and_log_as_one_does_over_batches_twice_as_long(bound, tmp_path):
+    torch.manual_seed(0)
+    fit(bound(), tmp_path)
+    torch.manual_seed(0)
+    fit(bound(), tmp_path, **ddp())
+    compare(tmp_path)
+
+
+@pytest.mark.usefixtures("launched")
+@pytest.mark.parametrize("bound", [bounds.InfoNCE, bounds.NWJ])
+def test_without_gathering_two_processes_train_as_one_does_that_accumulates(bound, tmp_path, caplog):
+    # Two processes average the gradients of two batches, so one process steps after two.
+    fit(bound(), tmp_path, gather=False, accumulate_grad_batches=2)
+    assert not said_to_be_local(caplog), "one process has nothing to gather"
+    fit(bound(), tmp_path, gather=False, **ddp())
+    pooled = {f"val/{name}" for name in ("mi", "mi_macro", "mi_standard_error", "log_normalizer", "loss")}
+    pooled |= {f"train/{name}" for name in ("mi_micro", "mi_macro", "log_normalizer_micro", "effective_sample_size")}
+    compare(tmp_path, pooled)
+
+
+def said_to_be_local(caplog):
+    return [record.message for record in caplog.records if "gather=False" in record.message]
+
+
+class Processes:
+    """As much of a trainer as is asked for at the start of a fit."""
+
+    world_size, loggers, datamodule = 2, (), None
+
+
+@pytest.mark.parametrize("gather", [True, False])
+def test_the_log_says_once_that_pairs_are_local(gather, caplog):
+    module = MIEstimationModule(critics.SeparableCritic(DIM, DIM), bounds.DV(), pairs.AllPairs(gather=gather))
+    module._trainer = Processes()
+    with caplog.at_level("INFO"):
+        module.on_fit_start()
+    said = said_to_be_local(caplog)
+    assert len(said) == (0 if gather else 1)
+    assert all("AllPairs has gather=False: each of the 2 processes pairs its own samples" in line for line in said)

@@ -1,0 +1,42 @@
+"""Functions that run on several processes at once, and what each of them returned or raised."""
+
+import datetime
+import importlib.util
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT = datetime.timedelta(seconds=60)
+
+
+def exactness():
+    """The benchmark script, as a module."""
+    spec = importlib.util.spec_from_file_location(
+        "distributed_exactness", ROOT / "benchmarks" / "distributed_exactness.py"
+    )
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def _call(rank, function, world_size, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size, timeout=TIMEOUT
+    )
+    try:
+        result = function(rank)
+    except (ValueError, TypeError) as error:
+        result = f"{type(error).__name__}: {error}"
+    torch.save(result, f"{folder}/{rank}.pt")
+    dist.barrier()  # so that none is taken for dead while another still works
+    dist.destroy_process_group()
+
+
+def on_processes(function, world_size, folder):
+    """What ``function(rank)`` returned on each process: tensors and plain values; of an error its type and text."""
+    mp.start_processes(_call, (function, world_size, str(folder)), nprocs=world_size, start_method="fork")
+    return [torch.load(f"{folder}/{rank}.pt", weights_only=True) for rank in range(world_size)]

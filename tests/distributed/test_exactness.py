@@ -1,0 +1,77 @@
+"""Several processes against one on the same batch: gradients, terms and states."""
+
+import pytest
+import torch
+
+from lightning_mi import bounds, pairs, regularizers
+from tests.distributed.processes import exactness
+
+# Python 3.12 and later warn of every fork of a process with threads; gloo on one thread forks well.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::lightning_mi.numerics.MINumericalWarning"),
+]
+
+script = exactness()
+UNEVEN = [(8, 5), (8, 0)]
+
+
+def check(results, tolerance):
+    for result in results:
+        assert result.error <= tolerance, result
+        assert result.loss_error <= tolerance, result
+        assert result.equal, f"not the same bits on every process: {result}"
+
+
+@pytest.mark.parametrize(
+    ("package", "listed"), [(bounds, "BOUNDS"), (pairs, "PAIRINGS"), (regularizers, "REGULARIZERS")]
+)
+def test_every_bound_pairing_and_regularizer_is_compared(package, listed):
+    kinds = {name.split("(")[0] for name in getattr(script, listed)} - {"none"}
+    base = {
+        "BOUNDS": bounds.AbstractBound,
+        "PAIRINGS": pairs.AbstractPairing,
+        "REGULARIZERS": regularizers.AbstractRegularizer,
+    }[listed]
+    found = {name for name, kind in vars(package).items() if isinstance(kind, type) and issubclass(kind, base)}
+    assert kinds == found - {base.__name__}
+
+
+def test_two_processes_give_the_gradient_of_one():
+    chosen = script.cases(regularizer_names=["Squared(log)"])
+    assert len(chosen) > 100
+    check(script.run(chosen, (6, 6), torch.float64), 1e-12)
+
+
+@pytest.mark.parametrize("shares", UNEVEN, ids=str)
+def test_two_processes_with_shares_of_unlike_length_do_too(shares):
+    chosen = script.cases(["DV", "MINE", "InfoNCE", "TUBA(learned)", "JS"], regularizer_names=["Huber(linear)"])
+    check(script.run(chosen, shares, torch.float64), 1e-12)
+
+
+def test_the_comparison_sees_what_differs():
+    """Pairs of each process's own samples have another gradient; so the tolerance above means something."""
+    chosen = script.cases(["DV", "InfoNCE", "NWJ"], ["AllPairs", "SameLabel", "TwoViews"], ["none"])
+
+    class Own(script.MIEstimationModule):
+        def step(self, batch):
+            self.pairs.gather = False
+            return super().step(batch)
+
+    original, script.MIEstimationModule = script.MIEstimationModule, Own
+    try:
+        results = script.run(chosen, (6, 6), torch.float64)
+    finally:
+        script.MIEstimationModule = original
+    assert all(result.error > 1e-3 and result.loss_error > 1e-3 and not result.equal for result in results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shares", script.SHARES, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_any_number_of_processes_gives_the_gradient_of_one(shares, dtype, tolerance):
+    results = script.run(script.cases(), shares, dtype)
+    if dtype == torch.float64:
+        check(results, tolerance)
+    else:
+        assert all(result.equal and result.error <= tolerance for result in results)
