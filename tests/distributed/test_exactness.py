@@ -19,6 +19,7 @@ UNEVEN = [(8, 5), (8, 0)]
 def check(results, tolerance):
     for result in results:
         assert result.error <= tolerance, result
+        assert result.parameter_error <= 1e3 * tolerance, result
         assert result.loss_error <= tolerance, result
         assert result.equal, f"not the same bits on every process: {result}"
 
