@@ -72,14 +72,12 @@ class AdaptiveRegularizer(L.Callback):
                 "numbers; from 0 no factor would raise it."
             )
         self.band = (low, high)
-        self.every_n_steps = every_n_steps
         self.raise_by, self.relax_by = raise_by, relax_by
         self.min_weight, self.max_weight = min_weight, max_weight
         self.factor = 1.0
         self._bound = bound
-        self._reader = BlockReader()
-        self._steps_in_block = 0
-        self._resumed: list[float] | None = None
+        self._reader = BlockReader(every_n_steps)
+        self._resumed = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse a module without a regularizer, and a band that the regularizer would pull out of."""
@@ -95,10 +93,9 @@ class AdaptiveRegularizer(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Go on with what a checkpoint held."""
-        if self._resumed is not None:
-            self._reader.load_state_dict(self._resumed, pl_module.device)
+        if self._resumed:
             self._regularizer(pl_module).factor = self.factor
-            self._resumed = None
+            self._resumed = False
         self.factor = self._regularizer(pl_module).factor
 
     def on_train_batch_end(
@@ -107,10 +104,8 @@ class AdaptiveRegularizer(L.Callback):
         """Keep this step's log-normalizer, and change the weight when it is time."""
         terms, scores = observed(outputs, pl_module, _NAME)
         self._reader.add(terms, scores)
-        self._steps_in_block += 1
-        if self._steps_in_block < self.every_n_steps:
+        if not self._reader.full:
             return
-        self._steps_in_block = 0
         block = self._reader.close(scores, trainer.global_step)
         regularizer = self._regularizer(pl_module)
         weight = regularizer.current_weight()
@@ -124,14 +119,13 @@ class AdaptiveRegularizer(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The factor, and the block that has begun."""
-        rows = self._reader.state_dict() if self._resumed is None else self._resumed
-        return {"factor": self.factor, "steps_in_block": self._steps_in_block, "rows": rows}
+        return {"factor": self.factor, **self._reader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.factor = state_dict["factor"]
-        self._steps_in_block = state_dict["steps_in_block"]
-        self._resumed = state_dict["rows"]
+        self._reader.load_state_dict(state_dict)
+        self._resumed = True
 
     def _regularizer(self, pl_module: L.LightningModule) -> AbstractRegularizer:
         found = regularizer_of(pl_module)

@@ -48,19 +48,31 @@ class Block(NamedTuple):
 class BlockReader:
     """Keeps the terms of a block's steps on their device, and sums them up when asked.
 
+    Args:
+        num_steps: Of a block.
+
     Example:
         >>> from lightning_mi import Scores, bounds
-        >>> reader, scores = BlockReader(), Scores.from_matrix(torch.eye(4))
+        >>> reader, scores = BlockReader(num_steps=1), Scores.from_matrix(torch.eye(4))
         >>> reader.add(bounds.DV()(scores), scores)
-        >>> reader.close(scores, step=1).value
-        1.0
+        >>> reader.full, reader.close(scores, step=1).value
+        (True, 1.0)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_steps: int) -> None:
+        self._num_steps = num_steps
+        self._steps = 0
         self._rows: list[Tensor] = []
+        self._resumed: list[float] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether the block has all its steps, so that it is to be closed."""
+        return self._steps >= self._num_steps
 
     def add(self, terms: BoundTerms, scores: Scores, loss: Any = None) -> None:
-        """Take in a step. One without a joint pair reads no estimate and is left out."""
+        """Take in a step. One without a joint pair reads no estimate and only counts."""
+        self._steps += 1
         if scores.num_joint == 0:
             return
         # Nothing is computed here, at every step; and what holds no graph is not detached from one.
@@ -80,7 +92,7 @@ class BlockReader:
         """
         summary = self._summary(scores.joint.device, push_above)
         gathered = gather(torch.cat((summary, _of_scores(scores)))).double().cpu()
-        self._rows = []
+        self._steps, self._rows, self._resumed = 0, [], []
         counts, sums = gathered[:, 0], gathered[:, 1:4]
         pushes, finite, low, high, pairs, share, candidates = gathered[:, 4:].T
         if (total := counts.sum()) == 0:
@@ -99,19 +111,22 @@ class BlockReader:
             float(candidates.max()),
         )
 
-    def state_dict(self) -> list[float]:
-        """The steps of the block that has begun."""
-        return torch.stack(self._rows).tolist() if self._rows else []
+    def state_dict(self) -> dict[str, Any]:
+        """The block that has begun."""
+        rows = torch.stack(self._rows).tolist() if self._rows else []
+        return {"steps_in_block": self._steps, "rows": self._resumed + rows}
 
-    def load_state_dict(self, state: list[float], device: torch.device) -> None:
-        """Go on with the steps of :meth:`state_dict`."""
-        self._rows = list(torch.tensor(state, dtype=torch.float32, device=device))
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with that block."""
+        self._steps, self._rows, self._resumed = state_dict["steps_in_block"], [], state_dict["rows"]
 
     def _summary(self, device: torch.device, push_above: float) -> Tensor:
         """(6,) the number of steps, sums of value, joint term and log-normalizer, the pushes, whether all is finite."""
-        if not self._rows:
+        if not (self._rows or self._resumed):
             return torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 1.0], device=device)
-        rows = torch.stack(self._rows).float().view(-1, len(BoundTerms._fields) + 1)
+        resumed = torch.tensor(self._resumed, dtype=torch.float32, device=device)
+        read = torch.stack(self._rows).float() if self._rows else resumed.new_empty(0)
+        rows = torch.cat((resumed, read)).view(-1, len(BoundTerms._fields) + 1)
         value, objective, joint_term, _, log_normalizer, _ = rows.T
         pushes = ((objective == value) & (log_normalizer > push_above)).sum()
         finite = rows.isfinite().all().float()

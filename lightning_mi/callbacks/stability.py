@@ -113,7 +113,6 @@ class StabilityMonitor(L.Callback):
         _check(1 < raise_by < math.inf, "raise_by", raise_by, "a weight is raised by a factor above 1")
         _check(0 < weight < math.inf, "weight", weight, "the weight of a regularizer is positive")
         self.action = action
-        self.every_n_steps = every_n_steps
         self.max_mi = max_mi
         self.drifting_at: int | None = None
         self.exploded_at: int | None = None
@@ -122,13 +121,11 @@ class StabilityMonitor(L.Callback):
         self._num_blocks = window // every_n_steps
         self._min_rate, self._alpha = min_rate, alpha
         self._max_roll_backs, self._raise_by, self._weight = max_roll_backs, raise_by, weight
-        self._reader = BlockReader()
+        self._reader = BlockReader(every_n_steps)
         self._blocks: list[Block] = []
-        self._steps_in_block = 0
         self._healthy_blocks = 0
         self._snapshots = Snapshots()
         self._strengthened: dict[str, Any] | None = None
-        self._resumed: list[float] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse what could not be watched, or not be rolled back."""
@@ -142,9 +139,6 @@ class StabilityMonitor(L.Callback):
         """Go on with what a checkpoint held."""
         if self._strengthened is not None:
             install(self._strengthened, pl_module, bound_of(pl_module, self._bound, _NAME))
-        if self._resumed is not None:
-            self._reader.load_state_dict(self._resumed, pl_module.device)
-            self._resumed = None
         if self.action == "roll_back":
             self._snapshots.take(trainer, pl_module)
 
@@ -154,10 +148,8 @@ class StabilityMonitor(L.Callback):
         """Keep this step's terms, and look at them when a block is full."""
         terms, scores = observed(outputs, pl_module, _NAME)
         self._reader.add(terms, scores, outputs.get("loss"))
-        self._steps_in_block += 1
-        if self._steps_in_block < self.every_n_steps:
+        if not self._reader.full:
             return
-        self._steps_in_block = 0
         bound = bound_of(pl_module, self._bound, _NAME)
         block = self._reader.close(scores, trainer.global_step, push_above(bound))
         if block is not None:
@@ -171,8 +163,7 @@ class StabilityMonitor(L.Callback):
         """What has been seen and said."""
         return {
             "blocks": [list(block) for block in self._blocks],
-            "rows": self._reader.state_dict() if self._resumed is None else self._resumed,
-            "steps_in_block": self._steps_in_block,
+            **self._reader.state_dict(),
             "healthy_blocks": self._healthy_blocks,
             "drifting_at": self.drifting_at,
             "exploded_at": self.exploded_at,
@@ -183,8 +174,7 @@ class StabilityMonitor(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self._blocks = [Block(*block) for block in state_dict["blocks"]][-self._num_blocks :]
-        self._resumed = state_dict["rows"]
-        self._steps_in_block = state_dict["steps_in_block"]
+        self._reader.load_state_dict(state_dict)
         self._healthy_blocks = state_dict["healthy_blocks"]
         self.drifting_at = state_dict["drifting_at"]
         self.exploded_at = state_dict["exploded_at"]
