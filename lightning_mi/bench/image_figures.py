@@ -9,6 +9,7 @@ import numpy as np
 
 from lightning_mi.bench.figures import COLORS, Runs, columns, legend_and_save, mark_divergence, panels, smooth
 from lightning_mi.bench.grid import Cell
+from lightning_mi.callbacks.figures import scatter_by_label
 
 _VARIANTS = ("original", "regularized")
 
@@ -86,10 +87,7 @@ def map_figure(runs: Runs, path: Path) -> None:
     figure, axes = panels(len(runs), columns=columns(runs))
     for panel, (cell, curves) in zip(axes, runs, strict=True):
         if "map" in curves:
-            x, y = curves["map"].T
-            labels = curves["map_labels"]
-            cmap = "tab10" if labels.max() < 10 else "nipy_spectral"
-            panel.scatter(x, y, c=labels, cmap=cmap, s=4, linewidths=0)
+            scatter_by_label(panel, curves["map"], curves["map_labels"], size=4)
         else:
             panel.annotate("features not finite", (0.5, 0.5), xycoords="axes fraction", ha="center")
         panel.set_title(f"{cell.loss}, {cell.variant}", fontsize=10)

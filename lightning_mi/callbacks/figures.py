@@ -1,6 +1,9 @@
 """The figures of a training in progress. Colors are those of Okabe and Ito, safe for all eyes."""
 
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -56,6 +59,12 @@ def score_figure(joint: Tensor, marginal: Tensor, title: str) -> Figure | None:
     return figure
 
 
+def scatter_by_label(axes: Axes, points: NDArray[Any], labels: NDArray[Any], size: float) -> None:
+    """Draw points, (N, 2), in the colors of their labels, (N,)."""
+    cmap = "tab10" if labels.max() < 10 else "nipy_spectral"
+    axes.scatter(points[:, 0], points[:, 1], c=labels, cmap=cmap, s=size, linewidths=0)
+
+
 def feature_figure(points: Tensor, labels: Tensor, title: str) -> Figure:
     """Features in two dimensions, colored by label.
 
@@ -71,8 +80,7 @@ def feature_figure(points: Tensor, labels: Tensor, title: str) -> Figure:
     """
     figure = Figure(figsize=(4.4, 4.0), dpi=100)
     axes = figure.add_axes((0.02, 0.02, 0.96, 0.9))
-    cmap = "tab10" if int(labels.max()) < 10 else "nipy_spectral"
-    axes.scatter(points[:, 0].numpy(), points[:, 1].numpy(), c=labels.numpy(), cmap=cmap, s=8, linewidths=0)
+    scatter_by_label(axes, points.numpy(), labels.numpy(), size=8)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(f"{title}, first two principal components, colored by label", fontsize=9)
