@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_mi.bounds import BoundTerms
 from lightning_mi.metrics.moments import Estimate, merge_moments, moments_dtype, no_moments
+from lightning_mi.metrics.reading import Reading
+from lightning_mi.scores import Scores
 
 
 class AbstractMomentsMetric(Metric, ABC):
@@ -58,6 +61,23 @@ class AbstractMomentsMetric(Metric, ABC):
         self._defaults[self._state] = no_moments(self.device)
         setattr(self, self._state, self.moments.to(self.device, moments_dtype(self.device)))
         return self
+
+
+class AbstractReadingMetric(AbstractMomentsMetric, ABC):
+    """A metric of what is read in a bound's terms.
+
+    Args:
+        reading: Which of them, and how they pool; metrics whose readings have the same name can share a state.
+        kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
+    """
+
+    def __init__(self, reading: Reading, **kwargs: Any) -> None:
+        super().__init__(reading.name, **kwargs)
+        self._reading = reading
+
+    def update(self, terms: BoundTerms, scores: Scores) -> None:
+        """Take in one batch."""
+        self._add(self._reading.moments(terms, scores, self.moments.dtype))
 
 
 def _value(result: Tensor | Estimate) -> Tensor:

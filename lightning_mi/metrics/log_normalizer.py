@@ -4,14 +4,13 @@ from typing import Any, final
 
 from torch import Tensor
 
-from lightning_mi.bounds import AbstractBound, BoundTerms
-from lightning_mi.metrics.base import AbstractMomentsMetric
+from lightning_mi.bounds import AbstractBound
+from lightning_mi.metrics.base import AbstractReadingMetric
 from lightning_mi.metrics.reading import read_log_normalizer
-from lightning_mi.scores import Scores
 
 
 @final
-class LogNormalizer(AbstractMomentsMetric):
+class LogNormalizer(AbstractReadingMetric):
     r"""A bound's log-normalizer :math:`\ell`, pooled over the pairs of all batches and processes.
 
     Where :math:`\ell` is the log of a mean over marginal pairs (the Donsker-Varadhan family and every self-normalized
@@ -19,8 +18,8 @@ class LogNormalizer(AbstractMomentsMetric):
     joint pairs as its rows are. ``ReleasedJS`` has a plain mean over marginal pairs in its place, pooled as such.
 
     Inputs of ``update``:
-        - ``terms`` (:class:`BoundTerms`): what the bound read on a batch.
-        - ``scores`` (:class:`Scores`): the batch; only its numbers of pairs are read.
+        - ``terms`` (:class:`~lightning_mi.BoundTerms`): what the bound read on a batch.
+        - ``scores`` (:class:`~lightning_mi.Scores`): the batch; only its numbers of pairs are read.
 
     Args:
         bound: The bound that gives the terms. It is asked how its log-normalizer pools, and not kept.
@@ -33,6 +32,7 @@ class LogNormalizer(AbstractMomentsMetric):
 
     Example:
         >>> import torch
+        >>> from lightning_mi import Scores
         >>> from lightning_mi.bounds import DV
         >>> bound, metric = DV(), LogNormalizer(DV())
         >>> for score in (0.0, 2.0):
@@ -45,13 +45,7 @@ class LogNormalizer(AbstractMomentsMetric):
     higher_is_better: bool | None = None
 
     def __init__(self, bound: AbstractBound, **kwargs: Any) -> None:
-        reading = read_log_normalizer(bound)
-        super().__init__(reading.name, **kwargs)
-        self._reading = reading
-
-    def update(self, terms: BoundTerms, scores: Scores) -> None:
-        """Take in one batch."""
-        self._add(self._reading.moments(terms, scores, self.moments.dtype))
+        super().__init__(read_log_normalizer(bound), **kwargs)
 
     def compute(self) -> Tensor:
         """The log-normalizer over all batches of all processes."""

@@ -4,15 +4,14 @@ from typing import Any, final
 
 from torch import Tensor
 
-from lightning_mi.bounds import AbstractBound, BoundTerms
-from lightning_mi.metrics.base import AbstractMomentsMetric
+from lightning_mi.bounds import AbstractBound
+from lightning_mi.metrics.base import AbstractReadingMetric
 from lightning_mi.metrics.moments import Estimate
 from lightning_mi.metrics.reading import Average, read_mutual_information
-from lightning_mi.scores import Scores
 
 
 @final
-class MutualInformation(AbstractMomentsMetric):
+class MutualInformation(AbstractReadingMetric):
     r"""Mutual information, averaged over batches and processes in one of three ways.
 
     - ``"micro"`` pools the joint terms :math:`a_b` over all joint pairs and the marginal terms :math:`m_b` over all
@@ -32,8 +31,8 @@ class MutualInformation(AbstractMomentsMetric):
     of 1e4 do not overflow.
 
     Inputs of ``update``:
-        - ``terms`` (:class:`BoundTerms`): what the bound read on a batch.
-        - ``scores`` (:class:`Scores`): the batch; only its numbers of pairs are read.
+        - ``terms`` (:class:`~lightning_mi.BoundTerms`): what the bound read on a batch.
+        - ``scores`` (:class:`~lightning_mi.Scores`): the batch; only its numbers of pairs are read.
 
     Args:
         bound: The bound that gives the terms. It is asked how its terms pool, and not kept.
@@ -54,6 +53,7 @@ class MutualInformation(AbstractMomentsMetric):
 
     Example:
         >>> import torch
+        >>> from lightning_mi import Scores
         >>> from lightning_mi.bounds import DV
         >>> bound = DV()
         >>> micro, macro = MutualInformation(bound, "micro"), MutualInformation(bound, "macro")
@@ -78,14 +78,8 @@ class MutualInformation(AbstractMomentsMetric):
         return_standard_error: bool = False,
         **kwargs: Any,
     ) -> None:
-        reading = read_mutual_information(bound, average, target)
-        super().__init__(reading.name, **kwargs)
-        self._reading = reading
+        super().__init__(read_mutual_information(bound, average, target), **kwargs)
         self.return_standard_error = return_standard_error
-
-    def update(self, terms: BoundTerms, scores: Scores) -> None:
-        """Take in one batch."""
-        self._add(self._reading.moments(terms, scores, self.moments.dtype))
 
     def compute(self) -> Tensor | Estimate:
         """The estimate over all batches of all processes."""

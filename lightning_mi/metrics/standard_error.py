@@ -4,22 +4,21 @@ from typing import Any, final
 
 from torch import Tensor
 
-from lightning_mi.bounds import AbstractBound, BoundTerms
-from lightning_mi.metrics.base import AbstractMomentsMetric
+from lightning_mi.bounds import AbstractBound
+from lightning_mi.metrics.base import AbstractReadingMetric
 from lightning_mi.metrics.reading import Average, read_mutual_information
-from lightning_mi.scores import Scores
 
 
 @final
-class StandardError(AbstractMomentsMetric):
+class StandardError(AbstractReadingMetric):
     r"""How far chance may have moved what :class:`~lightning_mi.metrics.MutualInformation` reads from the same batches.
 
     What its ``return_standard_error`` gives beside the value, as a scalar. In a :class:`torchmetrics.MetricCollection`
     both share one state, so it costs nothing more in a step.
 
     Inputs of ``update``:
-        - ``terms`` (:class:`BoundTerms`): what the bound read on a batch.
-        - ``scores`` (:class:`Scores`): the batch; only its numbers of pairs are read.
+        - ``terms`` (:class:`~lightning_mi.BoundTerms`): what the bound read on a batch.
+        - ``scores`` (:class:`~lightning_mi.Scores`): the batch; only its numbers of pairs are read.
 
     Args:
         bound: The bound that gives the terms. It is asked how its terms pool, and not kept.
@@ -36,6 +35,7 @@ class StandardError(AbstractMomentsMetric):
 
     Example:
         >>> import torch
+        >>> from lightning_mi import Scores
         >>> from lightning_mi.bounds import DV
         >>> bound, metric = DV(), StandardError(DV(), "macro")
         >>> for value in (1.0, 3.0):
@@ -48,13 +48,7 @@ class StandardError(AbstractMomentsMetric):
     higher_is_better: bool = False
 
     def __init__(self, bound: AbstractBound, average: Average = "micro", **kwargs: Any) -> None:
-        reading = read_mutual_information(bound, average)
-        super().__init__(reading.name, **kwargs)
-        self._reading = reading
-
-    def update(self, terms: BoundTerms, scores: Scores) -> None:
-        """Take in one batch."""
-        self._add(self._reading.moments(terms, scores, self.moments.dtype))
+        super().__init__(read_mutual_information(bound, average), **kwargs)
 
     def compute(self) -> Tensor:
         """The standard error over all batches of all processes."""
