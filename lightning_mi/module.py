@@ -22,7 +22,7 @@ from lightning_mi.hyperparameters import keep_plain
 from lightning_mi.labels import check_num_classes, missing_labels, split_labels
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.probes import OnlineLinearProbe, without_gradients
-from lightning_mi.regularizers import AbstractRegularizer
+from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
 from lightning_mi.scores import Scores
 from lightning_mi.stage_metrics import Accuracies, estimate_metrics
 from lightning_mi.step_logs import forget_unlogged, references
@@ -100,7 +100,7 @@ class MIEstimationModule(L.LightningModule):
         encoders = [encoder] if isinstance(encoder, nn.Module) else encoder or []
         if encoder is not None and len(encoders) not in (1, 2):
             raise ValueError(f"Got {len(encoders)} encoders: give one for all views, or two, for x and for y.")
-        target = bound.natural_target if regularizer is None else regularizer.target_of(bound)
+        target = target_under(bound, regularizer)
         self.encoders = nn.ModuleList(encoders)
         self.critic = critic
         self.pairs = AllPairs() if pairs is None else pairs
@@ -110,7 +110,7 @@ class MIEstimationModule(L.LightningModule):
         self.target = target
         self._optimizer, self._scheduler, self._scheduler_interval = optimizer, scheduler, scheduler_interval
         self._calibration_due = True
-        held = bound.self_normalized or regularizer is not None
+        held = held_target(bound, regularizer) is not None
         self.train_metrics = estimate_metrics(
             bound, target, held, "train/", "mi_micro", "log_normalizer_micro", standard_errors=False
         )

@@ -211,6 +211,29 @@ class Huber(AbstractRegularizer):
         return huber_loss(deviation, torch.zeros_like(deviation), delta=self.delta)
 
 
+def target_under(bound: AbstractBound, regularizer: AbstractRegularizer | None) -> float:
+    """Where a bound's log-normalizer belongs, with a regularizer or without; nats.
+
+    Raises:
+        ValueError: The regularizer's target does not suit the bound.
+    """
+    return bound.natural_target if regularizer is None else regularizer.target_of(bound)
+
+
+def held_target(bound: AbstractBound, regularizer: AbstractRegularizer | None) -> float | None:
+    """The same where something holds it there, the regularizer or a self-normalized bound itself; else None.
+
+    Example:
+        >>> from lightning_mi import bounds
+        >>> held_target(bounds.DV(), None), held_target(bounds.NWJ(), None)
+        (None, 0.0)
+        >>> held_target(bounds.DV(), Squared(target=2.0))
+        2.0
+    """
+    held = bound.self_normalized or regularizer is not None
+    return target_under(bound, regularizer) if held else None
+
+
 def _check_weight(weight: float) -> float:
     if not (weight >= 0 and math.isfinite(weight)):
         raise ValueError(

@@ -14,7 +14,7 @@ from lightning_mi.callbacks.probes import Probes
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.pairs import AbstractPairing
-from lightning_mi.regularizers import AbstractRegularizer
+from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
 
 Plain = str | int | float | bool
 
@@ -49,7 +49,7 @@ def row(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Plain]:
         "bound": _name(bound),
         "regularizer": _name(regularizer),
         "weight": 0.0 if regularizer is None else _weight(regularizer),
-        "target": None if bound is None else _target(bound, regularizer),
+        "target": None if bound is None else target_under(bound, regularizer),
         "critic": _name(part(pl_module, AbstractCritic)),
         "pairs": _name(part(pl_module, AbstractPairing)),
         "batch_size": getattr(getattr(trainer, "datamodule", None), "batch_size", None),
@@ -99,18 +99,9 @@ def part(pl_module: L.LightningModule, kind: type) -> Any:
 
 
 def target_of(pl_module: L.LightningModule) -> float | None:
-    """Where a module's log-normalizer belongs, in nats; None if it may be anywhere.
-
-    It may where nothing holds it and the bound is not self-normalized.
-    """
-    bound, regularizer = part(pl_module, AbstractBound), part(pl_module, AbstractRegularizer)
-    if bound is None or (regularizer is None and not bound.self_normalized):
-        return None
-    return _target(bound, regularizer)
-
-
-def _target(bound: AbstractBound, regularizer: AbstractRegularizer | None) -> float:
-    return bound.natural_target if regularizer is None else regularizer.target_of(bound)
+    """Where a module's log-normalizer is held, in nats; None if it may be anywhere."""
+    bound = part(pl_module, AbstractBound)
+    return None if bound is None else held_target(bound, part(pl_module, AbstractRegularizer))
 
 
 def _name(module: nn.Module | None) -> str:

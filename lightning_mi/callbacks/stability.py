@@ -20,6 +20,7 @@ from lightning_mi.callbacks.roll_back import (
     strengthen,
 )
 from lightning_mi.callbacks.verdicts import MIN_BLOCKS, RECENT, push_above, read_drift, read_explosion
+from lightning_mi.regularizers import held_target
 from lightning_mi.scores import Scores
 from lightning_mi.step_logs import references
 
@@ -249,11 +250,10 @@ class StabilityMonitor(L.Callback):
 
 
 def _target(pl_module: L.LightningModule, bound: AbstractBound) -> float | None:
-    """Where something holds the log-normalizer, nats."""
+    """Where something holds the log-normalizer, nats; a regularizer of weight 0 does not."""
     regularizer = regularizer_of(pl_module)
-    if regularizer is not None and regularizer.current_weight() > 0:
-        return regularizer.target_of(bound)
-    return bound.natural_target if bound.self_normalized else None
+    holds = regularizer is not None and regularizer.current_weight() > 0
+    return held_target(bound, regularizer if holds else None)
 
 
 def _remedy(pl_module: L.LightningModule, bound: AbstractBound) -> str:
