@@ -15,7 +15,8 @@ from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.tables import write_whole
 
 CURVES = "curves.npz"
-_NOT_IN_A_GRID = ("ProgressBar", "ModelCheckpoint", "TensorBoardLayout")  # a grid has a layout of its own
+# Kinds of callbacks: a grid shows one bar and keeps curves, does not validate, and has a layout of its own.
+_NOT_IN_A_GRID = ("ProgressBar", "Checkpoint", "EarlyStopping", "TensorBoardLayout")
 
 
 def load_curves(folder: Path, cell: Cell) -> dict[str, Any] | None:

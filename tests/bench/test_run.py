@@ -1,6 +1,7 @@
 """The benchmark as a user runs it, with trainings of a few steps."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from rich.console import Console
 
 from lightning_mi.bench import main, pool
-from lightning_mi.bench.cell import CURVES, load_curves, train_cell
+from lightning_mi.bench.cell import CURVES, instantiate, load_curves, train_cell
 from lightning_mi.bench.display import Display
 from lightning_mi.bench.grid import Cell, Grid, load_grid
 from lightning_mi.bench.recorder import FIELDS, Interrupted
@@ -34,6 +35,27 @@ def train(folder: Path, cell: Cell) -> dict[str, Any]:
     curves = load_curves(folder, cell)
     assert curves is not None
     return curves
+
+
+IMAGES = ["digits", "digit_pairs", "fashion_mnist", "cifar10_fast", "cifar100_fast", "cifar10", "cifar100"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("gaussian", None),
+        ("onehot", None),
+        *((name, data) for name in ("supervised", "contrastive") for data in IMAGES),
+    ],
+)
+def test_whatever_callbacks_a_recipe_has_its_grid_can_be_trained(
+    name: str, data: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lightning-mi"])  # the arguments of pytest are no arguments of a training
+    cell = load_grid(name, "quick", data=data).cells[0]
+    kept = {type(callback).__name__ for callback in instantiate(cell.config, tmp_path, "run").trainer.callbacks}
+    assert kept >= ({"Probes"} if name == "contrastive" else set())
+    assert not [callback for callback in kept if callback.endswith(("Checkpoint", "ProgressBar", "Layout"))]
 
 
 def test_a_training_records_every_step_and_writes_tensorboard(tmp_path: Path) -> None:
