@@ -1,6 +1,5 @@
 """The theory page is checked: its table against the script, its identities and its numbers against the code."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -10,17 +9,11 @@ import torch
 from scipy import integrate
 from scipy.special import logsumexp
 
+from benchmarks import oracle_table
 from lightning_mi import Scores, bounds, critics, pairs
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
-
-
-def script():
-    spec = importlib.util.spec_from_file_location("oracle_table", ROOT / "benchmarks" / "oracle_table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def table(text):
@@ -40,7 +33,7 @@ def numbers(cell):
 
 
 def test_the_table_of_the_page_is_what_the_script_prints(capsys):
-    script().main(["--mi", "10"])
+    oracle_table.main(["--mi", "10"])
     printed, written = table(capsys.readouterr().out), published()
     assert printed.keys() == written.keys()
     for key, cells in printed.items():
@@ -49,10 +42,9 @@ def test_the_table_of_the_page_is_what_the_script_prints(capsys):
 
 
 def test_the_script_reads_what_numpy_reads(capsys):
-    oracle = script()
     shape = {"batches": 3, "batch_size": 5, "dim": 2, "seed": 4}
-    rows = {(row[0], row[1]): row[2] for row in oracle.rows([0.5], **shape)}
-    data = oracle.GaussianDataModule(dim=2, mi=0.5, steps_per_mi=3, batch_size=5, seed=4)
+    rows = {(row[0], row[1]): row[2] for row in oracle_table.rows([0.5], **shape)}
+    data = oracle_table.GaussianDataModule(dim=2, mi=0.5, steps_per_mi=3, batch_size=5, seed=4)
     rho, off = np.sqrt(-np.expm1(-0.5)), ~np.eye(5, dtype=bool)
     joint, marginal = [], []
     for x, y in data.train_dataloader():

@@ -82,7 +82,7 @@ def accuracy_figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def map_figure(runs: Runs, path: Path) -> None:
-    """Per loss and variant, test features in two dimensions, coloured by label."""
+    """Per loss and variant, test features in two dimensions, colored by label."""
     runs = _first_seed(runs)
     figure, axes = panels(len(runs), columns=columns(runs))
     for panel, (cell, curves) in zip(axes, runs, strict=True):
@@ -93,4 +93,4 @@ def map_figure(runs: Runs, path: Path) -> None:
         panel.set_title(f"{cell.loss}, {cell.variant}", fontsize=10)
         panel.set_xticks([])
         panel.set_yticks([])
-    legend_and_save(figure, axes, path, title="Test features, first two principal components, coloured by label")
+    legend_and_save(figure, axes, path, title="Test features, first two principal components, colored by label")

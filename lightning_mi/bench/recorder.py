@@ -61,6 +61,7 @@ class Recorder(L.Callback):
         if outputs["scores"].num_joint == 0:
             kept[[0, 1, 4]] = torch.nan  # what rests on joint pairs: without any there is no estimate
         self._rows.append(kept)
+        # Only our data modules know it, and a grid has only those.
         self._truth.append(trainer.datamodule.true_mi(trainer.global_step - 1))  # type: ignore[attr-defined]
         if self._probe is not None and (trainer.global_step - 1) % PROBE_EVERY == 0:
             self._probes.append(self._probe(pl_module))

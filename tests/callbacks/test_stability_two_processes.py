@@ -1,38 +1,27 @@
 """Under DDP every process comes to the same verdict and the same weight, from the steps of all."""
 
-import datetime
 import warnings
 
 import lightning.pytorch as L
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_mi import regularizers
 from lightning_mi.callbacks import AdaptiveRegularizer, StabilityMonitor
 from lightning_mi.distributed import gather
 from tests.callbacks.scripted_terms import Scripted, steps
+from tests.distributed.processes import TIMEOUT, on_processes
 from tests.small_module import trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-TIMEOUT = datetime.timedelta(seconds=60)
 NAMES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
-def _gather(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=TIMEOUT)
-    torch.save(gather(torch.tensor([1.0, 2.0]) * (rank + 1)), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
 def test_two_processes_gather_the_same(tmp_path):
-    mp.start_processes(_gather, (str(tmp_path),), nprocs=2, start_method="fork")
-    for rank in range(2):
-        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True).tolist() == [[1.0, 2.0], [2.0, 4.0]]
+    for gathered in on_processes(lambda rank: gather(torch.tensor([1.0, 2.0]) * (rank + 1)), 2, tmp_path):
+        assert gathered.tolist() == [[1.0, 2.0], [2.0, 4.0]]
 
 
 class Unlike(Scripted):

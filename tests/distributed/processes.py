@@ -1,25 +1,12 @@
 """Functions that run on several processes at once, and what each of them returned or raised."""
 
 import datetime
-import importlib.util
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-ROOT = Path(__file__).parents[2]
 TIMEOUT = datetime.timedelta(seconds=60)
-
-
-def exactness():
-    """The benchmark script, as a module."""
-    spec = importlib.util.spec_from_file_location(
-        "distributed_exactness", ROOT / "benchmarks" / "distributed_exactness.py"
-    )
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
 
 
 def _call(rank, function, world_size, folder):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from benchmarks import distributed_exactness as script
 from lightning_mi import bounds, pairs, regularizers
-from tests.distributed.processes import exactness
 
 # Python 3.12 and later warn of every fork of a process with threads; gloo on one thread forks well.
 pytestmark = [
@@ -12,7 +12,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning_mi.numerics.MINumericalWarning"),
 ]
 
-script = exactness()
 UNEVEN = [(8, 5), (8, 0)]
 
 

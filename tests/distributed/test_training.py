@@ -1,21 +1,19 @@
 """Two processes: the average they share, and a training under DDP that reads what one process would."""
 
-import datetime
-
 import lightning.pytorch as L
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
 from lightning_mi.distributed import average_
+from tests.distributed.processes import TIMEOUT, on_processes
+from tests.small_module import trainer
 
 # Python 3.12 and later warn of every fork of a process with threads; gloo on one thread forks well.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-TIMEOUT = datetime.timedelta(seconds=60)
 DIM, ROWS, BATCHES = 3, 8, 4
 
 
@@ -36,9 +34,7 @@ def test_a_group_of_one_changes_nothing(tmp_path):
         dist.destroy_process_group()
 
 
-def _average(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=TIMEOUT)
+def averages(rank):
     vector = torch.tensor([1.0, 10.0]) * (rank + 1)
     parameter = torch.nn.Parameter(torch.tensor(float(rank)))
     assert average_(vector) is vector
@@ -46,15 +42,11 @@ def _average(rank, folder):
     critic = critics.Calibrated(critics.InnerProductCritic(), scale=True, offset_unit=2.0)
     scores = torch.tensor([-1.0, 1.0]) * (rank + 1)
     critic.calibrate(lambda: scores, lambda: torch.tensor(float(rank)), target=2.0)
-    results = [vector, parameter.detach(), critic.offset.detach(), critic.log_scale.detach()]
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return [vector, parameter.detach(), critic.offset.detach(), critic.log_scale.detach()]
 
 
 def test_two_processes_average_in_place_and_calibrate_alike(tmp_path):
-    mp.start_processes(_average, (str(tmp_path),), nprocs=2, start_method="fork")
-    for rank in range(2):
-        vector, parameter, offset, log_scale = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for vector, parameter, offset, log_scale in on_processes(averages, 2, tmp_path):
         assert vector.tolist() == [1.5, 15.0]
         assert parameter.item() == 0.5
         assert offset.item() == 0.75  # half of the mean of 2 - 0 and 2 - 1
@@ -129,18 +121,7 @@ def fit(bound, folder, gather=True, **kwargs):
         regularizer=regularizers.Squared(weight=0.5),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
     )
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        callbacks=Keep(folder),
-        **kwargs,
-    )
-    trainer.fit(module, datamodule=Shared(joined=gather))
+    trainer(max_epochs=2, callbacks=Keep(folder), **kwargs).fit(module, datamodule=Shared(joined=gather))
 
 
 @pytest.fixture
