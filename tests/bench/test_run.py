@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 from lightning_mi.bench import main, pool
@@ -15,6 +16,7 @@ from lightning_mi.bench.cell import CURVES, instantiate, load_curves, train_cell
 from lightning_mi.bench.display import Display
 from lightning_mi.bench.grid import Cell, Grid, load_grid
 from lightning_mi.bench.recorder import FIELDS, Interrupted
+from lightning_mi.recipe_files import find_file
 
 OVERRIDES = {"steps": 40}
 
@@ -37,17 +39,17 @@ def train(folder: Path, cell: Cell) -> dict[str, Any]:
     return curves
 
 
-IMAGES = ["digits", "digit_pairs", "fashion_mnist", "cifar10_fast", "cifar100_fast", "cifar10", "cifar100"]
+def offered_by(name: str) -> list[str | None]:
+    offered: list[str | None] = yaml.safe_load(find_file(name, "benchmark").path.read_text()).get("datasets", [None])
+    return offered
 
 
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [
-        ("gaussian", None),
-        ("onehot", None),
-        *((name, data) for name in ("supervised", "contrastive") for data in IMAGES),
-    ],
-)
+def grids() -> list[tuple[str, str | None]]:
+    names = ("gaussian", "onehot", "supervised", "contrastive")
+    return [(name, data) for name in names for data in offered_by(name)]
+
+
+@pytest.mark.parametrize(("name", "data"), grids())
 def test_whatever_callbacks_a_recipe_has_its_grid_can_be_trained(
     name: str, data: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
