@@ -50,6 +50,7 @@ examples:
   lightning-mi bench gaussian --output runs/first --jobs 2
   lightning-mi bench gaussian --ray auto            on the Ray cluster that this machine is a node of
   lightning-mi bench gaussian --ray ray://head:10001 --gpus-per-run 0.5
+  lightning-mi bench contrastive --data cifar10 --gpus-per-run 2
 
 on a Ray cluster (pip install 'lightning-mi[ray]'):
   Every training is a task of one CPU and --gpus-per-run GPUs. The nodes need lightning_mi in the version that is
@@ -88,8 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if options.ray is not None and options.jobs is not None:
         options.refuse("--jobs does not go with --ray: the cluster's CPUs and GPUs say how many trainings run at once")
-    if options.ray is None and options.gpus_per_run is not None:
-        options.refuse("--gpus-per-run goes with --ray; processes of this machine share its devices")
     return _bench(options, output)
 
 
@@ -166,7 +165,8 @@ def _parser() -> argparse.ArgumentParser:
         "--gpus-per-run",
         type=_gpus,
         metavar="N",
-        help="with --ray, GPUs for a training: a whole number, or a fraction to share one (default: 0, CPU only)",
+        help="GPUs for a training: several, which share every batch, or a fraction of one (default: one in turn; with "
+        "--ray none)",
     )
     bench.add_argument("--seeds", type=_seed, nargs="+", metavar="SEED", help="seeds (default: the preset's)")
     bench.add_argument("--data", metavar="SET", help="a data set that the benchmark offers (default: its first)")

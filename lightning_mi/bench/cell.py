@@ -41,8 +41,13 @@ def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stoppe
     """
     import torch
 
+    from lightning_mi.bench.launch import is_launched, train_on_devices
     from lightning_mi.bench.recorder import Recorder
 
+    devices = cell.config.get("trainer", {}).get("devices", 1)
+    if devices != 1 and not is_launched():
+        train_on_devices(folder, cell, devices, report, stopped)
+        return
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     torch.set_num_threads(1)  # small matrices: one thread a process is fastest, and processes do not contend
@@ -63,7 +68,8 @@ def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stoppe
         "tested": tested,
         "num_classes": getattr(cli.datamodule, "num_classes", None),
     }
-    _write_whole(folder / cell.name / CURVES, recorder.curves() | {"meta": np.array(json.dumps(meta))})
+    if cli.trainer.is_global_zero:
+        _write_whole(folder / cell.name / CURVES, recorder.curves() | {"meta": np.array(json.dumps(meta))})
 
 
 def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:

@@ -94,6 +94,7 @@ def load_grid(
     seeds: list[int] | None = None,
     losses: list[str] | None = None,
     data: str | None = None,
+    devices: int = 1,
 ) -> Grid:
     """Read a benchmark's YAML and spell out its trainings.
 
@@ -103,9 +104,10 @@ def load_grid(
         seeds: Replace the preset's.
         losses: Only these.
         data: One of the data sets that the file offers; its first by default.
+        devices: That each training runs on, in parts of the same batches.
 
     Raises:
-        GridError: A preset, a loss, a data set or a key is unknown.
+        GridError: A preset, a loss, a data set or a key is unknown, or a batch has no as many equal parts.
         UnknownRecipeError: There is no such benchmark.
     """
     path = find_file(name, "benchmark").path
@@ -131,6 +133,8 @@ def load_grid(
         for weights in [_weights(variant, settings, row, chosen)]
         for weight in weights
     ]
+    for cell in cells if devices > 1 else []:
+        _share_out(cell, devices)
     return Grid(path.stem, preset, chosen.get("note", ""), document["report"], cells, data)
 
 
@@ -196,6 +200,15 @@ def _cell(
     return Cell(
         study, row["loss"], row.get("paper", row["loss"]), variant, seed, target, weight if sweeps else None, config
     )
+
+
+def _share_out(cell: Cell, devices: int) -> None:
+    """Lightning's batches are a device's own: so many make one of the grid."""
+    data = cell.config["data"]["init_args"]
+    if data["batch_size"] % devices:
+        raise GridError(f"Got {devices} devices for batches of {data['batch_size']}: they are shared out equally.")
+    data["batch_size"] //= devices
+    cell.config["trainer"]["devices"] = devices
 
 
 def _assign(config: dict[str, Any], key: str, value: Any) -> None:

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from lightning_mi.bench import ray_cluster
 from lightning_mi.bench.display import Display
-from lightning_mi.bench.grid import Grid, GridError, load_grid
+from lightning_mi.bench.gpus import gpus_of, jobs_for, visible_gpus
+from lightning_mi.bench.grid import Grid, load_grid
 from lightning_mi.bench.pool import CellFailedError, run_cells
 from lightning_mi.recipe_files import UnknownRecipeError
 
@@ -31,21 +32,26 @@ def run(
         name: A benchmark of ``recipes/bench``.
         preset: One of its presets.
         output: The folder of its results. Finished trainings found in it are not repeated.
-        jobs: Trainings at a time; one for each core by default. Without meaning on a Ray cluster.
+        jobs: Trainings at a time; by default as many as there are cores, or as the GPUs have room for where
+            ``gpus_per_run`` is given. Without meaning on a Ray cluster.
         seeds: Replace the preset's.
         losses: Only these.
         data: A data set that the benchmark offers; its first by default.
         ray: Address of a Ray cluster to train on; processes of this machine by default.
-        gpus_per_run: GPUs, or the fraction of one, that the Ray cluster sets apart for a training.
+        gpus_per_run: GPUs, or the fraction of one, that a training has. With 0 it has none on a Ray cluster, and takes
+            turns on those of this machine. With more than 1, each trains on its share of every batch.
 
     Returns:
         The exit status: 0, 1 after a failure, 2 for a mistake in the arguments, 130 after Ctrl-C.
     """
     console = Console()
     try:
-        grid = load_grid(name, preset, seeds=seeds, losses=losses, data=data)
+        grid = load_grid(name, preset, seeds=seeds, losses=losses, data=data, devices=max(1, int(gpus_per_run)))
+        if ray is None and gpus_per_run:
+            gpus_of(0, gpus_per_run, visible_gpus())
+            jobs = jobs or jobs_for(gpus_per_run, visible_gpus())
         _check_writable(output)
-    except (GridError, UnknownRecipeError, OSError) as error:
+    except (ValueError, UnknownRecipeError, OSError) as error:
         print(f"lightning-mi bench: error: {error}", file=sys.stderr)
         return 2
     console.print(f"{len(grid.cells)} trainings, results in {output}", highlight=False, soft_wrap=True)
@@ -56,7 +62,7 @@ def run(
         with display.live():
             if ray is None:
                 jobs = jobs or len(os.sched_getaffinity(0))
-                run_cells(grid.cells, output, jobs, display.progress, display.finished)
+                run_cells(grid.cells, output, jobs, display.progress, display.finished, gpus_per_run)
             else:
                 ray_cluster.run_cells(grid.cells, output, ray, gpus_per_run, display.progress, display.finished)
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mi.bench.cell import load_curves, train_cell
+from lightning_mi.bench.gpus import gpus_of, visible_gpus
 from lightning_mi.bench.grid import Cell
 
 # Set by _start_worker in each worker process, which has no other way to be handed a queue and an event.
@@ -28,6 +29,7 @@ def run_cells(
     jobs: int,
     on_progress: Callable[[Cell, float], None],
     on_finished: Callable[[Cell, dict[str, Any]], None],
+    gpus_per_run: float = 0.0,
 ) -> None:
     """Train those cells that have not finished before.
 
@@ -37,6 +39,7 @@ def run_cells(
         jobs: Processes at a time.
         on_progress: Told the fraction done of a running cell, several times a second.
         on_finished: Told what a cell recorded, at once for those found finished.
+        gpus_per_run: GPUs of this machine that a training sees; up to 1, one that it may share with others.
 
     Raises:
         CellFailedError: A training raised an error.
@@ -48,7 +51,7 @@ def run_cells(
     context = get_context("spawn")
     messages: Queue[tuple[int, float]] = context.Queue()
     stop = context.Event()
-    with _executor(min(jobs, len(due)), context, messages, stop) as executor:
+    with _executor(min(jobs, len(due)), context, messages, stop, gpus_per_run) as executor:
         running: dict[Future[None], Cell] = {
             executor.submit(_train, index, folder, cell): cell for index, cell in enumerate(due)
         }
@@ -79,9 +82,13 @@ def find_due(cells: list[Cell], folder: Path, on_finished: Callable[[Cell, dict[
 
 @contextmanager
 def _executor(
-    jobs: int, context: Any, messages: "Queue[tuple[int, float]]", stop: Event
+    jobs: int, context: Any, messages: "Queue[tuple[int, float]]", stop: Event, gpus_per_run: float
 ) -> Iterator[ProcessPoolExecutor]:
-    executor = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(messages, stop))
+    slots = context.Queue()
+    for slot in range(jobs):
+        slots.put(slot)
+    arguments = (messages, stop, slots, gpus_per_run)
+    executor = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=arguments)
     try:
         yield executor
     except BaseException:
@@ -91,11 +98,13 @@ def _executor(
     executor.shutdown()
 
 
-def _start_worker(messages: "Queue[tuple[int, float]]", stop: Event) -> None:
+def _start_worker(messages: "Queue[tuple[int, float]]", stop: Event, slots: "Queue[int]", gpus_per_run: float) -> None:
     import signal
 
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which is not yet
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; workers hear of it through `stop`
+    # Read when CUDA starts, which it has not yet.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of(slots.get(), gpus_per_run, visible_gpus()))
     _worker.update(messages=messages, stop=stop)
 
 

@@ -163,7 +163,6 @@ def test_bench_passes_the_ray_cluster_and_the_gpus_of_a_run(recipes, bench_calls
         (["alpha", "--ray", "auto", "--gpus-per-run", "nan"], "'nan' is neither"),
         (["alpha", "--ray", "auto", "--gpus-per-run", "inf"], "'inf' is neither"),
         (["alpha", "--ray", "auto", "--jobs", "2"], "--jobs does not go with --ray"),
-        (["alpha", "--gpus-per-run", "1"], "--gpus-per-run goes with --ray"),
     ],
 )
 def test_bench_refuses_arguments_that_mean_nothing(recipes, bench_calls, arguments, named, capsys):
