@@ -16,6 +16,7 @@ from torchmetrics import MetricCollection
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.charts import CHARTS
+from lightning_mi.chunked_encoding import check_chunk_size, encode_in_chunks
 from lightning_mi.critics import AbstractCritic, Calibrated
 from lightning_mi.finite import check_finite
 from lightning_mi.hyperparameters import keep_plain
@@ -66,6 +67,8 @@ class MIEstimationModule(L.LightningModule):
         scheduler_interval: Whether the scheduler steps each ``"epoch"`` or each ``"step"``.
         probe: A linear classifier of the first representation that trains alongside, by the same optimizer, and
             changes nothing for the encoder: not its gradients, not their clipping; none by default.
+        encoder_chunk_size: How many samples the encoders take at a time: exact gradients of a batch of any size, in the
+            memory of one chunk, for one more forward pass (gradient cache). The whole batch by default.
 
     Raises:
         ValueError: The regularizer's target does not suit the bound, or there are more than two encoders.
@@ -92,6 +95,7 @@ class MIEstimationModule(L.LightningModule):
         scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: str = "epoch",
         probe: OnlineLinearProbe | None = None,
+        encoder_chunk_size: int | None = None,
     ) -> None:
         super().__init__()
         self._save_plain_hyperparameters()
@@ -100,6 +104,8 @@ class MIEstimationModule(L.LightningModule):
         encoders = [encoder] if isinstance(encoder, nn.Module) else encoder or []
         if encoder is not None and len(encoders) not in (1, 2):
             raise ValueError(f"Got {len(encoders)} encoders: give one for all views, or two, for x and for y.")
+        if encoder_chunk_size is not None:
+            check_chunk_size(encoder_chunk_size)
         target = target_under(bound, regularizer)
         self.encoders = nn.ModuleList(encoders)
         self.critic = critic
@@ -108,6 +114,7 @@ class MIEstimationModule(L.LightningModule):
         self.regularizer = regularizer
         self.probe = probe
         self.target = target
+        self.encoder_chunk_size = encoder_chunk_size
         self._optimizer, self._scheduler, self._scheduler_interval = optimizer, scheduler, scheduler_interval
         self._calibration_due = True
         held = held_target(bound, regularizer) is not None
@@ -155,7 +162,10 @@ class MIEstimationModule(L.LightningModule):
         """
         if not self.encoders:
             return views
-        return [self.encoders[i % len(self.encoders)](view) for i, view in enumerate(views)]
+        encoders = [self.encoders[i % len(self.encoders)] for i in range(len(views))]
+        if (size := self.encoder_chunk_size) is not None:
+            return [encode_in_chunks(encoder, view, size) for encoder, view in zip(encoders, views, strict=True)]
+        return [encoder(view) for encoder, view in zip(encoders, views, strict=True)]
 
     def scores(self, *representations: Tensor) -> Scores:
         """Score the joint and marginal pairs of representations; labels come last where the pairing takes them.
