@@ -1,0 +1,59 @@
+"""The Gaussian staircase by torch-mist, in an environment of its own: needs torch-mist, pandas and numpy<2, not us.
+
+Prints one JSON object: processor seconds a step, and the estimate of every training batch.
+"""
+
+import argparse
+import json
+import math
+import time
+
+import torch
+from torch_mist import estimators
+
+HIDDEN = [256, 256]
+DIM = 20
+
+
+def batches(levels, steps, batch, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for mi in levels:
+        rho = math.sqrt(1 - math.exp(-2 * mi / DIM))
+        for _ in range(steps):
+            x, noise = (torch.randn(batch, DIM, generator=generator) for _ in range(2))
+            yield x, rho * x + math.sqrt(1 - rho * rho) * noise
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--loss", required=True)
+    parser.add_argument("--critic", required=True)
+    parser.add_argument("--levels", type=float, nargs="+", required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    make = getattr(estimators, options.loss)
+    # All pairs of different samples are marginal; separable critics end in 32 features, as ours.
+    widths = HIDDEN if options.critic == "joint" else [*HIDDEN, 32]
+    estimator = make(x_dim=DIM, y_dim=DIM, hidden_dims=widths, critic_type=options.critic, neg_samples=-1)
+    optimizer = torch.optim.Adam(estimator.parameters(), lr=options.rate)
+    values = []
+    started = time.process_time()
+    for x, y in batches(options.levels, options.steps, options.batch, options.seed):
+        optimizer.zero_grad()
+        loss = estimator.loss(x, y)
+        # Read before the step, as our values are; losses that are the estimate are not computed twice.
+        value = -loss if options.loss in ("nwj", "infonce") else estimator.mutual_information(x, y)
+        loss.backward()
+        optimizer.step()
+        values.append(value.detach())
+    seconds = time.process_time() - started
+    print(json.dumps({"seconds": seconds / len(values), "values": torch.stack(values).tolist()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The Gaussian staircase, ours by the Lightning trainer and torch-mist's in a bare loop: steps a second, errors.
+
+Same critic sizes, same batches, all pairs, the same number of steps, one thread, processor time, one after the other.
+torch-mist needs another NumPy, so it has an environment of its own:
+
+    python -m venv peer && peer/bin/pip install torch-mist pandas "numpy<2"
+    python benchmarks/staircase_peers.py --peer peer/bin/python
+"""
+
+import argparse
+import csv
+import json
+import logging
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+import yaml
+
+from lightning_mi.bench.cell import instantiate
+from lightning_mi.bench.recorder import Recorder
+from lightning_mi.bench.tables import markdown_table
+from lightning_mi.recipe_files import find_file
+
+LEVELS = [2.0, 4.0, 6.0, 8.0, 10.0]
+# Our bound and the weight of its regularizer, beside the peer's loss.
+PAIRS = [
+    ("DV", 1.0, "mine"),
+    ("NWJ", 1.0, "nwj"),
+    ("SMILE", 1.0, "smile"),
+    ("JS", 0.001, "js"),
+    ("InfoNCE", 0.0, "infonce"),
+]
+CRITICS = {"joint": "JointCritic", "separable": "SeparableCritic"}
+RATE = 0.0005
+
+
+class Clock(L.Callback):
+    """Processor seconds from the first step to the last."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.started = time.process_time()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.seconds = time.process_time() - self.started
+
+
+def ours(bound: str, weight: float, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
+    """Processor seconds a step, and what every batch reads: the value and the plug-in estimate."""
+    config = yaml.safe_load(find_file("gaussian", "recipe").path.read_text())
+    config["seed_everything"] = seed
+    config["trainer"] |= {"accelerator": "cpu", "callbacks": []}
+    config["data"]["init_args"] |= {"steps_per_mi": steps, "seed": seed, "batch_size": batch, "mi": LEVELS}
+    model = config["model"]["init_args"]
+    model["critic"]["class_path"] = f"lightning_mi.critics.{CRITICS[critic]}"
+    model["bound"] = {"class_path": f"lightning_mi.bounds.{bound}"}
+    model["regularizer"] = (
+        {"class_path": "lightning_mi.regularizers.Squared", "init_args": {"weight": weight}} if weight else None
+    )
+    model["optimizer"]["init_args"]["lr"] = RATE
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cli, clock, recorder = instantiate(config, Path(folder), "run"), Clock(), Recorder()
+        cli.trainer.callbacks += [recorder, clock]
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+    curves = recorder.curves()
+    return {"seconds": clock.seconds / len(curves["value"]), "values": curves["value"], "plug_in": curves["plug_in"]}
+
+
+def theirs(python: str, loss: str, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
+    """The same of torch-mist."""
+    script = Path(__file__).parent / "peers" / "torch_mist_staircase.py"
+    options = {"loss": loss, "critic": critic, "steps": steps, "batch": batch, "rate": RATE, "seed": seed}
+    command = [python, str(script), *(str(part) for name, value in options.items() for part in (f"--{name}", value))]
+    command += ["--levels", *map(str, LEVELS)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    found: dict[str, Any] = json.loads(answer)
+    return found
+
+
+def errors(values: Sequence[float], steps: int) -> list[float]:
+    """Mean squared error on the second half of each stair."""
+    stairs = np.asarray(values, dtype=np.float64).reshape(len(LEVELS), steps)[:, steps // 2 :]
+    mean_squares: list[float] = ((stairs - np.array(LEVELS)[:, None]) ** 2).mean(axis=1).tolist()
+    return mean_squares
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", help="the Python of an environment with torch-mist; only ours without")
+    parser.add_argument("--steps", type=int, default=1000, help="of each stair")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--critics", nargs="+", default=list(CRITICS), choices=CRITICS)
+    parser.add_argument("--losses", nargs="+", default=[bound for bound, *_ in PAIRS])
+    parser.add_argument("--csv", type=Path)
+    options = parser.parse_args(arguments)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    heading = ["critic", "loss", "steps a second", "ratio", *(f"MSE at {level:g}" for level in LEVELS)]
+    rows = []
+    for critic in options.critics:
+        for bound, weight, loss in PAIRS:
+            if bound not in options.losses:
+                continue
+            own = ours(bound, weight, critic, options.steps, options.batch, options.seed)
+            runs = [(f"{bound}, per batch", own["seconds"], own["values"])]
+            if weight:
+                runs.append((f"{bound}, plug-in", own["seconds"], own["plug_in"]))
+            if options.peer:
+                peer = theirs(options.peer, loss, critic, options.steps, options.batch, options.seed)
+                runs.append((f"torch-mist {loss}", peer["seconds"], peer["values"]))
+            slowest = runs[-1][1]
+            for name, seconds, values in runs:
+                found = [f"{error:.2f}" for error in errors(values, options.steps)]
+                rows.append([critic, name, f"{1 / seconds:.0f}", f"{slowest / seconds:.2f}", *found])
+                print("#", *rows[-1], flush=True)
+    print(markdown_table(heading, rows))
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            csv.writer(file).writerows([heading, *rows])
+
+
+if __name__ == "__main__":
+    main()
