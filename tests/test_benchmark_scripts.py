@@ -2,7 +2,10 @@
 
 import csv
 
-from benchmarks import staircase_peers
+import torch
+
+from benchmarks import staircase_peers, trainer_overhead
+from lightning_mi import MIEstimationModule, bounds, regularizers
 
 
 def test_the_staircase_has_a_row_for_each_reading(tmp_path, capsys):
@@ -30,3 +33,18 @@ def test_the_staircase_has_a_row_for_each_reading(tmp_path, capsys):
 def test_errors_are_of_the_second_half_of_each_stair():
     values = [0.0, 0.0, 3.0, 1.0] * 5  # means of squares to 2, 4, 6, 8, 10
     assert staircase_peers.errors(values, steps=4) == [1.0, 5.0, 17.0, 37.0, 65.0]
+
+
+def test_the_overhead_has_a_row_for_each_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_overhead, "WARM_UP", 2)
+    path = tmp_path / "overhead.csv"
+    trainer_overhead.main(["--steps", "5", "--rounds", "2", "--csv", str(path)])
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [row["way"] for row in rows] == ["loop", "lightning", "module"]
+    assert rows[0]["over the loop"] == "1.000"
+
+
+def test_what_is_written_out_is_the_loss_of_the_module():
+    critic, (batch, *_) = trainer_overhead.make_critic(), trainer_overhead.Batches(1).some
+    module = MIEstimationModule(critic, bounds.DV(), regularizer=regularizers.Squared(weight=1.0))
+    torch.testing.assert_close(module.step(batch).loss, trainer_overhead.written_out(critic, batch))

@@ -1,0 +1,169 @@
+"""What MIEstimationModule costs under the Lightning trainer: processor time of a step, over that of bare PyTorch loops.
+
+Regularized DV with a separable critic 256-256 on 64 pairs of 20 dimensions, logging to TensorBoard every 50 steps:
+
+- `loop`: the same mathematics written out, without Lightning and without us;
+- `lightning`: that loop's step as the `training_step` of a LightningModule of five lines, which logs nothing;
+- `module`: MIEstimationModule, its terms, metrics and logs.
+
+Rounds alternate, so that whatever slows the machine slows all three; the median of the rounds' ratios is printed.
+
+    python benchmarks/trainer_overhead.py
+"""
+
+import argparse
+import csv
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from lightning_mi import MIEstimationModule, bounds, critics, regularizers
+from lightning_mi.bench.tables import markdown_table
+
+PAIRS, DIM = 64, 20
+WARM_UP = 100  # steps that are not timed
+WAYS = ("loop", "lightning", "module")
+
+
+class Batches(IterableDataset[tuple[Tensor, Tensor]]):
+    """Batches that cost nothing to make."""
+
+    def __init__(self, steps: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.steps = steps
+        self.some = [tuple(torch.randn(PAIRS, DIM, generator=generator) for _ in range(2)) for _ in range(16)]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        return (self.some[step % len(self.some)] for step in range(self.steps))
+
+
+def make_critic() -> critics.SeparableCritic:
+    torch.manual_seed(0)
+    return critics.SeparableCritic(DIM, DIM, hidden=(256, 256))
+
+
+def make_optimizer(parameters: Iterator[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=5e-4)
+
+
+def written_out(critic: critics.SeparableCritic, batch: Sequence[Tensor]) -> Tensor:
+    """Regularized DV, as one would write it for this case alone."""
+    x, y = batch
+    scores = critic.x_net(x) @ critic.y_net(y).T
+    joint = scores.diagonal()
+    marginal = scores.flatten()[1:].view(PAIRS - 1, PAIRS + 1)[:, :-1]  # all but the diagonal
+    log_normalizer = torch.logsumexp(marginal.flatten(), 0) - torch.log(torch.tensor(PAIRS * (PAIRS - 1.0)))
+    return log_normalizer - joint.mean() + log_normalizer**2
+
+
+class Clock(L.Callback):
+    """Processor seconds from the end of the warm-up to the end of the training."""
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        if batch_idx == WARM_UP:
+            self.started = time.process_time()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.seconds = time.process_time() - self.started
+
+
+class FiveLines(L.LightningModule):
+    """The least that a LightningModule can be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = make_critic()
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        return written_out(self.critic, batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return make_optimizer(self.critic.parameters())
+
+
+def loop(steps: int) -> float:
+    """Seconds of so many steps of a bare loop."""
+    critic = make_critic()
+    optimizer = make_optimizer(critic.parameters())
+    started = 0.0
+    for step, batch in enumerate(Batches(WARM_UP + steps)):
+        if step == WARM_UP:
+            started = time.process_time()
+        optimizer.zero_grad()
+        written_out(critic, batch).backward()
+        optimizer.step()
+    return time.process_time() - started
+
+
+def train(module: L.LightningModule, steps: int) -> float:
+    """Seconds of so many steps under the trainer."""
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_steps=WARM_UP + steps,
+            default_root_dir=folder,
+            callbacks=[clock],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        trainer.fit(module, torch.utils.data.DataLoader(Batches(WARM_UP + steps), batch_size=None))
+    return clock.seconds
+
+
+def seconds(way: str, steps: int) -> float:
+    if way == "loop":
+        return loop(steps)
+    if way == "lightning":
+        return train(FiveLines(), steps)
+    module = MIEstimationModule(
+        make_critic(), bounds.DV(), regularizer=regularizers.Squared(weight=1.0), optimizer=make_optimizer
+    )
+    return train(module, steps)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--csv", type=Path)
+    options = parser.parse_args(arguments)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    rounds = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(options.rounds):
+            order = WAYS if number % 2 else WAYS[::-1]
+            found = {way: seconds(way, options.steps) for way in order}
+            rounds.append([found[way] for way in WAYS])
+    heading = ["way", "ms a step", "over the loop"]
+    rows = [
+        [
+            way,
+            f"{statistics.median(times[i] for times in rounds) / options.steps * 1000:.3f}",
+            f"{statistics.median(times[i] / times[0] for times in rounds):.3f}",
+        ]
+        for i, way in enumerate(WAYS)
+    ]
+    print(markdown_table(heading, rows))
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            csv.writer(file).writerows([heading, *rows])
+
+
+if __name__ == "__main__":
+    main()
