@@ -37,10 +37,10 @@ WAYS = ("loop", "lightning", "module")
 class Batches(IterableDataset[tuple[Tensor, Tensor]]):
     """Batches that cost nothing to make."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, pairs: int = PAIRS) -> None:
         generator = torch.Generator().manual_seed(0)
         self.steps = steps
-        self.some = [tuple(torch.randn(PAIRS, DIM, generator=generator) for _ in range(2)) for _ in range(16)]
+        self.some = [tuple(torch.randn(pairs, DIM, generator=generator) for _ in range(2)) for _ in range(16)]
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         return (self.some[step % len(self.some)] for step in range(self.steps))

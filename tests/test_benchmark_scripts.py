@@ -4,7 +4,7 @@ import csv
 
 import torch
 
-from benchmarks import staircase_peers, trainer_overhead
+from benchmarks import staircase_peers, trainer_overhead, weak_scaling
 from lightning_mi import MIEstimationModule, bounds, regularizers
 
 
@@ -48,3 +48,11 @@ def test_what_is_written_out_is_the_loss_of_the_module():
     critic, (batch, *_) = trainer_overhead.make_critic(), trainer_overhead.Batches(1).some
     module = MIEstimationModule(critic, bounds.DV(), regularizer=regularizers.Squared(weight=1.0))
     torch.testing.assert_close(module.step(batch).loss, trainer_overhead.written_out(critic, batch))
+
+
+def test_weak_scaling_has_a_row_for_each_number_of_processes(tmp_path):
+    path = tmp_path / "scaling.csv"
+    weak_scaling.main(["--processes", "2", "--gather", "1", "--batches", "4", "--steps", "60", "--csv", str(path)])
+    (row,) = csv.DictReader(path.read_text().splitlines())
+    assert (row["processes"], row["gather"], row["over the fewest"]) == ("2", "True", "1.00")
+    assert float(row["ms a step"]) > 0
