@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lightning_mi import bounds, callbacks, critics, data, encoders, metrics, pairs, probes, regularizers
+    from lightning_mi.atomic_checkpoints import AtomicCheckpointIO
     from lightning_mi.bounds import BoundTerms
     from lightning_mi.finite import NonFiniteBatchError
     from lightning_mi.module import MIEstimationModule
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _MODULES = ("bounds", "callbacks", "critics", "data", "encoders", "metrics", "pairs", "probes", "regularizers")
 _NAMES = {
+    "AtomicCheckpointIO": "atomic_checkpoints",
     "BoundTerms": "bounds",
     "MIEstimationModule": "module",
     "MINumericalWarning": "numerics",
@@ -26,6 +28,7 @@ _NAMES = {
 }
 
 __all__ = [
+    "AtomicCheckpointIO",
     "BoundTerms",
     "MIEstimationModule",
     "MINumericalWarning",

@@ -1,6 +1,7 @@
 """Finding and reading the checkpoints of an earlier process, for the command line's `--ckpt_path`."""
 
 import pickle
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,8 @@ from typing import Any, Literal
 import torch
 
 Wanted = Literal["best", "last"]
+# A scheme, as in s3://bucket or, once it went through a Path, https:/host; two letters at least: C: is a drive.
+_ADDRESS = re.compile(r"\w[\w+.-]+:[:/]")
 
 
 class CheckpointError(Exception):
@@ -43,12 +46,32 @@ def find_checkpoint(wanted: Wanted, folders: Iterable[Path]) -> Path:
     return last if wanted == "last" else _best_recorded_in(last)
 
 
+def local_path(path: str | Path) -> Path:
+    """The path of a file of this machine.
+
+    Raises:
+        CheckpointError: if it is a web address, or one of another store.
+
+    Example:
+        >>> local_path("https://example.org/last.ckpt")
+        Traceback (most recent call last):
+        lightning_mi.checkpoint_files.CheckpointError: https://example.org/last.ckpt is an address, not a file ...
+    """
+    if _ADDRESS.match(str(path)):
+        raise CheckpointError(
+            f"{path} is an address, not a file of this machine. Checkpoints are read from files alone, since what an "
+            "address serves can change. Download it, look where it comes from, and name the file."
+        )
+    return Path(path)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, tensors on the CPU, with `weights_only=True`: no code in it can run.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, or holds anything but plain data and tensors.
+        CheckpointError: if the file is missing, damaged, an address, or holds anything but plain data and tensors.
     """
+    local_path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}: --ckpt_path takes a file, `best` or `last`.")
     try:

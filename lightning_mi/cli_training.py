@@ -5,7 +5,8 @@ What differs from a stock `LightningCLI`:
 1. `--config` takes a recipe's name as well as a file.
 2. `--ckpt_path best | last` finds the checkpoint of an earlier process and says which one it took.
 3. The command line decides the hyper-parameters. A checkpoint gives weights and state, read with `weights_only=True`.
-4. A mistake in the configuration, or an output folder that cannot be written, is one message before anything is
+4. Checkpoints are written whole or not at all, by `AtomicCheckpointIO`.
+5. A mistake in the configuration, or an output folder that cannot be written, is one message before anything is
    written. Set `JSONARGPARSE_DEBUG=true` for the traceback.
 """
 
@@ -23,17 +24,20 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from lightning_mi.atomic_checkpoints import use_atomic_checkpoints
 from lightning_mi.checkpoint_files import (
     CheckpointError,
     Wanted,
     describe_differences,
     find_checkpoint,
+    local_path,
     read_checkpoint,
 )
 from lightning_mi.cli import TRAINING_COMMANDS, require_writable
 from lightning_mi.cli_messages import readable, silence_notices, silence_training_state
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.recipe_files import UnknownRecipeError, find_file
+from lightning_mi.whole_files import sweep
 
 _HINT = "`lightning-mi fit --help` shows examples and every option, `lightning-mi ls` the recipes for --config."
 
@@ -165,11 +169,15 @@ class _TrainingCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         if getattr(self.trainer, "fast_dev_run", False):
             return  # writes nothing
+        use_atomic_checkpoints(self.trainer)
         try:
             for folder in self._output_folders():
                 require_writable(folder)
         except OSError as problem:
             raise _ConfigurationError(str(problem)) from None
+        if self.trainer.is_global_zero:
+            for folder in self._run_folders():
+                sweep(folder, recursively=True)
 
     # LightningCLI runs a method of the command's name in place of the trainer's.
 
@@ -199,7 +207,7 @@ class _TrainingCLI(LightningCLI):
         if request in ("best", "last"):
             path = find_checkpoint(cast("Wanted", request), self._run_folders())
         else:
-            path = Path(request)
+            path = local_path(request)
         content = read_checkpoint(path)
         _say(f"checkpoint: {path} (step {content.get('global_step', 'unknown')})")
         model = json.loads(self.parser.dump(self.config, format="json", skip_none=False))[self.subcommand]["model"]
