@@ -169,6 +169,22 @@ def own_generator(device: torch.device) -> torch.Generator | None:
     return torch.Generator(device).manual_seed(drawn * world_size() + dist.get_rank())
 
 
+def gather_objects(own: Any) -> list[Any]:
+    """What each process has, in the order of their ranks; for small things at rare moments, since it goes by pickle.
+
+    Every process must call it.
+
+    Example:
+        >>> gather_objects({"rank": 0})
+        [{'rank': 0}]
+    """
+    if world_size() == 1:
+        return [own]
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, own)
+    return gathered
+
+
 class _GatherRows(torch.autograd.Function):
     """All-gather, whose transpose is: sum over the processes, then take one's own rows."""
 

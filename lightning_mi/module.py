@@ -8,6 +8,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -24,12 +25,15 @@ from lightning_mi.labels import check_num_classes, missing_labels, split_labels
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.probes import OnlineLinearProbe, without_gradients
 from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
+from lightning_mi.resuming import collect_state, random_state, restore_state, set_random_state
 from lightning_mi.scores import Scores
 from lightning_mi.stage_metrics import Accuracies, estimate_metrics
 from lightning_mi.step_logs import forget_unlogged, references
 from lightning_mi.step_output import StepOutput
 
 __all__ = ["MIEstimationModule", "StepOutput"]
+
+_RESUMING = "lightning_mi"  # a checkpoint's entry
 
 
 class MIEstimationModule(L.LightningModule):
@@ -117,6 +121,7 @@ class MIEstimationModule(L.LightningModule):
         self.encoder_chunk_size = encoder_chunk_size
         self._optimizer, self._scheduler, self._scheduler_interval = optimizer, scheduler, scheduler_interval
         self._calibration_due = True
+        self._resuming: dict[str, Any] | None = None
         held = held_target(bound, regularizer) is not None
         self.train_metrics = estimate_metrics(
             bound, target, held, "train/", "mi_micro", "log_normalizer_micro", standard_errors=False
@@ -283,8 +288,13 @@ class MIEstimationModule(L.LightningModule):
         """Log the epoch's training metrics."""
         self.log_dict(self.train_metrics)
 
+    def on_validation_start(self) -> None:
+        """Remember where the random numbers are: validation takes none from training, which may go on without it."""
+        self._random_state = random_state()
+
     def on_validation_epoch_end(self) -> None:
         """Log the held-out metrics."""
+        set_random_state(self._random_state)
         self.log_dict(self.val_metrics)
         self.log_dict(self.val_accuracies.named())
 
@@ -310,6 +320,25 @@ class MIEstimationModule(L.LightningModule):
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars(CHARTS)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what makes a training that goes on bitwise that of an uninterrupted one."""
+        checkpoint[_RESUMING] = collect_state(self.trainer, self.train_metrics)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember it until training starts; a checkpoint of which only the weights are taken changes nothing else."""
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            self._resuming = checkpoint.get(_RESUMING)
+
+    def on_train_start(self) -> None:
+        """Go on with the random numbers, the metrics and the logs where they were."""
+        if self._resuming is not None:
+            restore_state(self.trainer, self.train_metrics, self._resuming)
+            self._resuming = None
+
+    def on_train_epoch_start(self) -> None:
+        """Forget the last epoch; one that goes on in its middle does not come by here."""
+        self.train_metrics.reset()
 
     def _represent(self, batch: Any, with_labels: bool) -> tuple[list[Tensor], Tensor | None]:
         """The representations, with what no pairing takes after them, and the labels."""
