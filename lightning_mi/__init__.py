@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lightning_mi import bounds, callbacks, critics, data, encoders, metrics, pairs, probes, regularizers
     from lightning_mi.atomic_checkpoints import AtomicCheckpointIO
     from lightning_mi.bounds import BoundTerms
+    from lightning_mi.checkpoint_files import CheckpointError
     from lightning_mi.finite import NonFiniteBatchError
     from lightning_mi.module import MIEstimationModule
     from lightning_mi.numerics import MINumericalWarning
@@ -21,6 +22,7 @@ _MODULES = ("bounds", "callbacks", "critics", "data", "encoders", "metrics", "pa
 _NAMES = {
     "AtomicCheckpointIO": "atomic_checkpoints",
     "BoundTerms": "bounds",
+    "CheckpointError": "checkpoint_files",
     "MIEstimationModule": "module",
     "MINumericalWarning": "numerics",
     "NonFiniteBatchError": "finite",
@@ -30,6 +32,7 @@ _NAMES = {
 __all__ = [
     "AtomicCheckpointIO",
     "BoundTerms",
+    "CheckpointError",
     "MIEstimationModule",
     "MINumericalWarning",
     "NonFiniteBatchError",

@@ -3,6 +3,7 @@
 import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +44,7 @@ def find_checkpoint(wanted: Wanted, folders: Iterable[Path]) -> Path:
     newest = max(found, key=_written)
     of_run = [path for path in found if path.parent == newest.parent]
     last = max((path for path in of_run if path.name.startswith("last")), key=_written, default=newest)
-    return last if wanted == "last" else _best_recorded_in(last)
+    return last if wanted == "last" else _best_recorded_in(last, roots)
 
 
 def local_path(path: str | Path) -> Path:
@@ -81,11 +82,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"the checkpoint {path} is damaged, or holds objects other than plain data and tensors, "
             f"which are not loaded because they can run code: {str(problem).splitlines()[0]}"
         ) from None
-    except (RuntimeError, EOFError, OSError) as problem:
-        raise CheckpointError(f"the checkpoint {path} cannot be read, it may be cut short: {problem}") from None
-    if not isinstance(content, dict) or "state_dict" not in content:
+    except Exception as problem:  # what a damaged or forged file makes its readers raise is of many types
+        reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        raise CheckpointError(f"the checkpoint {path} cannot be read, it may be cut short: {reason}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path} is not a Lightning checkpoint: it has no `state_dict`.")
     return content
+
+
+@contextmanager
+def naming_misfits(path: Path) -> Iterator[None]:
+    """Turn torch's error about weights of other names or shapes into one that names the checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint's weights do not fit.
+    """
+    try:
+        yield
+    except RuntimeError as problem:
+        if "Error(s) in loading state_dict" not in str(problem):
+            raise
+        raise CheckpointError(
+            f"the checkpoint {path} does not fit this configuration: {' '.join(str(problem).split())} "
+            "Use the configuration that it was trained with."
+        ) from None
 
 
 def describe_differences(checkpoint: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
@@ -110,7 +130,7 @@ def describe_differences(checkpoint: Mapping[str, Any], model: Mapping[str, Any]
     return [f"{key}: {then[key]!r} in the checkpoint, {now[key]!r} here" for key in differing]
 
 
-def _best_recorded_in(last: Path) -> Path:
+def _best_recorded_in(last: Path, roots: Iterable[Path]) -> Path:
     states = [
         state
         for name, state in read_checkpoint(last).get("callbacks", {}).items()
@@ -121,8 +141,10 @@ def _best_recorded_in(last: Path) -> Path:
     monitoring = [state for state in states if state.get("monitor") is not None]
     held_out = [state for state in monitoring if "standard_error" in state]
     recorded = Path((held_out or monitoring or states)[0]["best_model_path"])
+    within = [root.resolve() for root in roots]
     for candidate in (recorded, last.parent / recorded.name):
-        if candidate.is_file():
+        # A checkpoint from elsewhere may record any name: what is not a checkpoint of these runs is not read.
+        if candidate.is_file() and any(root in candidate.resolve().parents for root in within):
             return candidate
     raise CheckpointError(f"--ckpt_path best: {last} records {recorded} as the best checkpoint, but it is gone.")
 

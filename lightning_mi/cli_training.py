@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, cast, final
 
@@ -31,6 +32,7 @@ from lightning_mi.checkpoint_files import (
     describe_differences,
     find_checkpoint,
     local_path,
+    naming_misfits,
     read_checkpoint,
 )
 from lightning_mi.cli import TRAINING_COMMANDS, require_writable
@@ -198,7 +200,8 @@ class _TrainingCLI(LightningCLI):
         if self.subcommand != "fit":
             silence_training_state()
         # Lightning's own default is to run code from a checkpoint that comes from a web address
-        command(**{**arguments, "ckpt_path": checkpoint, "weights_only": True})
+        with naming_misfits(checkpoint) if checkpoint else nullcontext():
+            command(**{**arguments, "ckpt_path": checkpoint, "weights_only": True})
 
     def _checkpoint(self) -> Path | None:
         request = self._requested_checkpoint

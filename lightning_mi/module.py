@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Self, cast
 
 import lightning.pytorch as L
 import torch
@@ -18,12 +19,14 @@ from torchmetrics import MetricCollection
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.charts import CHARTS
 from lightning_mi.chunked_encoding import check_chunk_size, encode_in_chunks
+from lightning_mi.checkpoint_files import CheckpointError, local_path, naming_misfits, read_checkpoint
 from lightning_mi.critics import AbstractCritic, Calibrated
 from lightning_mi.finite import check_finite
 from lightning_mi.hyperparameters import keep_plain
 from lightning_mi.labels import check_num_classes, missing_labels, split_labels
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.probes import OnlineLinearProbe, without_gradients
+from lightning_mi.recorded_configuration import check_recorded
 from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
 from lightning_mi.resuming import collect_state, random_state, restore_state, set_random_state
 from lightning_mi.scores import Scores
@@ -198,6 +201,37 @@ class MIEstimationModule(L.LightningModule):
         return -terms.objective if penalty is None else penalty - terms.objective
 
     # The rest: what Lightning calls.
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning's is a descriptor that mypy cannot compare
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        hparams_file: str | Path | None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a module with the weights and hyper-parameters of a checkpoint; ``kwargs`` replace the latter.
+
+        A module built in Python records plain values alone: name its parts again. One that the command line built
+        records its parts by name; they must be imported already, or be parts of torch or this package.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, an address, holds objects other than plain data and tensors,
+                names code, or does not fit the module.
+        """
+        if hparams_file is not None or weights_only is False:
+            raise CheckpointError(
+                "hparams_file and weights_only=False could run code that a file names or holds. Leave them out, and "
+                "give the hyper-parameters that you would replace by name."
+            )
+        path = local_path(checkpoint_path)
+        content = read_checkpoint(path)
+        recorded = {**content.get("hparams", {}), **content.get("module_arguments", {})}  # old names, which still count
+        check_recorded({**recorded, **content.get("hyper_parameters", {})}, kwargs, cls)
+        with naming_misfits(path):
+            return super().load_from_checkpoint(path, map_location, None, strict, True, **kwargs)
 
     def step(self, batch: Any) -> StepOutput:
         """Everything from a batch to its loss, the same in training, validation and test.
