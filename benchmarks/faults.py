@@ -257,9 +257,46 @@ def resume(kills, folder):
     print(f"{done} kills")
 
 
+def signals(folder):
+    """One process killed, or all told to end."""
+    reference = folder / "signals-whole"
+    if start(reference, configuration(reference, "digits", 0, 2)).wait() != 0:
+        raise SystemExit((reference / "log.txt").read_text()[-3000:])
+    for name, number, who in (
+        ("SIGTERM to the first process", signal.SIGTERM, 0),
+        ("SIGTERM to the second process", signal.SIGTERM, 1),
+        ("SIGKILL of the first process", signal.SIGKILL, 0),
+        ("SIGKILL of the second process", signal.SIGKILL, 1),
+    ):
+        run = folder / name.replace(" ", "-")
+        config = configuration(run, "digits", 0, 2)
+        process = start(run, config)
+        wait_for_step(process, run, 25, 0)
+        pids = [trace(run, rank)[-1]["pid"] for rank in range(2)]
+        os.kill(pids[who], number)
+        began = time.monotonic()
+        status = process.wait()
+        while any(map(alive, pids)) and time.monotonic() - began < 60:
+            time.sleep(0.05)
+        took, orphans = time.monotonic() - began, sum(map(alive, pids))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        again = start(run, config, "--ckpt_path=last").wait()
+        at = re.findall(r"checkpoint: .*\(step (\d+)\)", (run / "log.txt").read_text())
+        found = compare(run, reference, 2) if again == 0 else f"ended with {again}"
+        print(f"{name}: status {status} after {took:.1f} s, {orphans} orphans; resumed at {at}: {found}", flush=True)
+
+
+def alive(pid):
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1][:3]
+    except FileNotFoundError:
+        return False
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("saves", "resume"))
+    parser.add_argument("what", choices=("saves", "resume", "signals"))
     parser.add_argument("--kills", type=int)
     parser.add_argument("--folder", type=Path, help="for the runs; a temporary one by default")
     given = parser.parse_args()
@@ -267,7 +304,7 @@ def main():
         saves(given.kills or 200)
         return
     folder = given.folder or Path(tempfile.mkdtemp())
-    resume(given.kills or 20, folder)
+    signals(folder) if given.what == "signals" else resume(given.kills or 20, folder)
 
 
 if __name__ == "__main__":

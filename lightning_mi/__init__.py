@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lightning_mi.atomic_checkpoints import AtomicCheckpointIO
     from lightning_mi.bounds import BoundTerms
     from lightning_mi.checkpoint_files import CheckpointError
-    from lightning_mi.finite import NonFiniteBatchError
+    from lightning_mi.finite import NonFiniteBatchError, NonFiniteStepError
     from lightning_mi.module import MIEstimationModule
     from lightning_mi.numerics import MINumericalWarning
     from lightning_mi.scores import Scores
@@ -26,6 +26,7 @@ _NAMES = {
     "MIEstimationModule": "module",
     "MINumericalWarning": "numerics",
     "NonFiniteBatchError": "finite",
+    "NonFiniteStepError": "finite",
     "Scores": "scores",
 }
 
@@ -36,6 +37,7 @@ __all__ = [
     "MIEstimationModule",
     "MINumericalWarning",
     "NonFiniteBatchError",
+    "NonFiniteStepError",
     "Scores",
     "bounds",
     "callbacks",

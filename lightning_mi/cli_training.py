@@ -5,7 +5,7 @@ What differs from a stock `LightningCLI`:
 1. `--config` takes a recipe's name as well as a file.
 2. `--ckpt_path best | last` finds the checkpoint of an earlier process and says which one it took.
 3. The command line decides the hyper-parameters. A checkpoint gives weights and state, read with `weights_only=True`.
-4. Checkpoints are written whole or not at all, by `AtomicCheckpointIO`.
+4. Checkpoints are written whole or not at all, by `AtomicCheckpointIO`; SIGTERM saves one and exits with status 143.
 5. A mistake in the configuration, or an output folder that cannot be written, is one message before anything is
    written. Set `JSONARGPARSE_DEBUG=true` for the traceback.
 """
@@ -26,6 +26,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_mi.atomic_checkpoints import use_atomic_checkpoints
+from lightning_mi.callbacks import SaveAtTermination
 from lightning_mi.checkpoint_files import (
     CheckpointError,
     Wanted,
@@ -172,6 +173,8 @@ class _TrainingCLI(LightningCLI):
         if getattr(self.trainer, "fast_dev_run", False):
             return  # writes nothing
         use_atomic_checkpoints(self.trainer)
+        if self.subcommand == "fit" and self.trainer.checkpoint_callbacks:
+            self.trainer.callbacks.append(SaveAtTermination())  # type: ignore[attr-defined]  # set by its connector
         try:
             for folder in self._output_folders():
                 require_writable(folder)

@@ -13,6 +13,10 @@ class NonFiniteBatchError(ValueError):
     """A batch holds a value that is infinite or not a number."""
 
 
+class NonFiniteStepError(ValueError):
+    """A training step has scores, a loss or gradients that are infinite or not a number."""
+
+
 def check_finite(views: Sequence[Any], where: str) -> None:
     """Refuse views that hold an infinite value or one that is not a number.
 

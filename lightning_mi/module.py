@@ -22,6 +22,7 @@ from lightning_mi.chunked_encoding import check_chunk_size, encode_in_chunks
 from lightning_mi.checkpoint_files import CheckpointError, local_path, naming_misfits, read_checkpoint
 from lightning_mi.critics import AbstractCritic, Calibrated
 from lightning_mi.finite import check_finite
+from lightning_mi.guard import NonFiniteGuard, Policy
 from lightning_mi.hyperparameters import keep_plain
 from lightning_mi.labels import check_num_classes, missing_labels, split_labels
 from lightning_mi.pairs import AbstractPairing, AllPairs
@@ -76,9 +77,15 @@ class MIEstimationModule(L.LightningModule):
             changes nothing for the encoder: not its gradients, not their clipping; none by default.
         encoder_chunk_size: How many samples the encoders take at a time: exact gradients of a batch of any size, in the
             memory of one chunk, for one more forward pass (gradient cache). The whole batch by default.
+        on_non_finite: What a training step does whose batch, scores, loss or gradients are not finite. ``"raise"``
+            ends the training before any parameter changes. ``"skip"`` leaves the step out, on all processes, its
+            averages and metrics too, and logs ``train/skipped_steps``. ``"off"`` looks at nothing; so does any policy
+            beside a callback that responds itself (``handles_non_finite``), as ``StabilityMonitor`` does unless it only
+            warns.
 
     Raises:
-        ValueError: The regularizer's target does not suit the bound, or there are more than two encoders.
+        ValueError: The policy is unknown, the regularizer's target does not suit the bound, or there are more than two
+            encoders.
 
     Source: Choi and Lee 2022.
 
@@ -103,6 +110,7 @@ class MIEstimationModule(L.LightningModule):
         scheduler_interval: str = "epoch",
         probe: OnlineLinearProbe | None = None,
         encoder_chunk_size: int | None = None,
+        on_non_finite: Policy = "raise",
     ) -> None:
         super().__init__()
         self._save_plain_hyperparameters()
@@ -123,6 +131,7 @@ class MIEstimationModule(L.LightningModule):
         self.target = target
         self.encoder_chunk_size = encoder_chunk_size
         self._optimizer, self._scheduler, self._scheduler_interval = optimizer, scheduler, scheduler_interval
+        self._guard = NonFiniteGuard(on_non_finite)
         self._calibration_due = True
         self._resuming: dict[str, Any] | None = None
         held = held_target(bound, regularizer) is not None
@@ -254,6 +263,7 @@ class MIEstimationModule(L.LightningModule):
         """One step; callbacks find ``scores``, ``terms``, ``features`` and ``labels`` in its outputs."""
         if self.regularizer is not None:
             self.regularizer.step = self.global_step
+        self._guard.begin(self, self.train_metrics)
         output = self.step(batch)
         self.train_metrics.update(terms=output.terms, scores=output.scores)
         probe_loss = None
@@ -263,9 +273,17 @@ class MIEstimationModule(L.LightningModule):
         if (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]  # set by its logger connector
             logs = output.logs(probe_loss, count_pairs=self.pairs.takes_labels)
             logs |= references(self.trainer, self.bound, output.scores)
+            if self._guard.policy == "skip":
+                logs["skipped_steps"] = float(self._guard.skipped)
             self.log_dict({f"train/{name}": value for name, value in logs.items()})
             forget_unlogged(self.trainer, "training_step", logs)
-        return output.for_callbacks(probe_loss)
+        outputs = output.for_callbacks(probe_loss)
+        outputs["loss"] = self._guard.watch(self, self.unpack_batch(batch), output.scores, outputs["loss"])
+        return outputs
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Let a step that is not finite change nothing."""
+        self._guard.decide(self, optimizer, self.train_metrics)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Reads the held-out estimate; nothing trains. Its outputs are those of :meth:`training_step`."""
@@ -345,6 +363,8 @@ class MIEstimationModule(L.LightningModule):
         Raises:
             ValueError: The pairing or the probe has another number of classes than the data module.
         """
+        if any(getattr(callback, "handles_non_finite", False) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            self._guard.policy = "off"
         check_num_classes((self.pairs, self.probe), getattr(self.trainer, "datamodule", None))
         if self.trainer.world_size > 1 and not self.pairs.gather:
             rank_zero_info(
@@ -357,7 +377,9 @@ class MIEstimationModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what makes a training that goes on bitwise that of an uninterrupted one."""
-        checkpoint[_RESUMING] = collect_state(self.trainer, self.train_metrics)
+        if self._trainer is None:
+            return  # trained in processes that have ended; only the weights came back
+        checkpoint[_RESUMING] = collect_state(self.trainer, self.train_metrics) | {"skipped": self._guard.skipped}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember it until training starts; a checkpoint of which only the weights are taken changes nothing else."""
@@ -368,6 +390,7 @@ class MIEstimationModule(L.LightningModule):
         """Go on with the random numbers, the metrics and the logs where they were."""
         if self._resuming is not None:
             restore_state(self.trainer, self.train_metrics, self._resuming)
+            self._guard.skipped = self._resuming["skipped"]
             self._resuming = None
 
     def on_train_epoch_start(self) -> None:
@@ -412,7 +435,10 @@ class MIEstimationModule(L.LightningModule):
             )
 
     def _check_finite(self, views: Sequence[Any]) -> None:
-        check_finite(views, where=f"training step {self.global_step} on process {self.global_rank}")
+        # A training step is left to the guard where it may not end here: one process alone would let others wait.
+        trainer = self._trainer if self.training else None
+        if trainer is None or (self._guard.policy == "raise" and trainer.world_size == 1):
+            check_finite(views, where=f"training step {self.global_step} on process {self.global_rank}")
 
     def _save_plain_hyperparameters(self) -> None:
         # A module or a callable among the hyper-parameters would make a checkpoint unloadable with weights_only=True.

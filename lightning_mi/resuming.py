@@ -29,7 +29,7 @@ def collect_state(trainer: L.Trainer, metrics: nn.Module) -> dict[str, Any]:
         >>> state["row"], [sorted(process) for process in state["processes"]]
         (None, [['metrics', 'random']])
     """
-    own = {"random": random_state(), "metrics": {name: _state_of(metric) for name, metric in _metrics_in(metrics)}}
+    own = {"random": random_state(), "metrics": state_of_metrics(metrics)}
     alone = trainer.interrupted and not trainer.received_sigterm
     return {"processes": [own] if alone else gather_objects(own), "row": _unwritten_row(trainer)}
 
@@ -53,9 +53,7 @@ def restore_state(trainer: L.Trainer, metrics: nn.Module, state: dict[str, Any])
         return
     own = state["processes"][trainer.global_rank]
     set_random_state(own["random"])
-    for name, metric in _metrics_in(metrics):
-        if name in own["metrics"]:
-            _restore(metric, own["metrics"][name])
+    restore_metrics(metrics, own["metrics"])
 
 
 def random_state() -> dict[str, Any]:
@@ -108,18 +106,22 @@ def _unwritten_row(trainer: L.Trainer) -> dict[str, Any] | None:
     return {"values": values, "step": loop._batches_that_stepped - of_epoch}
 
 
-def _metrics_in(module: nn.Module) -> list[tuple[str, Metric]]:
-    return [(name, part) for name, part in module.named_modules() if isinstance(part, Metric)]
-
-
-def _state_of(metric: Metric) -> dict[str, Any]:
-    return {"updates": metric.update_count} | {
-        name: value.detach().clone() for name in metric._defaults if torch.is_tensor(value := getattr(metric, name))
+def state_of_metrics(metrics: nn.Module) -> dict[str, dict[str, Any]]:
+    """What the metrics have taken in so far, by their names."""
+    return {
+        name: {"updates": metric.update_count}
+        | {key: value.detach().clone() for key in metric._defaults if torch.is_tensor(value := getattr(metric, key))}
+        for name, metric in metrics.named_modules()
+        if isinstance(metric, Metric)
     }
 
 
-def _restore(metric: Metric, state: dict[str, Any]) -> None:
-    for name, value in state.items():
-        if name in metric._defaults:
-            setattr(metric, name, value.to(metric.device))
-    metric._update_count = state["updates"]  # it would warn that it has seen nothing
+def restore_metrics(metrics: nn.Module, states: dict[str, dict[str, Any]]) -> None:
+    """Put back what :func:`state_of_metrics` gave."""
+    for name, metric in metrics.named_modules():
+        if isinstance(metric, Metric) and name in states:
+            state = dict(states[name])
+            # Otherwise it would warn that it has seen nothing.
+            metric._update_count = max(state.pop("updates"), metric.update_count)
+            for key, value in state.items():
+                setattr(metric, key, value.to(metric.device))

@@ -1,0 +1,187 @@
+"""A step that is not finite changes nothing, is never silent, and ends or is skipped on all processes alike."""
+
+import datetime
+import math
+import os
+
+import lightning.pytorch as L
+import pytest
+import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import DDPStrategy
+from torch import multiprocessing as mp
+from torch import nn
+
+from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, bounds
+from tests.small_module import DIM, Batches, Kept, draw, equal, fit, make, trainer, weights
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),  # Python 3.12 and later
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
+    pytest.mark.filterwarnings("ignore:.* read .* = (nan|-?inf):lightning_mi.MINumericalWarning"),
+]
+BAD = 2  # the step
+
+
+def spoiled(value=math.nan):
+    batches = draw(8, 8, 8, 8)
+    batches.batches[BAD][0][3, 1] = value
+    return batches
+
+
+def without_bad():
+    return Batches(batch for step, batch in enumerate(draw(8, 8, 8, 8)) if step != BAD)
+
+
+class Spoil(L.Callback):
+    """Makes the scores or the gradients of one step infinite."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if self.what == "scores" and batch_idx == BAD:
+            for view in batch:
+                view.mul_(1e30)  # finite, but not their scores
+
+    def on_after_backward(self, trainer, pl_module):
+        if self.what == "gradients" and trainer.global_step == BAD:
+            next(pl_module.critic.parameters()).grad[0, 0] = math.inf
+
+
+def norm_encoder():
+    return nn.BatchNorm1d(DIM)
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "message"),
+    [
+        ("batch", NonFiniteBatchError, r"View x .* holds 1 values .* at training step 2 on process 0"),
+        (
+            "scores",
+            NonFiniteStepError,
+            r"scores hold \d+ of \d+ .* at training step 2 on process 0.*No parameter",
+        ),
+        ("gradients", NonFiniteStepError, r"gradients hold 1 values that are not finite \(critic\..*No parameter"),
+    ],
+)
+def test_the_default_names_what_is_not_finite_and_changes_no_parameter(what, error, message):
+    good, bad = make(), make()
+    fit(good, Batches(draw(8, 8, 8, 8).batches[:BAD]))
+    with pytest.raises(error, match=message):
+        fit(bad, spoiled() if what == "batch" else draw(8, 8, 8, 8), callbacks=[Spoil(what)])
+    assert equal(weights(bad), weights(good))
+
+
+def test_a_loss_that_is_not_finite_though_its_scores_are_is_named():
+    class Odd(type(make())):
+        def loss(self, terms, penalty):
+            return super().loss(terms, penalty) + math.inf
+
+    with pytest.raises(NonFiniteStepError, match="The loss is inf, of finite scores"):
+        fit(make(cls=Odd))
+
+
+@pytest.mark.parametrize("what", ["batch", "gradients"])
+def test_a_skipped_step_leaves_the_training_as_if_it_had_not_been(what):
+    kept, skipping = Kept(), make(bounds.MINE(rate=0.25), encoder=norm_encoder(), on_non_finite="skip")
+    plain, kept_plain = make(bounds.MINE(rate=0.25), encoder=norm_encoder()), Kept()
+    fit(skipping, spoiled() if what == "batch" else draw(8, 8, 8, 8), logger=kept, callbacks=[Spoil(what)])
+    fit(plain, without_bad(), logger=kept_plain)
+    assert equal(weights(skipping), weights(plain))
+    assert kept.curve("train/mi_micro") == kept_plain.curve("train/mi_micro")
+    assert kept.curve("train/skipped_steps") == [0, 0, 0, 1]
+
+
+def test_the_number_of_skipped_steps_goes_on_after_a_resume(tmp_path):
+    module = make(on_non_finite="skip")
+    fit(module, spoiled()).save_checkpoint(tmp_path / "a.ckpt")
+    resumed, kept = make(on_non_finite="skip"), Kept()
+    trainer(max_epochs=2, logger=kept).fit(resumed, draw(8, 8, 8, 8), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+    assert kept.curve("train/skipped_steps") == [1] * 4
+
+
+@pytest.mark.parametrize("by_callback", [False, True])
+def test_off_goes_on_and_so_does_a_run_with_a_callback_that_responds_itself(by_callback):
+    class Responds(L.Callback):
+        handles_non_finite = True
+
+    module = make() if by_callback else make(on_non_finite="off")
+    fit(module, spoiled(), callbacks=[Responds()] if by_callback else [])
+    assert all(torch.isnan(p).any() for p in module.parameters())
+
+
+def test_an_unknown_policy_is_refused():
+    with pytest.raises(ValueError, match="Got on_non_finite='ignore': it is one of 'raise', 'skip', 'off'"):
+        make(on_non_finite="ignore")
+
+
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")
+@pytest.mark.parametrize("policy", ["raise", "off"])
+def test_an_overflow_of_fp16_moves_neither_averages_nor_baselines(policy):
+    """With a scaler on the CPU and a scale that makes the first gradients infinite."""
+    module = make(bounds.MINE(rate=0.25), encoder=norm_encoder(), on_non_finite=policy)
+    before = weights(module)
+    scaler = torch.amp.GradScaler("cpu", init_scale=3e38, growth_interval=1000)
+    fit(module, draw(8), plugins=[Overflow("bf16-mixed", "cpu")], callbacks=[Use(scaler)])
+    assert scaler.get_scale() == pytest.approx(1.5e38)
+    assert equal(weights(module), before)
+    fit(module, draw(8), plugins=[Overflow("bf16-mixed", "cpu")], callbacks=[Use(torch.amp.GradScaler("cpu"))])
+    assert not equal(weights(module), before)
+
+
+class Overflow(MixedPrecision):
+    """Lightning allows a scaler for fp16 alone, which the CPU has no matrix products of."""
+
+    def pre_backward(self, tensor, module):
+        return super().pre_backward(tensor * (1e6 if self.scaler.get_scale() > 1e38 else 1.0), module)
+
+
+class Use(L.Callback):
+    def __init__(self, scaler):
+        self.scaler = scaler
+
+    def setup(self, trainer, pl_module, stage):
+        trainer.precision_plugin.scaler = self.scaler
+
+
+@pytest.mark.parametrize("batch", ["zeros", "constant", "same rows"])
+def test_a_batch_that_teaches_nothing_is_a_warning(batch):
+    row = torch.zeros(DIM) if batch == "zeros" else torch.randn(DIM) if batch == "same rows" else torch.ones(DIM)
+    views = (row.expand(8, DIM).contiguous(), row.expand(8, DIM).contiguous())
+    with pytest.warns(MINumericalWarning, match="All pairs have the same score"):
+        fit(make(), Batches([views]))
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_two_processes_agree(policy, tmp_path):
+    mp.start_processes(_process, (tmp_path, policy), nprocs=2, start_method="fork")
+    ended = [torch.load(tmp_path / str(rank), weights_only=False) for rank in range(2)]
+    assert equal(ended[0]["weights"], ended[1]["weights"])
+    assert all(torch.isfinite(value).all() for value in ended[0]["weights"].values())
+    if policy == "raise":
+        assert "averaged over processes" in ended[0]["error"]
+        assert "View x" in ended[1]["error"]
+        assert "on process 1" in ended[1]["error"]
+    else:
+        assert [end["skipped"] for end in ended] == [1, 1]
+
+
+def _process(rank, folder, policy):
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "29613", "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"NODE_RANK": "0", "RANK": str(rank)}
+    strategy = DDPStrategy(process_group_backend="gloo", timeout=datetime.timedelta(seconds=60))
+    module, error = make(on_non_finite=policy), ""
+    try:
+        fit(
+            module,
+            spoiled() if rank else draw(8, 8, 8, 8),
+            strategy=strategy,
+            devices=2,
+            plugins=[LightningEnvironment()],
+        )
+    except ValueError as problem:
+        error = str(problem)
+    state = {"weights": weights(module), "skipped": module._guard.skipped, "error": error}
+    torch.save(state, folder / str(rank))
