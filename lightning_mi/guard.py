@@ -24,7 +24,7 @@ _FLAT = 1e-6  # of float32's 6e-8, some times over
 class NonFiniteGuard:
     """Decides about each step between its gradients and its update, on all processes alike.
 
-    One number is read from the device a step: the largest gradient, together with the loss. Over several processes a
+    The device is waited for once a step: for the sizes of the gradients and the loss. Over several processes a
     loss that is not finite spoils its gradients, which are averaged, so all of them see it and none waits for another.
 
     Args:
@@ -84,11 +84,11 @@ class NonFiniteGuard:
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:
             return
-        norms = torch._foreach_norm([cast("Tensor", p.grad) for p in parameters], math.inf)
-        largest = torch.stack([norm.to(loss) for norm in norms]).max()
-        gradient, value = torch.stack([largest, loss]).tolist()  # the only thing that waits for the device
-        if math.isfinite(gradient) and math.isfinite(value):
-            self._warn_if_flat(module, scores, gradient)
+        norms = torch._foreach_norm([cast("Tensor", p.grad) for p in parameters])
+        # The only thing that waits for the device. A square may overflow where the gradient does not.
+        *sizes, value = torch.stack([*(norm.to(loss) for norm in norms), loss]).tolist()
+        if math.isfinite(value) and (math.isfinite(sum(sizes)) or not any(_count(p) for p in parameters)):
+            self._warn_if_flat(module, scores, max(sizes))
             return
         culprit = self._culprit(module, views, scores, loss)
         if _scaler(module) is not None and not gather(torch.tensor(culprit is not None, device=loss.device)).any():
@@ -151,9 +151,14 @@ def _error(module: L.LightningModule, what: str) -> NonFiniteStepError:
     )
 
 
+def _count(parameter: torch.nn.Parameter) -> int:
+    """How many values of its gradient are not finite."""
+    return int((~torch.isfinite(cast("Tensor", parameter.grad))).sum())
+
+
 def _of_gradients(module: L.LightningModule, parameters: list[torch.nn.Parameter]) -> NonFiniteStepError:
     names = {id(p): name for name, p in module.named_parameters()}
-    bad = [(p, int((~torch.isfinite(cast("Tensor", p.grad))).sum())) for p in parameters]
+    bad = [(p, _count(p)) for p in parameters]
     first = next((names.get(id(p), "a parameter") for p, count in bad if count), "none")
     shared = ", averaged over processes of which another one may say more," if module.trainer.world_size > 1 else ""
     return _error(module, f"The gradients{shared} hold {sum(n for _, n in bad)} values that are not finite ({first})")

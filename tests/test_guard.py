@@ -112,6 +112,14 @@ def test_off_goes_on_and_so_does_a_run_with_a_callback_that_responds_itself(by_c
     assert all(torch.isnan(p).any() for p in module.parameters())
 
 
+def test_large_gradients_that_are_finite_are_let_through():
+    class Large(type(make())):
+        def loss(self, terms, penalty):
+            return 1e25 * super().loss(terms, penalty)
+
+    fit(make(cls=Large))
+
+
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ValueError, match="Got on_non_finite='ignore': it is one of 'raise', 'skip', 'off'"):
         make(on_non_finite="ignore")
