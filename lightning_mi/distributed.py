@@ -88,6 +88,16 @@ def exchange(numbers: Sequence[int], device: torch.device) -> list[tuple[int, ..
     return [tuple(numbers) for numbers in torch.stack(parts).tolist()]
 
 
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether any process says so. Every process must call it.
+
+    Example:
+        >>> any_process(True, torch.device("cpu"))
+        True
+    """
+    return any(said for (said,) in exchange([int(flag)], device))
+
+
 def share_of(numbers: Sequence[tuple[int, ...]]) -> Share:
     """The share of this process, where the first of :func:`exchange`'s numbers counts its rows.
 

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_mi.distributed import gather
+from lightning_mi.distributed import any_process
 from lightning_mi.finite import NonFiniteStepError, check_finite
 from lightning_mi.numerics import MINumericalWarning
 from lightning_mi.resuming import restore_metrics, state_of_metrics
@@ -91,7 +91,7 @@ class NonFiniteGuard:
             self._warn_if_flat(module, scores, max(sizes))
             return
         culprit = self._culprit(module, views, scores, loss)
-        if _scaler(module) is not None and not gather(torch.tensor(culprit is not None, device=loss.device)).any():
+        if _scaler(module) is not None and not any_process(culprit is not None, loss.device):
             self._take_back(module, metrics, before)  # a scale too high for fp16, which the scaler lowers: no error
         elif self.policy == "skip":
             for parameter in parameters:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, final
 
 import lightning.pytorch as L
-import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from lightning_mi.distributed import gather
+from lightning_mi.distributed import any_process
 
 FILE = "last-terminated.ckpt"
 EXIT_STATUS = 128 + signal.SIGTERM  # as of a process that the signal killed: schedulers requeue it
@@ -49,10 +48,7 @@ class SaveAtTermination(Checkpoint):
         Raises:
             SystemExit: With status 143.
         """
-        told = self._told
-        if trainer.world_size > 1:
-            told = bool(gather(torch.tensor(told, device=pl_module.device)).any())
-        if told:
+        if any_process(self._told, pl_module.device):
             path = self._folder(trainer) / FILE
             trainer.save_checkpoint(path)
             rank_zero_info(f"Told to end (SIGTERM): saved {path} at step {trainer.global_step}.")
