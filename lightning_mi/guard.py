@@ -112,7 +112,11 @@ class NonFiniteGuard:
         for name, tensor in (("Joint scores", scores.joint), ("Marginal scores", scores.marginal_values())):
             if bad := int((~torch.isfinite(tensor)).sum()):
                 return _error(module, f"{name} hold {bad} of {tensor.numel()} values that are not finite")
-        return None if torch.isfinite(loss) else _error(module, f"The loss is {float(loss)}, of finite scores")
+        if torch.isfinite(loss):
+            return None
+        # Where scores are of all processes, so is the loss.
+        whose = " on this process; another one may say more" if module.trainer.world_size > 1 else ""
+        return _error(module, f"The loss is {float(loss)}, of finite scores{whose}")
 
     def _take_back(self, module: L.LightningModule, metrics: torch.nn.Module, before: dict[str, Any] | None) -> None:
         if before is not None:

@@ -363,7 +363,7 @@ class MIEstimationModule(L.LightningModule):
         Raises:
             ValueError: The pairing or the probe has another number of classes than the data module.
         """
-        if any(getattr(callback, "handles_non_finite", False) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+        if any(getattr(callback, "handles_non_finite", False) for callback in getattr(self.trainer, "callbacks", [])):
             self._guard.policy = "off"
         check_num_classes((self.pairs, self.probe), getattr(self.trainer, "datamodule", None))
         if self.trainer.world_size > 1 and not self.pairs.gather:

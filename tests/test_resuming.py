@@ -118,6 +118,7 @@ def fork(folder, name, save=None, path=None):
 def _process(rank, folder, name, save, path):
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "29611", "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"NODE_RANK": "0", "RANK": str(rank)}
+    os.environ.pop("PL_GLOBAL_SEED", None)  # what another test seeded with would seed both processes alike
     strategy = DDPStrategy(process_group_backend="gloo", timeout=datetime.timedelta(seconds=60))
     environment = {
         "strategy": strategy,
