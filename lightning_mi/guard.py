@@ -1,8 +1,7 @@
 """NonFiniteGuard: what happens to a training step whose batch, scores, loss or gradients are not finite."""
 
-import math
 from collections.abc import Sequence
-from typing import Any, Literal, cast, final, get_args
+from typing import Any, Literal, NamedTuple, cast, final, get_args
 
 import lightning.pytorch as L
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_mi.distributed import any_process
-from lightning_mi.finite import NonFiniteStepError, check_finite
+from lightning_mi.finite import NonFiniteStepError, all_finite, check_finite, count_non_finite, floating
 from lightning_mi.numerics import MINumericalWarning
 from lightning_mi.resuming import restore_metrics, state_of_metrics
 from lightning_mi.scores import Scores
@@ -20,17 +19,26 @@ Policy = Literal["raise", "skip", "off"]
 _FLAT = 1e-6  # of float32's 6e-8, some times over
 
 
+class _Watched(NamedTuple):
+    """What a step made; of several accumulated batches the last."""
+
+    scores: Scores
+    loss: Tensor
+
+
 @final
 class NonFiniteGuard:
     """Decides about each step between its gradients and its update, on all processes alike.
 
-    The device is waited for once a step: for the sizes of the gradients and the loss. Over several processes a
-    loss that is not finite spoils its gradients, which are averaged, so all of them see it and none waits for another.
+    The device is waited for once a step: for one number that tells of gradients, loss and views. Over several
+    processes a loss or a view that is not finite spoils its process's gradients, which are averaged, so all of them see
+    it and none waits for another.
 
     Args:
         policy: ``"raise"``, ``"skip"`` or ``"off"``.
 
     Attributes:
+        policy: As given.
         skipped: Steps that were skipped.
 
     Raises:
@@ -47,70 +55,97 @@ class NonFiniteGuard:
             raise ValueError(f"Got on_non_finite={policy!r}: it is one of {', '.join(map(repr, get_args(Policy)))}.")
         self.policy = policy
         self.skipped = 0
+        self._acts = policy != "off"
+        self._views: Sequence[Any] = ()
+        self._watched: _Watched | None = None
         self._before: dict[str, Any] | None = None
-        self._step: tuple[Sequence[Any], Scores, Tensor] | None = None
+        self._decided = True
         self._warned = False
 
+    def start(self, trainer: L.Trainer) -> None:
+        """At the start of a training: leave what is not finite to a callback that responds itself, if there is one."""
+        callbacks = getattr(trainer, "callbacks", [])
+        responds = any(getattr(callback, "handles_non_finite", False) for callback in callbacks)
+        self._acts = self.policy != "off" and not responds
+        self._watched, self._before, self._decided = None, None, True
+
     def begin(self, module: L.LightningModule, metrics: torch.nn.Module) -> None:
-        """Before a step: remember the averages that it may move, where it may be taken back."""
-        if self._before is None and (self.policy == "skip" or _scaler(module) is not None):
+        """Before a batch: remember the averages that its step may move, where it may be taken back."""
+        self._views = ()
+        if self._decided and (self.policy == "skip" or _scaler(module) is not None):
             buffers = [buffer.clone() for buffer in module.buffers()]
             self._before = {"buffers": buffers, "metrics": state_of_metrics(metrics)}
+        self._decided = False
 
-    def watch(self, module: L.LightningModule, views: Sequence[Any], scores: Scores, loss: Tensor) -> Tensor:
+    def look(self, module: L.LightningModule, views: Sequence[Any]) -> None:
+        """At a batch: at once, or, in a training, when its gradients are there.
+
+        Raises:
+            NonFiniteBatchError: A view is not finite, outside of a training.
+        """
+        if module.training and module._trainer is not None:
+            self._views = views
+        else:
+            check_finite(views, where=_where(module))
+
+    def watch(self, module: L.LightningModule, scores: Scores, loss: Tensor) -> Tensor:
         """After the forward pass: the loss to go backward from."""
-        if self.policy == "off" and _scaler(module) is None:
+        if not self._acts and _scaler(module) is None:
             return loss
-        self._step = views, scores, loss.detach()
+        self._watched = _Watched(scores, loss.detach())
         if module.trainer.world_size == 1:
             return loss
         finite = torch.isfinite(loss.detach())
-        for view in views:
-            if isinstance(view, Tensor) and view.is_floating_point():
-                finite = finite & torch.isfinite(view).all()
+        for view in floating(self._views):
+            finite = finite & torch.isfinite(view).all()
         return loss * torch.where(finite, 1.0, torch.nan)
 
-    def decide(self, module: L.LightningModule, optimizer: Optimizer, metrics: torch.nn.Module) -> None:
+    def decide(self, module: L.LightningModule, metrics: torch.nn.Module) -> None:
         """Between gradients and update: let the step be, take it back, or refuse it.
+
+        All optimizers' gradients are looked at, since after the update of the first the others' are too late.
 
         Raises:
             NonFiniteBatchError: The policy is ``"raise"`` and this process's batch is not finite.
             NonFiniteStepError: The same of its scores, its loss or its gradients.
         """
-        if self._step is None:
+        self._decided = True
+        if self._watched is None:
             return
-        (views, scores, loss), self._step, before = self._step, None, self._before
-        self._before = None
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        optimizers = module.trainer.optimizers
+        parameters = [p for o in optimizers for group in o.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:
             return
-        norms = torch._foreach_norm([cast("Tensor", p.grad) for p in parameters])
-        # The only thing that waits for the device. A square may overflow where the gradient does not.
-        *sizes, value = torch.stack([*(norm.to(loss) for norm in norms), loss]).tolist()
-        if math.isfinite(value) and (math.isfinite(sum(sizes)) or not any(_count(p) for p in parameters)):
-            self._warn_if_flat(module, scores, max(sizes))
+        gradients = [cast("Tensor", p.grad) for p in parameters]
+        scores, loss = self._watched
+        # The sum of finite values may overflow, which is looked into; over several processes the loss tells of views.
+        sums = [view.sum() for view in floating(self._views)] if module.trainer.world_size == 1 else []
+        if all_finite([*gradients, loss, *sums]):
+            self._warn_if_flat(module, scores, gradients)
             return
-        culprit = self._culprit(module, views, scores, loss)
-        if _scaler(module) is not None and not any_process(culprit is not None, loss.device):
-            self._take_back(module, metrics, before)  # a scale too high for fp16, which the scaler lowers: no error
-        elif self.policy == "skip":
-            for parameter in parameters:
-                parameter.grad = None  # an optimizer passes over it, its moments and its weight decay included
-            self._take_back(module, metrics, before)
+        culprit = self._culprit(module, scores, loss)
+        if culprit is None and all_finite(gradients):
+            return
+        scaler = _scaler(module)
+        if scaler is not None and not any_process(culprit is not None, loss.device):
+            self._take_back(module, metrics)  # a scale too high for fp16, which the scaler lowers: no error
+        elif self._acts and self.policy == "skip":
+            for optimizer in optimizers:
+                _leave_out(optimizer, fused=scaler is not None and hasattr(optimizer, "_step_supports_amp_scaling"))
+            self._take_back(module, metrics)
+            self._watched = None
             self.skipped += 1
-        elif self.policy == "raise":
+        elif self._acts:
             raise culprit or _of_gradients(module, parameters)
 
-    def _culprit(
-        self, module: L.LightningModule, views: Sequence[Any], scores: Scores, loss: Tensor
-    ) -> ValueError | None:
+    def _culprit(self, module: L.LightningModule, scores: Scores, loss: Tensor) -> ValueError | None:
         """What is wrong on this process before its gradients."""
         try:
-            check_finite(views, where=_where(module))
+            check_finite(self._views, where=_where(module))
         except ValueError as problem:
             return problem
         for name, tensor in (("Joint scores", scores.joint), ("Marginal scores", scores.marginal_values())):
-            if bad := int((~torch.isfinite(tensor)).sum()):
+            if bad := count_non_finite(tensor):
                 return _error(module, f"{name} hold {bad} of {tensor.numel()} values that are not finite")
         if torch.isfinite(loss):
             return None
@@ -118,26 +153,39 @@ class NonFiniteGuard:
         whose = " on this process; another one may say more" if module.trainer.world_size > 1 else ""
         return _error(module, f"The loss is {float(loss)}, of finite scores{whose}")
 
-    def _take_back(self, module: L.LightningModule, metrics: torch.nn.Module, before: dict[str, Any] | None) -> None:
-        if before is not None:
+    def _take_back(self, module: L.LightningModule, metrics: torch.nn.Module) -> None:
+        if self._before is not None:
             with torch.no_grad():
-                for buffer, old in zip(module.buffers(), before["buffers"], strict=True):
+                for buffer, old in zip(module.buffers(), self._before["buffers"], strict=True):
                     buffer.copy_(old)
-            restore_metrics(metrics, before["metrics"])
+            restore_metrics(metrics, self._before["metrics"])
 
-    def _warn_if_flat(self, module: L.LightningModule, scores: Scores, gradient: float) -> None:
+    def _warn_if_flat(self, module: L.LightningModule, scores: Scores, gradients: list[Tensor]) -> None:
         """Now and then: scores that are all alike, and no gradient but for rounding."""
         if self._warned or module.global_step % max(module.trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]
             return
-        low, high = torch.cat([scores.joint.detach(), scores.marginal_values().detach()]).aminmax()
+        values = torch.cat([scores.joint.detach(), scores.marginal_values().detach()])
+        if not values.numel():  # another process has the pairs
+            return
+        low, high = values.aminmax()
         scale = max(abs(float(low)), abs(float(high)))
-        if float(high - low) <= _FLAT * scale and gradient <= _FLAT * max(scale, 1.0):
+        if float(high - low) <= _FLAT * scale and all(float(g.norm()) <= _FLAT * max(scale, 1.0) for g in gradients):
             self._warned = True
             rank_zero_warn(
                 f"All pairs have the same score and the gradient is zero at {_where(module)}: nothing is learned. "
                 "Look for constant inputs, features that are all zero, or rows that are all the same.",
                 category=MINumericalWarning,
             )
+
+
+def _leave_out(optimizer: Optimizer, fused: bool) -> None:
+    """Let an optimizer's next step change nothing, its moments and its weight decay included."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if fused and parameter.grad is not None:
+                parameter.grad.fill_(torch.nan)  # what a scaler must see before it lets a fused optimizer step
+            else:
+                parameter.grad = None
 
 
 def _scaler(module: L.LightningModule) -> Any:
@@ -155,14 +203,11 @@ def _error(module: L.LightningModule, what: str) -> NonFiniteStepError:
     )
 
 
-def _count(parameter: torch.nn.Parameter) -> int:
-    """How many values of its gradient are not finite."""
-    return int((~torch.isfinite(cast("Tensor", parameter.grad))).sum())
-
-
 def _of_gradients(module: L.LightningModule, parameters: list[torch.nn.Parameter]) -> NonFiniteStepError:
     names = {id(p): name for name, p in module.named_parameters()}
-    bad = [(p, _count(p)) for p in parameters]
-    first = next((names.get(id(p), "a parameter") for p, count in bad if count), "none")
+    counts = {names.get(id(p), "a parameter"): count_non_finite(cast("Tensor", p.grad)) for p in parameters}
+    first = next((name for name, count in counts.items() if count), "none")
     shared = ", averaged over processes of which another one may say more," if module.trainer.world_size > 1 else ""
-    return _error(module, f"The gradients{shared} hold {sum(n for _, n in bad)} values that are not finite ({first})")
+    several = f", of {n} accumulated batches," if (n := module.trainer.accumulate_grad_batches) > 1 else ""
+    what = f"The gradients{shared}{several} hold {sum(counts.values())} values that are not finite ({first})"
+    return _error(module, what)

@@ -1,15 +1,11 @@
 """MIEstimationModule: the LightningModule that users subclass."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import lightning.pytorch as L
-import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -17,27 +13,25 @@ from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
-from lightning_mi.charts import CHARTS
+from lightning_mi.charts import add_charts
+from lightning_mi.checkpoint_files import naming_misfits
 from lightning_mi.chunked_encoding import check_chunk_size, encode_in_chunks
-from lightning_mi.checkpoint_files import CheckpointError, local_path, naming_misfits, read_checkpoint
 from lightning_mi.critics import AbstractCritic, Calibrated
-from lightning_mi.finite import check_finite
 from lightning_mi.guard import NonFiniteGuard, Policy
-from lightning_mi.hyperparameters import keep_plain
+from lightning_mi.hyperparameters import save_plain_hyperparameters
 from lightning_mi.labels import check_num_classes, missing_labels, split_labels
+from lightning_mi.optimizers import OptimizerPlan
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.probes import OnlineLinearProbe, without_gradients
-from lightning_mi.recorded_configuration import check_recorded
+from lightning_mi.recorded_configuration import check_loadable
 from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
-from lightning_mi.resuming import collect_state, random_state, restore_state, set_random_state
+from lightning_mi.resuming import Resuming
 from lightning_mi.scores import Scores
 from lightning_mi.stage_metrics import Accuracies, estimate_metrics
 from lightning_mi.step_logs import forget_unlogged, references
 from lightning_mi.step_output import StepOutput
 
 __all__ = ["MIEstimationModule", "StepOutput"]
-
-_RESUMING = "lightning_mi"  # a checkpoint's entry
 
 
 class MIEstimationModule(L.LightningModule):
@@ -113,7 +107,7 @@ class MIEstimationModule(L.LightningModule):
         on_non_finite: Policy = "raise",
     ) -> None:
         super().__init__()
-        self._save_plain_hyperparameters()
+        save_plain_hyperparameters(self)
         if isinstance(encoder, nn.ModuleList):
             encoder = list(encoder)
         encoders = [encoder] if isinstance(encoder, nn.Module) else encoder or []
@@ -130,10 +124,10 @@ class MIEstimationModule(L.LightningModule):
         self.probe = probe
         self.target = target
         self.encoder_chunk_size = encoder_chunk_size
-        self._optimizer, self._scheduler, self._scheduler_interval = optimizer, scheduler, scheduler_interval
+        self._optimizers = OptimizerPlan(optimizer, scheduler, scheduler_interval)
         self._guard = NonFiniteGuard(on_non_finite)
-        self._calibration_due = True
-        self._resuming: dict[str, Any] | None = None
+        self._resuming = Resuming()
+        self._calibration_due = isinstance(critic, Calibrated)
         held = held_target(bound, regularizer) is not None
         self.train_metrics = estimate_metrics(
             bound, target, held, "train/", "mi_micro", "log_normalizer_micro", standard_errors=False
@@ -230,15 +224,8 @@ class MIEstimationModule(L.LightningModule):
             CheckpointError: The file is missing, damaged, an address, holds objects other than plain data and tensors,
                 names code, or does not fit the module.
         """
-        if hparams_file is not None or weights_only is False:
-            raise CheckpointError(
-                "hparams_file and weights_only=False could run code that a file names or holds. Leave them out, and "
-                "give the hyper-parameters that you would replace by name."
-            )
-        path = local_path(checkpoint_path)
-        content = read_checkpoint(path)
-        recorded = {**content.get("hparams", {}), **content.get("module_arguments", {})}  # old names, which still count
-        check_recorded({**recorded, **content.get("hyper_parameters", {})}, kwargs, cls)
+        runs_code = hparams_file is not None or weights_only is False
+        path = check_loadable(checkpoint_path, kwargs, cls, runs_code=runs_code)
         with naming_misfits(path):
             return super().load_from_checkpoint(path, map_location, None, strict, True, **kwargs)
 
@@ -278,12 +265,12 @@ class MIEstimationModule(L.LightningModule):
             self.log_dict({f"train/{name}": value for name, value in logs.items()})
             forget_unlogged(self.trainer, "training_step", logs)
         outputs = output.for_callbacks(probe_loss)
-        outputs["loss"] = self._guard.watch(self, self.unpack_batch(batch), output.scores, outputs["loss"])
+        outputs["loss"] = self._guard.watch(self, output.scores, outputs["loss"])
         return outputs
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Let a step that is not finite change nothing."""
-        self._guard.decide(self, optimizer, self.train_metrics)
+        self._guard.decide(self, self.train_metrics)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Reads the held-out estimate; nothing trains. Its outputs are those of :meth:`training_step`."""
@@ -314,14 +301,7 @@ class MIEstimationModule(L.LightningModule):
                 f"Neither the encoder nor {type(self.critic).__name__} has a parameter that trains. "
                 "Give an encoder, or a critic with parameters."
             )
-        optimizer = torch.optim.Adam(parameters, lr=1e-3) if self._optimizer is None else self._optimizer(parameters)
-        if self._scheduler is None:
-            return optimizer
-        scheduler = self._scheduler(optimizer)
-        config = {"scheduler": scheduler, "interval": self._scheduler_interval}
-        if monitor := getattr(scheduler, "monitor", None):
-            config["monitor"] = monitor
-        return cast("OptimizerLRScheduler", {"optimizer": optimizer, "lr_scheduler": config})
+        return self._optimizers.make(parameters)
 
     def configure_gradient_clipping(
         self,
@@ -338,15 +318,16 @@ class MIEstimationModule(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics."""
+        self._resuming.epoch_ends(self.trainer)
         self.log_dict(self.train_metrics)
 
     def on_validation_start(self) -> None:
-        """Remember where the random numbers are: validation takes none from training, which may go on without it."""
-        self._random_state = random_state()
+        """Let validation take no random numbers from training."""
+        self._resuming.validation_starts()
 
     def on_validation_epoch_end(self) -> None:
         """Log the held-out metrics."""
-        set_random_state(self._random_state)
+        self._resuming.validation_ends()
         self.log_dict(self.val_metrics)
         self.log_dict(self.val_accuracies.named())
 
@@ -356,42 +337,32 @@ class MIEstimationModule(L.LightningModule):
         self.log_dict(self.test_accuracies.named())
 
     def on_fit_start(self) -> None:
-        """Put the estimate, the truth and the ceiling on one TensorBoard chart, and both terms on another.
-
-        Says so where several processes each pair their own samples.
+        """Lay out the TensorBoard charts, and say so where several processes each pair their own samples.
 
         Raises:
             ValueError: The pairing or the probe has another number of classes than the data module.
         """
-        if any(getattr(callback, "handles_non_finite", False) for callback in getattr(self.trainer, "callbacks", [])):
-            self._guard.policy = "off"
+        self._guard.start(self.trainer)
         check_num_classes((self.pairs, self.probe), getattr(self.trainer, "datamodule", None))
         if self.trainer.world_size > 1 and not self.pairs.gather:
             rank_zero_info(
                 f"{type(self.pairs).__name__} has gather=False: each of the {self.trainer.world_size} processes pairs "
                 "its own samples, so the loss is the mean of theirs and not that of the whole batch."
             )
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(CHARTS)
+        add_charts(self.loggers)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what makes a training that goes on bitwise that of an uninterrupted one."""
-        if self._trainer is None:
-            return  # trained in processes that have ended; only the weights came back
-        checkpoint[_RESUMING] = collect_state(self.trainer, self.train_metrics) | {"skipped": self._guard.skipped}
+        if self._trainer is not None:  # else it was trained in processes that have ended; only the weights came back
+            self._resuming.save(self.trainer, self.train_metrics, checkpoint, self._guard.skipped)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember it until training starts; a checkpoint of which only the weights are taken changes nothing else."""
-        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
-            self._resuming = checkpoint.get(_RESUMING)
+        """Remember it until training starts."""
+        self._resuming.load(self._trainer, checkpoint)
 
     def on_train_start(self) -> None:
         """Go on with the random numbers, the metrics and the logs where they were."""
-        if self._resuming is not None:
-            restore_state(self.trainer, self.train_metrics, self._resuming)
-            self._guard.skipped = self._resuming["skipped"]
-            self._resuming = None
+        self._guard.skipped = self._resuming.start(self.trainer, self.train_metrics)
 
     def on_train_epoch_start(self) -> None:
         """Forget the last epoch; one that goes on in its middle does not come by here."""
@@ -400,7 +371,7 @@ class MIEstimationModule(L.LightningModule):
     def _represent(self, batch: Any, with_labels: bool) -> tuple[list[Tensor], Tensor | None]:
         """The representations, with what no pairing takes after them, and the labels."""
         entries = self.unpack_batch(batch)
-        self._check_finite(entries)
+        self._guard.look(self, entries)
         views, labels, surplus = split_labels(entries, self.pairs.num_views)
         if labels is None and with_labels:
             taker = self.pairs if self.pairs.takes_labels else self.probe
@@ -426,24 +397,10 @@ class MIEstimationModule(L.LightningModule):
         return output.for_callbacks()
 
     def _calibrate(self, representations: Sequence[Tensor]) -> None:
-        self._calibration_due = False
         if isinstance(self.critic, Calibrated):
             self.critic.calibrate(
                 marginal_scores=lambda: self.scores(*representations).marginal_values(),
                 log_normalizer=lambda: self.bound(self.scores(*representations)).log_normalizer,
                 target=self.target,
             )
-
-    def _check_finite(self, views: Sequence[Any]) -> None:
-        # A training step is left to the guard where it may not end here: one process alone would let others wait.
-        trainer = self._trainer if self.training else None
-        if trainer is None or (self._guard.policy == "raise" and trainer.world_size == 1):
-            check_finite(views, where=f"training step {self.global_step} on process {self.global_rank}")
-
-    def _save_plain_hyperparameters(self) -> None:
-        # A module or a callable among the hyper-parameters would make a checkpoint unloadable with weights_only=True.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
-            self.save_hyperparameters()
-        for saved in (self._hparams, self._hparams_initial):
-            keep_plain(cast("dict[str, Any]", saved))
+            self._calibration_due = not self.critic.calibrated  # it waits for a batch that is finite

@@ -83,7 +83,12 @@ class OnlineLinearProbe(nn.Module):
             TypeError: The labels are not integers.
             ValueError: Features or labels have another shape, or a label is out of range.
         """
-        check_labels(labels, len(features), "OnlineLinearProbe")
+        self.check(labels, len(features))
+        return F.cross_entropy(upcast(self(features)), labels.long())
+
+    def check(self, labels: Tensor, num_samples: int) -> None:
+        """Refuse labels that it cannot learn, with the errors of :meth:`loss`."""
+        check_labels(labels, num_samples, "OnlineLinearProbe")
         outside = (labels < 0) | (labels >= self.num_classes)
         if bool(outside.any()):
             index = int(outside.nonzero()[0, 0])
@@ -92,7 +97,6 @@ class OnlineLinearProbe(nn.Module):
                 f"{self.num_classes}) takes labels from 0 to {self.num_classes - 1}. Raise num_classes or check the "
                 "labels."
             )
-        return F.cross_entropy(upcast(self(features)), labels.long())
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_mi.checkpoint_files import CheckpointError
+from lightning_mi.checkpoint_files import CheckpointError, local_path, read_checkpoint
 from lightning_mi.regularizers import LinearWarmup
 
 _PARTS = (nn.Module, Optimizer, LRScheduler, LinearWarmup)
@@ -58,6 +59,34 @@ def check_recorded(hyper_parameters: Mapping[str, Any], replaced: Collection[str
             is_part = isinstance(found, type) and issubclass(found, _PARTS)
             if not is_part and (found is not None or _is_importable(value.partition(".")[0])):
                 raise _refusal(key, value)
+
+
+def check_loadable(path: str | Path, replaced: Collection[str], cls: type, *, runs_code: bool) -> Path:
+    """Refuse a checkpoint whose loading could run code that it names or holds.
+
+    Args:
+        path: Of the checkpoint.
+        replaced: Names of hyper-parameters whose values are not taken from it.
+        cls: What is loaded.
+        runs_code: Whether it was asked to be loaded in a way that can.
+
+    Returns:
+        The path.
+
+    Raises:
+        CheckpointError: It is missing, damaged, an address, holds objects other than plain data and tensors, or names
+            code.
+    """
+    if runs_code:
+        raise CheckpointError(
+            "hparams_file and weights_only=False could run code that a file names or holds. Leave them out, and "
+            "give the hyper-parameters that you would replace by name."
+        )
+    path = local_path(path)
+    content = read_checkpoint(path)
+    recorded = {**content.get("hparams", {}), **content.get("module_arguments", {})}  # old names, which still count
+    check_recorded({**recorded, **content.get("hyper_parameters", {})}, replaced, cls)
+    return path
 
 
 def _refusal(key: str, value: object) -> CheckpointError:

@@ -1,22 +1,89 @@
 """What a training that goes on needs besides Lightning's checkpoint: random streams and metrics that are half done."""
 
 import random
-from typing import Any
+from typing import Any, final
 
 import lightning.pytorch as L
 import numpy as np
 import torch
 from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 from torchmetrics import Metric
 
+from lightning_mi.batch_ends import after_this_batch, epoch_has_ended, finish_batch, let_epoch_end
 from lightning_mi.distributed import gather_objects
+
+_ENTRY = "lightning_mi"  # of a checkpoint
 
 
 class InexactResumeWarning(UserWarning):
     """A training goes on from a checkpoint, but not as the uninterrupted one would have."""
+
+
+@final
+class Resuming:
+    """Keeps in a module's checkpoints what makes a training that goes on bitwise that of an uninterrupted one.
+
+    Example:
+        >>> resuming = Resuming()
+        >>> resuming.load(L.Trainer(logger=False, accelerator="cpu"), {"lightning_mi": {}})  # it takes the weights only
+        >>> resuming.pending
+        False
+    """
+
+    def __init__(self) -> None:
+        self._state: dict[str, Any] | None = None
+        self._random: dict[str, Any] = {}
+        self._at_epoch_end = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether a checkpoint was loaded to go on from, and the training has not started."""
+        return self._state is not None
+
+    def save(self, trainer: L.Trainer, metrics: nn.Module, checkpoint: dict[str, Any], skipped: int) -> None:
+        """Add to a checkpoint; all processes must call it."""
+        checkpoint[_ENTRY] = collect_state(trainer, metrics) | {"skipped": skipped, "due": after_this_batch(trainer)}
+
+    def load(self, trainer: L.Trainer | None, checkpoint: dict[str, Any]) -> None:
+        """Remember it until training starts; a checkpoint of which only the weights are taken changes nothing else."""
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._state = checkpoint.get(_ENTRY)
+        if self._state is not None and (due := self._state["due"]) is not None:
+            finish_batch(checkpoint["loops"]["fit_loop"], due)
+
+    def start(self, trainer: L.Trainer, metrics: nn.Module) -> int:
+        """Go on with the random numbers, the metrics and the logs where they were.
+
+        Returns:
+            The number of skipped steps; 0 in a training that starts anew.
+        """
+        state, self._state = self._state, None
+        if state is None:
+            return 0
+        restore_state(trainer, metrics, state)
+        self._at_epoch_end = state["due"] == "epoch end"
+        if self._at_epoch_end:
+            let_epoch_end(trainer)
+        return int(state["skipped"])
+
+    def epoch_ends(self, trainer: L.Trainer) -> None:
+        """At the end of an epoch: go on as ever after one that was all that was left of it."""
+        if self._at_epoch_end:
+            self._at_epoch_end = False
+            epoch_has_ended(trainer)
+
+    def validation_starts(self) -> None:
+        """Remember where the random numbers are: validation takes none from training, which may go on without it."""
+        self._random = random_state()
+
+    def validation_ends(self) -> None:
+        """Put them back there."""
+        set_random_state(self._random)
 
 
 def collect_state(trainer: L.Trainer, metrics: nn.Module) -> dict[str, Any]:

@@ -71,31 +71,37 @@ def run(*callbacks, path=None, draw_first=0, **kwargs):
     return logged, noise.drawn, weights(module)
 
 
+HALF = {"val_check_interval": 0.5}
+
+
 @pytest.mark.parametrize(
-    ("hook", "step"),
+    ("hook", "step", "kwargs"),
     [
-        ("on_train_batch_end", 1),
-        ("on_train_batch_end", 3),
-        ("on_validation_end", STEPS),
-        ("on_train_epoch_end", STEPS),
-        ("on_train_batch_end", STEPS + 2),
+        ("on_train_batch_end", 1, {}),
+        ("on_train_batch_end", 3, {}),
+        ("on_train_batch_end", STEPS, {}),
+        ("on_train_batch_end", 2 * STEPS, {}),
+        ("on_train_batch_end", 2, HALF),
+        ("on_train_batch_end", STEPS, HALF),
+        ("on_train_batch_end", STEPS, {"limit_val_batches": 0}),
+        ("on_train_batch_end", STEPS, {"check_val_every_n_epoch": 2}),
+        ("on_train_batch_end", 2 * STEPS, {"check_val_every_n_epoch": 2}),
+        ("on_train_batch_end", STEPS, {"max_epochs": 3, "limit_val_batches": 0}),
+        ("on_train_batch_end", 3, {"accumulate_grad_batches": 2, "limit_train_batches": 3}),
+        ("on_validation_end", STEPS, {}),
+        ("on_train_epoch_end", STEPS, {}),
+        ("on_train_batch_end", STEPS + 2, {}),
     ],
 )
-def test_a_resumed_training_logs_and_draws_what_an_uninterrupted_one_does(hook, step, tmp_path):
-    logged, drawn, ended = run()
-    logged_before, _, _ = run(SaveAt(step, tmp_path / "at.ckpt", hook))
-    logged_after, late_drawn, late_ended = run(path=tmp_path / "at.ckpt")
-    assert late_drawn == drawn[step:]
+def test_a_resumed_training_logs_and_draws_what_an_uninterrupted_one_does(hook, step, kwargs, tmp_path):
+    logged, drawn, ended = run(**kwargs)
+    logged_before, drawn_before, _ = run(SaveAt(step, tmp_path / "at.ckpt", hook), **kwargs)
+    logged_after, late_drawn, late_ended = run(path=tmp_path / "at.ckpt", **kwargs)
+    assert late_drawn == drawn[len(drawn_before) :]
+    assert len(drawn_before) < len(drawn) or step == 2 * STEPS
     assert logged_before | logged_after == logged
-    assert {"train/mi", "train/mi_micro", "val/mi"} <= {name for _, name, _ in logged}
-    assert equal(late_ended, ended)
-
-
-def test_a_training_that_is_killed_before_it_validates_goes_on_with_the_same_random_numbers(tmp_path):
-    _, drawn, ended = run()
-    run(SaveAt(STEPS, tmp_path / "at.ckpt"))
-    _, late_drawn, late_ended = run(path=tmp_path / "at.ckpt")
-    assert late_drawn == drawn[STEPS:]
+    assert {"train/mi", "train/mi_micro"} <= {name for _, name, _ in logged}
+    assert "limit_val_batches" in kwargs or "val/mi" in {name for _, name, _ in logged}
     assert equal(late_ended, ended)
 
 
@@ -144,7 +150,7 @@ def test_a_checkpoint_of_which_the_weights_are_taken_leaves_a_later_training_its
     run(SaveAt(3, tmp_path / "at.ckpt"))
     parts = {"critic": make().critic, "bound": bounds.MINE(rate=0.25), "encoder": list(make().encoders)}
     loaded = MIEstimationModule.load_from_checkpoint(tmp_path / "at.ckpt", **parts)
-    assert loaded._resuming is None
+    assert not loaded._resuming.pending
 
 
 def test_a_checkpoint_made_without_any_of_it_is_gone_on_with(tmp_path):
