@@ -48,9 +48,16 @@ def finish_batch(fit_loop: dict[str, Any], due: Due) -> None:
         fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] += 1  # Lightning counts it after a validation
 
 
-def let_epoch_end(trainer: L.Trainer) -> None:
-    """At the start of a training whose epoch's end is due: no batch is trained before it."""
-    trainer.fit_loop.epoch_loop.val_loop._has_run = True
+def go_on(trainer: L.Trainer, due: Due | None) -> None:
+    """At the start of a training that goes on within an epoch: let that one end as any other does.
+
+    Lightning would pass over the schedulers that wait for a plateau, and train a batch before the end that is due.
+    """
+    loop = trainer.fit_loop
+    if not loop.restarted_on_epoch_end:
+        loop._restarting = False
+    if due == "epoch end":
+        loop.epoch_loop.val_loop._has_run = True
 
 
 def epoch_has_ended(trainer: L.Trainer) -> None:

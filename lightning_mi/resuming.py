@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 from torchmetrics import Metric
 
-from lightning_mi.batch_ends import after_this_batch, epoch_has_ended, finish_batch, let_epoch_end
+from lightning_mi.batch_ends import after_this_batch, epoch_has_ended, finish_batch, go_on
 from lightning_mi.distributed import gather_objects
 
 _ENTRY = "lightning_mi"  # of a checkpoint
@@ -67,8 +67,7 @@ class Resuming:
             return 0
         restore_state(trainer, metrics, state)
         self._at_epoch_end = state["due"] == "epoch end"
-        if self._at_epoch_end:
-            let_epoch_end(trainer)
+        go_on(trainer, state["due"])
         return int(state["skipped"])
 
     def epoch_ends(self, trainer: L.Trainer) -> None:

@@ -46,21 +46,28 @@ class Noise(L.Callback):
         self.drawn.append((random.random(), np.random.rand(), torch.rand(()).item()))
 
 
-def make():
+def plateau(optimizer):
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", factor=0.1, patience=0)
+    scheduler.monitor = "train/mi_micro"
+    return scheduler
+
+
+def make(scheduler=plateau):
     torch.manual_seed(3)
     encoder = [nn.Sequential(nn.Linear(DIM, DIM), nn.Dropout(0.3)) for _ in range(2)]
     critic = critics.JointCritic(DIM, DIM, hidden=(4,))
-    return MIEstimationModule(critic, bounds.MINE(rate=0.25), pairs=pairs.Derangement(), encoder=encoder)
+    parts = {"pairs": pairs.Derangement(), "encoder": encoder, "scheduler": scheduler}
+    return MIEstimationModule(critic, bounds.MINE(rate=0.25), **parts)
 
 
-def run(*callbacks, path=None, draw_first=0, **kwargs):
+def run(*callbacks, path=None, draw_first=0, scheduler=plateau, **kwargs):
     """What a training logged, drew and ended with."""
     torch.manual_seed(4)
     random.seed(4)
     np.random.seed(4)
-    kept, noise, module = Kept(), Noise(), make()
+    kept, noise, module = Kept(), Noise(), make(scheduler)
     torch.rand(draw_first)  # each process has random numbers of its own
-    kwargs = {"max_epochs": 2, "num_sanity_val_steps": 0, "enable_checkpointing": bool(callbacks), **kwargs}
+    kwargs = {"max_epochs": 3, "num_sanity_val_steps": 0, "enable_checkpointing": bool(callbacks), **kwargs}
     given = trainer(logger=kept, callbacks=[noise, *callbacks], **kwargs)
     data = GaussianDataModule(dim=DIM, mi=1.0, steps_per_mi=STEPS, batch_size=8, val_batches=2)
     try:
@@ -80,16 +87,15 @@ HALF = {"val_check_interval": 0.5}
         ("on_train_batch_end", 1, {}),
         ("on_train_batch_end", 3, {}),
         ("on_train_batch_end", STEPS, {}),
-        ("on_train_batch_end", 2 * STEPS, {}),
+        ("on_train_batch_end", 3 * STEPS, {}),
         ("on_train_batch_end", 2, HALF),
         ("on_train_batch_end", STEPS, HALF),
         ("on_train_batch_end", STEPS, {"limit_val_batches": 0}),
         ("on_train_batch_end", STEPS, {"check_val_every_n_epoch": 2}),
         ("on_train_batch_end", 2 * STEPS, {"check_val_every_n_epoch": 2}),
-        ("on_train_batch_end", STEPS, {"max_epochs": 3, "limit_val_batches": 0}),
         ("on_train_batch_end", 3, {"accumulate_grad_batches": 2, "limit_train_batches": 3}),
         ("on_validation_end", STEPS, {}),
-        ("on_train_epoch_end", STEPS, {}),
+        ("on_train_epoch_end", STEPS, {"scheduler": None}),
         ("on_train_batch_end", STEPS + 2, {}),
     ],
 )
@@ -98,7 +104,7 @@ def test_a_resumed_training_logs_and_draws_what_an_uninterrupted_one_does(hook, 
     logged_before, drawn_before, _ = run(SaveAt(step, tmp_path / "at.ckpt", hook), **kwargs)
     logged_after, late_drawn, late_ended = run(path=tmp_path / "at.ckpt", **kwargs)
     assert late_drawn == drawn[len(drawn_before) :]
-    assert len(drawn_before) < len(drawn) or step == 2 * STEPS
+    assert len(drawn_before) < len(drawn) or step == 3 * STEPS
     assert logged_before | logged_after == logged
     assert {"train/mi", "train/mi_micro"} <= {name for _, name, _ in logged}
     assert "limit_val_batches" in kwargs or "val/mi" in {name for _, name, _ in logged}
@@ -143,7 +149,7 @@ def test_another_number_of_processes_is_a_warning_and_not_an_error(tmp_path):
     torch.save(checkpoint, tmp_path / "two.ckpt")
     with pytest.warns(InexactResumeWarning, match=r"random states of 2 process\(es\), and there are 1 now"):
         _, drawn, _ = run(path=tmp_path / "two.ckpt")
-    assert len(drawn) == 2 * STEPS - 3
+    assert len(drawn) == 3 * STEPS - 3
 
 
 def test_a_checkpoint_of_which_the_weights_are_taken_leaves_a_later_training_its_random_numbers(tmp_path):
@@ -159,4 +165,4 @@ def test_a_checkpoint_made_without_any_of_it_is_gone_on_with(tmp_path):
     del checkpoint["lightning_mi"]
     torch.save(checkpoint, tmp_path / "old.ckpt")
     _, drawn, _ = run(path=tmp_path / "old.ckpt")
-    assert len(drawn) == 2 * STEPS - 3
+    assert len(drawn) == 3 * STEPS - 3
