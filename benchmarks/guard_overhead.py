@@ -1,51 +1,72 @@
 """What the guard against values that are not finite costs: processor time of a step with it, over that without.
 
-python benchmarks/guard_overhead.py --recipe gaussian
+One training, in which blocks of steps with the guard and without it take turns, so that whatever slows the machine
+slows both; the median of the ratios of neighbors is printed.
+
+    python benchmarks/guard_overhead.py --recipe gaussian
 """
 
 import argparse
 import logging
 import statistics
+import time
 import warnings
 
+import lightning.pytorch as L
 import torch
 import yaml
 
-from benchmarks.monitor_overhead import WARM_UP, Clock
 from lightning_mi.bench.cell import instantiate
+from lightning_mi.guard import NonFiniteGuard
 from lightning_mi.recipe_files import find_file
 
+BLOCK = 50  # steps, of which one is logged
 
-def seconds(recipe, steps, policy):
+
+class TakeTurns(L.Callback):
+    """Changes the module's guard after each block, and keeps the processor seconds of each."""
+
+    def __init__(self, policy):
+        self.guards = [NonFiniteGuard(policy), NonFiniteGuard("off")]
+        self.seconds = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx % BLOCK == 0:
+            now = time.process_time()
+            if batch_idx:
+                self.seconds.append(now - self.started)
+            pl_module._guard = self.guards[batch_idx // BLOCK % 2]
+            pl_module._guard.start(trainer)
+            self.started = time.process_time()
+
+
+def measure(recipe, policy, pairs):
+    """Milliseconds of a step without, and the ratio of each pair."""
     config = yaml.safe_load(find_file(recipe, "recipe").path.read_text())
-    config["trainer"] |= {"accelerator": "cpu", "max_steps": WARM_UP + steps, "log_every_n_steps": 50, "callbacks": []}
-    config["trainer"]["max_epochs"] = -1
-    config["model"]["init_args"]["on_non_finite"] = policy
-    cli, clock = instantiate(config, "/tmp", "run"), Clock()
-    cli.trainer.callbacks.append(clock)
+    steps = {"max_steps": BLOCK * (2 * pairs + 3), "max_epochs": -1, "log_every_n_steps": BLOCK, "limit_val_batches": 0}
+    config["trainer"] |= {"accelerator": "cpu", "callbacks": []} | steps
+    cli, turns = instantiate(config, "/tmp", "run"), TakeTurns(policy)
+    cli.trainer.callbacks.append(turns)
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-    return clock.seconds
+    seconds = turns.seconds[2:]  # after the warm-up
+    guarded, bare = seconds[::2], seconds[1::2]
+    ratios = [w / o for w, o in zip(guarded, bare, strict=False)]
+    return 1000 * statistics.median(bare) / BLOCK, ratios
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="gaussian")
     parser.add_argument("--policy", default="raise", choices=("raise", "skip"))
-    parser.add_argument("--steps", type=int, default=300, help="timed steps of a training")
-    parser.add_argument("--pairs", type=int, default=9, help="of trainings, with and without")
+    parser.add_argument("--pairs", type=int, default=60, help="of blocks of 50 steps, with and without")
     options = parser.parse_args()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    ratios, without = [], []
-    for pair in range(options.pairs):
-        order = ("off", options.policy) if pair % 2 else (options.policy, "off")
-        found = {policy: seconds(options.recipe, options.steps, policy) for policy in order}
-        ratios.append(found[options.policy] / found["off"])
-        without.append(1000 * found["off"] / options.steps)
+    step, ratios = measure(options.recipe, options.policy, options.pairs)
     low, median, high = statistics.quantiles(ratios, n=4)
-    print(f"{options.recipe}: {statistics.median(without):.2f} ms a step; {options.policy}: ratio {median:.4f}")
+    print(f"{options.recipe}: {step:.2f} ms a step; {options.policy}: ratio {median:.4f}")
     print(f"(middle half of {len(ratios)} pairs: {low:.4f} to {high:.4f})")
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -51,10 +52,15 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     first = tensors[0]
     found = torch.zeros((), device=first.device)
     try:
-        torch._amp_foreach_non_finite_check_and_unscale_(list(tensors), found, torch.ones((), device=first.device))
+        torch._amp_foreach_non_finite_check_and_unscale_(list(tensors), found, _one(first.device))
     except (RuntimeError, NotImplementedError):  # on several devices, sparse, or of a type that it does not take
         return not any(count_non_finite(t.coalesce().values() if t.is_sparse else t) for t in tensors)
     return not found.item()
+
+
+@lru_cache
+def _one(device: torch.device) -> Tensor:
+    return torch.ones((), device=device)
 
 
 def check_finite(views: Sequence[Any], where: str) -> None:

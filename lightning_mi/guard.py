@@ -24,6 +24,7 @@ class _Watched(NamedTuple):
 
     scores: Scores
     loss: Tensor
+    logged: bool
 
 
 @final
@@ -55,24 +56,27 @@ class NonFiniteGuard:
             raise ValueError(f"Got on_non_finite={policy!r}: it is one of {', '.join(map(repr, get_args(Policy)))}.")
         self.policy = policy
         self.skipped = 0
-        self._acts = policy != "off"
+        # Read once at the start of a training: properties of a Trainer cost more than what is done with them.
+        self._acts, self._scaled, self._alone = policy != "off", False, True
         self._views: Sequence[Any] = ()
         self._watched: _Watched | None = None
         self._before: dict[str, Any] | None = None
         self._decided = True
-        self._warned = False
+        self._first, self._said_flat = True, False
 
     def start(self, trainer: L.Trainer) -> None:
         """At the start of a training: leave what is not finite to a callback that responds itself, if there is one."""
         callbacks = getattr(trainer, "callbacks", [])
         responds = any(getattr(callback, "handles_non_finite", False) for callback in callbacks)
         self._acts = self.policy != "off" and not responds
-        self._watched, self._before, self._decided = None, None, True
+        self._scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        self._alone = trainer.world_size == 1
+        self._watched, self._before, self._decided, self._first = None, None, True, True
 
     def begin(self, module: L.LightningModule, metrics: torch.nn.Module) -> None:
         """Before a batch: remember the averages that its step may move, where it may be taken back."""
         self._views = ()
-        if self._decided and (self.policy == "skip" or _scaler(module) is not None):
+        if self._decided and (self.policy == "skip" or self._scaled):
             buffers = [buffer.clone() for buffer in module.buffers()]
             self._before = {"buffers": buffers, "metrics": state_of_metrics(metrics)}
         self._decided = False
@@ -88,19 +92,19 @@ class NonFiniteGuard:
         else:
             check_finite(views, where=_where(module))
 
-    def watch(self, module: L.LightningModule, scores: Scores, loss: Tensor) -> Tensor:
+    def watch(self, scores: Scores, loss: Tensor, logged: bool) -> Tensor:
         """After the forward pass: the loss to go backward from."""
-        if not self._acts and _scaler(module) is None:
+        if not (self._acts or self._scaled):
             return loss
-        self._watched = _Watched(scores, loss.detach())
-        if module.trainer.world_size == 1:
+        self._watched = _Watched(scores, loss.detach(), logged)
+        if self._alone:
             return loss
         finite = torch.isfinite(loss.detach())
         for view in floating(self._views):
             finite = finite & torch.isfinite(view).all()
         return loss * torch.where(finite, 1.0, torch.nan)
 
-    def decide(self, module: L.LightningModule, metrics: torch.nn.Module) -> None:
+    def decide(self, module: L.LightningModule, optimizer: Optimizer, metrics: torch.nn.Module) -> None:
         """Between gradients and update: let the step be, take it back, or refuse it.
 
         All optimizers' gradients are looked at, since after the update of the first the others' are too late.
@@ -112,26 +116,26 @@ class NonFiniteGuard:
         self._decided = True
         if self._watched is None:
             return
-        optimizers = module.trainer.optimizers
+        optimizers = [optimizer] if module.automatic_optimization else module.trainer.optimizers
         parameters = [p for o in optimizers for group in o.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:
             return
         gradients = [cast("Tensor", p.grad) for p in parameters]
-        scores, loss = self._watched
+        scores, loss, logged = self._watched
         # The sum of finite values may overflow, which is looked into; over several processes the loss tells of views.
-        sums = [view.sum() for view in floating(self._views)] if module.trainer.world_size == 1 else []
+        sums = [view.sum() for view in floating(self._views)] if self._alone else []
         if all_finite([*gradients, loss, *sums]):
-            self._warn_if_flat(module, scores, gradients)
+            if (logged or self._first) and not self._said_flat:
+                self._warn_if_flat(module, scores, gradients)
             return
         culprit = self._culprit(module, scores, loss)
         if culprit is None and all_finite(gradients):
             return
-        scaler = _scaler(module)
-        if scaler is not None and not any_process(culprit is not None, loss.device):
+        if self._scaled and not any_process(culprit is not None, loss.device):
             self._take_back(module, metrics)  # a scale too high for fp16, which the scaler lowers: no error
         elif self._acts and self.policy == "skip":
-            for optimizer in optimizers:
-                _leave_out(optimizer, fused=scaler is not None and hasattr(optimizer, "_step_supports_amp_scaling"))
+            for one in optimizers:
+                _leave_out(one, fused=self._scaled and getattr(one, "_step_supports_amp_scaling", False))
             self._take_back(module, metrics)
             self._watched = None
             self.skipped += 1
@@ -150,7 +154,7 @@ class NonFiniteGuard:
         if torch.isfinite(loss):
             return None
         # Where scores are of all processes, so is the loss.
-        whose = " on this process; another one may say more" if module.trainer.world_size > 1 else ""
+        whose = " on this process; another one may say more" if not self._alone else ""
         return _error(module, f"The loss is {float(loss)}, of finite scores{whose}")
 
     def _take_back(self, module: L.LightningModule, metrics: torch.nn.Module) -> None:
@@ -162,15 +166,14 @@ class NonFiniteGuard:
 
     def _warn_if_flat(self, module: L.LightningModule, scores: Scores, gradients: list[Tensor]) -> None:
         """Now and then: scores that are all alike, and no gradient but for rounding."""
-        if self._warned or module.global_step % max(module.trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]
-            return
+        self._first = False
         values = torch.cat([scores.joint.detach(), scores.marginal_values().detach()])
         if not values.numel():  # another process has the pairs
             return
         low, high = values.aminmax()
         scale = max(abs(float(low)), abs(float(high)))
         if float(high - low) <= _FLAT * scale and all(float(g.norm()) <= _FLAT * max(scale, 1.0) for g in gradients):
-            self._warned = True
+            self._said_flat = True
             rank_zero_warn(
                 f"All pairs have the same score and the gradient is zero at {_where(module)}: nothing is learned. "
                 "Look for constant inputs, features that are all zero, or rows that are all the same.",
@@ -186,10 +189,6 @@ def _leave_out(optimizer: Optimizer, fused: bool) -> None:
                 parameter.grad.fill_(torch.nan)  # what a scaler must see before it lets a fused optimizer step
             else:
                 parameter.grad = None
-
-
-def _scaler(module: L.LightningModule) -> Any:
-    return getattr(module.trainer.precision_plugin, "scaler", None)
 
 
 def _where(module: L.LightningModule) -> str:

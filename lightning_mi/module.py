@@ -257,7 +257,8 @@ class MIEstimationModule(L.LightningModule):
         if self.probe is not None and output.labels is not None:
             probe_loss = self.probe.loss(output.features, output.labels)
         # Only where Lightning will write them: `log` costs more than a small critic's whole step.
-        if (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]  # set by its logger connector
+        logged = (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0  # type: ignore[attr-defined]  # set by its logger connector
+        if logged:
             logs = output.logs(probe_loss, count_pairs=self.pairs.takes_labels)
             logs |= references(self.trainer, self.bound, output.scores)
             if self._guard.policy == "skip":
@@ -265,12 +266,12 @@ class MIEstimationModule(L.LightningModule):
             self.log_dict({f"train/{name}": value for name, value in logs.items()})
             forget_unlogged(self.trainer, "training_step", logs)
         outputs = output.for_callbacks(probe_loss)
-        outputs["loss"] = self._guard.watch(self, output.scores, outputs["loss"])
+        outputs["loss"] = self._guard.watch(output.scores, outputs["loss"], logged)
         return outputs
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Let a step that is not finite change nothing."""
-        self._guard.decide(self, self.train_metrics)
+        self._guard.decide(self, optimizer, self.train_metrics)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Reads the held-out estimate; nothing trains. Its outputs are those of :meth:`training_step`."""
@@ -342,7 +343,6 @@ class MIEstimationModule(L.LightningModule):
         Raises:
             ValueError: The pairing or the probe has another number of classes than the data module.
         """
-        self._guard.start(self.trainer)
         check_num_classes((self.pairs, self.probe), getattr(self.trainer, "datamodule", None))
         if self.trainer.world_size > 1 and not self.pairs.gather:
             rank_zero_info(
@@ -362,6 +362,7 @@ class MIEstimationModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Go on with the random numbers, the metrics and the logs where they were."""
+        self._guard.start(self.trainer)
         self._guard.skipped = self._resuming.start(self.trainer, self.train_metrics)
 
     def on_train_epoch_start(self) -> None:
