@@ -98,6 +98,42 @@ def any_process(flag: bool, device: torch.device) -> bool:
     return any(said for (said,) in exchange([int(flag)], device))
 
 
+def refuse_together(problem: Exception | None, device: torch.device) -> None:
+    """Raise on all processes what some found wrong in their share: none waits for one that has ended.
+
+    Every process must call it.
+
+    Args:
+        problem: What is wrong on this process, or None.
+        device: As in :func:`exchange`.
+
+    Raises:
+        Exception: The problem; a ValueError where only others have one.
+
+    Example:
+        >>> refuse_together(None, torch.device("cpu"))
+    """
+    raise_any(problem, exchange([problem is not None], device))
+
+
+def raise_any(problem: Exception | None, told: Sequence[Sequence[int]]) -> None:
+    """The same, where :func:`exchange` has told already: the first of each process's numbers says if it has one.
+
+    Example:
+        >>> raise_any(None, [(0, 8), (1, 8)])
+        Traceback (most recent call last):
+        ValueError: Process 1 refused its share of the batch, for a reason that it says itself, so this one ends too.
+    """
+    if problem is not None:
+        raise problem
+    for process, (has_one, *_) in enumerate(told):
+        if has_one:
+            raise ValueError(
+                f"Process {process} refused its share of the batch, for a reason that it says itself, so this one "
+                "ends too."
+            )
+
+
 def share_of(numbers: Sequence[tuple[int, ...]]) -> Share:
     """The share of this process, where the first of :func:`exchange`'s numbers counts its rows.
 

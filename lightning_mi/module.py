@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
+from lightning_mi.batch_labels import take_apart
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.charts import add_charts
 from lightning_mi.checkpoint_files import naming_misfits
@@ -19,10 +20,10 @@ from lightning_mi.chunked_encoding import check_chunk_size, encode_in_chunks
 from lightning_mi.critics import AbstractCritic, Calibrated
 from lightning_mi.guard import NonFiniteGuard, Policy
 from lightning_mi.hyperparameters import save_plain_hyperparameters
-from lightning_mi.labels import check_num_classes, missing_labels, split_labels
+from lightning_mi.labels import check_num_classes
 from lightning_mi.optimizers import OptimizerPlan
 from lightning_mi.pairs import AbstractPairing, AllPairs
-from lightning_mi.probes import OnlineLinearProbe, without_gradients
+from lightning_mi.probes import OnlineLinearProbe, clip_apart
 from lightning_mi.recorded_configuration import check_loadable
 from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
 from lightning_mi.resuming import Resuming
@@ -236,7 +237,7 @@ class MIEstimationModule(L.LightningModule):
             NonFiniteBatchError: A view holds a value that is infinite or not a number.
             TypeError: The pairing or the probe needs labels and the batch holds none.
         """
-        representations, labels = self._represent(batch, with_labels=self._needs_labels())
+        representations, labels = self._represent(batch, self.probe)
         paired = self._paired(representations, labels)
         if self.training and self._calibration_due:
             self._calibrate(paired)
@@ -287,7 +288,7 @@ class MIEstimationModule(L.LightningModule):
         Returns:
             (J,) nats.
         """
-        representations, labels = self._represent(batch, with_labels=self.pairs.takes_labels)
+        representations, labels = self._represent(batch, None)
         return self.bound.log_ratio(self.scores(*self._paired(representations, labels)))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -311,11 +312,7 @@ class MIEstimationModule(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the probe's gradients by themselves: in one norm, the probe would shorten the encoder's steps."""
-        probe = self._probe_parameters()
-        own = {id(p) for p in probe}
-        for hidden in (probe, [p for p in self.parameters() if id(p) not in own]) if probe else ([],):
-            with without_gradients(hidden):
-                self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        clip_apart(self._probe_parameters(), self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics."""
@@ -369,21 +366,15 @@ class MIEstimationModule(L.LightningModule):
         """Forget the last epoch; one that goes on in its middle does not come by here."""
         self.train_metrics.reset()
 
-    def _represent(self, batch: Any, with_labels: bool) -> tuple[list[Tensor], Tensor | None]:
+    def _represent(self, batch: Any, probe: OnlineLinearProbe | None) -> tuple[list[Tensor], Tensor | None]:
         """The representations, with what no pairing takes after them, and the labels."""
         entries = self.unpack_batch(batch)
         self._guard.look(self, entries)
-        views, labels, surplus = split_labels(entries, self.pairs.num_views)
-        if labels is None and with_labels:
-            taker = self.pairs if self.pairs.takes_labels else self.probe
-            raise missing_labels(entries, self.pairs.num_views, type(taker).__name__)
+        views, labels, surplus = take_apart(entries, self.pairs, probe, training=self.training, device=self.device)
         return [*self.encode(*views), *surplus], labels
 
     def _paired(self, representations: list[Tensor], labels: Tensor | None) -> list[Tensor]:
         return [*representations, labels] if self.pairs.takes_labels and labels is not None else representations
-
-    def _needs_labels(self) -> bool:
-        return self.pairs.takes_labels or self.probe is not None
 
     def _probe_parameters(self) -> list[nn.Parameter]:
         return [] if self.probe is None else list(self.probe.parameters())

@@ -1,12 +1,14 @@
 """Probes that train beside an encoder without touching it."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import final
 
+import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from lightning_mi.labels import check_labels
 from lightning_mi.numerics import upcast
@@ -124,3 +126,25 @@ def without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter, gradient in hidden:
             parameter.grad = gradient
+
+
+def clip_apart(
+    probe: Sequence[nn.Parameter],
+    module: L.LightningModule,
+    optimizer: Optimizer,
+    value: int | float | None,
+    algorithm: str | None,
+) -> None:
+    """Clip a probe's gradients by themselves, and then the others: in one norm, it would shorten the encoder's steps.
+
+    Args:
+        probe: Its parameters, if there is one.
+        module: What holds them and the others.
+        optimizer: Of both.
+        value: As Lightning gives it.
+        algorithm: As Lightning gives it.
+    """
+    own = {id(p) for p in probe}
+    for hidden in (probe, [p for p in module.parameters() if id(p) not in own]) if probe else ([],):
+        with without_gradients(hidden):
+            module.clip_gradients(optimizer, value, algorithm)
