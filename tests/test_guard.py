@@ -3,6 +3,7 @@
 import datetime
 import math
 import os
+from types import SimpleNamespace
 
 import lightning.pytorch as L
 import pytest
@@ -13,7 +14,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import multiprocessing as mp
 from torch import nn
 
-from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, bounds
+from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, Scores, bounds, critics
+from lightning_mi.finite import all_finite
+from lightning_mi.guard import NonFiniteGuard
 from tests.small_module import DIM, Batches, Kept, draw, equal, fit, make, trainer, weights
 
 pytestmark = [
@@ -102,11 +105,12 @@ def test_the_number_of_skipped_steps_goes_on_after_a_resume(tmp_path):
     assert kept.curve("train/skipped_steps") == [1] * 4
 
 
+class Responds(L.Callback):
+    handles_non_finite = True
+
+
 @pytest.mark.parametrize("by_callback", [False, True])
 def test_off_goes_on_and_so_does_a_run_with_a_callback_that_responds_itself(by_callback):
-    class Responds(L.Callback):
-        handles_non_finite = True
-
     module = make() if by_callback else make(on_non_finite="off")
     fit(module, spoiled(), callbacks=[Responds()] if by_callback else [])
     assert all(torch.isnan(p).any() for p in module.parameters())
@@ -125,11 +129,138 @@ def test_an_unknown_policy_is_refused():
         make(on_non_finite="ignore")
 
 
+def test_it_looks_again_after_a_training_in_which_a_callback_responded():
+    module = make()
+    fit(module, callbacks=[Responds()])
+    with pytest.raises(NonFiniteBatchError):
+        fit(module, spoiled())
+
+
+def test_the_scale_of_a_critic_is_set_from_the_first_batch_that_is_finite():
+    module = make(critic=critics.Calibrated(critics.BilinearCritic(DIM, DIM), scale=True), on_non_finite="skip")
+    batches = draw(8, 8, 8, 8)
+    batches.batches[0][0][0, 0] = math.inf
+    fit(module, Batches(batches.batches[:1]))
+    assert not module.critic.calibrated
+    assert (module.critic.offset.item(), module.critic.log_scale.item()) == (0, 0)
+    fit(module, batches)
+    assert module.critic.calibrated
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("what", "holds"), [("batch", "View x"), ("gradients", "of 4 accumulated batches, hold")])
+def test_of_accumulated_batches_the_last_is_named_or_how_many_there_were(what, holds):
+    batches = draw(8, 8, 8, 8)
+    if what == "batch":
+        batches.batches[3][0][0, 0] = math.nan
+    else:
+        batches.batches[1][0][0, 0] = math.nan
+    module = make()
+    before = weights(module)
+    with pytest.raises(ValueError, match=holds):
+        fit(module, batches, accumulate_grad_batches=4)
+    assert equal(weights(module), before)
+
+
+class TwoOptimizers(type(make())):
+    """Two optimizers, in turn, after one backward pass; the gradients of the second are spoiled."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.automatic_optimization = False
+
+    def configure_optimizers(self):
+        first, *rest = self.parameters()
+        return torch.optim.SGD([first], lr=0.1), torch.optim.SGD(rest, lr=0.1)
+
+    def training_step(self, batch, batch_idx):
+        outputs = super().training_step(batch, batch_idx)
+        both = self.optimizers()
+        for optimizer in both:
+            optimizer.zero_grad()
+        self.manual_backward(outputs["loss"])
+        if self.global_step == BAD:
+            list(self.parameters())[-1].grad.fill_(math.nan)
+        for optimizer in both:
+            optimizer.step()
+        return outputs
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_of_two_optimizers_neither_steps_where_one_s_gradients_are_not_finite(policy):
+    module, good = make(cls=TwoOptimizers, on_non_finite=policy), make(cls=TwoOptimizers)
+    batches = draw(8, 8)
+    fit(good, Batches(batches.batches[:1]))  # two steps, one of each optimizer
+    if policy == "raise":
+        with pytest.raises(NonFiniteStepError, match="gradients"):
+            fit(module, batches)
+    else:
+        fit(module, batches)
+        assert module._guard.skipped == 1
+    assert equal(weights(module), weights(good))
+
+
+def test_finite_values_whose_sum_overflows_are_finite():
+    batches = draw(8, 8)
+    for x, _ in batches.batches:
+        x[:2] = 3e38
+    fit(make(encoder=Tanh()), batches)
+
+
+class Tanh(nn.Module):
+    def forward(self, x):
+        return torch.tanh(x)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_value_that_is_not_finite_is_found_among_tensors_of_any_kind(bad):
+    def kinds(value):
+        sparse = torch.sparse_coo_tensor([[0, 1]], [1.0, value], (3,), check_invariants=True)
+        return [
+            [torch.ones(3), torch.tensor([1.0, value])],
+            [torch.ones(3, dtype=torch.float64), torch.tensor(value)],
+            [torch.tensor([1.0, value], dtype=torch.bfloat16)],
+            [torch.tensor([1.0, value], dtype=torch.complex64)],
+            [sparse],
+        ]
+
+    assert [all_finite(tensors) for tensors in kinds(1.0)] == [True] * 5
+    assert [all_finite(tensors) for tensors in kinds(bad)] == [False] * 5
+    assert all_finite([])
+
+
+def test_a_process_among_others_spoils_its_gradients_where_its_batch_or_loss_is_not_finite():
+    guard, scores = NonFiniteGuard("raise"), Scores.from_matrix(torch.eye(3))
+    guard.start(SimpleNamespace(callbacks=[], precision_plugin=None, world_size=2))
+    module = SimpleNamespace(training=True, _trainer=object())
+    for view, loss, spoils in ((1.0, 1.0, False), (math.inf, 1.0, True), (1.0, math.inf, True)):
+        guard.look(module, [torch.tensor([view]), torch.tensor([7]), "text"])
+        given = torch.tensor(loss, requires_grad=True)
+        guard.watch(scores, given, logged=False).backward()
+        assert given.grad.isnan().item() == spoils
+
+
+def baseline():
+    return bounds.TUBA(nn.Linear(DIM, 1))
+
+
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_is_skipped_under_a_scaler_too_whichever_looks_at_the_gradients(fused):
+    made = {"optimizer": lambda parameters: torch.optim.Adam(parameters, lr=0.01, fused=fused)}
+    module, plain = (make(encoder=norm_encoder(), on_non_finite="skip", **made) for _ in range(2))
+    for one, batches in ((module, spoiled()), (plain, without_bad())):
+        fit(one, batches, plugins=[Overflow("bf16-mixed", "cpu")], callbacks=[Use(torch.amp.GradScaler("cpu"))])
+    assert module._guard.skipped == 1
+    assert equal(weights(module), weights(plain))
+
+
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")
 @pytest.mark.parametrize("policy", ["raise", "off"])
-def test_an_overflow_of_fp16_moves_neither_averages_nor_baselines(policy):
+@pytest.mark.parametrize("bound", [lambda: bounds.MINE(rate=0.25), baseline])
+def test_an_overflow_of_fp16_moves_neither_averages_nor_baselines(bound, policy):
     """With a scaler on the CPU and a scale that makes the first gradients infinite."""
-    module = make(bounds.MINE(rate=0.25), encoder=norm_encoder(), on_non_finite=policy)
+    module = make(bound(), encoder=norm_encoder(), on_non_finite=policy)
     before = weights(module)
     scaler = torch.amp.GradScaler("cpu", init_scale=3e38, growth_interval=1000)
     fit(module, draw(8), plugins=[Overflow("bf16-mixed", "cpu")], callbacks=[Use(scaler)])
@@ -160,6 +291,46 @@ def test_a_batch_that_teaches_nothing_is_a_warning(batch):
     views = (row.expand(8, DIM).contiguous(), row.expand(8, DIM).contiguous())
     with pytest.warns(MINumericalWarning, match="All pairs have the same score"):
         fit(make(), Batches([views]))
+
+
+@pytest.mark.parametrize("make_bound", [bounds.DV, bounds.InfoNCE, bounds.NWJ, bounds.JS, bounds.SMILE, bounds.MINE])
+def test_features_that_are_all_zero_are_a_warning_once_for_every_bound(make_bound):
+    x = torch.zeros(8, DIM)
+    with pytest.warns(MINumericalWarning, match="features that are all zero") as said:
+        fit(make(make_bound(), critic=critics.InnerProductCritic(), encoder=Dead()), Batches([(x, x)] * 3))
+    assert len([one for one in said if one.category is MINumericalWarning]) == 1
+
+
+class Dead(nn.Module):
+    """An encoder whose last activation lets nothing through."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(DIM, DIM)
+
+    def forward(self, x):
+        return torch.relu(self.linear(x) - 100)
+
+
+class Types(L.Callback):
+    def __init__(self):
+        self.found = set()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.found |= {outputs["scores"].joint.dtype, outputs["scores"].marginal_values().dtype, outputs["loss"].dtype}
+        self.found |= {term.dtype for term in outputs["terms"]}
+        self.features = outputs["features"].dtype
+
+
+@pytest.mark.parametrize("bound", [bounds.DV, lambda: bounds.MINE(rate=0.25), baseline, bounds.InfoNCE, bounds.JS])
+def test_training_in_bf16_computes_scores_and_terms_in_float32(bound):
+    module, types = make(bound(), encoder=nn.Linear(DIM, DIM)), Types()
+    before = weights(module)
+    fit(module, precision="bf16-mixed", callbacks=[types])
+    assert types.found == {torch.float32}
+    assert types.features == torch.bfloat16
+    assert not equal(weights(module), before)
+    assert all(torch.isfinite(value).all() for value in weights(module).values())
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip"])
