@@ -3,7 +3,8 @@
 saves    SIGKILLs during saves, with TMPDIR on another file system, of three ways to save.
 resume   SIGKILLs at random steps of `lightning-mi fit`, with 0 and 2 loader workers, 1 and 2 processes, then
          `--ckpt_path last`; compared bitwise with a training that nobody killed.
-signals  SIGTERM, and SIGKILL of one of two processes: exit status, time, orphans, and how it goes on.
+signals  SIGTERM, and SIGKILL of one of two processes: exit status, time, orphans, and how it goes on. Schedulers tell
+         every process, those of the loaders too.
 """
 
 import argparse
@@ -259,21 +260,24 @@ def resume(kills, folder):
 
 def signals(folder):
     """One process killed, or all told to end."""
-    reference = folder / "signals-whole"
-    if start(reference, configuration(reference, "digits", 0, 2)).wait() != 0:
-        raise SystemExit((reference / "log.txt").read_text()[-3000:])
-    for name, number, who in (
-        ("SIGTERM to the first process", signal.SIGTERM, 0),
-        ("SIGTERM to the second process", signal.SIGTERM, 1),
-        ("SIGKILL of the first process", signal.SIGKILL, 0),
-        ("SIGKILL of the second process", signal.SIGKILL, 1),
+    wholes = {}
+    for workers in (0, 2):
+        wholes[workers] = reference = folder / f"signals-whole-{workers}"
+        if start(reference, configuration(reference, "digits", workers, 2)).wait() != 0:
+            raise SystemExit((reference / "log.txt").read_text()[-3000:])
+    for name, number, who, workers in (
+        ("SIGTERM to the first process", signal.SIGTERM, 0, 0),
+        ("SIGTERM to the second process", signal.SIGTERM, 1, 0),
+        ("SIGTERM to all and their loader workers", signal.SIGTERM, None, 2),
+        ("SIGKILL of the first process", signal.SIGKILL, 0, 0),
+        ("SIGKILL of the second process", signal.SIGKILL, 1, 0),
     ):
         run = folder / name.replace(" ", "-")
-        config = configuration(run, "digits", 0, 2)
+        config, reference = configuration(run, "digits", workers, 2), wholes[workers]
         process = start(run, config)
         wait_for_step(process, run, 25, 0)
         pids = [trace(run, rank)[-1]["pid"] for rank in range(2)]
-        os.kill(pids[who], number)
+        os.killpg(process.pid, number) if who is None else os.kill(pids[who], number)
         began = time.monotonic()
         status = process.wait()
         while any(map(alive, pids)) and time.monotonic() - began < 60:

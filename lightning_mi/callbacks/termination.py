@@ -33,12 +33,13 @@ class SaveAtTermination(Checkpoint):
     def __init__(self, dirpath: str | Path | None = None) -> None:
         self._dirpath = dirpath
         self._told = False
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen, instead of Lightning, which would talk to other processes from within the signal."""
+        self._told = False
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._note)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -56,12 +57,16 @@ class SaveAtTermination(Checkpoint):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Listen no more."""
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-            self._before = None
+        for number, handler in self._before.items():
+            if handler is not None:  # as of one that was not set by Python
+                signal.signal(number, handler)
+        self._before = {}
 
     def _note(self, *_: Any) -> None:
         self._told = True
+        # Loader workers may have been told too, and have ended: torch would raise that in the middle of the save.
+        if hasattr(signal, "SIGCHLD"):
+            self._before.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
 
     def _folder(self, trainer: L.Trainer) -> Path:
         if self._dirpath is not None:
