@@ -8,7 +8,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
-from lightning_mi.checkpoint_files import CheckpointError, local_path, read_checkpoint
+from lightning_mi.checkpoint_files import CheckpointError, local_path, read_plain
 from lightning_mi.whole_files import sweep, write_whole
 
 
@@ -66,7 +66,8 @@ class AtomicCheckpointIO(CheckpointIO):
             )
         place = local_path(path)
         self._sweep(place.parent)
-        return read_checkpoint(place)
+        content: dict[str, Any] = read_plain(place)  # spawned processes give their weights back alone, by this way too
+        return content
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint; nothing happens if it is gone.

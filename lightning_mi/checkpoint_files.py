@@ -67,7 +67,19 @@ def local_path(path: str | Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, tensors on the CPU, with `weights_only=True`: no code in it can run.
+    """The content of a checkpoint, as :func:`read_plain` reads it.
+
+    Raises:
+        CheckpointError: if the file cannot be read so, or is none of Lightning's.
+    """
+    content = read_plain(path)
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path} is not a Lightning checkpoint: it has no `state_dict`.")
+    return content
+
+
+def read_plain(path: Path) -> Any:
+    """The content of a file of torch's, tensors on the CPU, with `weights_only=True`: no code in it can run.
 
     Raises:
         CheckpointError: if the file is missing, damaged, an address, or holds anything but plain data and tensors.
@@ -76,7 +88,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}: --ckpt_path takes a file, `best` or `last`.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
         raise CheckpointError(
             f"the checkpoint {path} is damaged, or holds objects other than plain data and tensors, "
@@ -85,9 +97,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as problem:  # what a damaged or forged file makes its readers raise is of many types
         reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
         raise CheckpointError(f"the checkpoint {path} cannot be read, it may be cut short: {reason}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise CheckpointError(f"{path} is not a Lightning checkpoint: it has no `state_dict`.")
-    return content
 
 
 @contextmanager

@@ -10,11 +10,12 @@ import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
 
+from lightning_mi import pairs
 from lightning_mi.callbacks import SaveAtTermination
 from lightning_mi.data import GaussianDataModule, ImageDataModule
 from lightning_mi.data.progress import batches_done
-from tests import labelled
 from tests.small_module import DIM, Batches, draw, equal, make, trainer, weights
 
 pytestmark = [
@@ -86,7 +87,11 @@ def test_loader_workers_that_are_told_too_take_no_batch_away(data, tmp_path):
 
     tell = TellAll()
     if data == "images":
-        module, module_data = labelled.make(), ImageDataModule("digits", batch_size=8, num_workers=2)
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, DIM))
+        module, module_data = (
+            make(encoder=encoder, pairs=pairs.SameLabel()),
+            ImageDataModule("digits", batch_size=8, num_workers=2),
+        )
     else:
         module, module_data = make(), GaussianDataModule(dim=DIM, mi=1.0, steps_per_mi=9, batch_size=8, num_workers=2)
     with pytest.raises(SystemExit) as ended:
