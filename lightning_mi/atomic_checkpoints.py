@@ -45,7 +45,9 @@ class AtomicCheckpointIO(CheckpointIO):
         try:
             write_whole(place, lambda file: torch.save(checkpoint, file))
         except (OSError, RuntimeError) as problem:  # torch's writer hides the system's error in one of its own
-            reason = problem if isinstance(problem, OSError) else problem.__context__ or problem
+            reason = problem if isinstance(problem, OSError) else problem.__context__
+            if not isinstance(reason, OSError):
+                raise
             raise CheckpointError(
                 f"the checkpoint {place} could not be written: {reason}. An earlier checkpoint of that name is intact, "
                 "and nothing unfinished is left. Make room or name another folder, and go on with --ckpt_path last."

@@ -173,7 +173,8 @@ class _TrainingCLI(LightningCLI):
         if getattr(self.trainer, "fast_dev_run", False):
             return  # writes nothing
         use_atomic_checkpoints(self.trainer)
-        if self.subcommand == "fit" and self.trainer.checkpoint_callbacks:
+        listens = any(isinstance(callback, SaveAtTermination) for callback in self.trainer.checkpoint_callbacks)
+        if self.subcommand == "fit" and self.trainer.checkpoint_callbacks and not listens:
             self.trainer.callbacks.append(SaveAtTermination())  # type: ignore[attr-defined]  # set by its connector
         try:
             for folder in self._output_folders():

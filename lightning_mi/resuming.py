@@ -81,8 +81,9 @@ class Resuming:
         self._random = random_state()
 
     def validation_ends(self) -> None:
-        """Put them back there."""
-        set_random_state(self._random)
+        """Put them back there, unless a subclass has a start of its own."""
+        if self._random:
+            set_random_state(self._random)
 
 
 def collect_state(trainer: L.Trainer, metrics: nn.Module) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def random_state() -> dict[str, Any]:
     return {
         "torch": torch.get_rng_state(),
         # The stream of this process's device alone: processes of one machine see all of them.
-        "torch.cuda": torch.cuda.get_rng_state().cpu() if torch.cuda.is_available() else None,
+        "torch.cuda": torch.cuda.get_rng_state().cpu() if torch.cuda.is_initialized() else None,  # type: ignore[no-untyped-call]
         "numpy": [kind, np.asarray(keys).tolist(), *rest],
         "python": [version, list(words), gauss],
     }

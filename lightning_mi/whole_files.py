@@ -36,6 +36,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         >>> [(path.name, path.read_bytes()) for path in folder.iterdir()]
         [('a.txt', b'all of it')]
     """
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     file = _locked_partial(path)
     partial = Path(file.name)
@@ -44,11 +45,14 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+            if os.name == "nt":
+                file.close()  # no open file is renamed there; elsewhere the lock lasts until it has its name
             os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    for folder in (path.parent, *(folder.parent for folder in made)):
+        _sync_folder(folder)
 
 
 def sweep(folder: Path, *, recursively: bool = False) -> list[Path]:
@@ -64,7 +68,7 @@ def sweep(folder: Path, *, recursively: bool = False) -> list[Path]:
     pattern = f".*{_SUFFIX}"
     swept = []
     for path in sorted(folder.rglob(pattern) if recursively else folder.glob(pattern)):
-        with contextlib.suppress(OSError), path.open("rb") as file:
+        with contextlib.suppress(OSError), path.open("r+b") as file:  # NFS locks no file that is open for reading alone
             if path.is_file() and _lock(file, wait=False):
                 path.unlink()
                 swept.append(path)
