@@ -82,15 +82,17 @@ class NonFiniteGuard:
         self._decided = False
 
     def look(self, module: L.LightningModule, views: Sequence[Any]) -> None:
-        """At a batch: at once, or, in a training, when its gradients are there.
+        """At a batch: at once where nobody waits for it, or else, in a training, when its gradients are there.
 
         Raises:
-            NonFiniteBatchError: A view is not finite, outside of a training.
+            NonFiniteBatchError: A view is not finite.
         """
-        if module.training and module._trainer is not None:
-            self._views = views
-        else:
+        training = module.training and module._trainer is not None
+        at_once = self._acts and self._alone and self.policy == "raise"
+        if not training or (at_once and all(view.device.type == "cpu" for view in floating(views))):
             check_finite(views, where=_where(module))
+        elif self._acts or self._scaled:
+            self._views = views
 
     def watch(self, scores: Scores, loss: Tensor, logged: bool) -> Tensor:
         """After the forward pass: the loss to go backward from."""

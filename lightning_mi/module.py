@@ -85,6 +85,7 @@ class MIEstimationModule(L.LightningModule):
     Source: Choi and Lee 2022.
 
     Example:
+        >>> import torch
         >>> from lightning_mi import MIEstimationModule, bounds, critics, regularizers
         >>> module = MIEstimationModule(
         ...     critic=critics.SeparableCritic(20, 20), bound=bounds.NWJ(), regularizer=regularizers.Squared(weight=1.0)
