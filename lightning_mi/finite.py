@@ -1,7 +1,7 @@
 """Finds values that are not finite before they reach a parameter."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -63,30 +63,30 @@ def _one(device: torch.device) -> Tensor:
     return torch.ones((), device=device)
 
 
-def check_finite(views: Sequence[Any], where: str) -> None:
+def check_finite(views: Sequence[Any], where: Callable[[], str]) -> None:
     """Refuse views that hold an infinite value or one that is not a number.
 
     Args:
         views: Of a batch, x and y first; only floating-point tensors are looked at.
-        where: In the training, for the message.
+        where: Says where in the training, for the message.
 
     Raises:
         NonFiniteBatchError: Names the view, how many values and where the first is.
 
     Example:
-        >>> check_finite([torch.ones(2), torch.tensor([1.0, float("nan")])], where="training step 7")
+        >>> check_finite([torch.ones(2), torch.tensor([1.0, float("nan")])], where=lambda: "training step 7")
         Traceback (most recent call last):
         lightning_mi.finite.NonFiniteBatchError: View y of shape (2,) holds 1 values that are not finite, the first, ...
     """
     for position, view in enumerate(views):
         # The sum of finite values may overflow too, which is looked into; it takes a fraction of the time.
-        if not floating([view]) or math.isfinite(view.sum()):
+        if not (isinstance(view, Tensor) and view.is_floating_point()) or math.isfinite(view.sum()):
             continue
         if bad := count_non_finite(view):
             name = _NAMES[position] if position < len(_NAMES) else str(position)
             first = tuple(int(i) for i in (~torch.isfinite(view)).nonzero()[0])
             raise NonFiniteBatchError(
                 f"View {name} of shape {tuple(view.shape)} holds {bad} values that are not finite, the "
-                f"first, {float(view[first])}, at index {first}, at {where}. "
+                f"first, {float(view[first])}, at index {first}, at {where()}. "
                 "No parameter has changed. Look for it in the data or their transforms."
             )

@@ -89,8 +89,8 @@ class NonFiniteGuard:
         """
         training = module.training and module._trainer is not None
         at_once = self._acts and self._alone and self.policy == "raise"
-        if not training or (at_once and all(view.device.type == "cpu" for view in floating(views))):
-            check_finite(views, where=_where(module))
+        if not training or (at_once and module.device.type == "cpu"):
+            check_finite(views, where=lambda: _where(module))
         elif self._acts or self._scaled:
             self._views = views
 
@@ -147,7 +147,7 @@ class NonFiniteGuard:
     def _culprit(self, module: L.LightningModule, scores: Scores, loss: Tensor) -> ValueError | None:
         """What is wrong on this process before its gradients."""
         try:
-            check_finite(self._views, where=_where(module))
+            check_finite(self._views, where=lambda: _where(module))
         except ValueError as problem:
             return problem
         for name, tensor in (("Joint scores", scores.joint), ("Marginal scores", scores.marginal_values())):
