@@ -10,26 +10,34 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lightning_mi import bounds, callbacks, critics, data, encoders, metrics, pairs, probes, regularizers
+    from lightning_mi.atomic_checkpoints import AtomicCheckpointIO
     from lightning_mi.bounds import BoundTerms
-    from lightning_mi.finite import NonFiniteBatchError
+    from lightning_mi.checkpoint_files import CheckpointError
+    from lightning_mi.finite import NonFiniteBatchError, NonFiniteStepError
     from lightning_mi.module import MIEstimationModule
     from lightning_mi.numerics import MINumericalWarning
     from lightning_mi.scores import Scores
 
 _MODULES = ("bounds", "callbacks", "critics", "data", "encoders", "metrics", "pairs", "probes", "regularizers")
 _NAMES = {
+    "AtomicCheckpointIO": "atomic_checkpoints",
     "BoundTerms": "bounds",
+    "CheckpointError": "checkpoint_files",
     "MIEstimationModule": "module",
     "MINumericalWarning": "numerics",
     "NonFiniteBatchError": "finite",
+    "NonFiniteStepError": "finite",
     "Scores": "scores",
 }
 
 __all__ = [
+    "AtomicCheckpointIO",
     "BoundTerms",
+    "CheckpointError",
     "MIEstimationModule",
     "MINumericalWarning",
     "NonFiniteBatchError",
+    "NonFiniteStepError",
     "Scores",
     "bounds",
     "callbacks",

@@ -5,7 +5,9 @@ repeats the charts of a smaller one word for word: runs with either are then sho
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+
+from lightning.pytorch.loggers import TensorBoardLogger
 
 Charts = dict[str, dict[str, tuple[str, list[str]]]]
 
@@ -56,3 +58,10 @@ def charts_of(names: Collection[str]) -> Charts:
         for category, charts in ALL_CHARTS.items()
     }
     return {category: charts for category, charts in drawn.items() if charts}
+
+
+def add_charts(loggers: Iterable[object]) -> None:
+    """Put the estimate, the truth and the ceiling on one TensorBoard chart, and both terms on another."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_custom_scalars(CHARTS)

@@ -1,13 +1,17 @@
 """Finding and reading the checkpoints of an earlier process, for the command line's `--ckpt_path`."""
 
 import pickle
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 Wanted = Literal["best", "last"]
+# A scheme, as in s3://bucket or, once it went through a Path, https:/host; two letters at least: C: is a drive.
+_ADDRESS = re.compile(r"\w[\w+.-]+:[:/]")
 
 
 class CheckpointError(Exception):
@@ -40,29 +44,77 @@ def find_checkpoint(wanted: Wanted, folders: Iterable[Path]) -> Path:
     newest = max(found, key=_written)
     of_run = [path for path in found if path.parent == newest.parent]
     last = max((path for path in of_run if path.name.startswith("last")), key=_written, default=newest)
-    return last if wanted == "last" else _best_recorded_in(last)
+    return last if wanted == "last" else _best_recorded_in(last, roots)
+
+
+def local_path(path: str | Path) -> Path:
+    """The path of a file of this machine.
+
+    Raises:
+        CheckpointError: if it is a web address, or one of another store.
+
+    Example:
+        >>> local_path("https://example.org/last.ckpt")
+        Traceback (most recent call last):
+        lightning_mi.checkpoint_files.CheckpointError: https://example.org/last.ckpt is an address, not a file ...
+    """
+    if _ADDRESS.match(str(path)):
+        raise CheckpointError(
+            f"{path} is an address, not a file of this machine. Checkpoints are read from files alone, since what an "
+            "address serves can change. Download it, look where it comes from, and name the file."
+        )
+    return Path(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, tensors on the CPU, with `weights_only=True`: no code in it can run.
+    """The content of a checkpoint, as :func:`read_plain` reads it.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, or holds anything but plain data and tensors.
+        CheckpointError: if the file cannot be read so, or is none of Lightning's.
     """
+    content = read_plain(path)
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path} is not a Lightning checkpoint: it has no `state_dict`.")
+    return content
+
+
+def read_plain(path: Path) -> Any:
+    """The content of a file of torch's, tensors on the CPU, with `weights_only=True`: no code in it can run.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, an address, or holds anything but plain data and tensors.
+    """
+    local_path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}: --ckpt_path takes a file, `best` or `last`.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
         raise CheckpointError(
             f"the checkpoint {path} is damaged, or holds objects other than plain data and tensors, "
             f"which are not loaded because they can run code: {str(problem).splitlines()[0]}"
         ) from None
-    except (RuntimeError, EOFError, OSError) as problem:
-        raise CheckpointError(f"the checkpoint {path} cannot be read, it may be cut short: {problem}") from None
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise CheckpointError(f"{path} is not a Lightning checkpoint: it has no `state_dict`.")
-    return content
+    except Exception as problem:  # what a damaged or forged file makes its readers raise is of many types
+        reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        raise CheckpointError(f"the checkpoint {path} cannot be read, it may be cut short: {reason}") from None
+
+
+@contextmanager
+def naming_misfits(path: Path) -> Iterator[None]:
+    """Turn torch's error about weights of other names or shapes into one that names the checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint's weights do not fit.
+    """
+    try:
+        yield
+    except RuntimeError as problem:
+        if "Error(s) in loading state_dict" not in str(problem):
+            raise
+        raise CheckpointError(
+            f"the checkpoint {path} does not fit this configuration: {' '.join(str(problem).split())} "
+            "Use the configuration that it was trained with."
+        ) from None
 
 
 def describe_differences(checkpoint: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
@@ -87,7 +139,7 @@ def describe_differences(checkpoint: Mapping[str, Any], model: Mapping[str, Any]
     return [f"{key}: {then[key]!r} in the checkpoint, {now[key]!r} here" for key in differing]
 
 
-def _best_recorded_in(last: Path) -> Path:
+def _best_recorded_in(last: Path, roots: Iterable[Path]) -> Path:
     states = [
         state
         for name, state in read_checkpoint(last).get("callbacks", {}).items()
@@ -98,8 +150,10 @@ def _best_recorded_in(last: Path) -> Path:
     monitoring = [state for state in states if state.get("monitor") is not None]
     held_out = [state for state in monitoring if "standard_error" in state]
     recorded = Path((held_out or monitoring or states)[0]["best_model_path"])
+    within = [root.resolve() for root in roots]
     for candidate in (recorded, last.parent / recorded.name):
-        if candidate.is_file():
+        # A checkpoint from elsewhere may record any name: what is not a checkpoint of these runs is not read.
+        if candidate.is_file() and any(root in candidate.resolve().parents for root in within):
             return candidate
     raise CheckpointError(f"--ckpt_path best: {last} records {recorded} as the best checkpoint, but it is gone.")
 

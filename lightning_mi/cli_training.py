@@ -5,7 +5,8 @@ What differs from a stock `LightningCLI`:
 1. `--config` takes a recipe's name as well as a file.
 2. `--ckpt_path best | last` finds the checkpoint of an earlier process and says which one it took.
 3. The command line decides the hyper-parameters. A checkpoint gives weights and state, read with `weights_only=True`.
-4. A mistake in the configuration, or an output folder that cannot be written, is one message before anything is
+4. Checkpoints are written whole or not at all, by `AtomicCheckpointIO`; SIGTERM saves one and exits with status 143.
+5. A mistake in the configuration, or an output folder that cannot be written, is one message before anything is
    written. Set `JSONARGPARSE_DEBUG=true` for the traceback.
 """
 
@@ -13,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, cast, final
 
@@ -23,17 +25,22 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from lightning_mi.atomic_checkpoints import use_atomic_checkpoints
+from lightning_mi.callbacks import SaveAtTermination
 from lightning_mi.checkpoint_files import (
     CheckpointError,
     Wanted,
     describe_differences,
     find_checkpoint,
+    local_path,
+    naming_misfits,
     read_checkpoint,
 )
 from lightning_mi.cli import TRAINING_COMMANDS, require_writable
 from lightning_mi.cli_messages import readable, silence_notices, silence_training_state
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.recipe_files import UnknownRecipeError, find_file
+from lightning_mi.whole_files import sweep
 
 _HINT = "`lightning-mi fit --help` shows examples and every option, `lightning-mi ls` the recipes for --config."
 
@@ -165,11 +172,18 @@ class _TrainingCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         if getattr(self.trainer, "fast_dev_run", False):
             return  # writes nothing
+        use_atomic_checkpoints(self.trainer)
+        listens = any(isinstance(callback, SaveAtTermination) for callback in self.trainer.checkpoint_callbacks)
+        if self.subcommand == "fit" and self.trainer.checkpoint_callbacks and not listens:
+            self.trainer.callbacks.append(SaveAtTermination())  # type: ignore[attr-defined]  # set by its connector
         try:
             for folder in self._output_folders():
                 require_writable(folder)
         except OSError as problem:
             raise _ConfigurationError(str(problem)) from None
+        if self.trainer.is_global_zero:
+            for folder in self._run_folders():
+                sweep(folder, recursively=True)
 
     # LightningCLI runs a method of the command's name in place of the trainer's.
 
@@ -190,7 +204,8 @@ class _TrainingCLI(LightningCLI):
         if self.subcommand != "fit":
             silence_training_state()
         # Lightning's own default is to run code from a checkpoint that comes from a web address
-        command(**{**arguments, "ckpt_path": checkpoint, "weights_only": True})
+        with naming_misfits(checkpoint) if checkpoint else nullcontext():
+            command(**{**arguments, "ckpt_path": checkpoint, "weights_only": True})
 
     def _checkpoint(self) -> Path | None:
         request = self._requested_checkpoint
@@ -199,7 +214,7 @@ class _TrainingCLI(LightningCLI):
         if request in ("best", "last"):
             path = find_checkpoint(cast("Wanted", request), self._run_folders())
         else:
-            path = Path(request)
+            path = local_path(request)
         content = read_checkpoint(path)
         _say(f"checkpoint: {path} (step {content.get('global_step', 'unknown')})")
         model = json.loads(self.parser.dump(self.config, format="json", skip_none=False))[self.subcommand]["model"]

@@ -88,6 +88,52 @@ def exchange(numbers: Sequence[int], device: torch.device) -> list[tuple[int, ..
     return [tuple(numbers) for numbers in torch.stack(parts).tolist()]
 
 
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether any process says so. Every process must call it.
+
+    Example:
+        >>> any_process(True, torch.device("cpu"))
+        True
+    """
+    return any(said for (said,) in exchange([int(flag)], device))
+
+
+def refuse_together(problem: Exception | None, device: torch.device) -> None:
+    """Raise on all processes what some found wrong in their share: none waits for one that has ended.
+
+    Every process must call it.
+
+    Args:
+        problem: What is wrong on this process, or None.
+        device: As in :func:`exchange`.
+
+    Raises:
+        Exception: The problem; a ValueError where only others have one.
+
+    Example:
+        >>> refuse_together(None, torch.device("cpu"))
+    """
+    raise_any(problem, exchange([problem is not None], device))
+
+
+def raise_any(problem: Exception | None, told: Sequence[Sequence[int]]) -> None:
+    """The same, where :func:`exchange` has told already: the first of each process's numbers says if it has one.
+
+    Example:
+        >>> raise_any(None, [(0, 8), (1, 8)])
+        Traceback (most recent call last):
+        ValueError: Process 1 refused its share of the batch, for a reason that it says itself, so this one ends too.
+    """
+    if problem is not None:
+        raise problem
+    for process, (has_one, *_) in enumerate(told):
+        if has_one:
+            raise ValueError(
+                f"Process {process} refused its share of the batch, for a reason that it says itself, so this one "
+                "ends too."
+            )
+
+
 def share_of(numbers: Sequence[tuple[int, ...]]) -> Share:
     """The share of this process, where the first of :func:`exchange`'s numbers counts its rows.
 
@@ -167,6 +213,22 @@ def own_generator(device: torch.device) -> torch.Generator | None:
     # 32 bits are what a generator on the CPU keeps of its seed.
     drawn = int(torch.randint(2**32 // world_size(), ()))
     return torch.Generator(device).manual_seed(drawn * world_size() + dist.get_rank())
+
+
+def gather_objects(own: Any) -> list[Any]:
+    """What each process has, in the order of their ranks; for small things at rare moments, since it goes by pickle.
+
+    Every process must call it.
+
+    Example:
+        >>> gather_objects({"rank": 0})
+        [{'rank': 0}]
+    """
+    if world_size() == 1:
+        return [own]
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, own)
+    return gathered
 
 
 class _GatherRows(torch.autograd.Function):

@@ -1,6 +1,18 @@
 """Which hyper-parameters may go into a checkpoint."""
 
-from typing import Any
+import warnings
+from typing import Any, cast
+
+import lightning.pytorch as L
+
+
+def save_plain_hyperparameters(module: L.LightningModule) -> None:
+    """Keep those arguments of a module's ``__init__`` that a checkpoint can give back; to be called from there."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
+        module.save_hyperparameters()
+    for saved in (module._hparams, module._hparams_initial):
+        keep_plain(cast("dict[str, Any]", saved))
 
 
 def keep_plain(hparams: dict[str, Any]) -> None:

@@ -1,29 +1,32 @@
 """MIEstimationModule: the LightningModule that users subclass."""
 
-import warnings
 from collections.abc import Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Self
 
 import lightning.pytorch as L
-import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
+from lightning_mi.batch_labels import take_apart
 from lightning_mi.bounds import AbstractBound, BoundTerms
-from lightning_mi.charts import CHARTS
+from lightning_mi.charts import add_charts
+from lightning_mi.checkpoint_files import naming_misfits
 from lightning_mi.chunked_encoding import check_chunk_size, encode_in_chunks
 from lightning_mi.critics import AbstractCritic, Calibrated
-from lightning_mi.finite import check_finite
-from lightning_mi.hyperparameters import keep_plain
-from lightning_mi.labels import check_num_classes, missing_labels, split_labels
+from lightning_mi.guard import NonFiniteGuard, Policy
+from lightning_mi.hyperparameters import save_plain_hyperparameters
+from lightning_mi.labels import check_num_classes
+from lightning_mi.optimizers import OptimizerPlan
 from lightning_mi.pairs import AbstractPairing, AllPairs
-from lightning_mi.probes import OnlineLinearProbe, without_gradients
+from lightning_mi.probes import OnlineLinearProbe, clip_apart
+from lightning_mi.recorded_configuration import check_loadable
 from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
+from lightning_mi.resuming import Resuming
 from lightning_mi.scores import Scores
 from lightning_mi.stage_metrics import Accuracies, estimate_metrics
 from lightning_mi.step_logs import forget_unlogged, references
@@ -69,13 +72,20 @@ class MIEstimationModule(L.LightningModule):
             changes nothing for the encoder: not its gradients, not their clipping; none by default.
         encoder_chunk_size: How many samples the encoders take at a time: exact gradients of a batch of any size, in the
             memory of one chunk, for one more forward pass (gradient cache). The whole batch by default.
+        on_non_finite: What a training step does whose batch, scores, loss or gradients are not finite. ``"raise"``
+            ends the training before any parameter changes. ``"skip"`` leaves the step out, on all processes, its
+            averages and metrics too, and logs ``train/skipped_steps``. ``"off"`` looks at nothing; so does any policy
+            beside a callback that responds itself (``handles_non_finite``), as ``StabilityMonitor`` does unless it only
+            warns.
 
     Raises:
-        ValueError: The regularizer's target does not suit the bound, or there are more than two encoders.
+        ValueError: The policy is unknown, the regularizer's target does not suit the bound, or there are more than two
+            encoders.
 
     Source: Choi and Lee 2022.
 
     Example:
+        >>> import torch
         >>> from lightning_mi import MIEstimationModule, bounds, critics, regularizers
         >>> module = MIEstimationModule(
         ...     critic=critics.SeparableCritic(20, 20), bound=bounds.NWJ(), regularizer=regularizers.Squared(weight=1.0)
@@ -96,9 +106,10 @@ class MIEstimationModule(L.LightningModule):
         scheduler_interval: str = "epoch",
         probe: OnlineLinearProbe | None = None,
         encoder_chunk_size: int | None = None,
+        on_non_finite: Policy = "raise",
     ) -> None:
         super().__init__()
-        self._save_plain_hyperparameters()
+        save_plain_hyperparameters(self)
         if isinstance(encoder, nn.ModuleList):
             encoder = list(encoder)
         encoders = [encoder] if isinstance(encoder, nn.Module) else encoder or []
@@ -115,8 +126,10 @@ class MIEstimationModule(L.LightningModule):
         self.probe = probe
         self.target = target
         self.encoder_chunk_size = encoder_chunk_size
-        self._optimizer, self._scheduler, self._scheduler_interval = optimizer, scheduler, scheduler_interval
-        self._calibration_due = True
+        self._optimizers = OptimizerPlan(optimizer, scheduler, scheduler_interval)
+        self._guard = NonFiniteGuard(on_non_finite)
+        self._resuming = Resuming()
+        self._calibration_due = isinstance(critic, Calibrated)
         held = held_target(bound, regularizer) is not None
         self.train_metrics = estimate_metrics(
             bound, target, held, "train/", "mi_micro", "log_normalizer_micro", standard_errors=False
@@ -194,6 +207,30 @@ class MIEstimationModule(L.LightningModule):
 
     # The rest: what Lightning calls.
 
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning's is a descriptor that mypy cannot compare
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        hparams_file: str | Path | None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a module with the weights and hyper-parameters of a checkpoint; ``kwargs`` replace the latter.
+
+        A module built in Python records plain values alone: name its parts again. One that the command line built
+        records its parts by name; they must be imported already, or be parts of torch or this package.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, an address, holds objects other than plain data and tensors,
+                names code, or does not fit the module.
+        """
+        runs_code = hparams_file is not None or weights_only is False
+        path = check_loadable(checkpoint_path, kwargs, cls, runs_code=runs_code)
+        with naming_misfits(path):
+            return super().load_from_checkpoint(path, map_location, None, strict, True, **kwargs)
+
     def step(self, batch: Any) -> StepOutput:
         """Everything from a batch to its loss, the same in training, validation and test.
 
@@ -201,7 +238,7 @@ class MIEstimationModule(L.LightningModule):
             NonFiniteBatchError: A view holds a value that is infinite or not a number.
             TypeError: The pairing or the probe needs labels and the batch holds none.
         """
-        representations, labels = self._represent(batch, with_labels=self._needs_labels())
+        representations, labels = self._represent(batch, self.probe)
         paired = self._paired(representations, labels)
         if self.training and self._calibration_due:
             self._calibrate(paired)
@@ -215,18 +252,28 @@ class MIEstimationModule(L.LightningModule):
         """One step; callbacks find ``scores``, ``terms``, ``features`` and ``labels`` in its outputs."""
         if self.regularizer is not None:
             self.regularizer.step = self.global_step
+        self._guard.begin(self, self.train_metrics)
         output = self.step(batch)
         self.train_metrics.update(terms=output.terms, scores=output.scores)
         probe_loss = None
         if self.probe is not None and output.labels is not None:
             probe_loss = self.probe.loss(output.features, output.labels)
         # Only where Lightning will write them: `log` costs more than a small critic's whole step.
-        if (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]  # set by its logger connector
+        logged = (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0  # type: ignore[attr-defined]  # set by its logger connector
+        if logged:
             logs = output.logs(probe_loss, count_pairs=self.pairs.takes_labels)
             logs |= references(self.trainer, self.bound, output.scores)
+            if self._guard.policy == "skip":
+                logs["skipped_steps"] = float(self._guard.skipped)
             self.log_dict({f"train/{name}": value for name, value in logs.items()})
             forget_unlogged(self.trainer, "training_step", logs)
-        return output.for_callbacks(probe_loss)
+        outputs = output.for_callbacks(probe_loss)
+        outputs["loss"] = self._guard.watch(output.scores, outputs["loss"], logged)
+        return outputs
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Let a step that is not finite change nothing."""
+        self._guard.decide(self, optimizer, self.train_metrics)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Reads the held-out estimate; nothing trains. Its outputs are those of :meth:`training_step`."""
@@ -242,7 +289,7 @@ class MIEstimationModule(L.LightningModule):
         Returns:
             (J,) nats.
         """
-        representations, labels = self._represent(batch, with_labels=self.pairs.takes_labels)
+        representations, labels = self._represent(batch, None)
         return self.bound.log_ratio(self.scores(*self._paired(representations, labels)))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -257,14 +304,7 @@ class MIEstimationModule(L.LightningModule):
                 f"Neither the encoder nor {type(self.critic).__name__} has a parameter that trains. "
                 "Give an encoder, or a critic with parameters."
             )
-        optimizer = torch.optim.Adam(parameters, lr=1e-3) if self._optimizer is None else self._optimizer(parameters)
-        if self._scheduler is None:
-            return optimizer
-        scheduler = self._scheduler(optimizer)
-        config = {"scheduler": scheduler, "interval": self._scheduler_interval}
-        if monitor := getattr(scheduler, "monitor", None):
-            config["monitor"] = monitor
-        return cast("OptimizerLRScheduler", {"optimizer": optimizer, "lr_scheduler": config})
+        return self._optimizers.make(parameters)
 
     def configure_gradient_clipping(
         self,
@@ -273,18 +313,20 @@ class MIEstimationModule(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the probe's gradients by themselves: in one norm, the probe would shorten the encoder's steps."""
-        probe = self._probe_parameters()
-        own = {id(p) for p in probe}
-        for hidden in (probe, [p for p in self.parameters() if id(p) not in own]) if probe else ([],):
-            with without_gradients(hidden):
-                self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        clip_apart(self._probe_parameters(), self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics."""
+        self._resuming.epoch_ends(self.trainer)
         self.log_dict(self.train_metrics)
+
+    def on_validation_start(self) -> None:
+        """Let validation take no random numbers from training."""
+        self._resuming.validation_starts()
 
     def on_validation_epoch_end(self) -> None:
         """Log the held-out metrics."""
+        self._resuming.validation_ends()
         self.log_dict(self.val_metrics)
         self.log_dict(self.val_accuracies.named())
 
@@ -294,9 +336,7 @@ class MIEstimationModule(L.LightningModule):
         self.log_dict(self.test_accuracies.named())
 
     def on_fit_start(self) -> None:
-        """Put the estimate, the truth and the ceiling on one TensorBoard chart, and both terms on another.
-
-        Says so where several processes each pair their own samples.
+        """Lay out the TensorBoard charts, and say so where several processes each pair their own samples.
 
         Raises:
             ValueError: The pairing or the probe has another number of classes than the data module.
@@ -307,25 +347,35 @@ class MIEstimationModule(L.LightningModule):
                 f"{type(self.pairs).__name__} has gather=False: each of the {self.trainer.world_size} processes pairs "
                 "its own samples, so the loss is the mean of theirs and not that of the whole batch."
             )
-        for logger in self.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(CHARTS)
+        add_charts(self.loggers)
 
-    def _represent(self, batch: Any, with_labels: bool) -> tuple[list[Tensor], Tensor | None]:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what makes a training that goes on bitwise that of an uninterrupted one."""
+        if self._trainer is not None:  # else it was trained in processes that have ended; only the weights came back
+            self._resuming.save(self.trainer, self.train_metrics, checkpoint, self._guard.skipped)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember it until training starts."""
+        self._resuming.load(self._trainer, checkpoint)
+
+    def on_train_start(self) -> None:
+        """Go on with the random numbers, the metrics and the logs where they were."""
+        self._guard.start(self.trainer)
+        self._guard.skipped = self._resuming.start(self.trainer, self.train_metrics)
+
+    def on_train_epoch_start(self) -> None:
+        """Forget the last epoch; one that goes on in its middle does not come by here."""
+        self.train_metrics.reset()
+
+    def _represent(self, batch: Any, probe: OnlineLinearProbe | None) -> tuple[list[Tensor], Tensor | None]:
         """The representations, with what no pairing takes after them, and the labels."""
         entries = self.unpack_batch(batch)
-        self._check_finite(entries)
-        views, labels, surplus = split_labels(entries, self.pairs.num_views)
-        if labels is None and with_labels:
-            taker = self.pairs if self.pairs.takes_labels else self.probe
-            raise missing_labels(entries, self.pairs.num_views, type(taker).__name__)
+        self._guard.look(self, entries)
+        views, labels, surplus = take_apart(entries, self.pairs, probe, training=self.training, device=self.device)
         return [*self.encode(*views), *surplus], labels
 
     def _paired(self, representations: list[Tensor], labels: Tensor | None) -> list[Tensor]:
         return [*representations, labels] if self.pairs.takes_labels and labels is not None else representations
-
-    def _needs_labels(self) -> bool:
-        return self.pairs.takes_labels or self.probe is not None
 
     def _probe_parameters(self) -> list[nn.Parameter]:
         return [] if self.probe is None else list(self.probe.parameters())
@@ -340,21 +390,10 @@ class MIEstimationModule(L.LightningModule):
         return output.for_callbacks()
 
     def _calibrate(self, representations: Sequence[Tensor]) -> None:
-        self._calibration_due = False
         if isinstance(self.critic, Calibrated):
             self.critic.calibrate(
                 marginal_scores=lambda: self.scores(*representations).marginal_values(),
                 log_normalizer=lambda: self.bound(self.scores(*representations)).log_normalizer,
                 target=self.target,
             )
-
-    def _check_finite(self, views: Sequence[Any]) -> None:
-        check_finite(views, where=f"training step {self.global_step} on process {self.global_rank}")
-
-    def _save_plain_hyperparameters(self) -> None:
-        # A module or a callable among the hyper-parameters would make a checkpoint unloadable with weights_only=True.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
-            self.save_hyperparameters()
-        for saved in (self._hparams, self._hparams_initial):
-            keep_plain(cast("dict[str, Any]", saved))
+            self._calibration_due = not self.critic.calibrated  # it waits for a batch that is finite

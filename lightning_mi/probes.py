@@ -1,12 +1,14 @@
 """Probes that train beside an encoder without touching it."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import final
 
+import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from lightning_mi.labels import check_labels
 from lightning_mi.numerics import upcast
@@ -83,7 +85,12 @@ class OnlineLinearProbe(nn.Module):
             TypeError: The labels are not integers.
             ValueError: Features or labels have another shape, or a label is out of range.
         """
-        check_labels(labels, len(features), "OnlineLinearProbe")
+        self.check(labels, len(features))
+        return F.cross_entropy(upcast(self(features)), labels.long())
+
+    def check(self, labels: Tensor, num_samples: int) -> None:
+        """Refuse labels that it cannot learn, with the errors of :meth:`loss`."""
+        check_labels(labels, num_samples, "OnlineLinearProbe")
         outside = (labels < 0) | (labels >= self.num_classes)
         if bool(outside.any()):
             index = int(outside.nonzero()[0, 0])
@@ -92,7 +99,6 @@ class OnlineLinearProbe(nn.Module):
                 f"{self.num_classes}) takes labels from 0 to {self.num_classes - 1}. Raise num_classes or check the "
                 "labels."
             )
-        return F.cross_entropy(upcast(self(features)), labels.long())
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""
@@ -120,3 +126,25 @@ def without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter, gradient in hidden:
             parameter.grad = gradient
+
+
+def clip_apart(
+    probe: Sequence[nn.Parameter],
+    module: L.LightningModule,
+    optimizer: Optimizer,
+    value: int | float | None,
+    algorithm: str | None,
+) -> None:
+    """Clip a probe's gradients by themselves, and then the others: in one norm, it would shorten the encoder's steps.
+
+    Args:
+        probe: Its parameters, if there is one.
+        module: What holds them and the others.
+        optimizer: Of both.
+        value: As Lightning gives it.
+        algorithm: As Lightning gives it.
+    """
+    own = {id(p) for p in probe}
+    for hidden in (probe, [p for p in module.parameters() if id(p) not in own]) if probe else ([],):
+        with without_gradients(hidden):
+            module.clip_gradients(optimizer, value, algorithm)

@@ -149,7 +149,7 @@ def test_only_plain_values_are_hyper_parameters(tmp_path):
         scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1),
         scheduler_interval="step",
     )
-    plain = {"scheduler_interval": "step", "probe": None}
+    plain = {"scheduler_interval": "step", "probe": None, "on_non_finite": "raise", "encoder_chunk_size": None}
     assert dict(module.hparams) == plain
     assert dict(module.hparams_initial) == plain
     content = torch.load(saved(module, tmp_path), weights_only=True)

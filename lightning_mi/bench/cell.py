@@ -1,6 +1,5 @@
 """Trains one cell of a grid, in a process of its own, and keeps what it recorded."""
 
-import io
 import json
 import logging
 import warnings
@@ -12,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from lightning_mi.bench.grid import Cell
-from lightning_mi.bench.tables import write_whole
+from lightning_mi.whole_files import write_whole
 
 CURVES = "curves.npz"
 # Kinds of callbacks: a grid shows one bar and keeps curves, does not validate, and has a layout of its own.
@@ -139,6 +138,4 @@ def _probe(data: Any) -> Any:
 
 
 def _write_whole(path: Path, arrays: dict[str, Any]) -> None:
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    write_whole(path, content.getvalue())
+    write_whole(path, lambda file: np.savez_compressed(file, **arrays))

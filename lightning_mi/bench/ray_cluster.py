@@ -20,7 +20,7 @@ from lightning_mi import __version__
 from lightning_mi.bench.cell import CURVES, load_curves, train_cell
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.pool import CellFailedError, find_due
-from lightning_mi.bench.tables import write_whole
+from lightning_mi.whole_files import write_whole
 
 RETRIES = 3  # times that a run is done again after its worker was lost; Ray's own default for tasks
 _PATIENCE = 25.0  # seconds to connect; Ray itself tries a wrong address for minutes, then ends the process
@@ -266,4 +266,4 @@ def unpack(packed: bytes, folder: Path, cell: Cell) -> None:
     curves = f"{cell.name}/{CURVES}"
     with ZipFile(io.BytesIO(packed)) as archive:
         archive.extractall(folder, [name for name in archive.namelist() if name != curves])
-        write_whole(folder / curves, archive.read(curves))
+        write_whole(folder / curves, lambda file: file.write(archive.read(curves)))

@@ -33,6 +33,8 @@ class Recorder(L.Callback):
         diverged_at: The step whose loss was not finite; None if all were.
     """
 
+    handles_non_finite = True  # it ends the run, after recording what there was
+
     def __init__(
         self,
         report: Callable[[float], None] = lambda fraction: None,

@@ -2,10 +2,11 @@
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from lightning_mi.whole_files import write_whole
 
 
 def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -33,12 +34,5 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one step, so that a reader or a crash never meets half of it."""
-    write_whole(path, (text if text.endswith("\n") or not text else text + "\n").encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, and the folders above it, whole or not at all: a kill leaves no half of it under its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    content = (text if text.endswith("\n") or not text else text + "\n").encode()
+    write_whole(path, lambda file: file.write(content))

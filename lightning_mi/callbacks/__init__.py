@@ -5,12 +5,14 @@ from lightning_mi.callbacks.held_out import HeldOutCheckpoint, HeldOutEarlyStopp
 from lightning_mi.callbacks.probes import Probes
 from lightning_mi.callbacks.stability import StabilityMonitor, StabilityWarning
 from lightning_mi.callbacks.tensorboard_layout import TensorBoardLayout
+from lightning_mi.callbacks.termination import SaveAtTermination
 
 __all__ = [
     "AdaptiveRegularizer",
     "HeldOutCheckpoint",
     "HeldOutEarlyStopping",
     "Probes",
+    "SaveAtTermination",
     "StabilityMonitor",
     "StabilityWarning",
     "TensorBoardLayout",

@@ -114,6 +114,7 @@ class StabilityMonitor(L.Callback):
         _check(1 < raise_by < math.inf, "raise_by", raise_by, "a weight is raised by a factor above 1")
         _check(0 < weight < math.inf, "weight", weight, "the weight of a regularizer is positive")
         self.action = action
+        self.handles_non_finite = action != "warn"  # instead of the module's own policy
         self.max_mi = max_mi
         self.drifting_at: int | None = None
         self.exploded_at: int | None = None

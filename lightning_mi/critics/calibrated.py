@@ -67,7 +67,7 @@ class Calibrated(AbstractCritic):
     def calibrate(
         self, marginal_scores: Callable[[], Tensor], log_normalizer: Callable[[], Tensor], target: float = 0.0
     ) -> None:
-        """Set scale and offset from a batch, once: nothing happens if they have been set before.
+        """Set scale and offset from a batch, once: nothing happens if they have been set, or would not be finite.
 
         Processes set them alike, from the scores of all and the mean of their log-normalizers; each must call it.
 
@@ -78,12 +78,18 @@ class Calibrated(AbstractCritic):
         """
         if self.calibrated:
             return
-        if self.log_scale is not None and (deviation := standard_deviation(marginal_scores())) > 0:
+        own = [p for p in (self.log_scale, self.offset) if p is not None]
+        before = [p.clone() for p in own]
+        if self.log_scale is not None and (deviation := standard_deviation(marginal_scores())) != 0:
             self.log_scale.sub_(deviation.log())
         if self.offset is not None:
             self.offset.add_((target - log_normalizer()) / self.offset_unit)
             average_(self.offset)
-        self.calibrated.fill_(True)
+        if all(bool(torch.isfinite(p)) for p in own):
+            self.calibrated.fill_(True)
+        else:
+            for parameter, old in zip(own, before, strict=True):
+                parameter.copy_(old)
 
     def _affine(self, scores: Tensor) -> Tensor:
         if self.log_scale is not None:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_mi.data.progress import batches_done
 from lightning_mi.data.stream import batch_generator
+from lightning_mi.data.workers import obey_parent_alone
 
 
 class AbstractBatches(ABC):
@@ -171,6 +172,7 @@ class BatchLoader:
             pin_memory=self._pin_memory,
             collate_fn=_as_is,
             generator=torch.Generator().manual_seed(0),
+            worker_init_fn=obey_parent_alone,
         )
         for batch in loader:
             yield tuple(batch)  # pinning makes a list of it

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lightning_mi.data.progress import batches_done
+from lightning_mi.data.workers import obey_parent_alone
 
 Split = Literal["train", "val", "test"]
 Batch = tuple[Tensor, ...]
@@ -218,6 +219,7 @@ class StreamLoader:
             num_workers=self._num_workers,
             collate_fn=_as_is,
             generator=torch.Generator().manual_seed(0),
+            worker_init_fn=obey_parent_alone,
         )
         yield from loader
 

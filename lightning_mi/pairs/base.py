@@ -7,7 +7,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.distributed import Share, exchange, share_of, world_size
+from lightning_mi.distributed import Share, exchange, raise_any, refuse_together, share_of, world_size
+from lightning_mi.labels import check_labels
 from lightning_mi.scores import Scores
 
 
@@ -42,20 +43,44 @@ class AbstractPairing(nn.Module, ABC):
             views: The representations, x and y first; then the labels, if the pairing takes them.
         """
 
-    def share(self, *views: Tensor) -> Share:
+    def labeled_share(self, x: Tensor, labels: Tensor) -> tuple[Share, Tensor]:
+        """:meth:`share` of samples, and their labels; those that a pairing cannot take end all processes.
+
+        Raises:
+            TypeError: The labels are not integers.
+            ValueError: There is not one for each sample, or the pairing refuses one.
+        """
+        problem = None
+        try:
+            labels = self.check_labels(check_labels(labels, len(x), type(self).__name__).to(x.device))
+        except (TypeError, ValueError) as found:
+            problem = found
+        if self.training and not self.gather:  # the shares are not told of, but their gradients are averaged
+            refuse_together(problem, x.device)
+        return self.share(x, problem=problem), labels
+
+    def check_labels(self, labels: Tensor) -> Tensor:
+        """The labels, (N,) integers, unless the pairing refuses one with a ValueError; override it to do so."""
+        return labels
+
+    def share(self, *views: Tensor, problem: Exception | None = None) -> Share:
         """Which rows of the batch the views hold: of this process's, or of all processes' where pairs run over those.
 
         What is checked passes or fails on every process, so that none waits for one that has failed.
 
         Args:
             views: (N, ...) each. The second is as long as the first, the fourth as the third.
+            problem: What is wrong with this process's share, where its pairing knows; all processes then raise.
 
         Raises:
+            Exception: The problem.
             ValueError: Views that belong together differ in length, or processes have views of another width.
         """
-        own = [number for view in views for number in (len(view), math.prod(view.shape[1:]))]
+        own = [problem is not None] + [number for view in views for number in (len(view), math.prod(view.shape[1:]))]
         everywhere = self.gather and self.training and world_size() > 1
         sizes = exchange(own, views[0].device) if everywhere else [tuple(own)]
+        raise_any(problem, sizes)
+        sizes = [tuple(size) for _, *size in sizes]
         for process, size in enumerate(sizes):
             where = f" on process {process}" if len(sizes) > 1 else ""
             for x, y, kind, name in zip(size[::4], size[2::4], ("joint", "marginal"), ("", "marginal "), strict=False):

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic, Calibrated, LabelCritic
-from lightning_mi.labels import check_labels
 from lightning_mi.pairs.base import AbstractPairing, check_count
 from lightning_mi.scores import Scores
 
@@ -64,8 +63,7 @@ class EnumeratedLabels(AbstractPairing):
         """Scores of x (N, D), of labels (N,), against all labels."""
         check_count(views, "x", "labels", pairing="EnumeratedLabels")
         x, labels = views
-        labels = self._check_range(check_labels(labels, len(x), "EnumeratedLabels")).to(x.device)
-        share = self.share(x)
+        share, labels = self.labeled_share(x, labels)
         matrix = self._all_scores(critic, x)
         return Scores.from_matrix(
             matrix,
@@ -74,6 +72,26 @@ class EnumeratedLabels(AbstractPairing):
             log_weights=self._log_prior,
             y=torch.arange(self.num_classes, device=x.device),
             pooled=share.pooled,
+        )
+
+    def check_labels(self, labels: Tensor) -> Tensor:
+        """The labels, which are in 0..C-1 and have a positive prior, or a ValueError."""
+        outside = (labels < 0) | (labels >= self.num_classes)
+        if self._log_prior is not None:
+            impossible = self._log_prior.to(labels.device, torch.float32) == -math.inf
+            outside |= impossible[labels.clamp(0, self.num_classes - 1)]
+        if not bool(outside.any()):
+            return labels
+        index = int(outside.nonzero()[0])
+        label = int(labels[index])
+        if 0 <= label < self.num_classes:
+            raise ValueError(
+                f"Got label {label} at position {index}, to which the prior gives probability 0: the value would be "
+                "infinite. Give every label that occurs a positive probability."
+            )
+        raise ValueError(
+            f"Got label {label} at position {index}: the {self.num_classes} labels of EnumeratedLabels are 0 to "
+            f"{self.num_classes - 1}. Set `num_classes` to the number of classes, or number the labels from 0."
         )
 
     @torch.no_grad()
@@ -116,25 +134,6 @@ class EnumeratedLabels(AbstractPairing):
                 "each label, or a critic that embeds labels."
             )
         return matrix
-
-    def _check_range(self, labels: Tensor) -> Tensor:
-        outside = (labels < 0) | (labels >= self.num_classes)
-        if self._log_prior is not None:
-            impossible = self._log_prior.to(labels.device, torch.float32) == -math.inf
-            outside |= impossible[labels.clamp(0, self.num_classes - 1)]
-        if not bool(outside.any()):
-            return labels
-        index = int(outside.nonzero()[0])
-        label = int(labels[index])
-        if 0 <= label < self.num_classes:
-            raise ValueError(
-                f"Got label {label} at position {index}, to which the prior gives probability 0: the value would be "
-                "infinite. Give every label that occurs a positive probability."
-            )
-        raise ValueError(
-            f"Got label {label} at position {index}: the {self.num_classes} labels of EnumeratedLabels are 0 to "
-            f"{self.num_classes - 1}. Set `num_classes` to the number of classes, or number the labels from 0."
-        )
 
 
 def _check_prior(prior: Sequence[float] | Tensor, num_classes: int) -> Tensor:

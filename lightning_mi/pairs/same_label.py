@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.labels import check_labels
 from lightning_mi.pairs.base import AbstractPairing, check_count, check_two_or_more
 from lightning_mi.scores import Scores
 
@@ -62,8 +61,7 @@ class SameLabel(AbstractPairing):
         """Scores of all pairs of x (N, D) with labels (N,)."""
         check_count(views, "x", "labels", pairing="SameLabel")
         x = views[0]
-        labels = check_labels(views[1], len(x), "SameLabel").to(x.device)
-        share = self.share(x)
+        share, labels = self.labeled_share(x, views[1])
         check_two_or_more(share)
         candidates, their_labels = share.gather(x), share.gather(labels)
         if self.exclude_same_label and bool((their_labels == their_labels[0]).all()):

@@ -140,7 +140,7 @@ def test_stop_ends_the_training_and_says_how_to_cure_it():
 
 
 def test_warn_changes_nothing():
-    monitor, _, t, said = train(module(), broken=[12], action="warn")
+    monitor, _, t, said = train(module(on_non_finite="off"), broken=[12], action="warn")
     assert (t.global_step, monitor.exploded_at, len(said)) == (40, 13, 1)
 
 

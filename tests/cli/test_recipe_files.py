@@ -1,8 +1,14 @@
 """Where recipes are found."""
 
+import importlib
+
 import pytest
+import yaml
+from torch import nn
 
 from lightning_mi import recipe_files
+
+CONTRASTIVE = sorted((recipe_files.recipes_folder() / "contrastive").glob("*.yaml"))
 
 
 def test_the_installed_folder_comes_before_the_repository_s(tmp_path, monkeypatch):
@@ -39,3 +45,14 @@ def test_a_recipe_in_a_folder_has_the_folder_in_its_name(tmp_path, monkeypatch):
     assert [recipe.name for recipe in recipe_files.list_files("recipe")] == ["supervised/digits"]
     assert recipe_files.find_file("supervised/digits", "recipe").purpose == "Digits"
     assert [benchmark.name for benchmark in recipe_files.list_files("benchmark")] == ["supervised"]
+
+
+@pytest.mark.parametrize("path", CONTRASTIVE, ids=lambda path: path.stem)
+def test_a_contrastive_recipe_on_several_devices_synchronizes_the_batchnorm_of_its_encoder(path):
+    config = yaml.safe_load(path.read_text())
+    encoder = config["model"]["init_args"]["encoder"]
+    module, _, name = encoder["class_path"].rpartition(".")
+    made = getattr(importlib.import_module(module), name)(**encoder.get("init_args", {}))
+    normalizes = any(isinstance(part, nn.BatchNorm2d) for part in made.modules())
+    several = config["trainer"]["devices"] != 1
+    assert config["trainer"].get("sync_batchnorm", False) is (normalizes and several)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lightning_mi import Scores, bounds, critics, pairs
+from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, probes
 from lightning_mi.distributed import exchange, gather, own_generator, share_of, standard_deviation
 from lightning_mi.metrics import EffectiveSampleSize, MutualInformation
 from tests.distributed.processes import on_processes
@@ -17,15 +17,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 CPU = torch.device("cpu")
 
 
-def refused(make, views_of):
+def refused(make, views_of, critic=critics.InnerProductCritic):
     """What each process says to the views that it gets, and how long that took; all then agree on one more number."""
 
     def work(rank):
         start = time.monotonic()
         try:
-            make()(critics.InnerProductCritic(), *views_of(rank))
+            make()(critic(), *views_of(rank))
             said = ""
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             said = str(error)
         again = exchange([rank], CPU)  # nobody is left behind in another collective
         return said, time.monotonic() - start, [rank for (rank,) in again]
@@ -62,6 +62,73 @@ def test_what_cannot_be_paired_is_an_error_on_every_process_at_once(case, tmp_pa
     make, views_of, message = REFUSED[case]
     for said, seconds, agreed in on_processes(refused(make, views_of), 2, tmp_path):
         assert re.match(message, said), said
+        assert seconds < 5
+        assert agreed == [0, 1]
+
+
+def labels_of(*labels):
+    """Samples and labels that suit the first process alone."""
+    return lambda rank: (torch.ones(3, 5), torch.tensor(labels[rank]))
+
+
+OUT_OF_RANGE, FLOATING, SHORT = labels_of([0, 1, 4], [0, 5, 1]), labels_of([0, 1, 4], [0.0, 1.0, 4.0]), [[0, 1, 4], [0]]
+# fmt: off
+REFUSED_LABELS = {
+    "out of range": (lambda: pairs.EnumeratedLabels(5), OUT_OF_RANGE, "Got label 5 at position 1"),
+    "local and out of range": (lambda: pairs.EnumeratedLabels(5, gather=False), OUT_OF_RANGE, "Got label 5 at"),
+    "impossible": (lambda: pairs.EnumeratedLabels(5, prior=[0.2, 0.2, 0.2, 0, 0.4]), labels_of([0, 1, 4], [0, 3, 1]),
+                   "Got label 3 at position 1, to which the prior gives"),
+    "floating": (lambda: pairs.EnumeratedLabels(5), FLOATING, "EnumeratedLabels got labels of type float32"),
+    "floating, same label": (pairs.SameLabel, FLOATING, "SameLabel got labels of type float32"),
+    "too few": (pairs.SameLabel, labels_of(*SHORT), r"SameLabel got labels of shape \(1,\) for 3 samples"),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("case", REFUSED_LABELS)
+def test_labels_that_one_process_cannot_take_are_an_error_on_every_process_at_once(case, tmp_path):
+    make, views_of, message = REFUSED_LABELS[case]
+    other = "Process 1 refused its share of the batch"
+    critic = critics.LabelCritic if make is not pairs.SameLabel else critics.InnerProductCritic
+    for rank, (said, seconds, agreed) in enumerate(on_processes(refused(make, views_of, critic), 2, tmp_path)):
+        assert re.match(message if rank else other, said), said
+        assert seconds < 5
+        assert agreed == [0, 1]
+
+
+def module_refused(probe, batch_of):
+    """The same of a module in training."""
+
+    def work(rank):
+        pairing = pairs.AllPairs() if probe else pairs.SameLabel()
+        given = {"probe": probes.OnlineLinearProbe(5, 5)} if probe else {}
+        module = MIEstimationModule(critics.BilinearCritic(5, 5), bounds.DV(), pairing, **given)
+        start, said = time.monotonic(), ""
+        try:
+            module.step(batch_of(rank))
+        except (TypeError, ValueError) as error:
+            said = f"{type(error).__name__}: {error}"
+        return said, time.monotonic() - start, [rank for (rank,) in exchange([rank], CPU)]
+
+    return work
+
+
+MISSING = r"TypeError: \w+ needs labels, but the batch holds"
+
+
+@pytest.mark.parametrize(
+    ("probe", "labels", "message"),
+    [
+        (False, [[0, 1, 0], [0.0, 1.0, 0.0]], MISSING),
+        (True, [[0, 1, 0], [0.0, 1.0, 0.0]], MISSING),
+        (True, [[0, 1, 0], [0, 5, 0]], "ValueError: Label 5 at index 1 is out of range"),
+    ],
+)
+def test_so_are_those_that_a_module_misses_on_one_process(probe, labels, message, tmp_path):
+    views = [torch.eye(5)[:3]] * (2 if probe else 1)
+    work = module_refused(probe, lambda rank: (*views, torch.tensor(labels[rank])))
+    for rank, (said, seconds, agreed) in enumerate(on_processes(work, 2, tmp_path)):
+        assert re.match(message if rank else "ValueError: Process 1 refused", said), said
         assert seconds < 5
         assert agreed == [0, 1]
 

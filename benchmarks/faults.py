@@ -1,0 +1,315 @@
+"""Kills trainings and looks at what is left: `python benchmarks/faults.py saves | resume | signals`.
+
+saves    SIGKILLs during saves, with TMPDIR on another file system, of three ways to save.
+resume   SIGKILLs at random steps of `lightning-mi fit`, with 0 and 2 loader workers, 1 and 2 processes, then
+         `--ckpt_path last`; compared bitwise with a training that nobody killed.
+signals  SIGTERM, and SIGKILL of one of two processes: exit status, time, orphans, and how it goes on. Schedulers tell
+         every process, those of the loaders too.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import lightning.pytorch as L
+import torch
+import yaml
+from lightning.fabric.plugins import TorchCheckpointIO
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_mi import AtomicCheckpointIO
+from lightning_mi.whole_files import sweep
+
+STEPS, EPOCHS = 20, 3
+SAVE_EVERY = 5  # an epoch's last step among them
+ROOT = Path(__file__).resolve().parents[1]
+
+
+# saves: a child saves without end and is killed.
+
+
+class Bare:
+    """What a training loop of one's own does."""
+
+    def save_checkpoint(self, checkpoint, path):
+        torch.save(checkpoint, path)
+
+
+def saves(kills):
+    others = [Path("/dev/shm"), Path("/tmp")]
+    for plugin in (AtomicCheckpointIO(), TorchCheckpointIO(), Bare()):
+        folder = Path(tempfile.mkdtemp(dir=ROOT))
+        elsewhere = next(p for p in others if p.stat().st_dev != folder.stat().st_dev)
+        temporary = Path(tempfile.mkdtemp(dir=elsewhere))
+        unloadable = most = 0
+        chance = random.Random(0)
+        for kill in range(kills):
+            child = os.fork()
+            if child == 0:
+                os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
+                while True:
+                    plugin.save_checkpoint(_content(kill), folder / "last.ckpt")
+            time.sleep(0.02 + 0.1 * chance.random())
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            left = [path for place in (folder, temporary) for path in place.iterdir() if path.name != "last.ckpt"]
+            most = max(most, len(left))
+            if (folder / "last.ckpt").exists():
+                try:
+                    torch.load(folder / "last.ckpt", weights_only=True)
+                except Exception:
+                    unloadable += 1
+                    (folder / "last.ckpt").unlink()
+            if isinstance(plugin, AtomicCheckpointIO):
+                sweep(folder)  # as the next start does
+        print(
+            f"{type(plugin).__name__:20} {kills} kills: {unloadable} unloadable, at most {most} left over at a start, "
+            f"{len(list(folder.glob('.*.partial')))} after the last sweep",
+            flush=True,
+        )
+        shutil.rmtree(folder)
+        shutil.rmtree(temporary)
+
+
+def _content(value):
+    return {"state_dict": {str(i): torch.full((250_000,), float(value)) for i in range(8)}}  # 8 MB
+
+
+# resume and signals: real trainings.
+
+
+class Trace(L.Callback):
+    """Writes a line for each step and process: what was trained on. At the end, everything is saved."""
+
+    def __init__(self, folder: str, pause: float = 0.02):
+        self.folder, self.pause = Path(folder), pause
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        digest = hashlib.sha1(b"".join(part.numpy().tobytes() for part in batch)).hexdigest()
+        line = {"step": trainer.global_step - 1, "batch": digest, "loss": outputs["loss"].item(), "pid": os.getpid()}
+        with (self.folder / f"trace-{trainer.global_rank}.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        time.sleep(self.pause)
+
+    def on_train_end(self, trainer, pl_module):
+        trainer.save_checkpoint(self.folder / "final.ckpt")
+
+
+def configuration(folder, data, workers, ranks, **trainer):
+    mlp = {"class_path": "torch.nn.Dropout", "init_args": {"p": 0.1}}
+    gaussian = {
+        "class_path": "lightning_mi.data.GaussianDataModule",
+        "init_args": {"dim": 8, "mi": 2.0, "steps_per_mi": STEPS, "batch_size": 16, "val_batches": 4},
+    }
+    digits = {
+        "class_path": "lightning_mi.data.ImageDataModule",
+        "init_args": {"dataset": "digits", "batch_size": 20, "limit_train": 40 * STEPS, "val_fraction": 0.1},
+    }
+    joint = {"class_path": "lightning_mi.critics.JointCritic", "init_args": {"x_dim": 8, "y_dim": 8, "hidden": [32]}}
+    enumerated = {"class_path": "lightning_mi.pairs.EnumeratedLabels", "init_args": {"num_classes": 10}}
+    cnn = {"class_path": "lightning_mi.encoders.SmallCNN", "init_args": {"in_channels": 1, "out_dim": 10}}
+    cnn["init_args"]["final_relu"] = False
+    stream = data == "gaussian"
+    keep = {"every_n_train_steps": SAVE_EVERY, "save_last": True, "filename": "{step}"}
+    return {
+        "seed_everything": 0,
+        "trainer": {
+            "accelerator": "cpu",
+            "devices": ranks,
+            "strategy": "ddp" if ranks > 1 else "auto",
+            "max_epochs": EPOCHS,
+            "limit_train_batches": STEPS,
+            "log_every_n_steps": 1,
+            "default_root_dir": str(folder),
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "callbacks": [
+                {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": keep},
+                {"class_path": "benchmarks.faults.Trace", "init_args": {"folder": str(folder)}},
+            ],
+            **trainer,
+        },
+        "data": {**(gaussian if stream else digits), "init_args": (gaussian if stream else digits)["init_args"]
+                 | {"num_workers": workers}},
+        "model": {
+            "class_path": "lightning_mi.MIEstimationModule",
+            "init_args": {
+                "critic": joint if stream else "lightning_mi.critics.LabelCritic",
+                "encoder": mlp if stream else cnn,
+                "pairs": "lightning_mi.pairs.Derangement" if stream else enumerated,
+                "bound": {"class_path": "lightning_mi.bounds.MINE", "init_args": {"rate": 0.1}},
+            },
+        },
+    }  # fmt: skip
+
+
+def start(folder, config, *options):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "lightning_mi", "fit", "--config", str(folder / "config.yaml"), *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())}
+    log = (folder / "log.txt").open("a")
+    return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def trace(folder, rank=0):
+    path = folder / f"trace-{rank}.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    read = []
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError):
+            read.append(json.loads(line))
+    return read
+
+
+def wait_for_step(process, folder, step, already):
+    """Until a process that began after `already` lines has trained that step."""
+    while not any(line["step"] >= step for line in trace(folder)[already:]):
+        if process.poll() is not None:
+            raise SystemExit(f"ended with {process.returncode}: {(folder / 'log.txt').read_text()[-3000:]}")
+        time.sleep(0.01)
+
+
+def curves(folder):
+    """All points in all versions' event files: {(tag, step): values}."""
+    points = {}
+    for version in sorted(folder.rglob("version_*")):
+        events = EventAccumulator(str(version), size_guidance={"scalars": 0}).Reload()
+        for tag in events.Tags()["scalars"]:
+            for event in events.Scalars(tag):
+                points.setdefault((tag, event.step), set()).add(event.value)
+    return points
+
+
+def difference(first, second):
+    """The largest difference of two trees' tensors and numbers; infinite where they are not alike."""
+    if isinstance(first, dict):
+        alike = isinstance(second, dict) and first.keys() == second.keys()
+        return max((difference(first[k], second[k]) for k in first), default=0.0) if alike else float("inf")
+    if isinstance(first, list | tuple):
+        alike = len(first) == len(second)
+        return max(map(difference, first, second), default=0.0) if alike else float("inf")
+    if torch.is_tensor(first):
+        return 0.0 if torch.equal(first, second) else (first.double() - second.double()).abs().max().item()
+    return 0.0 if first == second else float("inf")
+
+
+def compare(folder, reference, ranks):
+    """What a killed and resumed training has in other than bits in common with one that nobody killed."""
+    one, other = (torch.load(place / "final.ckpt", weights_only=True) for place in (folder, reference))
+    found = {key: difference(one[key], other[key]) for key in ("state_dict", "optimizer_states", "lightning_mi")}
+    samples = True
+    for rank in range(ranks):
+        mine, right = ({line["step"]: line for line in trace(place, rank)} for place in (folder, reference))
+        samples &= {s: (v["batch"], v["loss"]) for s, v in mine.items()} == {
+            s: (v["batch"], v["loss"]) for s, v in right.items()
+        } and sorted(mine) == list(range(STEPS * EPOCHS))
+    points, wanted = curves(folder), curves(reference)
+    found["missing points"] = len(wanted.keys() - points.keys())
+    found["other points"] = sum(points[key] != wanted.get(key) for key in points)
+    return found | {"same samples and losses": samples}
+
+
+def resume(kills, folder):
+    chance, done = random.Random(1), 0
+    cases = [("gaussian", 0, 1), ("digits", 2, 1), ("digits", 0, 2), ("gaussian", 2, 2)]
+    for data, workers, ranks in cases:
+        name = f"{data}-{workers}-workers-{ranks}-processes"
+        reference, killed = folder / f"{name}-whole", folder / f"{name}-killed"
+        process = start(reference, configuration(reference, data, workers, ranks))
+        if process.wait() != 0:
+            raise SystemExit((reference / "log.txt").read_text()[-3000:])
+        config = configuration(killed, data, workers, ranks)
+        targets = sorted(chance.sample(range(SAVE_EVERY + 1, STEPS * EPOCHS - 1), kills // len(cases)))
+        options, resumed = [], []
+        for target in targets:
+            already = len(trace(killed))
+            process = start(killed, config, *options)
+            wait_for_step(process, killed, target, already)
+            time.sleep(0.03 * chance.random())
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            options = ["--ckpt_path=last"]
+            done += 1
+        process = start(killed, config, *options)
+        ended = process.wait()
+        resumed = re.findall(r"checkpoint: .*\(step (\d+)\)", (killed / "log.txt").read_text())
+        found = compare(killed, reference, ranks) if ended == 0 else f"ended with {ended}"
+        print(f"{name}: killed from steps {targets} on, resumed at {resumed}: {found}", flush=True)
+    print(f"{done} kills")
+
+
+def signals(folder):
+    """One process killed, or all told to end."""
+    wholes = {}
+    for workers in (0, 2):
+        wholes[workers] = reference = folder / f"signals-whole-{workers}"
+        if start(reference, configuration(reference, "digits", workers, 2)).wait() != 0:
+            raise SystemExit((reference / "log.txt").read_text()[-3000:])
+    for name, number, who, workers in (
+        ("SIGTERM to the first process", signal.SIGTERM, 0, 0),
+        ("SIGTERM to the second process", signal.SIGTERM, 1, 0),
+        ("SIGTERM to all and their loader workers", signal.SIGTERM, None, 2),
+        ("SIGKILL of the first process", signal.SIGKILL, 0, 0),
+        ("SIGKILL of the second process", signal.SIGKILL, 1, 0),
+    ):
+        run = folder / name.replace(" ", "-")
+        config, reference = configuration(run, "digits", workers, 2), wholes[workers]
+        process = start(run, config)
+        wait_for_step(process, run, 25, 0)
+        pids = [trace(run, rank)[-1]["pid"] for rank in range(2)]
+        os.killpg(process.pid, number) if who is None else os.kill(pids[who], number)
+        began = time.monotonic()
+        status = process.wait()
+        while any(map(alive, pids)) and time.monotonic() - began < 60:
+            time.sleep(0.05)
+        took, orphans = time.monotonic() - began, sum(map(alive, pids))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        again = start(run, config, "--ckpt_path=last").wait()
+        at = re.findall(r"checkpoint: .*\(step (\d+)\)", (run / "log.txt").read_text())
+        found = compare(run, reference, 2) if again == 0 else f"ended with {again}"
+        print(f"{name}: status {status} after {took:.1f} s, {orphans} orphans; resumed at {at}: {found}", flush=True)
+
+
+def alive(pid):
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1][:3]
+    except FileNotFoundError:
+        return False
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("saves", "resume", "signals"))
+    parser.add_argument("--kills", type=int)
+    parser.add_argument("--folder", type=Path, help="for the runs; a temporary one by default")
+    given = parser.parse_args()
+    if given.what == "saves":
+        saves(given.kills or 200)
+        return
+    folder = given.folder or Path(tempfile.mkdtemp())
+    signals(folder) if given.what == "signals" else resume(given.kills or 20, folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""NonFiniteGuard: what happens to a training step whose batch, scores, loss or gradients are not finite."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, cast, final, get_args
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_mi.distributed import any_process
+from lightning_mi.finite import NonFiniteStepError, all_finite, check_finite, count_non_finite, floating
+from lightning_mi.numerics import MINumericalWarning
+from lightning_mi.resuming import restore_metrics, state_of_metrics
+from lightning_mi.scores import Scores
+
+Policy = Literal["raise", "skip", "off"]
+_FLAT = 1e-6  # of float32's 6e-8, some times over
+
+
+class _Watched(NamedTuple):
+    """What a step made; of several accumulated batches the last."""
+
+    scores: Scores
+    loss: Tensor
+    logged: bool
+
+
+@final
+class NonFiniteGuard:
+    """Decides about each step between its gradients and its update, on all processes alike.
+
+    The device is waited for once a step: for one number that tells of gradients, loss and views. Over several
+    processes a loss or a view that is not finite spoils its process's gradients, which are averaged, so all of them see
+    it and none waits for another.
+
+    Args:
+        policy: ``"raise"``, ``"skip"`` or ``"off"``.
+
+    Attributes:
+        policy: As given.
+        skipped: Steps that were skipped.
+
+    Raises:
+        ValueError: The policy is none of these.
+
+    Example:
+        >>> NonFiniteGuard("ignore")
+        Traceback (most recent call last):
+        ValueError: Got on_non_finite='ignore': it is one of 'raise', 'skip', 'off'.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        if policy not in get_args(Policy):
+            raise ValueError(f"Got on_non_finite={policy!r}: it is one of {', '.join(map(repr, get_args(Policy)))}.")
+        self.policy = policy
+        self.skipped = 0
+        # Read once at the start of a training: properties of a Trainer cost more than what is done with them.
+        self._acts, self._scaled, self._alone = policy != "off", False, True
+        self._views: Sequence[Any] = ()
+        self._watched: _Watched | None = None
+        self._before: dict[str, Any] | None = None
+        self._decided = True
+        self._first, self._said_flat = True, False
+
+    def start(self, trainer: L.Trainer) -> None:
+        """At the start of a training: leave what is not finite to a callback that responds itself, if there is one."""
+        callbacks = getattr(trainer, "callbacks", [])
+        responds = any(getattr(callback, "handles_non_finite", False) for callback in callbacks)
+        self._acts = self.policy != "off" and not responds
+        self._scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        self._alone = trainer.world_size == 1
+        self._watched, self._before, self._decided, self._first = None, None, True, True
+
+    def begin(self, module: L.LightningModule, metrics: torch.nn.Module) -> None:
+        """Before a batch: remember the averages that its step may move, where it may be taken back."""
+        self._views = ()
+        if self._decided and (self.policy == "skip" or self._scaled):
+            buffers = [buffer.clone() for buffer in module.buffers()]
+            self._before = {"buffers": buffers, "metrics": state_of_metrics(metrics)}
+        self._decided = False
+
+    def look(self, module: L.LightningModule, views: Sequence[Any]) -> None:
+        """At a batch: at once where nobody waits for it, or else, in a training, when its gradients are there.
+
+        Raises:
+            NonFiniteBatchError: A view is not finite.
+        """
+        training = module.training and module._trainer is not None
+        at_once = self._acts and self._alone and self.policy == "raise"
+        if not training or (at_once and module.device.type == "cpu"):
+            check_finite(views, where=lambda: _where(module))
+        elif self._acts or self._scaled:
+            self._views = views
+
+    def watch(self, scores: Scores, loss: Tensor, logged: bool) -> Tensor:
+        """After the forward pass: the loss to go backward from."""
+        if not (self._acts or self._scaled):
+            return loss
+        self._watched = _Watched(scores, loss.detach(), logged)
+        if self._alone:
+            return loss
+        finite = torch.isfinite(loss.detach())
+        for view in floating(self._views):
+            finite = finite & torch.isfinite(view).all()
+        return loss * torch.where(finite, 1.0, torch.nan)
+
+    def decide(self, module: L.LightningModule, optimizer: Optimizer, metrics: torch.nn.Module) -> None:
+        """Between gradients and update: let the step be, take it back, or refuse it.
+
+        All optimizers' gradients are looked at, since after the update of the first the others' are too late.
+
+        Raises:
+            NonFiniteBatchError: The policy is ``"raise"`` and this process's batch is not finite.
+            NonFiniteStepError: The same of its scores, its loss or its gradients.
+        """
+        self._decided = True
+        if self._watched is None:
+            return
+        optimizers = [optimizer] if module.automatic_optimization else module.trainer.optimizers
+        parameters = [p for o in optimizers for group in o.param_groups for p in group["params"] if p.grad is not None]
+        if not parameters:
+            return
+        gradients = [cast("Tensor", p.grad) for p in parameters]
+        scores, loss, logged = self._watched
+        # The sum of finite values may overflow, which is looked into; over several processes the loss tells of views.
+        sums = [view.sum() for view in floating(self._views)] if self._alone else []
+        if all_finite([*gradients, loss, *sums]):
+            if (logged or self._first) and not self._said_flat:
+                self._warn_if_flat(module, scores, gradients)
+            return
+        culprit = self._culprit(module, scores, loss)
+        if culprit is None and all_finite(gradients):
+            return
+        if self._scaled and not any_process(culprit is not None, loss.device):
+            self._take_back(module, metrics)  # a scale too high for fp16, which the scaler lowers: no error
+        elif self._acts and self.policy == "skip":
+            for one in optimizers:
+                _leave_out(one, fused=self._scaled and getattr(one, "_step_supports_amp_scaling", False))
+            self._take_back(module, metrics)
+            self._watched = None
+            self.skipped += 1
+        elif self._acts:
+            raise culprit or _of_gradients(module, parameters)
+
+    def _culprit(self, module: L.LightningModule, scores: Scores, loss: Tensor) -> ValueError | None:
+        """What is wrong on this process before its gradients."""
+        try:
+            check_finite(self._views, where=lambda: _where(module))
+        except ValueError as problem:
+            return problem
+        for name, tensor in (("Joint scores", scores.joint), ("Marginal scores", scores.marginal_values())):
+            if bad := count_non_finite(tensor):
+                return _error(module, f"{name} hold {bad} of {tensor.numel()} values that are not finite")
+        if torch.isfinite(loss):
+            return None
+        # Where scores are of all processes, so is the loss.
+        whose = " on this process; another one may say more" if not self._alone else ""
+        return _error(module, f"The loss is {float(loss)}, of finite scores{whose}")
+
+    def _take_back(self, module: L.LightningModule, metrics: torch.nn.Module) -> None:
+        if self._before is not None:
+            with torch.no_grad():
+                for buffer, old in zip(module.buffers(), self._before["buffers"], strict=True):
+                    buffer.copy_(old)
+            restore_metrics(metrics, self._before["metrics"])
+
+    def _warn_if_flat(self, module: L.LightningModule, scores: Scores, gradients: list[Tensor]) -> None:
+        """Now and then: scores that are all alike, and no gradient but for rounding."""
+        self._first = False
+        values = torch.cat([scores.joint.detach(), scores.marginal_values().detach()])
+        if not values.numel():  # another process has the pairs
+            return
+        low, high = values.aminmax()
+        scale = max(abs(float(low)), abs(float(high)))
+        if float(high - low) <= _FLAT * scale and all(float(g.norm()) <= _FLAT * max(scale, 1.0) for g in gradients):
+            self._said_flat = True
+            rank_zero_warn(
+                f"All pairs have the same score and the gradient is zero at {_where(module)}: nothing is learned. "
+                "Look for constant inputs, features that are all zero, or rows that are all the same.",
+                category=MINumericalWarning,
+            )
+
+
+def _leave_out(optimizer: Optimizer, fused: bool) -> None:
+    """Let an optimizer's next step change nothing, its moments and its weight decay included."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if fused and parameter.grad is not None:
+                parameter.grad.fill_(torch.nan)  # what a scaler must see before it lets a fused optimizer step
+            else:
+                parameter.grad = None
+
+
+def _where(module: L.LightningModule) -> str:
+    return f"training step {module.global_step} on process {module.global_rank}"
+
+
+def _error(module: L.LightningModule, what: str) -> NonFiniteStepError:
+    return NonFiniteStepError(
+        f"{what}, at {_where(module)}. No parameter has changed. A regularizer or a smaller learning rate keeps scores "
+        'in range; on_non_finite="skip" leaves such steps out, "off" goes on.'
+    )
+
+
+def _of_gradients(module: L.LightningModule, parameters: list[torch.nn.Parameter]) -> NonFiniteStepError:
+    names = {id(p): name for name, p in module.named_parameters()}
+    counts = {names.get(id(p), "a parameter"): count_non_finite(cast("Tensor", p.grad)) for p in parameters}
+    first = next((name for name, count in counts.items() if count), "none")
+    shared = ", averaged over processes of which another one may say more," if module.trainer.world_size > 1 else ""
+    several = f", of {n} accumulated batches," if (n := module.trainer.accumulate_grad_batches) > 1 else ""
+    what = f"The gradients{shared}{several} hold {sum(counts.values())} values that are not finite ({first})"
+    return _error(module, what)

@@ -1,0 +1,121 @@
+"""SIGTERM saves where the training is, and ends it with a status that schedulers requeue."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+
+import lightning.pytorch as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from lightning_mi import pairs
+from lightning_mi.callbacks import SaveAtTermination
+from lightning_mi.data import GaussianDataModule, ImageDataModule
+from lightning_mi.data.progress import batches_done
+from tests.small_module import DIM, Batches, draw, equal, make, trainer, weights
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create"),
+]
+
+
+class Resumable(Batches):
+    """Batches that go on where training stands."""
+
+    def __iter__(self):
+        done = batches_done(self.trainer) % len(self)
+        return iter(self.batches[done:])
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+class Tell(L.Callback):
+    """Sends the signal in the middle of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_after_backward(self, trainer, pl_module):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def fit(module, *callbacks, **kwargs):
+    given = trainer(callbacks=list(callbacks), enable_checkpointing=bool(callbacks), max_epochs=2)
+    batches = Resumable(draw(8, 8, 8, 8).batches)
+    batches.trainer = given
+    given.fit(module, batches, **kwargs)
+
+
+@pytest.mark.parametrize("own_folder", [True, False])
+def test_it_saves_after_the_step_exits_with_143_and_the_resumed_training_is_the_whole_one(own_folder, tmp_path):
+    whole, told, resumed = make(), make(), make()
+    fit(whole)
+    before = signal.getsignal(signal.SIGTERM)
+    keep = [] if own_folder else [ModelCheckpoint(tmp_path, save_top_k=0)]
+    with pytest.raises(SystemExit) as ended:
+        fit(told, *keep, SaveAtTermination(tmp_path if own_folder else None), Tell(2))
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    path = tmp_path / "last-terminated.ckpt"
+    assert torch.load(path, weights_only=True)["global_step"] == 3
+    fit(resumed, ckpt_path=path, weights_only=True)
+    assert equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("data", ["images", "stream"])
+def test_loader_workers_that_are_told_too_take_no_batch_away(data, tmp_path):
+    """As by a scheduler, which tells every process of a job."""
+
+    class TellAll(L.Callback):
+        def on_after_backward(self, trainer, pl_module):
+            if trainer.global_step == 2:
+                self.workers = multiprocessing.active_children()
+                everybody = [str(process.pid) for process in (*self.workers, multiprocessing.current_process())]
+                subprocess.run(["kill", "-TERM", *everybody], check=True)  # not by this process
+                time.sleep(0.2)
+                self.left = [worker.is_alive() for worker in self.workers]
+
+    tell = TellAll()
+    if data == "images":
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, DIM))
+        module, module_data = (
+            make(encoder=encoder, pairs=pairs.SameLabel()),
+            ImageDataModule("digits", batch_size=8, num_workers=2),
+        )
+    else:
+        module, module_data = make(), GaussianDataModule(dim=DIM, mi=1.0, steps_per_mi=9, batch_size=8, num_workers=2)
+    with pytest.raises(SystemExit) as ended:
+        trainer(callbacks=[SaveAtTermination(tmp_path), tell], enable_checkpointing=True, limit_val_batches=0).fit(
+            module, module_data
+        )
+    assert ended.value.code == 143
+    assert tell.left == [True, True]
+    assert torch.load(tmp_path / "last-terminated.ckpt", weights_only=True)["global_step"] == 3
+    for worker in tell.workers:
+        worker.join(10)
+        assert not worker.is_alive()
+
+
+def test_workers_of_other_loaders_end_without_an_error_in_the_middle_of_the_save(tmp_path):
+    told = SaveAtTermination(tmp_path)
+    before = signal.getsignal(signal.SIGCHLD)
+    told.on_train_start(None, None)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    told.teardown(None, None, "fit")
+    assert signal.getsignal(signal.SIGCHLD) is before
+
+
+def test_a_training_that_is_not_told_ends_as_ever(tmp_path):
+    fit(make(), SaveAtTermination(tmp_path))
+    assert os.listdir(tmp_path) == []
