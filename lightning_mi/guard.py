@@ -75,7 +75,7 @@ class NonFiniteGuard:
 
     def begin(self, module: L.LightningModule, metrics: torch.nn.Module) -> None:
         """Before a batch: remember the averages that its step may move, where it may be taken back."""
-        self._views = ()
+        self._views, self._watched = (), None  # the last batch's scores make room for the next one's
         if self._decided and (self.policy == "skip" or self._scaled):
             buffers = [buffer.clone() for buffer in module.buffers()]
             self._before = {"buffers": buffers, "metrics": state_of_metrics(metrics)}
