@@ -183,7 +183,10 @@ def test_a_worker_reports_through_its_queue(tmp_path: Path, monkeypatch: pytest.
     threads = torch.get_num_threads()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr("signal.signal", lambda *args: None)
-    pool._start_worker(Messages(), type("Event", (), {"is_set": staticmethod(lambda: False)})())  # type: ignore[arg-type]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    slots = type("Slots", (), {"get": staticmethod(lambda: 0)})()
+    never = type("Event", (), {"is_set": staticmethod(lambda: False)})()
+    pool._start_worker(Messages(), never, slots, 0.0)  # type: ignore[arg-type]
     pool._train(7, tmp_path, cell)
     torch.set_num_threads(threads)
     assert sent
