@@ -1,5 +1,7 @@
 """Where the pairs lie in a matrix of scores, and what scores, masks and weights must be like."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
@@ -9,47 +11,73 @@ from lightning_mi.numerics import upcast
 
 
 @dataclass(frozen=True)
-class Rows:
-    """How the pairs of a score matrix lie in rows, one row an x."""
+class Columns:
+    """One joint pair in each row; all other columns but one that may be left out are marginal pairs."""
 
-    joint: Tensor  # (J,) the row of each joint pair
-    mask: Tensor | None  # (N, M) the marginal pairs and the joint pairs of each row; None if that is every entry
-    count: Tensor | int  # (N,) how many that is; an int if it is the same in every row
+    joint: Tensor  # (N,) the column of each row's joint pair
+    left_out: Tensor | None = None  # (N,) a column of each row that is no pair, as of a sample with itself
+
+    @property
+    def unmarked(self) -> Tensor:
+        """(N, 1 or 2) the columns of each row that are not marginal pairs."""
+        return self.joint.unsqueeze(1) if self.left_out is None else torch.stack([self.joint, self.left_out], dim=1)
+
+    @classmethod
+    def of_diagonal(cls, x: Tensor, start: int = 0) -> Columns:
+        """Those of the rows of ``x`` in order, from a column on."""
+        return cls(torch.arange(start, start + len(x), device=x.device))
+
+    def row_count(self, num_columns: int) -> int:
+        """How many pairs there are in a row."""
+        return num_columns - (self.left_out is not None)
+
+    def num_marginal(self, num_columns: int) -> int:
+        """How many marginal pairs there are in all rows."""
+        return len(self.joint) * (self.row_count(num_columns) - 1)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which entries of an (N, M) matrix are pairs."""
+    """Which entries of an (N, M) matrix are pairs, one row an x."""
 
-    joint: Tensor  # (J,) their scores
-    rows: Rows
+    joint: Tensor  # (J,) the scores of the joint pairs
+    joint_rows: Tensor  # (J,)
     joint_columns: Tensor  # (J,)
     marginal: Tensor  # (N, M)
     num_marginal: int
+    row_mask: Tensor | None  # (N, M) the marginal pairs and the joint pairs of each row; None if that is every entry
+    row_count: Tensor | int  # (N,) how many that is; an int if it is the same in every row
     log_weights: Tensor | None = None  # (M,) of the candidates; None if they are equal
 
 
-def diagonal_layout(matrix: Tensor, diagonal: int, may_be_wide: bool) -> Layout:
-    """Joint pairs on a diagonal, which begins at a column, and all else marginal pairs.
+def check_square(shape: tuple[int, int], diagonal: int, may_be_wide: bool) -> None:
+    """Raise a ValueError unless a diagonal that begins at a column has an entry in every row, and all else is more.
 
-    Raises:
-        ValueError: The matrix has not as many columns as rows, or may be wide and has too few.
+    Without ``may_be_wide`` the matrix is square.
     """
-    num_rows, num_columns = matrix.shape
+    num_rows, num_columns = shape
     fits = num_rows <= num_columns - diagonal if may_be_wide else num_rows == num_columns
     if not fits or num_columns < 2:
         raise ValueError(
-            f"Got scores of shape {tuple(matrix.shape)}: without masks the diagonal holds the joint pairs and "
+            f"Got scores of shape {shape}: without masks the diagonal holds the joint pairs and "
             "the rest the marginal pairs, which takes a square matrix of at least 2 x 2. "
             "Use a batch of two or more samples, or pass `joint` and `marginal`."
         )
-    rows = torch.arange(num_rows, device=matrix.device)
+
+
+def column_layout(matrix: Tensor, columns: Columns) -> Layout:
+    """One joint pair in each row."""
+    num_rows, num_columns = matrix.shape
+    everything = torch.ones(matrix.shape, dtype=torch.bool, device=matrix.device)
+    left_out = columns.left_out
     return Layout(
-        matrix.diagonal(diagonal),
-        Rows(rows, mask=None, count=num_columns),
-        joint_columns=diagonal + rows,
-        marginal=~_diagonal_mask(matrix, diagonal),
-        num_marginal=num_rows * (num_columns - 1),
+        matrix.gather(1, columns.joint.unsqueeze(1)).squeeze(1),
+        joint_rows=torch.arange(num_rows, device=matrix.device),
+        joint_columns=columns.joint,
+        marginal=everything.scatter(1, columns.unmarked, False),
+        num_marginal=columns.num_marginal(num_columns),
+        row_mask=None if left_out is None else everything.scatter_(1, left_out.unsqueeze(1), False),
+        row_count=columns.row_count(num_columns),
     )
 
 
@@ -69,13 +97,15 @@ def mask_layout(
     if log_weights is not None:
         log_weights = _check_log_weights(log_weights, marginal, matrix)
     joint_rows, joint_columns = joint.nonzero(as_tuple=True)
-    mask = marginal | joint
+    in_row = marginal | joint
     return Layout(
         matrix[joint_rows, joint_columns],
-        Rows(joint_rows, mask=mask, count=mask.sum(dim=1)),
+        joint_rows=joint_rows,
         joint_columns=joint_columns,
         marginal=marginal,
         num_marginal=int(marginal.sum()),
+        row_mask=in_row,
+        row_count=in_row.sum(dim=1),
         log_weights=log_weights,
     )
 

@@ -11,17 +11,21 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from lightning_mi.distributed import world_size
-from lightning_mi.numerics import log_mean_exp, mean_or_zero, upcast
+from lightning_mi.marginals import AbstractMarginals, DenseMarginals
+from lightning_mi.numerics import mean_or_zero, upcast
 from lightning_mi.pooling import Pool
-from lightning_mi.score_layout import Rows, check_scores, diagonal_layout, mask_layout
+from lightning_mi.score_layout import Columns, Layout, check_scores, check_square, column_layout, mask_layout
+from lightning_mi.streaming import StreamedMarginals
+from lightning_mi.tiles import AbstractTiles, tile_rows
 
 
 @final
 class Scores:
     """Critic values of a batch's joint and marginal pairs, in float32 or wider.
 
-    Made by :meth:`from_matrix` (every x against every y) or :meth:`from_samples` (two lists of pairs). A bound only
-    calls the reductions, so it cannot tell which of the two it was given. With ``pooled`` the scores are one process's
+    Made by :meth:`from_matrix` (every x against every y), :meth:`from_tiles` (the same, never all at once) or
+    :meth:`from_samples` (two lists of pairs). A bound only calls the reductions, so it cannot tell which it was given.
+    With ``pooled`` the scores are one process's
     share of a batch, and each reduction runs over all processes, with gradient, and gives all of them the same: a bound
     cannot tell that either. Every process must then ask for it; :meth:`local` gives scores that talk to nobody.
 
@@ -39,31 +43,26 @@ class Scores:
     def __init__(
         self,
         joint: Tensor,
-        marginal: Tensor,
+        marginals: AbstractMarginals,
         *,
         joint_columns: Tensor,
-        num_marginal: int,
-        marginal_mask: Tensor | None = None,
-        marginal_columns: Tensor | None = None,
-        rows: Rows | None = None,
-        log_weights: Tensor | None = None,
+        pool: Pool,
+        joint_rows: Tensor | None = None,
+        row_count: Tensor | int = 0,
         y: Tensor | None = None,
         pooled: bool = False,
     ) -> None:
-        """Use :meth:`from_matrix` or :meth:`from_samples`: this only stores what they have checked."""
+        """Use :meth:`from_matrix` or one of its likes: this only stores what they have checked."""
         self.joint = joint
         self.joint_columns = joint_columns
         self.y = y
-        self._marginal = marginal
-        self._marginal_mask = marginal_mask
-        self._marginal_columns = marginal_columns
-        self._rows = rows
-        self._log_weights = log_weights
-        self._own = Pool(joint.numel(), num_marginal, len(marginal))
-        self._pool = self._own
+        self._marginals = marginals
+        self._joint_rows = joint_rows
+        self._row_count = row_count
+        self._own = pool
+        self._pool = pool
         if pooled and world_size() > 1:
-            longest = self.num_candidates or 0
-            self._pool = self._own._replace(longest_row=longest).over_processes(joint.device)
+            self._pool = pool._replace(longest_row=self.num_candidates or 0).over_processes(joint.device)
 
     @property
     def num_joint(self) -> int:
@@ -121,30 +120,90 @@ class Scores:
         """
         pooled = pooled and world_size() > 1
         check_scores(matrix, "matrix", ndim=2, may_be_empty=pooled)
-        if y is not None and len(y) != matrix.shape[1]:
-            raise ValueError(
-                f"Got {len(y)} candidates `y` for {matrix.shape[1]} columns of scores: there is one for each."
-            )
+        _check_candidates(y, matrix.shape[1])
         matrix = upcast(matrix)
         if joint is None and marginal is None and log_weights is None:
-            layout = diagonal_layout(matrix, diagonal, may_be_wide=pooled)
+            check_square(tuple(matrix.shape), diagonal, may_be_wide=pooled)
+            layout = column_layout(matrix, Columns.of_diagonal(matrix, diagonal))
         else:
             layout = mask_layout(matrix, joint, marginal, log_weights, diagonal)
-        made = cls(
-            layout.joint,
-            matrix,
-            joint_columns=layout.joint_columns,
-            num_marginal=layout.num_marginal,
-            marginal_mask=layout.marginal,
-            rows=layout.rows,
-            log_weights=layout.log_weights,
-            y=y,
-            pooled=pooled,
-        )
+        made = cls._laid_out(matrix, layout, y, pooled)
         for name, count in (("joint", made.num_joint or allow_no_joint), ("marginal", made.num_marginal)):
             if not count:
                 raise ValueError(f"Got a `{name}` mask without a single True: a bound needs at least one {name} pair.")
         return made
+
+    @classmethod
+    def from_columns(cls, matrix: Tensor, columns: Columns, *, y: Tensor | None = None, pooled: bool = False) -> Scores:
+        """Take scores of every x against every candidate y, with one joint pair in each row, in any column.
+
+        Args:
+            matrix: As in :meth:`from_matrix`.
+            columns: Which of a row's candidates makes the joint pair, and which, if any, makes no pair.
+            y: As in :meth:`from_matrix`.
+            pooled: As in :meth:`from_matrix`.
+
+        Raises:
+            ValueError: The matrix is not two-dimensional and of floating-point numbers, or empty and not pooled.
+
+        Example:
+            >>> Scores.from_columns(torch.tensor([[2.0, 0.0], [1.0, 3.0]]), Columns(torch.tensor([1, 0]))).joint
+            tensor([0., 1.])
+        """
+        check_scores(matrix, "matrix", ndim=2, may_be_empty=pooled and world_size() > 1)
+        _check_candidates(y, matrix.shape[1])
+        matrix = upcast(matrix)
+        return cls._laid_out(matrix, column_layout(matrix, columns), y, pooled)
+
+    @classmethod
+    def from_tiles(
+        cls,
+        tiles: AbstractTiles,
+        columns: Columns,
+        *,
+        y: Tensor | None = None,
+        pooled: bool = False,
+        tile_bytes: float | None = None,
+    ) -> Scores:
+        """Take scores of every x against every candidate y from what makes them, with one joint pair in each row.
+
+        Where they do not fit in one tile they are made tile by tile whenever a reduction, or its gradient, needs them:
+        the values are those of :meth:`from_matrix` up to rounding, and the memory does not grow with N x M.
+
+        Args:
+            tiles: Make the scores, as :meth:`AbstractCritic.tiles` gives them.
+            columns: Which of a row's candidates makes the joint pair, and which, if any, makes no pair.
+            y: As in :meth:`from_matrix`.
+            pooled: As in :meth:`from_matrix`.
+            tile_bytes: The memory of a tile; by default what is fast on the device. ``math.inf`` keeps all scores,
+                as a gradient of a gradient needs it.
+
+        Raises:
+            ValueError: ``tile_bytes`` is not positive, or as in :meth:`from_matrix`.
+
+        Example:
+            >>> from lightning_mi.critics import InnerProductCritic
+            >>> x = torch.eye(4)
+            >>> tiles, columns = InnerProductCritic().tiles(x, x), Columns(torch.arange(4))
+            >>> Scores.from_tiles(tiles, columns, tile_bytes=32).log_mean_exp()  # two rows a tile
+            tensor(0.)
+        """
+        rows = tile_rows(tiles, tile_bytes)
+        if rows is None:
+            return cls.from_columns(tiles.matrix(), columns, y=y, pooled=pooled)
+        _check_candidates(y, tiles.shape[1])
+        joint_rows = torch.arange(len(columns.joint), device=columns.joint.device)
+        joint = tiles.at(joint_rows, columns.joint)
+        return cls(
+            joint,
+            StreamedMarginals(tiles, columns, joint, rows),
+            joint_columns=columns.joint,
+            pool=Pool(len(joint), columns.num_marginal(tiles.shape[1]), len(joint)),
+            joint_rows=joint_rows,
+            row_count=columns.row_count(tiles.shape[1]),
+            y=y,
+            pooled=pooled,
+        )
 
     @classmethod
     def from_samples(
@@ -189,10 +248,9 @@ class Scores:
                 )
         made = cls(
             upcast(joint),
-            upcast(marginal),
+            DenseMarginals(upcast(marginal), columns=marginal_columns),
             joint_columns=joint_columns,
-            num_marginal=marginal.numel(),
-            marginal_columns=marginal_columns,
+            pool=Pool(len(joint), len(marginal), len(marginal)),
             y=y,
             pooled=pooled,
         )
@@ -215,21 +273,38 @@ class Scores:
 
         None where there are no rows, or where the candidates have unequal weights.
         """
-        if self._rows is None or self._log_weights is not None:
+        if self._joint_rows is None or self._marginals.weighted:
             return None
         if self._pool.copies > 1:
             return self._pool.longest_row
-        count = self._rows.count
+        count = self._row_count
         return count if isinstance(count, int) else int(count.max()) if len(count) else 0
 
     @property
     def joint_rows(self) -> Tensor:
         """(J,) the row of each joint pair; ValueError where there are no rows."""
-        return self._require_rows().joint
+        if self._joint_rows is None:
+            raise ValueError(
+                "Got two lists of pairs, but a bound over rows (InfoNCE) compares each joint pair with the marginal "
+                "pairs of the same x. Use a pairing that scores all pairs, such as pairs.AllPairs()."
+            )
+        return self._joint_rows
 
-    def marginal_values(self) -> Tensor:
-        """(K,) scores of all marginal pairs of this process, for histograms and tests; bounds use what is below."""
-        return self._marginal.flatten() if self._marginal_mask is None else self._marginal[self._marginal_mask]
+    def marginal_values(self, at_most: int | None = None) -> Tensor:
+        """(K,) scores of the marginal pairs of this process, for histograms and tests; bounds use what is below.
+
+        Args:
+            at_most: Take every so-manyeth, so that there are no more than these; all by default.
+        """
+        return self._marginals.values(at_most)
+
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest score of this process, without gradient; of no pair infinity and its negative."""
+        low, high = self._marginals.extremes()
+        if len(self.joint) == 0:
+            return low, high
+        joint_low, joint_high = self.joint.detach().aminmax()
+        return torch.minimum(low, joint_low), torch.maximum(high, joint_high)
 
     def log_mean_exp(self, *, offset: Tensor | None = None, clip: float | None = None, power: float = 1.0) -> Tensor:
         """Log E_Q[exp(power * (clip(T) - offset))] over the marginal pairs.
@@ -244,30 +319,28 @@ class Scores:
         """
         if self._own.num_marginal == 0:  # The logarithm of an empty sum, whose gradient is 0 and not NaN.
             return self._pool.log_sum(self.marginal_values().sum() - math.inf)
-        scores = self._marginal if clip is None else self._marginal.clamp(-clip, clip)
-        if offset is not None:
-            scores = scores - (offset if self._marginal_columns is None else offset[self._marginal_columns])
-        if power != 1.0:
-            scores = power * scores
-        if self._log_weights is not None:  # They sum to 1 in each row, so the rows are what is counted.
-            return self._pool.log_sum(log_mean_exp(scores, count=self._pool.num_rows, log_weights=self._log_weights))
-        return self._pool.log_sum(log_mean_exp(scores, self._marginal_mask, count=self.num_marginal))
+        # The weights of a row sum to 1, so that rows are what is counted.
+        count = self._pool.num_rows if self._marginals.weighted else self.num_marginal
+        return self._pool.log_sum(self._marginals.log_mean_exp(count, offset, clip, power))
 
     def row_log_mean_exp(self) -> Tensor:
         """(N,) log of the mean of exp(T) over the marginal and joint pairs of each row of this process, nats."""
-        rows = self._require_rows()
-        if self._log_weights is not None:
-            return log_mean_exp(self._marginal, count=1, dim=1, log_weights=self._log_weights)
-        return log_mean_exp(self._marginal, rows.mask, count=rows.count, dim=1)
+        self.joint_rows  # noqa: B018  # which there may not be
+        return self._marginals.row_log_mean_exp()
+
+    def row_means(self) -> tuple[Tensor, Tensor]:
+        """Means over joint pairs, of the score minus the row's log-mean-exp, and of the latter; scalars, nats.
+
+        Subtracting within each row before the mean keeps digits that two means of large scores would lose.
+        """
+        joint_rows = self.joint_rows
+        rows = self._marginals.row_log_mean_exp(alike=True)[joint_rows]
+        return self.mean_over_joint(self.joint - rows), self.mean_over_joint(rows)
 
     def mean_softplus(self) -> Tensor:
         """E_Q[log(1 + exp(T))] over the marginal pairs: a scalar, nats."""
-        values = softplus(self._marginal)
-        if self._log_weights is not None:
-            return self._pool.sum((values * self._log_weights.exp()).sum() / self._pool.num_rows)
-        if self._marginal_mask is not None:
-            values = values.masked_fill(~self._marginal_mask, 0.0)
-        return self._pool.sum(values.sum() / self.num_marginal)
+        count = self._pool.num_rows if self._marginals.weighted else self.num_marginal
+        return self._pool.sum(self._marginals.softplus_sum() / count)
 
     def joint_mean(self, *, offset: Tensor | float | None = None, clip: float | None = None) -> Tensor:
         """E_P[clip(T) - offset] over the joint pairs; 0 with a zero gradient where there are none.
@@ -294,10 +367,28 @@ class Scores:
             return mean_or_zero(values)
         return self._pool.sum(values.sum() / max(self.num_joint, 1))
 
-    def _require_rows(self) -> Rows:
-        if self._rows is None:
-            raise ValueError(
-                "Got two lists of pairs, but a bound over rows (InfoNCE) compares each joint pair with the marginal "
-                "pairs of the same x. Use a pairing that scores all pairs, such as pairs.AllPairs()."
-            )
-        return self._rows
+    @classmethod
+    def _laid_out(cls, matrix: Tensor, layout: Layout, y: Tensor | None, pooled: bool) -> Scores:
+        """The scores of a matrix that are pairs."""
+        marginals = DenseMarginals(
+            matrix,
+            layout.marginal,
+            log_weights=layout.log_weights,
+            row_mask=layout.row_mask,
+            row_count=layout.row_count,
+        )
+        return cls(
+            layout.joint,
+            marginals,
+            joint_columns=layout.joint_columns,
+            pool=Pool(layout.joint.numel(), layout.num_marginal, len(matrix)),
+            joint_rows=layout.joint_rows,
+            row_count=layout.row_count,
+            y=y,
+            pooled=pooled,
+        )
+
+
+def _check_candidates(y: Tensor | None, num_columns: int) -> None:
+    if y is not None and len(y) != num_columns:
+        raise ValueError(f"Got {len(y)} candidates `y` for {num_columns} columns of scores: there is one for each.")
