@@ -50,16 +50,16 @@ class Layout:
     log_weights: Tensor | None = None  # (M,) of the candidates; None if they are equal
 
 
-def check_square(shape: tuple[int, int], diagonal: int, may_be_wide: bool) -> None:
+def check_square(matrix: Tensor, diagonal: int, may_be_wide: bool) -> None:
     """Raise a ValueError unless a diagonal that begins at a column has an entry in every row, and all else is more.
 
     Without ``may_be_wide`` the matrix is square.
     """
-    num_rows, num_columns = shape
+    num_rows, num_columns = matrix.shape
     fits = num_rows <= num_columns - diagonal if may_be_wide else num_rows == num_columns
     if not fits or num_columns < 2:
         raise ValueError(
-            f"Got scores of shape {shape}: without masks the diagonal holds the joint pairs and "
+            f"Got scores of shape {tuple(matrix.shape)}: without masks the diagonal holds the joint pairs and "
             "the rest the marginal pairs, which takes a square matrix of at least 2 x 2. "
             "Use a batch of two or more samples, or pass `joint` and `marginal`."
         )

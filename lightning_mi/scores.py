@@ -123,7 +123,7 @@ class Scores:
         _check_candidates(y, matrix.shape[1])
         matrix = upcast(matrix)
         if joint is None and marginal is None and log_weights is None:
-            check_square(tuple(matrix.shape), diagonal, may_be_wide=pooled)
+            check_square(matrix, diagonal, may_be_wide=pooled)
             layout = column_layout(matrix, Columns.of_diagonal(matrix, diagonal))
         else:
             layout = mask_layout(matrix, joint, marginal, log_weights, diagonal)

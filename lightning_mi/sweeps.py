@@ -43,7 +43,7 @@ class Exponent:
             scores = scores.clamp(-self.clip, self.clip).scatter_(1, unmarked, -math.inf)
         if self.offset is not None:
             scores = scores - self.offset
-        return scores if self.power == 1.0 else self.power * scores
+        return scores if self.power == 1.0 else scores * self.power
 
     def weights(self, sums: RowSums, unmarked: Tensor) -> Weights:
         """Those of the log-mean-exp of which these are the sums."""
@@ -218,7 +218,7 @@ class Sweep:
 
     @torch.no_grad()
     def rows_with_gradient(self) -> tuple[RowSums, Gradient, Tensor]:
-        """The sums of exponentials, and the gradient of the mean of log(sum + exp(joint)) over rows; the joint's too."""
+        """The sums of exponentials; the gradient of the rows' mean of log(sum + exp(joint)), and that of the joint."""
         sums, out, gradient = RowSums(self.joint), self._buffer(), Gradient(self.tiles)
         for rows, scores, pull in self(differentiate=True):
             softmax = sums.put(rows, scores, out[: len(scores)])

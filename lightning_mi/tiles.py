@@ -6,7 +6,7 @@ import contextlib
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,10 @@ class AbstractTiles(ABC):
         inputs: The tensors that the scores are a function of; a gradient with respect to them is all of it.
         shape: (N, M).
         row_bytes: The memory that one row takes while its scores are made and differentiated.
+        fewest_tiles: With fewer, all scores at once are as fast.
     """
+
+    fewest_tiles: ClassVar[int] = 1
 
     inputs: tuple[Tensor, ...]
     shape: tuple[int, int]
@@ -137,7 +140,7 @@ class Networks(AbstractTiles):
     Args:
         hx: (N, H).
         hy: (M, H).
-        rest: Maps (K, H) to (K, 1), the same for the same input, each row by itself.
+        rest: Maps (K, H) to (K, 1), each row by itself, and leaves its input as it is.
 
     Example:
         >>> from torch import nn
@@ -145,6 +148,8 @@ class Networks(AbstractTiles):
         >>> tiles.tile(slice(1, 3), differentiate=False)[0].shape
         torch.Size([2, 4])
     """
+
+    fewest_tiles: ClassVar[int] = 16
 
     def __init__(self, hx: Tensor, hy: Tensor, rest: nn.Module) -> None:
         self._rest = rest
@@ -217,8 +222,8 @@ class Networks(AbstractTiles):
 def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
     """How many rows a tile of so many bytes holds, at least one; None where all scores are to be there at once.
 
-    They are where one tile holds them, and where torch itself must see how they are made: under its function transforms
-    (``torch.func``, vmap) and while it compiles.
+    They are where a tile would hold them all, where by default tiles would be no faster, and where torch itself must
+    see how scores are made: under its function transforms (``torch.func``, vmap) and while it compiles.
 
     Raises:
         ValueError: ``tile_bytes`` is not positive.
@@ -228,10 +233,12 @@ def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
         2
     """
     check_tile_bytes(tile_bytes)
+    fewest = 1
     if tile_bytes is None:
         tile_bytes = _TILE_BYTES if tiles.inputs[0].device.type == "cpu" else _TILE_BYTES_ELSEWHERE
-    transformed = torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
-    if transformed or tiles.shape[0] * tiles.row_bytes <= tile_bytes:
+        fewest = tiles.fewest_tiles
+    seen = torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
+    if seen or tiles.shape[0] * tiles.row_bytes <= fewest * tile_bytes:
         return None
     return max(int(tile_bytes // tiles.row_bytes), 1)
 

@@ -52,7 +52,8 @@ class JointCritic(AbstractCritic):
         self.x_dim, self.y_dim = x_dim, y_dim
         # One layer of both widths, so that its initialization is that of a layer over the concatenation.
         self.first = nn.Linear(x_dim + y_dim, hidden[0])
-        self.rest = nn.Sequential(nn.ReLU(inplace=True), *mlp(hidden[0], hidden[1:], 1, bias=output_bias))
+        # Not in place, since all pairs are a view here, and autograd makes overwritten views good with copies.
+        self.rest = nn.Sequential(nn.ReLU(), *mlp(hidden[0], hidden[1:], 1, bias=output_bias))
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) scores of matching rows."""
