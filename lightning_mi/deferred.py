@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_mi.numerics import upcast
 
-# From the upstream gradient of each zero, None where there is none, to the gradient of each input.
+# From the upstream gradient of each zero, None where there is none, to the gradient of each input; one there is.
 Backward = Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]
 
 
@@ -55,6 +55,7 @@ class _Deferred(torch.autograd.Function):
                 "scores were made in tiles, whose gradient is computed by hand and only once. Keep all scores: "
                 "tile_bytes=math.inf, an argument of the pairing and of Scores.from_tiles."
             )
-        gradients = ctx.compute(upstream)
+        # Autograd may come with no gradient at all, which is one of zero.
+        gradients = ctx.compute(upstream) if any(one is not None for one in upstream) else [None] * len(ctx.types)
         types = zip(gradients, ctx.types, strict=True)
         return None, None, None, *(None if one is None else one.to(dtype) for one, dtype in types)

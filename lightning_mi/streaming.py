@@ -103,7 +103,7 @@ class StreamedMarginals(AbstractMarginals):
         total, self._plain = self._sweep.read_softplus()
         if not self._differentiable():
             return total
-        return total + self._zero_of_weights(lambda scores, _, upstream: scores.sigmoid().mul_(upstream))
+        return total + self._zero_of_weights(lambda scores, rows, upstream, _: scores.sigmoid().mul_(upstream))
 
     def _row_log_mean_exp(self, alike: bool) -> Tensor:
         if not self._differentiable():

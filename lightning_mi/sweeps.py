@@ -13,8 +13,9 @@ from torch import Tensor
 from lightning_mi.numerics import RowSoftmax, log_mean_exp, row_softmax, shifted_exp, softplus_sum
 from lightning_mi.tiles import AbstractTiles, Pull
 
-# From a tile of scores, its rows and an upstream gradient to the weights dL/dS, new ones.
-Weights = Callable[[Tensor, slice, Tensor], Tensor]
+# From a tile of scores, its rows and an upstream gradient to the weights dL/dS, new ones. What is last collects the
+# gradient of the offset, (M,), if there is one.
+Weights = Callable[[Tensor, slice, Tensor, Tensor | None], Tensor]
 
 
 @final
@@ -39,19 +40,24 @@ class Exponent:
 
     def of(self, scores: Tensor, unmarked: Tensor) -> Tensor:
         """(R, M) of a tile whose unmarked columns, (R, k), are minus infinity, and stay so; the scores stay too."""
-        if self.clip is not None:
-            scores = scores.clamp(-self.clip, self.clip).scatter_(1, unmarked, -math.inf)
+        x = scores if self.clip is None else scores.clamp(-self.clip, self.clip)
         if self.offset is not None:
-            scores = scores - self.offset
-        return scores if self.power == 1.0 else scores * self.power
+            x = x - self.offset
+        if self.power != 1.0:
+            x = x * self.power
+        return x if x is scores else x.scatter_(1, unmarked, -math.inf)
 
     def weights(self, sums: RowSums, unmarked: Tensor) -> Weights:
         """Those of the log-mean-exp of which these are the sums."""
         highest, total = sums.common_scale()
 
-        def weigh(scores: Tensor, rows: slice, upstream: Tensor) -> Tensor:
-            weights = shifted_exp(self.of(scores, unmarked[rows]), highest).mul_(self.power * upstream / total)
-            return weights if self.clip is None else weights.masked_fill_(scores.abs() > self.clip, 0.0)
+        def weigh(scores: Tensor, rows: slice, upstream: Tensor, of_offset: Tensor | None) -> Tensor:
+            weights: Tensor = shifted_exp(self.of(scores, unmarked[rows]), highest).mul_(upstream * self.power / total)
+            if of_offset is not None:  # It is subtracted from what is clipped.
+                of_offset -= weights.sum(dim=0)
+            if self.clip is not None:
+                weights.masked_fill_(scores.abs() > self.clip, 0.0)
+            return weights
 
         return weigh
 
@@ -88,7 +94,7 @@ class RowSums:
     def weights(self) -> Weights:
         """Those of the logarithms of the rows' sums, whose upstream gradient is (N,)."""
 
-        def weigh(scores: Tensor, rows: slice, upstream: Tensor) -> Tensor:
+        def weigh(scores: Tensor, rows: slice, upstream: Tensor, of_offset: Tensor | None) -> Tensor:
             factors = upstream[rows] / self.total[rows]
             return shifted_exp(scores, self.largest[rows].unsqueeze(1)).mul_(factors.unsqueeze(1))
 
@@ -117,23 +123,21 @@ class Gradient:
     Args:
         tiles: The tiles.
         offset: (M,), or None.
+
+    Attributes:
+        of_tiles: Of each input of the tiles; None where none is needed.
+        of_offset: Of the offset, likewise.
     """
 
     def __init__(self, tiles: AbstractTiles, offset: Tensor | None = None) -> None:
-        self._of_tiles = tiles.accumulators()
-        self._of_offset = torch.zeros_like(offset) if offset is not None and offset.requires_grad else None
+        self.of_tiles = tiles.accumulators()
+        self.of_offset = torch.zeros_like(offset) if offset is not None and offset.requires_grad else None
         self._has_offset = offset is not None
 
     @property
     def parts(self) -> Sequence[Tensor | None]:
-        """One for each input, and one for the offset if there is one; None where none is needed."""
-        return [*self._of_tiles, self._of_offset] if self._has_offset else self._of_tiles
-
-    def add(self, weights: Tensor, pull: Pull) -> None:
-        """Take in the weights dL/dS of a tile."""
-        pull(weights, self._of_tiles)
-        if self._of_offset is not None:
-            self._of_offset -= weights.sum(dim=0)
+        """One for each input, and one for the offset if there is one."""
+        return [*self.of_tiles, self.of_offset] if self._has_offset else self.of_tiles
 
     def rescale(self, factor: Tensor) -> None:
         """Multiply what there is so far with a scalar."""
@@ -212,7 +216,9 @@ class Sweep:
             so_far, highest = highest, torch.maximum(highest, softmax.largest.amax())
             gradient.rescale(shifted_exp(so_far, highest))
             factors = softmax.total * shifted_exp(softmax.largest, highest)
-            gradient.add(softmax.weights.mul_(factors.unsqueeze(1)), pull)
+            pull(softmax.weights.mul_(factors.unsqueeze(1)), gradient.of_tiles)
+            if gradient.of_offset is not None:
+                gradient.of_offset -= softmax.weights.sum(dim=0)
         gradient.rescale(1 / sums.common_scale()[1])
         return sums, gradient
 
@@ -223,7 +229,7 @@ class Sweep:
         for rows, scores, pull in self(differentiate=True):
             softmax = sums.put(rows, scores, out[: len(scores)])
             shares = (softmax.largest - self.joint[rows] + softmax.total.log()).sigmoid() / len(self.joint)
-            gradient.add(softmax.weights.mul_(shares.unsqueeze(1)), pull)
+            pull(softmax.weights.mul_(shares.unsqueeze(1)), gradient.of_tiles)
         of_joint = (self.joint - sums.largest - sums.total.log()).sigmoid() / len(self.joint)
         return sums, gradient, of_joint
 
@@ -232,10 +238,10 @@ class Sweep:
         """That of several sums together, each given by its weights and its upstream gradient."""
         gradient = Gradient(self.tiles, offset)
         for rows, scores, pull in self(differentiate=True):
-            weights, *others = (weigh(scores, rows, of_sum) for weigh, of_sum in upstream)
+            weights, *others = (weigh(scores, rows, of_sum, gradient.of_offset) for weigh, of_sum in upstream)
             for other in others:
                 weights += other
-            gradient.add(weights, pull)
+            pull(weights, gradient.of_tiles)
         return gradient
 
     def _buffer(self) -> Tensor:
