@@ -52,7 +52,7 @@ class Exponent:
         highest, total = sums.common_scale()
 
         def weigh(scores: Tensor, rows: slice, upstream: Tensor, of_offset: Tensor | None) -> Tensor:
-            weights: Tensor = shifted_exp(self.of(scores, unmarked[rows]), highest).mul_(upstream * self.power / total)
+            weights = shifted_exp(self.of(scores, unmarked[rows]), highest).mul_(upstream * self.power / total)
             if of_offset is not None:  # It is subtracted from what is clipped.
                 of_offset -= weights.sum(dim=0)
             if self.clip is not None:
@@ -80,6 +80,10 @@ class RowSums:
         >>> sums.log_mean_exp(count=6)
         tensor(0.)
     """
+
+    largest: Tensor
+    total: Tensor
+    squares: Tensor
 
     def __init__(self, like: Tensor) -> None:
         self.largest, self.total, self.squares = like.new_zeros(3, len(like))
