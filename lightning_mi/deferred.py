@@ -53,7 +53,7 @@ class _Deferred(torch.autograd.Function):
             raise DoubleBackwardError(
                 "A gradient is to be differentiated again (create_graph=True, as for a gradient penalty), but the "
                 "scores were made in tiles, whose gradient is computed by hand and only once. Keep all scores: "
-                "tile_bytes=math.inf, an argument of the pairing and of Scores.from_tiles."
+                "tile_bytes=math.inf, an argument of the pairing and of Scores.from_columns."
             )
         # Autograd may come with no gradient at all, which is one of zero.
         gradients = ctx.compute(upstream) if any(one is not None for one in upstream) else [None] * len(ctx.types)

@@ -66,6 +66,7 @@ class DenseMarginals(AbstractMarginals):
         row_count: How many that is in each row, (N,), or in every row.
 
     Example:
+        >>> import torch
         >>> DenseMarginals(torch.zeros(2, 3)).softplus_sum()  # 6 log 2
         tensor(4.1589)
     """

@@ -7,47 +7,105 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_mi.columns import Columns
+from lightning_mi.marginals import AbstractMarginals, DenseMarginals
 from lightning_mi.numerics import upcast
-
-
-@dataclass(frozen=True)
-class Columns:
-    """One joint pair in each row; all other columns but one that may be left out are marginal pairs."""
-
-    joint: Tensor  # (N,) the column of each row's joint pair
-    left_out: Tensor | None = None  # (N,) a column of each row that is no pair, as of a sample with itself
-
-    @property
-    def unmarked(self) -> Tensor:
-        """(N, 1 or 2) the columns of each row that are not marginal pairs."""
-        return self.joint.unsqueeze(1) if self.left_out is None else torch.stack([self.joint, self.left_out], dim=1)
-
-    @classmethod
-    def of_diagonal(cls, x: Tensor, start: int = 0) -> Columns:
-        """Those of the rows of ``x`` in order, from a column on."""
-        return cls(torch.arange(start, start + len(x), device=x.device))
-
-    def row_count(self, num_columns: int) -> int:
-        """How many pairs there are in a row."""
-        return num_columns - (self.left_out is not None)
-
-    def num_marginal(self, num_columns: int) -> int:
-        """How many marginal pairs there are in all rows."""
-        return len(self.joint) * (self.row_count(num_columns) - 1)
+from lightning_mi.streaming import StreamedMarginals
+from lightning_mi.tiles import AbstractTiles, tile_rows
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which entries of an (N, M) matrix are pairs, one row an x."""
+    """The joint and the marginal pairs of a batch."""
 
     joint: Tensor  # (J,) the scores of the joint pairs
-    joint_rows: Tensor  # (J,)
-    joint_columns: Tensor  # (J,)
-    marginal: Tensor  # (N, M)
+    joint_columns: Tensor  # (J,) the candidate of each
+    marginals: AbstractMarginals
     num_marginal: int
-    row_mask: Tensor | None  # (N, M) the marginal pairs and the joint pairs of each row; None if that is every entry
-    row_count: Tensor | int  # (N,) how many that is; an int if it is the same in every row
-    log_weights: Tensor | None = None  # (M,) of the candidates; None if they are equal
+    num_rows: int
+    joint_rows: Tensor | None = None  # (J,) the row of each joint pair; None without rows
+    row_count: Tensor | int = 0  # (N,) the marginal and joint pairs of each row; an int if it is the same in every row
+
+
+def lay_out_columns(scores: Tensor | AbstractTiles, columns: Columns, tile_bytes: float | None = None) -> Layout:
+    """One joint pair in each row of (N, M) scores, which are there or are made in tiles.
+
+    Raises:
+        ValueError: The scores are not floating-point numbers, or the bytes of a tile not positive.
+    """
+    rows = tile_rows(scores, tile_bytes) if isinstance(scores, AbstractTiles) else None
+    joint_rows = torch.arange(len(columns.joint), device=columns.joint.device)
+    row_count = columns.row_count(scores.shape[1])
+    marginals: AbstractMarginals
+    if isinstance(scores, AbstractTiles) and rows is not None:
+        joint = scores.at(joint_rows, columns.joint)
+        marginals = StreamedMarginals(scores, columns, joint, rows)
+    else:
+        matrix = scores.matrix() if isinstance(scores, AbstractTiles) else scores
+        check_scores(matrix, "matrix", ndim=2, may_be_empty=True)
+        matrix = upcast(matrix)
+        joint = matrix.gather(1, columns.joint.unsqueeze(1)).squeeze(1)
+        marginals = _marked(matrix, columns, row_count)
+    return Layout(
+        joint,
+        columns.joint,
+        marginals,
+        num_marginal=columns.num_marginal(scores.shape[1]),
+        num_rows=len(joint),
+        joint_rows=joint_rows,
+        row_count=row_count,
+    )
+
+
+def lay_out_masks(
+    matrix: Tensor, joint: Tensor | None, marginal: Tensor | None, log_weights: Tensor | None, diagonal: int
+) -> Layout:
+    """Pairs where masks say so; a mask that is not given is the diagonal, or all but that, or all with weights.
+
+    Raises:
+        ValueError: A mask or the weights do not fit the matrix.
+    """
+    on_diagonal = _diagonal_mask(matrix, diagonal)
+    if marginal is None:
+        marginal = ~on_diagonal if log_weights is None else torch.ones_like(on_diagonal)
+    joint = _check_mask(on_diagonal if joint is None else joint, "joint", matrix)
+    marginal = _check_mask(marginal, "marginal", matrix)
+    if log_weights is not None:
+        log_weights = _check_log_weights(log_weights, marginal, matrix)
+    joint_rows, joint_columns = joint.nonzero(as_tuple=True)
+    in_row = marginal | joint
+    row_count = in_row.sum(dim=1)
+    return Layout(
+        matrix[joint_rows, joint_columns],
+        joint_columns,
+        DenseMarginals(matrix, marginal, log_weights=log_weights, row_mask=in_row, row_count=row_count),
+        num_marginal=int(marginal.sum()),
+        num_rows=len(matrix),
+        joint_rows=joint_rows,
+        row_count=row_count,
+    )
+
+
+def lay_out_samples(
+    joint: Tensor, marginal: Tensor, joint_columns: Tensor | None, marginal_columns: Tensor | None
+) -> Layout:
+    """Two lists of pairs.
+
+    Raises:
+        ValueError: The candidates do not fit the scores.
+    """
+    if joint_columns is None:
+        joint_columns = torch.arange(joint.numel(), device=joint.device)
+    if marginal_columns is None:
+        marginal_columns = joint.numel() + torch.arange(marginal.numel(), device=joint.device)
+    for name, scores, columns in (("joint", joint, joint_columns), ("marginal", marginal, marginal_columns)):
+        if columns.shape != scores.shape:
+            raise ValueError(
+                f"Got {name}_columns of shape {tuple(columns.shape)} for {name} scores of shape "
+                f"{tuple(scores.shape)}: each score uses one candidate."
+            )
+    marginals = DenseMarginals(upcast(marginal), columns=marginal_columns)
+    return Layout(upcast(joint), joint_columns, marginals, num_marginal=len(marginal), num_rows=len(marginal))
 
 
 def check_square(matrix: Tensor, diagonal: int, may_be_wide: bool) -> None:
@@ -65,49 +123,11 @@ def check_square(matrix: Tensor, diagonal: int, may_be_wide: bool) -> None:
         )
 
 
-def column_layout(matrix: Tensor, columns: Columns) -> Layout:
-    """One joint pair in each row."""
-    num_rows, num_columns = matrix.shape
+def _marked(matrix: Tensor, columns: Columns, row_count: int) -> DenseMarginals:
     everything = torch.ones(matrix.shape, dtype=torch.bool, device=matrix.device)
-    left_out = columns.left_out
-    return Layout(
-        matrix.gather(1, columns.joint.unsqueeze(1)).squeeze(1),
-        joint_rows=torch.arange(num_rows, device=matrix.device),
-        joint_columns=columns.joint,
-        marginal=everything.scatter(1, columns.unmarked, False),
-        num_marginal=columns.num_marginal(num_columns),
-        row_mask=None if left_out is None else everything.scatter_(1, left_out.unsqueeze(1), False),
-        row_count=columns.row_count(num_columns),
-    )
-
-
-def mask_layout(
-    matrix: Tensor, joint: Tensor | None, marginal: Tensor | None, log_weights: Tensor | None, diagonal: int
-) -> Layout:
-    """Pairs where masks say so; a mask that is not given is the diagonal, or all but that, or all with weights.
-
-    Raises:
-        ValueError: A mask or the weights do not fit the matrix.
-    """
-    on_diagonal = _diagonal_mask(matrix, diagonal)
-    if marginal is None:
-        marginal = ~on_diagonal if log_weights is None else torch.ones_like(on_diagonal)
-    joint = _check_mask(on_diagonal if joint is None else joint, "joint", matrix)
-    marginal = _check_mask(marginal, "marginal", matrix)
-    if log_weights is not None:
-        log_weights = _check_log_weights(log_weights, marginal, matrix)
-    joint_rows, joint_columns = joint.nonzero(as_tuple=True)
-    in_row = marginal | joint
-    return Layout(
-        matrix[joint_rows, joint_columns],
-        joint_rows=joint_rows,
-        joint_columns=joint_columns,
-        marginal=marginal,
-        num_marginal=int(marginal.sum()),
-        row_mask=in_row,
-        row_count=in_row.sum(dim=1),
-        log_weights=log_weights,
-    )
+    marginal = everything.scatter(1, columns.unmarked, False)
+    in_row = None if columns.left_out is None else everything.scatter_(1, columns.left_out.unsqueeze(1), False)
+    return DenseMarginals(matrix, marginal, row_mask=in_row, row_count=row_count)
 
 
 def _diagonal_mask(matrix: Tensor, diagonal: int) -> Tensor:

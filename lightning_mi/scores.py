@@ -10,24 +10,30 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from lightning_mi.columns import Columns
 from lightning_mi.distributed import world_size
-from lightning_mi.marginals import AbstractMarginals, DenseMarginals
 from lightning_mi.numerics import mean_or_zero, upcast
 from lightning_mi.pooling import Pool
-from lightning_mi.score_layout import Columns, Layout, check_scores, check_square, column_layout, mask_layout
-from lightning_mi.streaming import StreamedMarginals
-from lightning_mi.tiles import AbstractTiles, tile_rows
+from lightning_mi.score_layout import (
+    Layout,
+    check_scores,
+    check_square,
+    lay_out_columns,
+    lay_out_masks,
+    lay_out_samples,
+)
+from lightning_mi.tiles import AbstractTiles
 
 
 @final
 class Scores:
     """Critic values of a batch's joint and marginal pairs, in float32 or wider.
 
-    Made by :meth:`from_matrix` (every x against every y), :meth:`from_tiles` (the same, never all at once) or
-    :meth:`from_samples` (two lists of pairs). A bound only calls the reductions, so it cannot tell which it was given.
-    With ``pooled`` the scores are one process's
-    share of a batch, and each reduction runs over all processes, with gradient, and gives all of them the same: a bound
-    cannot tell that either. Every process must then ask for it; :meth:`local` gives scores that talk to nobody.
+    Made by :meth:`from_matrix` (every x against every y), :meth:`from_columns` (the same, where they need not be there
+    all at once) or :meth:`from_samples` (two lists of pairs). A bound only calls the reductions, so it cannot tell
+    which it was given. With ``pooled`` the scores are one process's share of a batch, and each reduction runs over all
+    processes, with gradient, and gives all of them the same: a bound cannot tell that either. Every process must then
+    ask for it; :meth:`local` gives scores that talk to nobody.
 
     Attributes:
         joint: (J,) scores of the joint pairs of this process.
@@ -40,29 +46,17 @@ class Scores:
         (3, 6, tensor(0.))
     """
 
-    def __init__(
-        self,
-        joint: Tensor,
-        marginals: AbstractMarginals,
-        *,
-        joint_columns: Tensor,
-        pool: Pool,
-        joint_rows: Tensor | None = None,
-        row_count: Tensor | int = 0,
-        y: Tensor | None = None,
-        pooled: bool = False,
-    ) -> None:
-        """Use :meth:`from_matrix` or one of its likes: this only stores what they have checked."""
-        self.joint = joint
-        self.joint_columns = joint_columns
+    def __init__(self, layout: Layout, y: Tensor | None = None, pooled: bool = False) -> None:
+        """Use :meth:`from_matrix` or one of its likes, which check what they take."""
+        self.joint = layout.joint
+        self.joint_columns = layout.joint_columns
         self.y = y
-        self._marginals = marginals
-        self._joint_rows = joint_rows
-        self._row_count = row_count
-        self._own = pool
-        self._pool = pool
+        self._layout = layout
+        self._marginals = layout.marginals
+        self._own = Pool(len(layout.joint), layout.num_marginal, layout.num_rows)
+        self._pool = self._own
         if pooled and world_size() > 1:
-            self._pool = pool._replace(longest_row=self.num_candidates or 0).over_processes(joint.device)
+            self._pool = self._own._replace(longest_row=self.num_candidates or 0).over_processes(self.joint.device)
 
     @property
     def num_joint(self) -> int:
@@ -124,54 +118,32 @@ class Scores:
         matrix = upcast(matrix)
         if joint is None and marginal is None and log_weights is None:
             check_square(matrix, diagonal, may_be_wide=pooled)
-            layout = column_layout(matrix, Columns.of_diagonal(matrix, diagonal))
+            layout = lay_out_columns(matrix, Columns.of_diagonal(matrix, diagonal))
         else:
-            layout = mask_layout(matrix, joint, marginal, log_weights, diagonal)
-        made = cls._laid_out(matrix, layout, y, pooled)
+            layout = lay_out_masks(matrix, joint, marginal, log_weights, diagonal)
+        made = cls(layout, y, pooled)
         for name, count in (("joint", made.num_joint or allow_no_joint), ("marginal", made.num_marginal)):
             if not count:
                 raise ValueError(f"Got a `{name}` mask without a single True: a bound needs at least one {name} pair.")
         return made
 
     @classmethod
-    def from_columns(cls, matrix: Tensor, columns: Columns, *, y: Tensor | None = None, pooled: bool = False) -> Scores:
-        """Take scores of every x against every candidate y, with one joint pair in each row, in any column.
-
-        Args:
-            matrix: As in :meth:`from_matrix`.
-            columns: Which of a row's candidates makes the joint pair, and which, if any, makes no pair.
-            y: As in :meth:`from_matrix`.
-            pooled: As in :meth:`from_matrix`.
-
-        Raises:
-            ValueError: The matrix is not two-dimensional and of floating-point numbers, or empty and not pooled.
-
-        Example:
-            >>> Scores.from_columns(torch.tensor([[2.0, 0.0], [1.0, 3.0]]), Columns(torch.tensor([1, 0]))).joint
-            tensor([0., 1.])
-        """
-        check_scores(matrix, "matrix", ndim=2, may_be_empty=pooled and world_size() > 1)
-        _check_candidates(y, matrix.shape[1])
-        matrix = upcast(matrix)
-        return cls._laid_out(matrix, column_layout(matrix, columns), y, pooled)
-
-    @classmethod
-    def from_tiles(
+    def from_columns(
         cls,
-        tiles: AbstractTiles,
+        scores: Tensor | AbstractTiles,
         columns: Columns,
         *,
         y: Tensor | None = None,
         pooled: bool = False,
         tile_bytes: float | None = None,
     ) -> Scores:
-        """Take scores of every x against every candidate y from what makes them, with one joint pair in each row.
+        """Take scores of every x against every candidate y, with one joint pair in each row, in any column.
 
-        Where they do not fit in one tile they are made tile by tile whenever a reduction, or its gradient, needs them:
-        the values are those of :meth:`from_matrix` up to rounding, and the memory does not grow with N x M.
+        Given what makes them, they are never there all at once unless they fit in a tile: every reduction, or its
+        gradient, makes them tile by tile. It gives the same up to rounding, in memory that does not grow with N x M.
 
         Args:
-            tiles: Make the scores, as :meth:`AbstractCritic.tiles` gives them.
+            scores: (N, M) as in :meth:`from_matrix`, or what makes them, as :meth:`AbstractCritic.tiles` gives it.
             columns: Which of a row's candidates makes the joint pair, and which, if any, makes no pair.
             y: As in :meth:`from_matrix`.
             pooled: As in :meth:`from_matrix`.
@@ -179,31 +151,19 @@ class Scores:
                 as a gradient of a gradient needs it.
 
         Raises:
-            ValueError: ``tile_bytes`` is not positive, or as in :meth:`from_matrix`.
+            ValueError: ``tile_bytes`` is not positive, or the scores are not as in :meth:`from_matrix`.
 
         Example:
             >>> from lightning_mi.critics import InnerProductCritic
-            >>> x = torch.eye(4)
-            >>> tiles, columns = InnerProductCritic().tiles(x, x), Columns(torch.arange(4))
-            >>> Scores.from_tiles(tiles, columns, tile_bytes=32).log_mean_exp()  # two rows a tile
+            >>> x, columns = torch.eye(4), Columns(torch.arange(4))
+            >>> tiles = InnerProductCritic().tiles(x, x)
+            >>> Scores.from_columns(tiles, columns, tile_bytes=32).log_mean_exp()  # two rows a tile
             tensor(0.)
         """
-        rows = tile_rows(tiles, tile_bytes)
-        if rows is None:
-            return cls.from_columns(tiles.matrix(), columns, y=y, pooled=pooled)
-        _check_candidates(y, tiles.shape[1])
-        joint_rows = torch.arange(len(columns.joint), device=columns.joint.device)
-        joint = tiles.at(joint_rows, columns.joint)
-        return cls(
-            joint,
-            StreamedMarginals(tiles, columns, joint, rows),
-            joint_columns=columns.joint,
-            pool=Pool(len(joint), columns.num_marginal(tiles.shape[1]), len(joint)),
-            joint_rows=joint_rows,
-            row_count=columns.row_count(tiles.shape[1]),
-            y=y,
-            pooled=pooled,
-        )
+        if isinstance(scores, Tensor):
+            check_scores(scores, "matrix", ndim=2, may_be_empty=pooled and world_size() > 1)
+        _check_candidates(y, scores.shape[1])
+        return cls(lay_out_columns(scores, columns, tile_bytes), y, pooled)
 
     @classmethod
     def from_samples(
@@ -236,24 +196,7 @@ class Scores:
         pooled = pooled and world_size() > 1
         check_scores(joint, "joint", ndim=1, may_be_empty=pooled)
         check_scores(marginal, "marginal", ndim=1, may_be_empty=pooled)
-        if joint_columns is None:
-            joint_columns = torch.arange(joint.numel(), device=joint.device)
-        if marginal_columns is None:
-            marginal_columns = joint.numel() + torch.arange(marginal.numel(), device=joint.device)
-        for name, scores, columns in (("joint", joint, joint_columns), ("marginal", marginal, marginal_columns)):
-            if columns.shape != scores.shape:
-                raise ValueError(
-                    f"Got {name}_columns of shape {tuple(columns.shape)} for {name} scores of shape "
-                    f"{tuple(scores.shape)}: each score uses one candidate."
-                )
-        made = cls(
-            upcast(joint),
-            DenseMarginals(upcast(marginal), columns=marginal_columns),
-            joint_columns=joint_columns,
-            pool=Pool(len(joint), len(marginal), len(marginal)),
-            y=y,
-            pooled=pooled,
-        )
+        made = cls(lay_out_samples(joint, marginal, joint_columns, marginal_columns), y, pooled)
         if not (made.num_joint and made.num_marginal):
             raise ValueError(
                 f"Got {made.num_joint} joint and {made.num_marginal} marginal pairs over all processes: a bound "
@@ -273,22 +216,22 @@ class Scores:
 
         None where there are no rows, or where the candidates have unequal weights.
         """
-        if self._joint_rows is None or self._marginals.weighted:
+        if self._layout.joint_rows is None or self._marginals.weighted:
             return None
         if self._pool.copies > 1:
             return self._pool.longest_row
-        count = self._row_count
+        count = self._layout.row_count
         return count if isinstance(count, int) else int(count.max()) if len(count) else 0
 
     @property
     def joint_rows(self) -> Tensor:
         """(J,) the row of each joint pair; ValueError where there are no rows."""
-        if self._joint_rows is None:
+        if self._layout.joint_rows is None:
             raise ValueError(
                 "Got two lists of pairs, but a bound over rows (InfoNCE) compares each joint pair with the marginal "
                 "pairs of the same x. Use a pairing that scores all pairs, such as pairs.AllPairs()."
             )
-        return self._joint_rows
+        return self._layout.joint_rows
 
     def marginal_values(self, at_most: int | None = None) -> Tensor:
         """(K,) scores of the marginal pairs of this process, for histograms and tests; bounds use what is below.
@@ -366,27 +309,6 @@ class Scores:
         if self.copies == 1:
             return mean_or_zero(values)
         return self._pool.sum(values.sum() / max(self.num_joint, 1))
-
-    @classmethod
-    def _laid_out(cls, matrix: Tensor, layout: Layout, y: Tensor | None, pooled: bool) -> Scores:
-        """The scores of a matrix that are pairs."""
-        marginals = DenseMarginals(
-            matrix,
-            layout.marginal,
-            log_weights=layout.log_weights,
-            row_mask=layout.row_mask,
-            row_count=layout.row_count,
-        )
-        return cls(
-            layout.joint,
-            marginals,
-            joint_columns=layout.joint_columns,
-            pool=Pool(layout.joint.numel(), layout.num_marginal, len(matrix)),
-            joint_rows=layout.joint_rows,
-            row_count=layout.row_count,
-            y=y,
-            pooled=pooled,
-        )
 
 
 def _check_candidates(y: Tensor | None, num_columns: int) -> None:

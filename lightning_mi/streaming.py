@@ -16,9 +16,9 @@ from typing import final
 import torch
 from torch import Tensor
 
+from lightning_mi.columns import Columns
 from lightning_mi.deferred import zeros_with_gradient
 from lightning_mi.marginals import AbstractMarginals, stride
-from lightning_mi.score_layout import Columns
 from lightning_mi.sweeps import Exponent, RowSums, Sweep, Weights
 from lightning_mi.tiles import AbstractTiles
 

@@ -223,7 +223,8 @@ def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
     """How many rows a tile of so many bytes holds, at least one; None where all scores are to be there at once.
 
     They are where a tile would hold them all, where by default tiles would be no faster, and where torch itself must
-    see how scores are made: under its function transforms (``torch.func``, vmap) and while it compiles.
+    see how scores are made: under its function transforms (``torch.func``, vmap) and while it compiles. So are integers,
+    which a reduction refuses.
 
     Raises:
         ValueError: ``tile_bytes`` is not positive.
@@ -238,7 +239,7 @@ def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
         tile_bytes = _TILE_BYTES if tiles.inputs[0].device.type == "cpu" else _TILE_BYTES_ELSEWHERE
         fewest = tiles.fewest_tiles
     seen = torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
-    if seen or tiles.shape[0] * tiles.row_bytes <= fewest * tile_bytes:
+    if seen or not tiles.inputs[0].is_floating_point() or tiles.shape[0] * tiles.row_bytes <= fewest * tile_bytes:
         return None
     return max(int(tile_bytes // tiles.row_bytes), 1)
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from lightning_mi.columns import Columns
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.distributed import Share, exchange, raise_any, refuse_together, share_of, world_size
 from lightning_mi.labels import check_labels
-from lightning_mi.score_layout import Columns
 from lightning_mi.scores import Scores
 from lightning_mi.tiles import check_tile_bytes
 
@@ -104,7 +104,7 @@ class AbstractTiledPairing(AbstractPairing):
 
     Args:
         gather: As in :class:`AbstractPairing`.
-        tile_bytes: The memory of a tile of scores, where the critic has tiles; see :meth:`Scores.from_tiles`. By
+        tile_bytes: The memory of a tile of scores, where the critic has tiles; see :meth:`Scores.from_columns`. By
             default what is fast on the device; ``math.inf`` keeps all scores, as a gradient of a gradient needs it.
     """
 
@@ -123,9 +123,9 @@ class AbstractTiledPairing(AbstractPairing):
             columns: Which of them makes a joint pair with each x, and which makes none.
             share: Whether those of other processes are among them.
         """
-        if (tiles := critic.tiles(x, y)) is None:
-            return Scores.from_columns(critic.pairwise(x, y), columns, y=y, pooled=share.pooled)
-        return Scores.from_tiles(tiles, columns, y=y, pooled=share.pooled, tile_bytes=self.tile_bytes)
+        tiles = critic.tiles(x, y)
+        scores = critic.pairwise(x, y) if tiles is None else tiles
+        return Scores.from_columns(scores, columns, y=y, pooled=share.pooled, tile_bytes=self.tile_bytes)
 
 
 def check_count(views: tuple[Tensor, ...], *names: str, pairing: str) -> None:

@@ -5,10 +5,10 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from lightning_mi.columns import Columns
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.distributed import own_generator
 from lightning_mi.pairs.base import AbstractPairing, AbstractTiledPairing, check_count, check_two_or_more
-from lightning_mi.score_layout import Columns
 from lightning_mi.scores import Scores
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_mi import Scores, bounds, critics, pairs, regularizers
-from lightning_mi.score_layout import Columns
+from lightning_mi.columns import Columns
 from lightning_mi.streaming import StreamedMarginals
 from tests.specs import BOUNDS, BoundSpec, by_name
 
@@ -174,7 +174,7 @@ def test_scores_of_a_bank_of_candidates_are_streamed(spec):
     bound = spec.make().double().eval()
     found = []
     for size in (tiles.row_bytes, math.inf):
-        terms = bound(Scores.from_tiles(tiles, columns, y=y, tile_bytes=size))
+        terms = bound(Scores.from_columns(tiles, columns, y=y, tile_bytes=size))
         found.append((torch.stack(terms), *torch.autograd.grad(terms.objective, [x, y], retain_graph=True)))
     for one, expected in zip(*found, strict=True):
         torch.testing.assert_close(one, expected, rtol=1e-12, atol=1e-12)

@@ -12,10 +12,10 @@ from torch import nn
 
 from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, regularizers
 from lightning_mi.callbacks.blocks import BlockReader
+from lightning_mi.columns import Columns
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.deferred import DoubleBackwardError
 from lightning_mi.metrics import EffectiveSampleSize
-from lightning_mi.score_layout import Columns
 from lightning_mi.streaming import StreamedMarginals
 from lightning_mi.tiles import AbstractTiles, Networks, Products, tile_rows
 from tests.small_module import draw, make, trainer
@@ -35,7 +35,7 @@ def columns(n=N):
 def both(g, h, rows=3):
     """The same scores in tiles and at once."""
     tiles = Products(g, h)
-    return [Scores.from_tiles(tiles, columns(len(g)), y=h, tile_bytes=size) for size in (rows * 4 * len(h), math.inf)]
+    return [Scores.from_columns(tiles, columns(len(g)), y=h, tile_bytes=size) for size in (rows * 4 * len(h), math.inf)]
 
 
 def factors(*values, seed=0, n=N):
@@ -82,7 +82,7 @@ def test_log_mean_exp_equals_numpy() -> None:
     generator = np.random.default_rng(0)
     g, h = generator.normal(size=(2, N, 4))
     t = (g @ h.T)[~np.eye(N, dtype=bool)]
-    scores = Scores.from_tiles(Products(torch.tensor(g), torch.tensor(h)), columns(), tile_bytes=3 * 8 * N)
+    scores = Scores.from_columns(Products(torch.tensor(g), torch.tensor(h)), columns(), tile_bytes=3 * 8 * N)
     assert streams(scores)
     assert scores.log_mean_exp().item() == pytest.approx(logsumexp(t) - np.log(len(t)), abs=1e-14)
     assert scores.log_mean_exp(power=2.0).item() == pytest.approx(logsumexp(2 * t) - np.log(len(t)), abs=1e-14)
@@ -139,7 +139,7 @@ SWEEPS = {"DV": 1, "MINE": 1, "InfoNCE": 1, "NWJ": 1, "TUBA": 1, "JS": 2, "SMILE
 @pytest.mark.parametrize("name", SWEEPS)
 def test_bound_regularizer_and_metric_share_their_sweeps(name) -> None:
     tiles = Counted(Products(*factors(*[1.0] * N)))
-    scores = Scores.from_tiles(tiles, columns(), tile_bytes=3 * 4 * N)
+    scores = Scores.from_columns(tiles, columns(), tile_bytes=3 * 4 * N)
     bound, regularizer = getattr(bounds, name)(), regularizers.Squared()
     terms = bound(scores)
     EffectiveSampleSize().update(scores.local())
@@ -149,7 +149,7 @@ def test_bound_regularizer_and_metric_share_their_sweeps(name) -> None:
 
 def test_without_gradient_nothing_is_differentiated() -> None:
     tiles = Counted(Products(*factors(*[1.0] * N)))
-    scores = Scores.from_tiles(tiles, columns(), tile_bytes=3 * 4 * N)
+    scores = Scores.from_columns(tiles, columns(), tile_bytes=3 * 4 * N)
     with torch.no_grad():
         terms = [bound(scores) for bound in (bounds.DV(), bounds.InfoNCE(), bounds.JS())]
     assert tiles.pulled == 0
@@ -275,7 +275,7 @@ def test_wrong_tile_bytes_are_refused_at_once() -> None:
         with pytest.raises(ValueError, match=r"tile_bytes=.*positive number of bytes"):
             pairs.AllPairs(tile_bytes=wrong)
     with pytest.raises(ValueError, match="candidates `y`"):
-        Scores.from_tiles(Products(torch.ones(3, 1), torch.ones(3, 1)), columns(3), y=torch.ones(2, 1), tile_bytes=1)
+        Scores.from_columns(Products(torch.ones(3, 1), torch.ones(3, 1)), columns(3), y=torch.ones(2, 1), tile_bytes=1)
     with pytest.raises(ValueError, match="floating-point"):
         pairs.AllPairs()(critics.InnerProductCritic(), torch.ones(3, 1, dtype=torch.long), torch.ones(3, 1).long())
 
