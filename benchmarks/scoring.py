@@ -52,7 +52,7 @@ class Concatenated(critics.AbstractCritic):
         return scores.view(len(x), len(y))
 
 
-def step(form: str, critic: str, n: int, dim: int, bound: str) -> Callable[[], None]:
+def step(form: str, critic: str, n: int, dim: int, bound: str, tile_bytes: float | None = None) -> Callable[[], None]:
     """A step in one of the forms."""
     torch.manual_seed(0)
     x, y = 0.3 * torch.randn(2, n, dim)
@@ -62,7 +62,7 @@ def step(form: str, critic: str, n: int, dim: int, bound: str) -> Callable[[], N
     elif form == "concatenated":
         made = Concatenated(made)
     read, regularizer = BOUNDS[bound](), regularizers.Squared(weight=0.1)
-    pairing = pairs.AllPairs(tile_bytes=None if form == "tiles" else math.inf)
+    pairing = pairs.AllPairs(tile_bytes=tile_bytes if form == "tiles" else math.inf)
 
     def run() -> None:
         for leaf in (x, y, *made.parameters()):
@@ -88,7 +88,7 @@ def milliseconds(steps: Sequence[Callable[[], None]], seconds: float) -> list[fl
 
 def megabytes(form: str, critic: str, n: int, dim: int, bound: str) -> float:
     """What a step takes, in this process."""
-    step(form, critic, 64, dim, bound)()  # what a first step loads
+    step(form, critic, 64, dim, bound, tile_bytes=2**16)()  # what a first step loads
     run = step(form, critic, n, dim, bound)
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     run()

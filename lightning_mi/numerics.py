@@ -106,14 +106,14 @@ def row_softmax(x: Tensor, out: Tensor) -> RowSoftmax:
     return RowSoftmax(out, largest, total.masked_fill(largest == math.inf, 1.0))
 
 
-def shifted_exp(x: Tensor, anchor: Tensor) -> Tensor:
-    """exp(x - anchor), new and free to be overwritten; an infinite anchor counts as 0, as inf - inf has no value.
+def shifted_exp(x: Tensor, anchor: Tensor, out: Tensor | None = None) -> Tensor:
+    """exp(x - anchor), in ``out`` or new, without gradient; an infinite anchor counts as 0, as inf - inf has no value.
 
     Example:
         >>> shifted_exp(torch.tensor([1e4, -math.inf]), torch.tensor(1e4))
         tensor([1., 0.])
     """
-    return x.sub(anchor.masked_fill(anchor.isinf(), 0.0)).exp_()
+    return torch.sub(x, anchor.masked_fill(anchor.isinf(), 0.0), out=out).exp_()
 
 
 def softplus_sum(x: Tensor) -> Tensor:

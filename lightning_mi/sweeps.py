@@ -52,11 +52,12 @@ class Exponent:
         highest, total = sums.common_scale()
 
         def weigh(scores: Tensor, rows: slice, upstream: Tensor, of_offset: Tensor | None) -> Tensor:
-            weights = shifted_exp(self.of(scores, unmarked[rows]), highest).mul_(upstream * self.power / total)
+            x = self.of(scores, unmarked[rows])
+            weights = shifted_exp(x, highest, out=None if x is scores else x).mul_(upstream * self.power / total)
             if of_offset is not None:  # It is subtracted from what is clipped.
                 of_offset -= weights.sum(dim=0)
             if self.clip is not None:
-                weights.masked_fill_(scores.abs() > self.clip, 0.0)
+                weights.masked_fill_(scores > self.clip, 0.0).masked_fill_(scores < -self.clip, 0.0)
             return weights
 
         return weigh

@@ -11,7 +11,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from lightning_mi.numerics import upcast
+from lightning_mi.numerics import full_precision, upcast
 
 _TILE_BYTES = 4 * 2**20  # stays in a processor's last cache
 _TILE_BYTES_ELSEWHERE = 2**28  # An accelerator has memory, and wants work.
@@ -103,12 +103,11 @@ class Products(AbstractTiles):
     def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
         """Products of some rows of g with all of h."""
         g, h = self._g[rows], self._h
-        if g.dtype in (torch.float32, torch.float64):
-            if self._buffer is None or len(self._buffer) < len(g):
-                self._buffer = g.new_empty(len(g), len(h))
-            scores = torch.mm(g, h.T, out=self._buffer[: len(g)])
-        else:
-            scores = upcast(g @ h.T)
+        wide = g.dtype in (torch.float32, torch.float64)
+        if wide and (self._buffer is None or len(self._buffer) < len(g)):
+            self._buffer = g.new_empty(len(g), len(h))
+        with full_precision(g.device.type):  # The factors have the one that they are multiplied in.
+            scores = upcast(g @ h.T) if self._buffer is None else torch.mm(g, h.T, out=self._buffer[: len(g)])
         if self._offset is not None:
             scores += self._offset
 
@@ -117,12 +116,13 @@ class Products(AbstractTiles):
             if of_offset and of_offset[0] is not None:
                 of_offset[0] += weights.sum()
             weights = weights.to(g.dtype)
-            if of_g is not None:
-                of_g[rows] += weights @ h
-            if of_h is not None and of_h.dtype == g.dtype:
-                of_h.addmm_(weights.T, g)
-            elif of_h is not None:
-                of_h += weights.T @ g
+            with full_precision(g.device.type):
+                if of_g is not None:
+                    of_g[rows] += weights @ h
+                if of_h is not None and wide:
+                    of_h.addmm_(weights.T, g)
+                elif of_h is not None:
+                    of_h += weights.T @ g
 
         return scores, pull
 
@@ -223,8 +223,8 @@ def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
     """How many rows a tile of so many bytes holds, at least one; None where all scores are to be there at once.
 
     They are where a tile would hold them all, where by default tiles would be no faster, and where torch itself must
-    see how scores are made: under its function transforms (``torch.func``, vmap) and while it compiles. So are integers,
-    which a reduction refuses.
+    see how scores are made: under its function transforms (``torch.func``, vmap) and while it compiles. So are
+    integers, which no reduction takes.
 
     Raises:
         ValueError: ``tile_bytes`` is not positive.

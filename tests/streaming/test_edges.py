@@ -207,6 +207,17 @@ def test_autocast_gives_the_scores_that_it_gives_at_once(critic) -> None:
     assert torch.cosine_similarity(found[0][1], found[1][1], dim=0) > 0.999
 
 
+def test_sums_asked_under_autocast_are_not_rounded() -> None:
+    g, h = factors(*[0.5] * N)
+    expected = torch.autograd.grad(both(g, h)[1].log_mean_exp(), [g, h])
+    scores = both(g, h)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        value = scores.log_mean_exp()
+        found = torch.autograd.grad(value, [g, h])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_gradients_accumulate_and_a_graph_can_be_kept() -> None:
     g, h = factors(*[0.5] * N)
     expected = torch.autograd.grad(both(g, h)[1].log_mean_exp(), [g, h])
