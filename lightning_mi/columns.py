@@ -17,6 +17,7 @@ class Columns:
     Attributes:
         joint: (N,) the column of each row's joint pair.
         left_out: (N,) a column of each row that is no pair, as of a sample with itself; none by default.
+        span: The columns of the joint pairs as a slice, where they follow each other.
 
     Example:
         >>> Columns.of_diagonal(torch.zeros(3)).num_marginal(num_columns=3)
@@ -25,6 +26,7 @@ class Columns:
 
     joint: Tensor
     left_out: Tensor | None = None
+    span: slice | None = None
 
     @property
     def unmarked(self) -> Tensor:
@@ -34,7 +36,8 @@ class Columns:
     @classmethod
     def of_diagonal(cls, x: Tensor, start: int = 0) -> Columns:
         """Those of the rows of ``x`` in order, from a column on."""
-        return cls(torch.arange(start, start + len(x), device=x.device))
+        span = slice(start, start + len(x))
+        return cls(torch.arange(span.start, span.stop, device=x.device), span=span)
 
     def row_count(self, num_columns: int) -> int:
         """How many pairs there are in a row."""

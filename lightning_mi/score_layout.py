@@ -38,7 +38,7 @@ def lay_out_columns(scores: Tensor | AbstractTiles, columns: Columns, tile_bytes
     row_count = columns.row_count(scores.shape[1])
     marginals: AbstractMarginals
     if isinstance(scores, AbstractTiles) and rows is not None:
-        joint = scores.at(joint_rows, columns.joint)
+        joint = scores.at(slice(0, len(joint_rows)), columns.joint if columns.span is None else columns.span)
         marginals = StreamedMarginals(scores, columns, joint, rows)
     else:
         matrix = scores.matrix() if isinstance(scores, AbstractTiles) else scores

@@ -16,6 +16,7 @@ from lightning_mi.numerics import full_precision, upcast
 _TILE_BYTES = 4 * 2**20  # stays in a processor's last cache
 _TILE_BYTES_ELSEWHERE = 2**28  # An accelerator has memory, and wants work.
 
+Index = Tensor | slice
 # Adds the gradient that weights dL/dS of a tile give to the accumulators of the inputs; None where none is needed.
 Pull = Callable[[Tensor, list[Tensor | None]], None]
 
@@ -41,7 +42,7 @@ class AbstractTiles(ABC):
         """(N, M) all scores at once, by ordinary autograd."""
 
     @abstractmethod
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Index, columns: Index) -> Tensor:
         """(K,) the scores of K entries, float32 or wider, by ordinary autograd."""
 
     @abstractmethod
@@ -94,9 +95,9 @@ class Products(AbstractTiles):
         """(N, M) all products."""
         return _affine(self._g @ self._h.T, None, self._offset)
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Index, columns: Index) -> Tensor:
         """(K,) products of some pairs of rows."""
-        products = upcast(self._g[rows]) * upcast(self._h[columns])
+        products = upcast(_taken(self._g, rows)) * upcast(_taken(self._h, columns))
         return _affine(products.sum(-1), None, self._offset)
 
     @torch.no_grad()
@@ -169,11 +170,11 @@ class Networks(AbstractTiles):
         hx, hy = self._halves
         return self._score(hx, hy, self._scale, self._offset)
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Index, columns: Index) -> Tensor:
         """(K,) scores of some pairs of rows."""
         hx, hy = self._halves
         with self._precision():
-            scores: Tensor = self._rest(hx[rows] + hy[columns])
+            scores: Tensor = self._rest(_taken(hx, rows) + _taken(hy, columns))
         return _affine(upcast(scores.squeeze(-1)), self._scale, self._offset)
 
     def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
@@ -251,6 +252,11 @@ def check_tile_bytes(tile_bytes: float | None) -> None:
             f"Got tile_bytes={tile_bytes}: it is the positive number of bytes that a tile of scores takes. None is "
             "what is fast on the device, math.inf keeps all scores at once."
         )
+
+
+def _taken(factors: Tensor, index: Index) -> Tensor:
+    """Some of the rows; all of them as they are, since autograd would copy them there and back."""
+    return factors if isinstance(index, slice) and index == slice(0, len(factors)) else factors[index]
 
 
 def _affine(scores: Tensor, scale: Tensor | None, offset: Tensor | None) -> Tensor:
