@@ -12,6 +12,7 @@ import argparse
 import copy
 import datetime
 import itertools
+import math
 import os
 import tempfile
 import time
@@ -47,7 +48,9 @@ BOUNDS: dict[str, Callable[..., bounds.AbstractBound]] = {
 }
 PAIRINGS: dict[str, Callable[[], pairs.AbstractPairing]] = {
     "AllPairs": pairs.AllPairs,
+    "AllPairs(tiles)": partial(pairs.AllPairs, tile_bytes=100),
     "TwoViews": pairs.TwoViews,
+    "TwoViews(tiles)": partial(pairs.TwoViews, tile_bytes=100),
     "SameLabel": pairs.SameLabel,
     "SameLabel(exclude)": partial(pairs.SameLabel, exclude_same_label=True),
     "EnumeratedLabels": partial(pairs.EnumeratedLabels, CLASSES),
@@ -162,9 +165,11 @@ def compare(case: Case, shares: tuple[int, ...], rank: int, dtype: torch.dtype) 
     output = module.step(tuple(part[start : start + shares[rank]] for part in batch))
     own = average_(gradient(module, output.loss))
     alone.pairs.gather = False
+    if case.pairing.endswith("(tiles)"):
+        alone.pairs.tile_bytes = math.inf
     if case.pairing == "Derangement":
         shuffles: list = [None] * len(shares)
-        dist.all_gather_object(shuffles, output.scores._marginal_columns + start)
+        dist.all_gather_object(shuffles, output.scores._marginals._columns + start)
         alone.pairs = Shuffled(torch.cat(shuffles))
     expected = alone.step(batch)
     theirs = gradient(alone, expected.loss)

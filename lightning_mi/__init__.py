@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning_mi.atomic_checkpoints import AtomicCheckpointIO
     from lightning_mi.bounds import BoundTerms
     from lightning_mi.checkpoint_files import CheckpointError
+    from lightning_mi.deferred import DoubleBackwardError
     from lightning_mi.finite import NonFiniteBatchError, NonFiniteStepError
     from lightning_mi.module import MIEstimationModule
     from lightning_mi.numerics import MINumericalWarning
@@ -23,6 +24,7 @@ _NAMES = {
     "AtomicCheckpointIO": "atomic_checkpoints",
     "BoundTerms": "bounds",
     "CheckpointError": "checkpoint_files",
+    "DoubleBackwardError": "deferred",
     "MIEstimationModule": "module",
     "MINumericalWarning": "numerics",
     "NonFiniteBatchError": "finite",
@@ -34,6 +36,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "BoundTerms",
     "CheckpointError",
+    "DoubleBackwardError",
     "MIEstimationModule",
     "MINumericalWarning",
     "NonFiniteBatchError",

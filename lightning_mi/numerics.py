@@ -7,6 +7,7 @@ and stays in log space until a mathematically linear quantity is asked for.
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,6 +75,63 @@ def log_mean_exp(
     total = torch.logsumexp(shifted, dims)
     log_count = math.log(count) if isinstance(count, int) else count.to(total.dtype).log()
     return total - log_count + anchor.reshape(total.shape)
+
+
+class RowSoftmax(NamedTuple):
+    """The softmax of each row, with the exponentials' sum as ``total * exp(largest)``: no row overflows it.
+
+    Attributes:
+        weights: (N, M) exp(x) over its row's sum.
+        largest: (N,) the highest entry of each row; -inf where every entry is.
+        total: (N,) the sum of exp(x - largest); 0 where every entry is -inf.
+    """
+
+    weights: Tensor
+    largest: Tensor
+    total: Tensor
+
+
+def row_softmax(x: Tensor, out: Tensor) -> RowSoftmax:
+    """Softmax over each row of ``x`` (N, M), written to ``out``, without gradient.
+
+    Example:
+        >>> row_softmax(torch.zeros(1, 2), torch.empty(1, 2))
+        RowSoftmax(weights=tensor([[0.5000, 0.5000]]), largest=tensor([0.]), total=tensor([2.]))
+    """
+    largest = x.amax(dim=1)
+    torch.softmax(x, dim=1, out=out)
+    empty = largest == -math.inf
+    out.masked_fill_(empty.unsqueeze(1), 0.0)
+    total = (1 / out.amax(dim=1)).masked_fill(empty, 0.0)  # The highest weight is 1 over it.
+    return RowSoftmax(out, largest, total.masked_fill(largest == math.inf, 1.0))
+
+
+def shifted_exp(x: Tensor, anchor: Tensor, out: Tensor | None = None) -> Tensor:
+    """exp(x - anchor), in ``out`` or new, without gradient; an infinite anchor counts as 0, as inf - inf has no value.
+
+    Example:
+        >>> shifted_exp(torch.tensor([1e4, -math.inf]), torch.tensor(1e4))
+        tensor([1., 0.])
+    """
+    return torch.sub(x, anchor.masked_fill(anchor.isinf(), 0.0), out=out).exp_()
+
+
+def softplus_sum(x: Tensor) -> Tensor:
+    r"""The sum of log(1 + exp(x)) over (N, M) entries: a scalar, without gradient. Minus infinity counts as 0.
+
+    Its logarithms are taken of products of at most 32 numbers in [1, 2], which no type's range ends below: a logarithm
+    costs ten times what an exponential does. Each term has the absolute precision of numbers near 1.
+
+    Example:
+        >>> softplus_sum(torch.zeros(2, 3))  # 6 log 2
+        tensor(4.1589)
+    """
+    factors = x.abs().neg_().exp_().add_(1)
+    for _ in range(5):
+        half, odd = divmod(factors.shape[1], 2)
+        product = factors[:, :half] * factors[:, half : 2 * half]
+        factors = torch.cat([product, factors[:, -1:]], dim=1) if odd else product
+    return factors.log_().sum() + x.clamp(min=0).sum()
 
 
 def mean_or_zero(x: Tensor) -> Tensor:

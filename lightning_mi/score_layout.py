@@ -1,59 +1,63 @@
 """Where the pairs lie in a matrix of scores, and what scores, masks and weights must be like."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lightning_mi.columns import Columns
+from lightning_mi.marginals import AbstractMarginals, DenseMarginals
 from lightning_mi.numerics import upcast
-
-
-@dataclass(frozen=True)
-class Rows:
-    """How the pairs of a score matrix lie in rows, one row an x."""
-
-    joint: Tensor  # (J,) the row of each joint pair
-    mask: Tensor | None  # (N, M) the marginal pairs and the joint pairs of each row; None if that is every entry
-    count: Tensor | int  # (N,) how many that is; an int if it is the same in every row
+from lightning_mi.streaming import StreamedMarginals
+from lightning_mi.tiles import AbstractTiles, tile_rows
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which entries of an (N, M) matrix are pairs."""
+    """The joint and the marginal pairs of a batch."""
 
-    joint: Tensor  # (J,) their scores
-    rows: Rows
-    joint_columns: Tensor  # (J,)
-    marginal: Tensor  # (N, M)
+    joint: Tensor  # (J,) the scores of the joint pairs
+    joint_columns: Tensor  # (J,) the candidate of each
+    marginals: AbstractMarginals
     num_marginal: int
-    log_weights: Tensor | None = None  # (M,) of the candidates; None if they are equal
+    num_rows: int
+    joint_rows: Tensor | None = None  # (J,) the row of each joint pair; None without rows
+    row_count: Tensor | int = 0  # (N,) the marginal and joint pairs of each row; an int if it is the same in every row
 
 
-def diagonal_layout(matrix: Tensor, diagonal: int, may_be_wide: bool) -> Layout:
-    """Joint pairs on a diagonal, which begins at a column, and all else marginal pairs.
+def lay_out_columns(scores: Tensor | AbstractTiles, columns: Columns, tile_bytes: float | None = None) -> Layout:
+    """One joint pair in each row of (N, M) scores, which are there or are made in tiles.
 
     Raises:
-        ValueError: The matrix has not as many columns as rows, or may be wide and has too few.
+        ValueError: The scores are not floating-point numbers, or the bytes of a tile not positive.
     """
-    num_rows, num_columns = matrix.shape
-    fits = num_rows <= num_columns - diagonal if may_be_wide else num_rows == num_columns
-    if not fits or num_columns < 2:
-        raise ValueError(
-            f"Got scores of shape {tuple(matrix.shape)}: without masks the diagonal holds the joint pairs and "
-            "the rest the marginal pairs, which takes a square matrix of at least 2 x 2. "
-            "Use a batch of two or more samples, or pass `joint` and `marginal`."
-        )
-    rows = torch.arange(num_rows, device=matrix.device)
+    rows = tile_rows(scores, tile_bytes) if isinstance(scores, AbstractTiles) else None
+    joint_rows = torch.arange(len(columns.joint), device=columns.joint.device)
+    row_count = columns.row_count(scores.shape[1])
+    marginals: AbstractMarginals
+    if isinstance(scores, AbstractTiles) and rows is not None:
+        joint = scores.at(slice(0, len(joint_rows)), columns.joint if columns.span is None else columns.span)
+        marginals = StreamedMarginals(scores, columns, joint, rows)
+    else:
+        matrix = scores.matrix() if isinstance(scores, AbstractTiles) else scores
+        check_scores(matrix, "matrix", ndim=2, may_be_empty=True)
+        matrix = upcast(matrix)
+        joint = matrix.gather(1, columns.joint.unsqueeze(1)).squeeze(1)
+        marginals = _marked(matrix, columns, row_count)
     return Layout(
-        matrix.diagonal(diagonal),
-        Rows(rows, mask=None, count=num_columns),
-        joint_columns=diagonal + rows,
-        marginal=~_diagonal_mask(matrix, diagonal),
-        num_marginal=num_rows * (num_columns - 1),
+        joint,
+        columns.joint,
+        marginals,
+        num_marginal=columns.num_marginal(scores.shape[1]),
+        num_rows=len(joint),
+        joint_rows=joint_rows,
+        row_count=row_count,
     )
 
 
-def mask_layout(
+def lay_out_masks(
     matrix: Tensor, joint: Tensor | None, marginal: Tensor | None, log_weights: Tensor | None, diagonal: int
 ) -> Layout:
     """Pairs where masks say so; a mask that is not given is the diagonal, or all but that, or all with weights.
@@ -69,15 +73,61 @@ def mask_layout(
     if log_weights is not None:
         log_weights = _check_log_weights(log_weights, marginal, matrix)
     joint_rows, joint_columns = joint.nonzero(as_tuple=True)
-    mask = marginal | joint
+    in_row = marginal | joint
+    row_count = in_row.sum(dim=1)
     return Layout(
         matrix[joint_rows, joint_columns],
-        Rows(joint_rows, mask=mask, count=mask.sum(dim=1)),
-        joint_columns=joint_columns,
-        marginal=marginal,
+        joint_columns,
+        DenseMarginals(matrix, marginal, log_weights=log_weights, row_mask=in_row, row_count=row_count),
         num_marginal=int(marginal.sum()),
-        log_weights=log_weights,
+        num_rows=len(matrix),
+        joint_rows=joint_rows,
+        row_count=row_count,
     )
+
+
+def lay_out_samples(
+    joint: Tensor, marginal: Tensor, joint_columns: Tensor | None, marginal_columns: Tensor | None
+) -> Layout:
+    """Two lists of pairs.
+
+    Raises:
+        ValueError: The candidates do not fit the scores.
+    """
+    if joint_columns is None:
+        joint_columns = torch.arange(joint.numel(), device=joint.device)
+    if marginal_columns is None:
+        marginal_columns = joint.numel() + torch.arange(marginal.numel(), device=joint.device)
+    for name, scores, columns in (("joint", joint, joint_columns), ("marginal", marginal, marginal_columns)):
+        if columns.shape != scores.shape:
+            raise ValueError(
+                f"Got {name}_columns of shape {tuple(columns.shape)} for {name} scores of shape "
+                f"{tuple(scores.shape)}: each score uses one candidate."
+            )
+    marginals = DenseMarginals(upcast(marginal), columns=marginal_columns)
+    return Layout(upcast(joint), joint_columns, marginals, num_marginal=len(marginal), num_rows=len(marginal))
+
+
+def check_square(matrix: Tensor, diagonal: int, may_be_wide: bool) -> None:
+    """Raise a ValueError unless a diagonal that begins at a column has an entry in every row, and all else is more.
+
+    Without ``may_be_wide`` the matrix is square.
+    """
+    num_rows, num_columns = matrix.shape
+    fits = num_rows <= num_columns - diagonal if may_be_wide else num_rows == num_columns
+    if not fits or num_columns < 2:
+        raise ValueError(
+            f"Got scores of shape {tuple(matrix.shape)}: without masks the diagonal holds the joint pairs and "
+            "the rest the marginal pairs, which takes a square matrix of at least 2 x 2. "
+            "Use a batch of two or more samples, or pass `joint` and `marginal`."
+        )
+
+
+def _marked(matrix: Tensor, columns: Columns, row_count: int) -> DenseMarginals:
+    everything = torch.ones(matrix.shape, dtype=torch.bool, device=matrix.device)
+    marginal = everything.scatter(1, columns.unmarked, False)
+    in_row = None if columns.left_out is None else everything.scatter_(1, columns.left_out.unsqueeze(1), False)
+    return DenseMarginals(matrix, marginal, row_mask=in_row, row_count=row_count)
 
 
 def _diagonal_mask(matrix: Tensor, diagonal: int) -> Tensor:

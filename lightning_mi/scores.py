@@ -10,20 +10,30 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from lightning_mi.columns import Columns
 from lightning_mi.distributed import world_size
-from lightning_mi.numerics import log_mean_exp, mean_or_zero, upcast
+from lightning_mi.numerics import mean_or_zero, upcast
 from lightning_mi.pooling import Pool
-from lightning_mi.score_layout import Rows, check_scores, diagonal_layout, mask_layout
+from lightning_mi.score_layout import (
+    Layout,
+    check_scores,
+    check_square,
+    lay_out_columns,
+    lay_out_masks,
+    lay_out_samples,
+)
+from lightning_mi.tiles import AbstractTiles
 
 
 @final
 class Scores:
     """Critic values of a batch's joint and marginal pairs, in float32 or wider.
 
-    Made by :meth:`from_matrix` (every x against every y) or :meth:`from_samples` (two lists of pairs). A bound only
-    calls the reductions, so it cannot tell which of the two it was given. With ``pooled`` the scores are one process's
-    share of a batch, and each reduction runs over all processes, with gradient, and gives all of them the same: a bound
-    cannot tell that either. Every process must then ask for it; :meth:`local` gives scores that talk to nobody.
+    Made by :meth:`from_matrix` (every x against every y), :meth:`from_columns` (the same, where they need not be there
+    all at once) or :meth:`from_samples` (two lists of pairs). A bound only calls the reductions, so it cannot tell
+    which it was given. With ``pooled`` the scores are one process's share of a batch, and each reduction runs over all
+    processes, with gradient, and gives all of them the same: a bound cannot tell that either. Every process must then
+    ask for it; :meth:`local` gives scores that talk to nobody.
 
     Attributes:
         joint: (J,) scores of the joint pairs of this process.
@@ -36,34 +46,17 @@ class Scores:
         (3, 6, tensor(0.))
     """
 
-    def __init__(
-        self,
-        joint: Tensor,
-        marginal: Tensor,
-        *,
-        joint_columns: Tensor,
-        num_marginal: int,
-        marginal_mask: Tensor | None = None,
-        marginal_columns: Tensor | None = None,
-        rows: Rows | None = None,
-        log_weights: Tensor | None = None,
-        y: Tensor | None = None,
-        pooled: bool = False,
-    ) -> None:
-        """Use :meth:`from_matrix` or :meth:`from_samples`: this only stores what they have checked."""
-        self.joint = joint
-        self.joint_columns = joint_columns
+    def __init__(self, layout: Layout, y: Tensor | None = None, pooled: bool = False) -> None:
+        """Use :meth:`from_matrix` or one of its likes, which check what they take."""
+        self.joint = layout.joint
+        self.joint_columns = layout.joint_columns
         self.y = y
-        self._marginal = marginal
-        self._marginal_mask = marginal_mask
-        self._marginal_columns = marginal_columns
-        self._rows = rows
-        self._log_weights = log_weights
-        self._own = Pool(joint.numel(), num_marginal, len(marginal))
+        self._layout = layout
+        self._marginals = layout.marginals
+        self._own = Pool(len(layout.joint), layout.num_marginal, layout.num_rows)
         self._pool = self._own
         if pooled and world_size() > 1:
-            longest = self.num_candidates or 0
-            self._pool = self._own._replace(longest_row=longest).over_processes(joint.device)
+            self._pool = self._own._replace(longest_row=self.num_candidates or 0).over_processes(self.joint.device)
 
     @property
     def num_joint(self) -> int:
@@ -121,30 +114,56 @@ class Scores:
         """
         pooled = pooled and world_size() > 1
         check_scores(matrix, "matrix", ndim=2, may_be_empty=pooled)
-        if y is not None and len(y) != matrix.shape[1]:
-            raise ValueError(
-                f"Got {len(y)} candidates `y` for {matrix.shape[1]} columns of scores: there is one for each."
-            )
+        _check_candidates(y, matrix.shape[1])
         matrix = upcast(matrix)
         if joint is None and marginal is None and log_weights is None:
-            layout = diagonal_layout(matrix, diagonal, may_be_wide=pooled)
+            check_square(matrix, diagonal, may_be_wide=pooled)
+            layout = lay_out_columns(matrix, Columns.of_diagonal(matrix, diagonal))
         else:
-            layout = mask_layout(matrix, joint, marginal, log_weights, diagonal)
-        made = cls(
-            layout.joint,
-            matrix,
-            joint_columns=layout.joint_columns,
-            num_marginal=layout.num_marginal,
-            marginal_mask=layout.marginal,
-            rows=layout.rows,
-            log_weights=layout.log_weights,
-            y=y,
-            pooled=pooled,
-        )
+            layout = lay_out_masks(matrix, joint, marginal, log_weights, diagonal)
+        made = cls(layout, y, pooled)
         for name, count in (("joint", made.num_joint or allow_no_joint), ("marginal", made.num_marginal)):
             if not count:
                 raise ValueError(f"Got a `{name}` mask without a single True: a bound needs at least one {name} pair.")
         return made
+
+    @classmethod
+    def from_columns(
+        cls,
+        scores: Tensor | AbstractTiles,
+        columns: Columns,
+        *,
+        y: Tensor | None = None,
+        pooled: bool = False,
+        tile_bytes: float | None = None,
+    ) -> Scores:
+        """Take scores of every x against every candidate y, with one joint pair in each row, in any column.
+
+        Given what makes them, they are never there all at once unless they fit in a tile: every reduction, or its
+        gradient, makes them tile by tile. It gives the same up to rounding, in memory that does not grow with N x M.
+
+        Args:
+            scores: (N, M) as in :meth:`from_matrix`, or what makes them, as :meth:`AbstractCritic.tiles` gives it.
+            columns: Which of a row's candidates makes the joint pair, and which, if any, makes no pair.
+            y: As in :meth:`from_matrix`.
+            pooled: As in :meth:`from_matrix`.
+            tile_bytes: The memory of a tile; by default what is fast on the device. ``math.inf`` keeps all scores,
+                as a gradient of a gradient needs it.
+
+        Raises:
+            ValueError: ``tile_bytes`` is not positive, or the scores are not as in :meth:`from_matrix`.
+
+        Example:
+            >>> from lightning_mi.critics import InnerProductCritic
+            >>> x, columns = torch.eye(4), Columns(torch.arange(4))
+            >>> tiles = InnerProductCritic().tiles(x, x)
+            >>> Scores.from_columns(tiles, columns, tile_bytes=32).log_mean_exp()  # two rows a tile
+            tensor(0.)
+        """
+        if isinstance(scores, Tensor):
+            check_scores(scores, "matrix", ndim=2, may_be_empty=pooled and world_size() > 1)
+        _check_candidates(y, scores.shape[1])
+        return cls(lay_out_columns(scores, columns, tile_bytes), y, pooled)
 
     @classmethod
     def from_samples(
@@ -177,25 +196,7 @@ class Scores:
         pooled = pooled and world_size() > 1
         check_scores(joint, "joint", ndim=1, may_be_empty=pooled)
         check_scores(marginal, "marginal", ndim=1, may_be_empty=pooled)
-        if joint_columns is None:
-            joint_columns = torch.arange(joint.numel(), device=joint.device)
-        if marginal_columns is None:
-            marginal_columns = joint.numel() + torch.arange(marginal.numel(), device=joint.device)
-        for name, scores, columns in (("joint", joint, joint_columns), ("marginal", marginal, marginal_columns)):
-            if columns.shape != scores.shape:
-                raise ValueError(
-                    f"Got {name}_columns of shape {tuple(columns.shape)} for {name} scores of shape "
-                    f"{tuple(scores.shape)}: each score uses one candidate."
-                )
-        made = cls(
-            upcast(joint),
-            upcast(marginal),
-            joint_columns=joint_columns,
-            num_marginal=marginal.numel(),
-            marginal_columns=marginal_columns,
-            y=y,
-            pooled=pooled,
-        )
+        made = cls(lay_out_samples(joint, marginal, joint_columns, marginal_columns), y, pooled)
         if not (made.num_joint and made.num_marginal):
             raise ValueError(
                 f"Got {made.num_joint} joint and {made.num_marginal} marginal pairs over all processes: a bound "
@@ -215,21 +216,38 @@ class Scores:
 
         None where there are no rows, or where the candidates have unequal weights.
         """
-        if self._rows is None or self._log_weights is not None:
+        if self._layout.joint_rows is None or self._marginals.weighted:
             return None
         if self._pool.copies > 1:
             return self._pool.longest_row
-        count = self._rows.count
+        count = self._layout.row_count
         return count if isinstance(count, int) else int(count.max()) if len(count) else 0
 
     @property
     def joint_rows(self) -> Tensor:
         """(J,) the row of each joint pair; ValueError where there are no rows."""
-        return self._require_rows().joint
+        if self._layout.joint_rows is None:
+            raise ValueError(
+                "Got two lists of pairs, but a bound over rows (InfoNCE) compares each joint pair with the marginal "
+                "pairs of the same x. Use a pairing that scores all pairs, such as pairs.AllPairs()."
+            )
+        return self._layout.joint_rows
 
-    def marginal_values(self) -> Tensor:
-        """(K,) scores of all marginal pairs of this process, for histograms and tests; bounds use what is below."""
-        return self._marginal.flatten() if self._marginal_mask is None else self._marginal[self._marginal_mask]
+    def marginal_values(self, at_most: int | None = None) -> Tensor:
+        """(K,) scores of the marginal pairs of this process, for histograms and tests; bounds use what is below.
+
+        Args:
+            at_most: Take every so-manyeth, so that there are no more than these; all by default.
+        """
+        return self._marginals.values(at_most)
+
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest score of this process, without gradient; of no pair infinity and its negative."""
+        low, high = self._marginals.extremes()
+        if len(self.joint) == 0:
+            return low, high
+        joint_low, joint_high = self.joint.detach().aminmax()
+        return torch.minimum(low, joint_low), torch.maximum(high, joint_high)
 
     def log_mean_exp(self, *, offset: Tensor | None = None, clip: float | None = None, power: float = 1.0) -> Tensor:
         """Log E_Q[exp(power * (clip(T) - offset))] over the marginal pairs.
@@ -244,30 +262,28 @@ class Scores:
         """
         if self._own.num_marginal == 0:  # The logarithm of an empty sum, whose gradient is 0 and not NaN.
             return self._pool.log_sum(self.marginal_values().sum() - math.inf)
-        scores = self._marginal if clip is None else self._marginal.clamp(-clip, clip)
-        if offset is not None:
-            scores = scores - (offset if self._marginal_columns is None else offset[self._marginal_columns])
-        if power != 1.0:
-            scores = power * scores
-        if self._log_weights is not None:  # They sum to 1 in each row, so the rows are what is counted.
-            return self._pool.log_sum(log_mean_exp(scores, count=self._pool.num_rows, log_weights=self._log_weights))
-        return self._pool.log_sum(log_mean_exp(scores, self._marginal_mask, count=self.num_marginal))
+        # The weights of a row sum to 1, so that rows are what is counted.
+        count = self._pool.num_rows if self._marginals.weighted else self.num_marginal
+        return self._pool.log_sum(self._marginals.log_mean_exp(count, offset, clip, power))
 
     def row_log_mean_exp(self) -> Tensor:
         """(N,) log of the mean of exp(T) over the marginal and joint pairs of each row of this process, nats."""
-        rows = self._require_rows()
-        if self._log_weights is not None:
-            return log_mean_exp(self._marginal, count=1, dim=1, log_weights=self._log_weights)
-        return log_mean_exp(self._marginal, rows.mask, count=rows.count, dim=1)
+        self.joint_rows  # noqa: B018  # which there may not be
+        return self._marginals.row_log_mean_exp()
+
+    def row_means(self) -> tuple[Tensor, Tensor]:
+        """Means over joint pairs, of the score minus the row's log-mean-exp, and of the latter; scalars, nats.
+
+        Subtracting within each row before the mean keeps digits that two means of large scores would lose.
+        """
+        joint_rows = self.joint_rows
+        rows = self._marginals.row_log_mean_exp(alike=True)[joint_rows]
+        return self.mean_over_joint(self.joint - rows), self.mean_over_joint(rows)
 
     def mean_softplus(self) -> Tensor:
         """E_Q[log(1 + exp(T))] over the marginal pairs: a scalar, nats."""
-        values = softplus(self._marginal)
-        if self._log_weights is not None:
-            return self._pool.sum((values * self._log_weights.exp()).sum() / self._pool.num_rows)
-        if self._marginal_mask is not None:
-            values = values.masked_fill(~self._marginal_mask, 0.0)
-        return self._pool.sum(values.sum() / self.num_marginal)
+        count = self._pool.num_rows if self._marginals.weighted else self.num_marginal
+        return self._pool.sum(self._marginals.softplus_sum() / count)
 
     def joint_mean(self, *, offset: Tensor | float | None = None, clip: float | None = None) -> Tensor:
         """E_P[clip(T) - offset] over the joint pairs; 0 with a zero gradient where there are none.
@@ -294,10 +310,7 @@ class Scores:
             return mean_or_zero(values)
         return self._pool.sum(values.sum() / max(self.num_joint, 1))
 
-    def _require_rows(self) -> Rows:
-        if self._rows is None:
-            raise ValueError(
-                "Got two lists of pairs, but a bound over rows (InfoNCE) compares each joint pair with the marginal "
-                "pairs of the same x. Use a pairing that scores all pairs, such as pairs.AllPairs()."
-            )
-        return self._rows
+
+def _check_candidates(y: Tensor | None, num_columns: int) -> None:
+    if y is not None and len(y) != num_columns:
+        raise ValueError(f"Got {len(y)} candidates `y` for {num_columns} columns of scores: there is one for each.")

@@ -4,8 +4,8 @@ import csv
 
 import torch
 
-from benchmarks import staircase_peers, trainer_overhead, weak_scaling
-from lightning_mi import MIEstimationModule, bounds, regularizers
+from benchmarks import scoring, staircase_peers, trainer_overhead, weak_scaling
+from lightning_mi import MIEstimationModule, bounds, critics, regularizers
 
 
 def test_the_staircase_has_a_row_for_each_reading(tmp_path, capsys):
@@ -56,3 +56,20 @@ def test_weak_scaling_has_a_row_for_each_number_of_processes(tmp_path):
     (row,) = csv.DictReader(path.read_text().splitlines())
     assert (row["processes"], row["gather"], row["over the fewest"]) == ("2", "True", "1.00")
     assert float(row["ms a step"]) > 0
+
+
+def test_scoring_has_a_row_for_each_form(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scoring, "megabytes_apart", scoring.megabytes)  # A process takes seconds to start.
+    path = tmp_path / "scoring.csv"
+    arguments = ["--tiny", "--critics", "joint", "--bounds", "DV", "--forms", "tiles", "concatenated"]
+    scoring.main([*arguments, "--csv", str(path)])
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [row["form"] for row in rows] == ["tiles", "concatenated"]
+    assert float(rows[0]["over the last form"]) > 0
+    scoring.main(["--memory-of", "tiles", "separable", "64", "4", "DV"])
+    assert float(capsys.readouterr().out.splitlines()[-1]) < 4096
+
+
+def test_concatenations_give_the_scores_of_the_joint_critic():
+    critic, (x, y) = critics.JointCritic(3, 3), torch.randn(2, 5, 3)
+    torch.testing.assert_close(scoring.Concatenated(critic).pairwise(x, y), critic.pairwise(x, y))

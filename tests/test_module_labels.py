@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lightning_mi import Scores, bounds, critics, pairs
+from lightning_mi.score_layout import lay_out_samples
 from tests.labelled import NUM_FEATURES, Digits, features_of
 from tests.labelled import make as make_for_digits
 from tests.small_module import DIM, Batches, Kept, draw, fit, make, trainer
@@ -29,13 +30,8 @@ class OfALabel(pairs.AbstractPairing):
         self.seen = labels
         scores = critic.pairwise(x, x)
         joint = scores.diagonal()[labels == 1]
-        return Scores(
-            joint,
-            scores.flatten(),
-            joint_columns=torch.arange(joint.numel()),
-            num_marginal=scores.numel(),
-            marginal_columns=torch.arange(len(x)).repeat(len(x)),
-        )
+        of_joint, of_marginal = torch.arange(joint.numel()), torch.arange(len(x)).repeat(len(x))
+        return Scores(lay_out_samples(joint, scores.flatten(), of_joint, of_marginal))
 
 
 class NeverNaN(bounds.AbstractBound):

@@ -33,9 +33,7 @@ class InfoNCE(AbstractBound):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is the mean of the rows' log-normalizers."""
-        joint, rows = scores.joint, scores.row_log_mean_exp()[scores.joint_rows]
-        # Subtracting within each row before the mean keeps digits that two means of large scores would lose.
-        value, log_normalizer = scores.mean_over_joint(joint - rows), scores.mean_over_joint(rows)
+        value, log_normalizer = scores.row_means()
         return BoundTerms(value, value, scores.joint_mean(), log_normalizer, log_normalizer)
 
     def marginal_at(self, target: float) -> float:

@@ -45,8 +45,9 @@ class JS(AbstractBound):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is log E_Q[e^T]."""
+        objective = gan_objective(scores)
         read = self_normalized_terms(1 + scores.joint_mean(), scores.log_mean_exp(), cap=None)
-        return read._replace(objective=gan_objective(scores))
+        return read._replace(objective=objective)
 
     def marginal_at(self, target: float) -> float:
         """The marginal term is the exponential of the log-normalizer."""

@@ -103,8 +103,9 @@ class ReleasedJS(AbstractBound):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer's place is taken by E_Q[softplus(T)]."""
+        objective, log_normalizer = gan_objective(scores), scores.mean_softplus()
         joint, marginal = scores.joint_mean(), exp_linear(scores.log_mean_exp() - 1, None)
-        return BoundTerms(joint - marginal, gan_objective(scores), joint, marginal, scores.mean_softplus())
+        return BoundTerms(joint - marginal, objective, joint, marginal, log_normalizer)
 
     def marginal_at(self, target: float) -> float:
         """E_Q[e^(T-1)] of a perfect critic, whatever the target."""

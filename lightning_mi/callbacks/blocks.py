@@ -136,9 +136,7 @@ class BlockReader:
 
 def _of_scores(scores: Scores) -> Tensor:
     """(5,) the lowest and highest score, effective number and share of marginal pairs, log of the candidates."""
-    values = torch.cat((scores.marginal_values(), scores.joint))
-    # A process may hold no pair of a batch that others share.
-    low, high = values.aminmax() if len(values) else (values.new_tensor(math.inf), values.new_tensor(-math.inf))
+    low, high = scores.extremes()
     share = effective_sample_size(scores)
     candidates = math.inf if scores.num_candidates is None else math.log(scores.num_candidates)
     parts = (low, high, scores.num_marginal * share, share, share.new_tensor(candidates))

@@ -15,6 +15,7 @@ from lightning_mi.callbacks.logger_media import log_histogram, log_picture
 from lightning_mi.callbacks.observed import observed
 from lightning_mi.charts import Charts, charts_of
 from lightning_mi.feature_map import FeatureMap
+from lightning_mi.marginals import stride
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.scores import Scores
 from lightning_mi.step_logs import forget_unlogged, references, term_logs
@@ -234,7 +235,6 @@ class TensorBoardLayout(L.Callback):
 def _sampled(scores: Scores) -> tuple[Tensor, Tensor]:
     """Joint and marginal scores that are finite, evenly thinned, in float32 on the CPU."""
     thinned = []
-    for values in (scores.joint, scores.marginal_values()):
-        values = values.detach()[:: 1 + len(values) // _MOST_SCORES]
-        thinned.append(values[values.isfinite()].float().cpu())
+    for values in (scores.joint[:: stride(len(scores.joint), _MOST_SCORES)], scores.marginal_values(_MOST_SCORES)):
+        thinned.append(values[values.isfinite()].detach().float().cpu())
     return thinned[0], thinned[1]

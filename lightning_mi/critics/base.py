@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from lightning_mi.tiles import AbstractTiles
+
 
 class AbstractCritic(nn.Module, ABC):
     """A function T(x, y) of two representations.
@@ -34,6 +36,17 @@ class AbstractCritic(nn.Module, ABC):
         Returns:
             (N, M) scores.
         """
+
+    def tiles(self, x: Tensor, y: Tensor) -> AbstractTiles | None:
+        """How every row of x is scored against every row of y: what :meth:`pairwise` gives, as it is made.
+
+        A critic that says so is scored in memory that does not grow with N x M; None, the default, is any other.
+
+        Args:
+            x: (N, Dx).
+            y: (M, Dy).
+        """
+        return None
 
 
 def check_shapes(x: Tensor, y: Tensor, x_dim: int, y_dim: int) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_mi.critics.base import AbstractCritic
 from lightning_mi.distributed import average_, standard_deviation
+from lightning_mi.tiles import AbstractTiles
 
 
 @final
@@ -63,6 +64,11 @@ class Calibrated(AbstractCritic):
         """(N, M) scores of all pairs."""
         return self._affine(self.critic.pairwise(x, y))
 
+    def tiles(self, x: Tensor, y: Tensor) -> AbstractTiles | None:
+        """Those of the critic, if it has any, with scale and offset."""
+        tiles = self.critic.tiles(x, y)
+        return None if tiles is None else tiles.affine(*self._scale_and_offset())
+
     @torch.no_grad()
     def calibrate(
         self, marginal_scores: Callable[[], Tensor], log_normalizer: Callable[[], Tensor], target: float = 0.0
@@ -92,6 +98,11 @@ class Calibrated(AbstractCritic):
                 parameter.copy_(old)
 
     def _affine(self, scores: Tensor) -> Tensor:
-        if self.log_scale is not None:
-            scores = scores * self.log_scale.exp()
-        return scores if self.offset is None else scores + self.offset_unit * self.offset
+        scale, offset = self._scale_and_offset()
+        if scale is not None:
+            scores = scores * scale
+        return scores if offset is None else scores + offset
+
+    def _scale_and_offset(self) -> tuple[Tensor | None, Tensor | None]:
+        scale = None if self.log_scale is None else self.log_scale.exp()
+        return scale, None if self.offset is None else self.offset_unit * self.offset

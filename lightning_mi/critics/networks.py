@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from lightning_mi.critics.base import AbstractCritic, check_shapes
+from lightning_mi.tiles import Networks, Products
 
 
 def mlp(in_dim: int, hidden: Sequence[int], out_dim: int, bias: bool = True) -> nn.Sequential:
@@ -51,7 +52,8 @@ class JointCritic(AbstractCritic):
         self.x_dim, self.y_dim = x_dim, y_dim
         # One layer of both widths, so that its initialization is that of a layer over the concatenation.
         self.first = nn.Linear(x_dim + y_dim, hidden[0])
-        self.rest = nn.Sequential(nn.ReLU(inplace=True), *mlp(hidden[0], hidden[1:], 1, bias=output_bias))
+        # Not in place, since all pairs are a view here, and autograd makes overwritten views good with copies.
+        self.rest = nn.Sequential(nn.ReLU(), *mlp(hidden[0], hidden[1:], 1, bias=output_bias))
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) scores of matching rows."""
@@ -61,9 +63,11 @@ class JointCritic(AbstractCritic):
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, M) scores of all pairs."""
-        hx, hy = self._first(x, y)
-        scores: Tensor = self.rest((hx.unsqueeze(1) + hy).flatten(0, 1))
-        return scores.view(len(x), len(y))
+        return self.tiles(x, y).matrix()
+
+    def tiles(self, x: Tensor, y: Tensor) -> Networks:
+        """Both halves of the first layer, and the rest of the network."""
+        return Networks(*self._first(x, y), self.rest)
 
     def _first(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         check_shapes(x, y, self.x_dim, self.y_dim)
@@ -106,8 +110,11 @@ class SeparableCritic(AbstractCritic):
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, M) scores of all pairs."""
-        g, h = self._embed(x, y)
-        return g @ h.T
+        return self.tiles(x, y).matrix()
+
+    def tiles(self, x: Tensor, y: Tensor) -> Products:
+        """g(x) and h(y)."""
+        return Products(*self._embed(x, y))
 
     def _embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         check_shapes(x, y, self.x_dim, self.y_dim)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from lightning_mi.critics.base import AbstractCritic, check_shapes
+from lightning_mi.tiles import Products
 
 
 @final
@@ -38,7 +39,11 @@ class BilinearCritic(AbstractCritic):
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, M) scores of all pairs."""
-        return self._project(x, y) @ y.T
+        return self.tiles(x, y).matrix()
+
+    def tiles(self, x: Tensor, y: Tensor) -> Products:
+        """X W and y."""
+        return Products(self._project(x, y), y)
 
     def _project(self, x: Tensor, y: Tensor) -> Tensor:
         check_shapes(x, y, *self.weight.shape)
@@ -80,8 +85,11 @@ class InnerProductCritic(AbstractCritic):
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, M) scores of all pairs."""
-        x, y = self._prepare(x, y)
-        return x @ y.T
+        return self.tiles(x, y).matrix()
+
+    def tiles(self, x: Tensor, y: Tensor) -> Products:
+        """X and y, as they are multiplied."""
+        return Products(*self._prepare(x, y))
 
     def _prepare(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         check_shapes(x, y, x.shape[-1], x.shape[-1])

@@ -6,10 +6,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from lightning_mi.columns import Columns
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.distributed import Share, exchange, raise_any, refuse_together, share_of, world_size
 from lightning_mi.labels import check_labels
 from lightning_mi.scores import Scores
+from lightning_mi.tiles import check_tile_bytes
 
 
 class AbstractPairing(nn.Module, ABC):
@@ -95,6 +97,35 @@ class AbstractPairing(nn.Module, ABC):
                     "samples of all processes are paired, so they are alike."
                 )
         return share_of(sizes)
+
+
+class AbstractTiledPairing(AbstractPairing):
+    """A pairing of every x with every candidate, with one joint pair for each x.
+
+    Args:
+        gather: As in :class:`AbstractPairing`.
+        tile_bytes: The memory of a tile of scores, where the critic has tiles; see :meth:`Scores.from_columns`. By
+            default what is fast on the device; ``math.inf`` keeps all scores, as a gradient of a gradient needs it.
+    """
+
+    def __init__(self, gather: bool = True, tile_bytes: float | None = None) -> None:
+        super().__init__(gather)
+        check_tile_bytes(tile_bytes)
+        self.tile_bytes = tile_bytes
+
+    def score_all(self, critic: AbstractCritic, x: Tensor, y: Tensor, columns: Columns, share: Share) -> Scores:
+        """Scores of x (N, Dx) with all candidates y (M, Dy), in tiles where the critic has any.
+
+        Args:
+            critic: Gives T(x, y).
+            x: Of this process.
+            y: The candidates.
+            columns: Which of them makes a joint pair with each x, and which makes none.
+            share: Whether those of other processes are among them.
+        """
+        tiles = critic.tiles(x, y)
+        scores = critic.pairwise(x, y) if tiles is None else tiles
+        return Scores.from_columns(scores, columns, y=y, pooled=share.pooled, tile_bytes=self.tile_bytes)
 
 
 def check_count(views: tuple[Tensor, ...], *names: str, pairing: str) -> None:

@@ -5,14 +5,15 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from lightning_mi.columns import Columns
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.distributed import own_generator
-from lightning_mi.pairs.base import AbstractPairing, check_count, check_two_or_more
+from lightning_mi.pairs.base import AbstractPairing, AbstractTiledPairing, check_count, check_two_or_more
 from lightning_mi.scores import Scores
 
 
 @final
-class AllPairs(AbstractPairing):
+class AllPairs(AbstractTiledPairing):
     """Row i of x and row i of y are a joint pair; all N (N - 1) other combinations are marginal pairs.
 
     For InfoNCE a row is x_i against every y, its own included.
@@ -34,7 +35,7 @@ class AllPairs(AbstractPairing):
         share = self.share(*views)
         check_two_or_more(share)
         x, y = views[0], share.gather(views[1])
-        return Scores.from_matrix(critic.pairwise(x, y), y=y, diagonal=share.start, pooled=share.pooled)
+        return self.score_all(critic, x, y, Columns.of_diagonal(x, share.start), share)
 
 
 @final
@@ -110,7 +111,7 @@ class IndependentMarginal(AbstractPairing):
 
 
 @final
-class TwoViews(AbstractPairing):
+class TwoViews(AbstractTiledPairing):
     """Contrastive pairing: two views of each sample, and every view against every other.
 
     The 2 N views of a batch are put into one list z. The two views of a sample are joint pairs, in both directions;
@@ -142,16 +143,8 @@ class TwoViews(AbstractPairing):
             )
         share = self.share(x, y)
         check_two_or_more(share)
-        own = torch.arange(share.start, share.start + len(x), device=x.device)
-        everyone = torch.arange(share.total, device=x.device)
-        z, sample = torch.cat([x, y]), own.repeat(2)
-        candidates, of_sample = torch.cat([share.gather(x), share.gather(y)]), everyone.repeat(2)
-        same_sample = sample.unsqueeze(1) == of_sample
-        itself = torch.cat([own, share.total + own]).unsqueeze(1) == torch.arange(2 * share.total, device=x.device)
-        return Scores.from_matrix(
-            critic.pairwise(z, candidates),
-            joint=same_sample & ~itself,
-            marginal=~same_sample,
-            y=candidates,
-            pooled=share.pooled,
-        )
+        candidates = torch.cat([share.gather(x), share.gather(y)])
+        first = torch.arange(share.start, share.start + len(x), device=x.device)
+        second = share.total + first
+        columns = Columns(torch.cat([second, first]), left_out=torch.cat([first, second]))
+        return self.score_all(critic, torch.cat([x, y]), candidates, columns, share)

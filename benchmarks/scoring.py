@@ -1,0 +1,156 @@
+"""Scores in tiles against all scores at once: processor time and peak memory of a step, forward and backward.
+
+A step scores all pairs of a batch, reads a bound with its regularizer, and takes the gradient with respect to the
+factors of the scores, or to the critic. Both forms run in one process by turns, on one thread; of each the fastest step
+counts. Memory is what the highest resident size in a step exceeds that before it by, in a process of its own.
+
+    python benchmarks/scoring.py --csv scoring.csv
+    python benchmarks/scoring.py --critics separable --sizes 4096 --bounds DV JS
+    python benchmarks/scoring.py --critics joint --sizes 256 --dim 784 --bounds DV --forms tiles concatenated
+"""
+
+import argparse
+import csv
+import math
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mi import bounds, critics, pairs, regularizers
+from lightning_mi.bench.tables import markdown_table
+
+BOUNDS: dict[str, Callable[[], bounds.AbstractBound]] = {
+    name: getattr(bounds, name) for name in ("DV", "NWJ", "TUBA", "MINE", "SMILE", "InfoNCE", "JS")
+} | {"SMILE(js)": partial(bounds.SMILE, objective="js")}
+DIMS = {"separable": 128, "joint": 20}
+SIZES = {"separable": (512, 1024, 4096), "joint": (64, 128, 512)}
+LARGEST_AT_ONCE = 16384  # beyond, only tiles
+HEADING = ["critic", "dim", "N", "bound", "form", "ms a step", "over the last form", "MB"]
+
+
+class Concatenated(critics.AbstractCritic):
+    """A joint critic that makes the concatenations of all pairs, as it is often written."""
+
+    def __init__(self, critic: critics.JointCritic) -> None:
+        super().__init__()
+        self.critic = critic
+        self.network = nn.Sequential(critic.first, *critic.rest)
+
+    def paired(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.critic.paired(x, y)
+
+    def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
+        every = torch.cat([x.repeat_interleave(len(y), dim=0), y.repeat(len(x), 1)], dim=1)
+        scores: Tensor = self.network(every)
+        return scores.view(len(x), len(y))
+
+
+def step(form: str, critic: str, n: int, dim: int, bound: str, tile_bytes: float | None = None) -> Callable[[], None]:
+    """A step in one of the forms."""
+    torch.manual_seed(0)
+    x, y = 0.3 * torch.randn(2, n, dim)
+    made: critics.AbstractCritic = critics.JointCritic(dim, dim)
+    if critic == "separable":  # Its networks are of order N alone, and the same in both forms.
+        made, x, y = critics.InnerProductCritic(), x.requires_grad_(), y.requires_grad_()
+    elif form == "concatenated":
+        made = Concatenated(made)
+    read, regularizer = BOUNDS[bound](), regularizers.Squared(weight=0.1)
+    pairing = pairs.AllPairs(tile_bytes=tile_bytes if form == "tiles" else math.inf)
+
+    def run() -> None:
+        for leaf in (x, y, *made.parameters()):
+            leaf.grad = None
+        terms = read(pairing(made, x, y))
+        (regularizer(terms, read) - terms.objective).backward()
+
+    return run
+
+
+def milliseconds(steps: Sequence[Callable[[], None]], seconds: float) -> list[float]:
+    """Of the fastest of many steps of each form, which take turns for so long."""
+    fastest = [math.inf] * len(steps)
+    end, rounds = time.process_time() + seconds, 0
+    while rounds < 3 or time.process_time() < end:
+        for index, run in enumerate(steps):
+            start = time.process_time()
+            run()
+            fastest[index] = min(fastest[index], time.process_time() - start)
+        rounds += 1
+    return [1000 * one for one in fastest]
+
+
+def megabytes(form: str, critic: str, n: int, dim: int, bound: str) -> float:
+    """What a step takes, in this process."""
+    step(form, critic, 64, dim, bound, tile_bytes=2**16)()  # what a first step loads
+    run = step(form, critic, n, dim, bound)
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    run()
+    return (1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6
+
+
+def megabytes_apart(*case: object) -> float:
+    """The same in a process of its own, whose highest resident size nothing else has raised."""
+    # From a shell, since a process begins with the highest resident size of the one that has started it.
+    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, __file__, "--memory-of", *map(str, case)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def rows_of(critic: str, n: int, dim: int, bound: str, forms: Sequence[str], seconds: float) -> list[list[str]]:
+    """A row for each form."""
+    forms = [form for form in forms if form == "tiles" or n <= LARGEST_AT_ONCE]
+    times = milliseconds([step(form, critic, n, dim, bound) for form in forms], seconds)
+    rows = []
+    for form, found in zip(forms, times, strict=True):
+        ratio = "" if len(forms) == 1 else f"{found / times[-1]:.2f}"
+        memory = megabytes_apart(form, critic, n, dim, bound)
+        rows.append([critic, str(dim), str(n), bound, form, f"{found:.1f}", ratio, f"{memory:.0f}"])
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--critics", nargs="+", default=list(DIMS), choices=DIMS)
+    parser.add_argument("--bounds", nargs="+", default=list(BOUNDS), choices=BOUNDS)
+    parser.add_argument("--sizes", nargs="+", type=int, help="N; by default some for each critic")
+    parser.add_argument("--dim", type=int, help="of the factors, or of x and y for a joint critic")
+    parser.add_argument(
+        "--forms",
+        nargs="+",
+        default=["tiles", "at once"],
+        choices=["tiles", "at once", "concatenated"],
+        help="ratios are over the last",
+    )
+    parser.add_argument("--seconds", type=float, default=4.0, help="of timed steps, at the least 3 of each form")
+    parser.add_argument("--tiny", action="store_true", help="a few pairs, to see that it runs")
+    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--memory-of", nargs=5, metavar=("FORM", "CRITIC", "N", "DIM", "BOUND"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    if options.memory_of:
+        form, critic, n, dim, bound = options.memory_of
+        print(megabytes(form, critic, int(n), int(dim), bound))
+        return
+    if options.tiny:
+        options.sizes, options.seconds = [8], 0.0
+    rows = []
+    for critic in options.critics:
+        for n in options.sizes or SIZES[critic]:
+            for bound in options.bounds:
+                found = rows_of(critic, n, options.dim or DIMS[critic], bound, options.forms, options.seconds)
+                rows += found
+                print(*(" ".join(row) for row in found), sep="\n", file=sys.stderr, flush=True)
+    print(markdown_table(HEADING, rows))
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            csv.writer(file).writerows([HEADING, *rows])
+
+
+if __name__ == "__main__":
+    main()

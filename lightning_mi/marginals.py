@@ -1,0 +1,136 @@
+"""The scores of the marginal pairs, as the sums that bounds are made of; here from scores that are all there."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import final
+
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from lightning_mi.numerics import log_mean_exp
+
+
+class AbstractMarginals(ABC):
+    """Sums over the marginal pairs of this process. Those who divide them know the pairs of all processes.
+
+    Attributes:
+        weighted: The candidates have weights, which sum to 1 in each row.
+    """
+
+    weighted: bool = False
+
+    @abstractmethod
+    def log_mean_exp(self, count: int, offset: Tensor | None, clip: float | None, power: float) -> Tensor:
+        """Log of the sum of exp(power * (clip(T) - offset)) over ``count``; a scalar, nats.
+
+        Args:
+            count: What the sum is divided by.
+            offset: (M,) subtracted from the scores of each candidate.
+            clip: Scores are first clamped to [-clip, clip].
+            power: A factor in the exponent.
+        """
+
+    @abstractmethod
+    def softplus_sum(self) -> Tensor:
+        """The sum of log(1 + exp(T)); a scalar, nats."""
+
+    @abstractmethod
+    def row_log_mean_exp(self, alike: bool = False) -> Tensor:
+        """(N,) log of the mean of exp(T) over the marginal and joint pairs of each row, nats.
+
+        Args:
+            alike: The caller promises that what it makes of the rows has the same gradient for each of them.
+        """
+
+    @abstractmethod
+    def values(self, at_most: int | None = None) -> Tensor:
+        """(K,) the scores in the order of the rows, thinned evenly to at most so many."""
+
+    @abstractmethod
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest score, without gradient; infinity and minus infinity where there is none."""
+
+
+@final
+class DenseMarginals(AbstractMarginals):
+    """Scores that are all there, and reduced by ordinary autograd.
+
+    Args:
+        scores: (N, M), or (K,) of a list of pairs.
+        mask: (N, M) boolean, True at marginal pairs; all are by default.
+        columns: (K,) the candidate of each score of a list.
+        log_weights: (M,) of the candidates; equal by default.
+        row_mask: (N, M) boolean, True at the marginal and joint pairs of a row; all are by default.
+        row_count: How many that is in each row, (N,), or in every row.
+
+    Example:
+        >>> import torch
+        >>> DenseMarginals(torch.zeros(2, 3)).softplus_sum()  # 6 log 2
+        tensor(4.1589)
+    """
+
+    def __init__(
+        self,
+        scores: Tensor,
+        mask: Tensor | None = None,
+        columns: Tensor | None = None,
+        log_weights: Tensor | None = None,
+        row_mask: Tensor | None = None,
+        row_count: Tensor | int = 1,
+    ) -> None:
+        self._scores = scores
+        self._mask = mask
+        self._columns = columns
+        self._log_weights = log_weights
+        self._row_mask = row_mask
+        self._row_count = row_count
+        self.weighted = log_weights is not None
+
+    def log_mean_exp(self, count: int, offset: Tensor | None, clip: float | None, power: float) -> Tensor:
+        """Log of a sum of exponentials, over a count."""
+        scores = self._scores if clip is None else self._scores.clamp(-clip, clip)
+        if offset is not None:
+            scores = scores - (offset if self._columns is None else offset[self._columns])
+        if power != 1.0:
+            scores = power * scores
+        if self._log_weights is not None:
+            return log_mean_exp(scores, count=count, log_weights=self._log_weights)
+        return log_mean_exp(scores, self._mask, count=count)
+
+    def softplus_sum(self) -> Tensor:
+        """The sum of log(1 + exp(T))."""
+        values = softplus(self._scores)
+        if self._log_weights is not None:
+            return (values * self._log_weights.exp()).sum()
+        return (values if self._mask is None else values.masked_fill(~self._mask, 0.0)).sum()
+
+    def row_log_mean_exp(self, alike: bool = False) -> Tensor:
+        """(N,) by rows."""
+        if self._log_weights is not None:
+            return log_mean_exp(self._scores, count=1, dim=1, log_weights=self._log_weights)
+        return log_mean_exp(self._scores, self._row_mask, count=self._row_count, dim=1)
+
+    def values(self, at_most: int | None = None) -> Tensor:
+        """(K,) the scores."""
+        values = self._scores.flatten() if self._mask is None else self._scores[self._mask]
+        return values if at_most is None else values[:: stride(len(values), at_most)]
+
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """The lowest and the highest score."""
+        values = self.values().detach()
+        if not len(values):  # A process may hold no pair of a batch that others share.
+            return values.new_tensor(math.inf), values.new_tensor(-math.inf)
+        low, high = values.aminmax()
+        return low, high
+
+
+def stride(length: int, at_most: int) -> int:
+    """Every how many of so many things are taken, so that there are at most so many.
+
+    Example:
+        >>> stride(10, 3), stride(3, 3)
+        (4, 1)
+    """
+    return max(-(-length // at_most), 1)
