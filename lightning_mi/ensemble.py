@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
+from lightning_mi.batched_group import grouped
 from lightning_mi.bounds import BoundTerms
 from lightning_mi.critics import Calibrated
-from lightning_mi.ensemble_groups import AbstractGroup, grouped
+from lightning_mi.ensemble_groups import AbstractGroup
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.numerics import MINumericalWarning
 from lightning_mi.step_logs import references
@@ -108,6 +109,8 @@ class MIEnsemble(L.LightningModule):
         self._names = tuple(members)
         self.estimators = nn.ModuleList(members.values())  # not by name: a key of a checkpoint has no dot in it
         self._groups: list[tuple[AbstractGroup, list[int]]] = []
+        self._places: tuple[tuple[int, int], ...] = ()
+        self._order = torch.empty(0)
         self._told: set[str] = set()
 
     @property
@@ -151,6 +154,9 @@ class MIEnsemble(L.LightningModule):
             for group, places in self._groups
             for parameters in group.parameter_groups([own[place] for place in places])
         ]
+        located = {place: (g, i) for g, (_, places) in enumerate(self._groups) for i, place in enumerate(places)}
+        self._places = tuple(located[place] for place in range(len(own)))
+        self._order = torch.tensor([place for _, places in self._groups for place in places]).argsort()
         made: Optimizer = kinds[0](groups)
         return made
 
@@ -158,22 +164,16 @@ class MIEnsemble(L.LightningModule):
         """A step of every member; callbacks find an :class:`EnsembleOutput` in its outputs."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, optim.Optimizer)
-        self._calibrate(batch)
+        if self.global_step == 0:
+            self._calibrate(batch)
         for member in self._in_order():
-            if member.regularizer is not None:
+            if member.regularizer is not None and callable(member.regularizer.weight):
                 member.regularizer.step = self.global_step
         optimizer.zero_grad()
         read = [group.step(batch, self.manual_backward) for group, _ in self._groups]
         optimizer.step()
-        order = [place for _, places in self._groups for place in places]
-        readings = torch.cat([readings for readings, _ in read])
-        located = {place: (g, i) for g, (_, places) in enumerate(self._groups) for i, place in enumerate(places)}
-        output = EnsembleOutput(
-            self._names,
-            readings[torch.tensor(order, device=readings.device).argsort()],
-            tuple(output for _, output in read),
-            tuple(located[place] for place in range(len(order))),
-        )
+        readings = torch.cat([readings for readings, _ in read])[self._order]
+        output = EnsembleOutput(self._names, readings, tuple(output for _, output in read), self._places)
         if self.global_step % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]  # set by its logger connector
             self._log(output)
         return {"loss": output.losses.sum(), "ensemble": output}

@@ -23,8 +23,8 @@ from lightning_mi import (
     regularizers,
 )
 from lightning_mi.alike import alike
+from lightning_mi.batched_group import Batched
 from lightning_mi.data import GaussianDataModule, OneHotDataModule
-from lightning_mi.ensemble_groups import Batched
 
 LOSSES: dict[str, Callable[[], bounds.AbstractBound]] = {
     "DV": bounds.DV,

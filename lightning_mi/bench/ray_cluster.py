@@ -40,7 +40,7 @@ def run_cells(
     on_progress: Callable[[Cell, float], None],
     on_finished: Callable[[Cell, dict[str, Any]], None],
 ) -> None:
-    """Train those cells that have not finished before, as Ray tasks of one CPU; small ones on the same batches together.
+    """Train those cells that have not finished before, in Ray tasks of one CPU; small ones share one.
 
     The nodes need ``lightning_mi`` in the version of this process, and no file system in common with it.
 
