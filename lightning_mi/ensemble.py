@@ -157,7 +157,7 @@ class MIEnsemble(L.LightningModule):
         located = {place: (g, i) for g, (_, places) in enumerate(self._groups) for i, place in enumerate(places)}
         self._places = tuple(located[place] for place in range(len(own)))
         self._order = torch.tensor([place for _, places in self._groups for place in places]).argsort()
-        made: Optimizer = kinds[0](groups)
+        made: Optimizer = kinds[0](_merged(groups))
         return made
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
@@ -238,6 +238,19 @@ class MIEnsemble(L.LightningModule):
             metrics = getattr(member, f"{stage}_metrics")
             self.log_dict({f"{name}/{key}": value for key, value in metrics.compute().items()})
             metrics.reset()
+
+
+def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One group for each settings: what a fused optimizer takes in one call."""
+    merged: list[dict[str, Any]] = []
+    for group in groups:
+        for other in merged:
+            if {**other, "params": None} == {**group, "params": None}:
+                other["params"] += group["params"]
+                break
+        else:
+            merged.append({**group, "params": [*group["params"]]})
+    return merged
 
 
 def _check(members: Mapping[str, MIEstimationModule]) -> None:
