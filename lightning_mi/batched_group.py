@@ -43,7 +43,7 @@ class Batched(AbstractGroup):
 
     def step(self, batch: Any, backward: Callable[[Tensor], Any]) -> tuple[Tensor, Callable[[int], StepOutput]]:
         """The members' losses have no number in common, so the gradient of their sum is each one's own."""
-        representations, _ = self.members[0]._represent(batch, with_labels=False)
+        representations, _ = self.members[0]._represent(batch, None)
         numbers = [{f"critic.{name}": t for name, t in kind.items()} for kind in self._critics.numbers()]
 
         def score(*numbers: dict[str, Tensor]) -> tuple[Tensor, ...]:

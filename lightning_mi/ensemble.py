@@ -65,10 +65,12 @@ class MIEnsemble(L.LightningModule):
 
     Each trains as it would alone, from its own initialization and by its own bound, regularizer and optimizer, and its
     curves are those of a training of its own up to rounding: no gradient and no number passes between members, so one
-    that diverges leaves the others as they are. What is shared is the work around them. Members with critics alike (a
-    separable, bilinear or inner-product one; any critic on independent marginal pairs) score a batch in one pass of
-    stacked parameters, and bounds alike read it in one. Others, such as joint critics on all pairs, whose batched pass
-    would be slower, take their steps one after the other, and share the loop and the data.
+    that diverges leaves the others as they are; it is named in a warning and goes on, whatever its ``on_non_finite``.
+
+    What is shared is the work around them. Members with critics alike (a separable, bilinear or inner-product one; any
+    critic on independent marginal pairs) score a batch in one pass of stacked parameters, and bounds alike read it in
+    one. Others, such as joint critics on all pairs, whose batched pass would be slower, take their steps one after the
+    other, and share the loop and the data.
 
     Each step logged by the trainer has ``<name>/train/mi`` and so on, what a member would log by itself, for all its
     loggers and in ``trainer.callback_metrics``; averages over a training epoch are not kept. Validation and test log
@@ -259,7 +261,7 @@ def _check(members: Mapping[str, MIEstimationModule]) -> None:
     for name, member in members.items():
         if not isinstance(member, MIEstimationModule):
             raise TypeError(f"Got a {type(member).__name__} as member {name!r}: members are MIEstimationModules.")
-        for part, found in (("probe", member.probe), ("scheduler", member._scheduler)):
+        for part, found in (("probe", member.probe), ("scheduler", member._optimizers.scheduler)):
             if found is not None:
                 raise ValueError(
                     f"Got member {name!r} with a {part}: an ensemble has none. Leave it out, or train it apart."

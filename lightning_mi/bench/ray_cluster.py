@@ -11,9 +11,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, final
+from typing import IO, Any, final
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from lightning_mi import __version__
@@ -271,5 +272,8 @@ def unpack(packed: bytes, folder: Path, cells: list[Cell]) -> None:
     with ZipFile(io.BytesIO(packed)) as archive:
         archive.extractall(folder, [name for name in archive.namelist() if name not in curves])
         for name in curves:
-            content = archive.read(name)
-            write_whole(folder / name, lambda file, content=content: file.write(content))
+            write_whole(folder / name, partial(_copy, archive.read(name)))
+
+
+def _copy(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)

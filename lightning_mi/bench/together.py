@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_mi.bench.recorder import FIELDS, PROBE_EVERY, Interrupted
 from lightning_mi.callbacks import TensorBoardLayout
-from lightning_mi.charts import CHARTS
+from lightning_mi.charts import add_charts
 from lightning_mi.ensemble import EnsembleOutput, MIEnsemble
 from lightning_mi.ensemble_groups import READINGS
 from lightning_mi.module import MIEstimationModule
@@ -72,8 +72,7 @@ class RecorderOfAll(L.Callback):
         """Give each member its place in TensorBoard."""
         self._seats = [Seat(trainer, loggers) for loggers in self._loggers]
         for seat, layout, member in zip(self._seats, self._layouts, _members(pl_module), strict=True):
-            for logger in seat.loggers:
-                logger.experiment.add_custom_scalars(CHARTS)
+            add_charts(seat.loggers)
             layout.on_fit_start(seat, member)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
