@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning_mi.bounds import BoundTerms
     from lightning_mi.checkpoint_files import CheckpointError
     from lightning_mi.deferred import DoubleBackwardError
+    from lightning_mi.ensemble import MIEnsemble
     from lightning_mi.finite import NonFiniteBatchError, NonFiniteStepError
     from lightning_mi.module import MIEstimationModule
     from lightning_mi.numerics import MINumericalWarning
@@ -25,6 +26,7 @@ _NAMES = {
     "BoundTerms": "bounds",
     "CheckpointError": "checkpoint_files",
     "DoubleBackwardError": "deferred",
+    "MIEnsemble": "ensemble",
     "MIEstimationModule": "module",
     "MINumericalWarning": "numerics",
     "NonFiniteBatchError": "finite",
@@ -37,6 +39,7 @@ __all__ = [
     "BoundTerms",
     "CheckpointError",
     "DoubleBackwardError",
+    "MIEnsemble",
     "MIEstimationModule",
     "MINumericalWarning",
     "NonFiniteBatchError",

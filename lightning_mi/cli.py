@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--output", type=Path, metavar="DIR", help="where results go (default: lightning_mi_runs/NAME[-DATA]-PRESET)"
     )
-    bench.add_argument("--jobs", type=_positive, metavar="N", help="trainings at once (default: chosen from the cores)")
+    bench.add_argument("--jobs", type=_positive, metavar="N", help="processes (default: chosen from the cores)")
     bench.add_argument(
         "--ray",
         metavar="ADDRESS",

@@ -122,13 +122,7 @@ class AbstractRegularizer(nn.Module, ABC):
         Warns:
             MINumericalWarning: The penalty is infinite though the log-normalizer is not.
         """
-        target, weight, observed = self.target_of(bound), self.current_weight(), terms.log_normalizer
-        if weight == 0:
-            return torch.zeros_like(observed, requires_grad=False)
-        if self.scale == "linear":
-            penalty = weight * self.distance(exp_linear(observed, None) - math.exp(target))
-        else:
-            penalty = weight * self.distance(observed - target)
+        observed, penalty = terms.log_normalizer, self.penalty(terms.log_normalizer, bound)
         if not torch.compiler.is_compiling() and bool(observed.isfinite() & ~penalty.isfinite()):
             warnings.warn(
                 f"{type(self).__name__} gave {penalty.detach():g} for a log-normalizer of {observed.detach():g} nats: "
@@ -138,6 +132,16 @@ class AbstractRegularizer(nn.Module, ABC):
                 stacklevel=4,  # past the two frames of nn.Module's call, to who called the regularizer
             )
         return penalty
+
+    @final
+    def penalty(self, log_normalizer: Tensor, bound: AbstractBound) -> Tensor:
+        """:meth:`forward` without its warning: tensors in, a tensor out, as ``torch.vmap`` needs it."""
+        target, weight = self.target_of(bound), self.current_weight()
+        if weight == 0:
+            return torch.zeros_like(log_normalizer, requires_grad=False)
+        if self.scale == "linear":
+            return weight * self.distance(exp_linear(log_normalizer, None) - math.exp(target))
+        return weight * self.distance(log_normalizer - target)
 
 
 @final

@@ -4,7 +4,7 @@ import csv
 
 import torch
 
-from benchmarks import scoring, staircase_peers, trainer_overhead, weak_scaling
+from benchmarks import many_critics, scoring, staircase_peers, trainer_overhead, weak_scaling
 from lightning_mi import MIEstimationModule, bounds, critics, regularizers
 
 
@@ -73,3 +73,14 @@ def test_scoring_has_a_row_for_each_form(tmp_path, monkeypatch, capsys):
 def test_concatenations_give_the_scores_of_the_joint_critic():
     critic, (x, y) = critics.JointCritic(3, 3), torch.randn(2, 5, 3)
     torch.testing.assert_close(scoring.Concatenated(critic).pairwise(x, y), critic.pairwise(x, y))
+
+
+def test_many_critics_has_a_row_for_each_way_and_the_exact_one_is_exact(tmp_path, capsys):
+    path = tmp_path / "many.csv"
+    many_critics.main(["--tiny", "--csv", str(path)])
+    rows = {row["way"]: row for row in csv.DictReader(path.read_text().splitlines())}
+    assert list(rows) == ["loop", "apart", "ensemble", "exact"]
+    assert float(rows["exact"]["difference"]) == 0
+    assert float(rows["ensemble"]["difference"]) < 1e-5
+    assert "| ensemble | 12 |" in capsys.readouterr().out
+    torch.set_num_threads(1)

@@ -3,7 +3,8 @@
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -11,6 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from lightning_mi.bench.grid import Cell
+from lightning_mi.bench.process import settle
 from lightning_mi.whole_files import write_whole
 
 CURVES = "curves.npz"
@@ -38,8 +40,6 @@ def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stoppe
         report: Called a few times a second with the fraction of the steps done.
         stopped: Asked at every step whether to give up.
     """
-    import torch
-
     from lightning_mi.bench.launch import is_launched, train_on_devices
     from lightning_mi.bench.recorder import Recorder
 
@@ -47,28 +47,70 @@ def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stoppe
     if devices != 1 and not is_launched():
         train_on_devices(folder, cell, devices, report, stopped)
         return
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    torch.set_num_threads(1)  # small matrices: one thread a process is fastest, and processes do not contend
-    with warnings.catch_warnings():
-        # A run that diverges is a result here, recorded as such; the warning would be printed once a process.
-        warnings.simplefilter("ignore")
+    with _quiet_process():
         cli = instantiate(cell.config, folder / "tensorboard", cell.name)
         recorder = Recorder(report, stopped, _probe(cli.datamodule))
         labelled = hasattr(cli.datamodule, "num_classes")
-        cli.trainer.callbacks += [recorder, _layout(cell, labelled)]
+        layout = _layout(cell, 20, 100, None) if labelled else _streamed_layout(cell)
+        cli.trainer.callbacks += [recorder, layout]
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
         # Labelled data have a test set to be judged on; streamed ones are fresh at every step already.
         tested = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)[0] if labelled else {}
-    meta = {
-        "digest": cell.digest,
-        "diverged_at": recorder.diverged_at,
-        "steps_an_epoch": int(cli.trainer.num_training_batches),
-        "tested": tested,
-        "num_classes": getattr(cli.datamodule, "num_classes", None),
-    }
     if cli.trainer.is_global_zero:
-        _write_whole(folder / cell.name / CURVES, recorder.curves() | {"meta": np.array(json.dumps(meta))})
+        _write(
+            folder,
+            cell,
+            recorder.curves(),
+            diverged_at=recorder.diverged_at,
+            steps_an_epoch=int(cli.trainer.num_training_batches),
+            tested=tested,
+            num_classes=getattr(cli.datamodule, "num_classes", None),
+        )
+
+
+def train_cells(folder: Path, cells: list[Cell], report: Callable[[float], None], stopped: Callable[[], bool]) -> None:
+    """Train cells as :func:`train_cell` does, those that ``sharing.shared`` puts together in one training."""
+    if len(cells) == 1:
+        train_cell(folder, cells[0], report, stopped)
+        return
+    from lightning_mi.bench.together import RecorderOfAll
+    from lightning_mi.ensemble import MIEnsemble
+
+    with _quiet_process():
+        clis = [instantiate(cell.config, folder / "tensorboard", cell.name) for cell in cells]
+        # Not batched: trainings that explode make any rounding visible, and a cell is to have the same curves whichever
+        # cells it shares a process with.
+        models = {cell.name: cli.model for cell, cli in zip(cells, clis, strict=True)}
+        ensemble = MIEnsemble(models, batched=False)
+        recorder = RecorderOfAll(
+            [_streamed_layout(cell) for cell in cells],
+            [cli.trainer.loggers for cli in clis],
+            report,
+            stopped,
+            _probe(clis[0].datamodule),
+        )
+        trainer = clis[0].trainer
+        trainer.loggers = []
+        trainer.callbacks.append(recorder)
+        trainer.fit(ensemble, datamodule=clis[0].datamodule)
+        for cli in clis:
+            for logger in cli.trainer.loggers:
+                logger.finalize("success")
+    curves = recorder.curves(list(models.values()))
+    for cell, (own, diverged_at) in zip(cells, curves, strict=True):
+        steps = int(trainer.num_training_batches)
+        _write(folder, cell, own, diverged_at=diverged_at, steps_an_epoch=steps, tested={}, num_classes=None)
+
+
+@contextmanager
+def _quiet_process() -> Iterator[None]:
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    settle()
+    with warnings.catch_warnings():
+        # A run that diverges is a result here, recorded as such; the warning would be printed once a process.
+        warnings.simplefilter("ignore")
+        yield
 
 
 def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
@@ -106,16 +148,22 @@ def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
     )
 
 
-def _layout(cell: Cell, labelled: bool) -> Any:
+def _layout(cell: Cell, histograms: int, figures: int, metrics: list[str] | None) -> Any:
     """The grid's columns for TensorBoard; figures as rare as each kind of training can afford."""
     from lightning_mi.callbacks import TensorBoardLayout
 
     return TensorBoardLayout(
-        histograms_every_n_steps=20 if labelled else 200,
-        figures_every_n_steps=100 if labelled else 1000,
+        histograms_every_n_steps=histograms,
+        figures_every_n_steps=figures,
         hparams={"study": cell.study, "loss": cell.loss, "variant": cell.variant},
-        metrics=None if labelled else ["train/mi", "train/log_normalizer"],
+        metrics=metrics,
     )
+
+
+def _streamed_layout(cell: Cell) -> Any:
+    from lightning_mi.bench.together import HISTOGRAMS_EVERY
+
+    return _layout(cell, HISTOGRAMS_EVERY, 5 * HISTOGRAMS_EVERY, ["train/mi", "train/log_normalizer"])
 
 
 def _probe(data: Any) -> Any:
@@ -137,5 +185,7 @@ def _probe(data: Any) -> Any:
     return scores_of_symbols
 
 
-def _write_whole(path: Path, arrays: dict[str, Any]) -> None:
-    write_whole(path, lambda file: np.savez_compressed(file, **arrays))
+def _write(folder: Path, cell: Cell, curves: dict[str, Any], **facts: Any) -> None:
+    meta = {"digest": cell.digest, **facts}
+    arrays = curves | {"meta": np.array(json.dumps(meta))}
+    write_whole(folder / cell.name / CURVES, lambda file: np.savez_compressed(file, **arrays))

@@ -32,7 +32,7 @@ def run(
         name: A benchmark of ``recipes/bench``.
         preset: One of its presets.
         output: The folder of its results. Finished trainings found in it are not repeated.
-        jobs: Trainings at a time; by default as many as there are cores, or as the GPUs have room for where
+        jobs: Processes that train; by default as many as there are cores, or as the GPUs have room for where
             ``gpus_per_run`` is given. Without meaning on a Ray cluster.
         seeds: Replace the preset's.
         losses: Only these.

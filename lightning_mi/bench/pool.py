@@ -11,9 +11,10 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from lightning_mi.bench.cell import load_curves, train_cell
+from lightning_mi.bench.cell import load_curves, train_cells
 from lightning_mi.bench.gpus import gpus_of, visible_gpus
 from lightning_mi.bench.grid import Cell
+from lightning_mi.bench.sharing import shared
 
 # Set by _start_worker in each worker process, which has no other way to be handed a queue and an event.
 _worker: dict[str, Any] = {}
@@ -31,7 +32,7 @@ def run_cells(
     on_finished: Callable[[Cell, dict[str, Any]], None],
     gpus_per_run: float = 0.0,
 ) -> None:
-    """Train those cells that have not finished before.
+    """Train those cells that have not finished before; small ones on the same batches in one process, together.
 
     Args:
         cells: Of a grid.
@@ -51,21 +52,25 @@ def run_cells(
     context = get_context("spawn")
     messages: Queue[tuple[int, float]] = context.Queue()
     stop = context.Event()
-    with _executor(min(jobs, len(due)), context, messages, stop, gpus_per_run) as executor:
-        running: dict[Future[None], Cell] = {
-            executor.submit(_train, index, folder, cell): cell for index, cell in enumerate(due)
+    groups = shared(due, jobs)
+    with _executor(min(jobs, len(groups)), context, messages, stop, gpus_per_run) as executor:
+        running: dict[Future[None], list[Cell]] = {
+            executor.submit(_train, index, folder, group): group for index, group in enumerate(groups)
         }
         while running:
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             for index, fraction in _drain(messages):
-                on_progress(due[index], fraction)
+                for cell in groups[index]:
+                    on_progress(cell, fraction)
             for future in finished:
-                cell = running.pop(future)
+                group = running.pop(future)
                 if (error := future.exception()) is not None:
-                    raise CellFailedError(f"{cell.name} failed: {type(error).__name__}: {error}") from error
-                curves = load_curves(folder, cell)
-                assert curves is not None
-                on_finished(cell, curves)
+                    names = ", ".join(cell.name for cell in group)
+                    raise CellFailedError(f"{names} failed: {type(error).__name__}: {error}") from error
+                for cell in group:
+                    curves = load_curves(folder, cell)
+                    assert curves is not None
+                    on_finished(cell, curves)
 
 
 def find_due(cells: list[Cell], folder: Path, on_finished: Callable[[Cell, dict[str, Any]], None]) -> list[Cell]:
@@ -108,10 +113,10 @@ def _start_worker(messages: "Queue[tuple[int, float]]", stop: Event, slots: "Que
     _worker.update(messages=messages, stop=stop)
 
 
-def _train(index: int, folder: Path, cell: Cell) -> None:
-    train_cell(
+def _train(index: int, folder: Path, cells: list[Cell]) -> None:
+    train_cells(
         folder,
-        cell,
+        cells,
         report=lambda fraction: _worker["messages"].put((index, fraction)),
         stopped=_worker["stop"].is_set,
     )

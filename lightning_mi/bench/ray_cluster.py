@@ -1,4 +1,4 @@
-"""Runs the cells of a grid on a Ray cluster: one task a cell, whose files come back to this machine and are kept here.
+"""Runs the cells of a grid on a Ray cluster, one task a training: its files come back to this machine and are kept.
 
 Ray places the runs, tells lost workers and does their runs again. It is imported only here, and only when asked for.
 """
@@ -11,15 +11,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, final
+from typing import IO, Any, final
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from lightning_mi import __version__
-from lightning_mi.bench.cell import CURVES, load_curves, train_cell
+from lightning_mi.bench.cell import CURVES, load_curves, train_cells
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.pool import CellFailedError, find_due
+from lightning_mi.bench.sharing import shared
 from lightning_mi.whole_files import write_whole
 
 RETRIES = 3  # times that a run is done again after its worker was lost; Ray's own default for tasks
@@ -39,7 +41,7 @@ def run_cells(
     on_progress: Callable[[Cell, float], None],
     on_finished: Callable[[Cell, dict[str, Any]], None],
 ) -> None:
-    """Train those cells that have not finished before, each as a Ray task of one CPU.
+    """Train those cells that have not finished before, in Ray tasks of one CPU; small ones share one.
 
     The nodes need ``lightning_mi`` in the version of this process, and no file system in common with it.
 
@@ -65,12 +67,13 @@ def run_cells(
         _require_room(ray, gpus_per_run)
         progress = _start_progress(ray)
         task = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=RETRIES)(train_on_worker)
+        groups = shared(due, int(ray.cluster_resources().get("CPU", 1)))
         running = {
-            task.options(name=cell.name).remote(progress, index, cell, gpus_per_run, __version__): index
-            for index, cell in enumerate(due)
+            task.options(name=group[0].name).remote(progress, index, group, gpus_per_run, __version__): index
+            for index, group in enumerate(groups)
         }
         try:
-            _gather(ray, due, running, folder, progress, on_progress, on_finished)
+            _gather(ray, groups, running, folder, progress, on_progress, on_finished)
         except BaseException:
             # Not by ray.cancel: where it meets the end of a task, Ray 2.54 ends this process with a failed check
             progress.stop.remote()
@@ -88,32 +91,34 @@ def _start_progress(ray: Any) -> Any:
 
 def _gather(
     ray: Any,
-    due: list[Cell],
+    groups: list[list[Cell]],
     running: dict[Any, int],
     folder: Path,
     progress: Any,
     on_progress: Callable[[Cell, float], None],
     on_finished: Callable[[Cell, dict[str, Any]], None],
 ) -> None:
-    """Empty ``running``, a mapping from a task's future to its cell's place in ``due``."""
+    """Empty ``running``, a mapping from a task's future to its cells' place in ``groups``."""
     fractions = progress.take.remote()
     while running:
         finished, _ = ray.wait(list(running), timeout=0.2)
         if ray.wait([fractions], timeout=0)[0]:
             for index, fraction in _fetch_fractions(ray, fractions).items():
                 if index in running.values():  # a late word of a finished run would set its bar back
-                    on_progress(due[index], fraction)
+                    for cell in groups[index]:
+                        on_progress(cell, fraction)
             fractions = progress.take.remote()
         for future in finished:
-            cell = due[running[future]]
-            unpack(_fetch(ray, future, cell), folder, cell)
+            group = groups[running[future]]
+            unpack(_fetch(ray, future, ", ".join(cell.name for cell in group)), folder, group)
             del running[future]
-            curves = load_curves(folder, cell)
-            assert curves is not None
-            on_finished(cell, curves)
+            for cell in group:
+                curves = load_curves(folder, cell)
+                assert curves is not None
+                on_finished(cell, curves)
 
 
-def _fetch(ray: Any, future: Any, cell: Cell) -> bytes:
+def _fetch(ray: Any, future: Any, names: str) -> bytes:
     try:
         packed: bytes = ray.get(future)
     except ray.exceptions.RayTaskError as error:
@@ -121,10 +126,10 @@ def _fetch(ray: Any, future: Any, cell: Cell) -> bytes:
         reason = f"{type(cause).__name__}: {cause}"
         if isinstance(cause, ray.exceptions.RaySystemError):  # the node could not even read what it was to do
             reason = f"{reason.splitlines()[0]}. Every node needs lightning_mi {__version__}, as it is installed here"
-        raise CellFailedError(f"{cell.name} failed: {reason}") from error
+        raise CellFailedError(f"{names} failed: {reason}") from error
     except ray.exceptions.RayError as error:
         reason = f"its worker was lost {RETRIES + 1} times, lastly by {type(error).__name__}: {error}"
-        raise CellFailedError(f"{cell.name} failed: {reason}") from error
+        raise CellFailedError(f"{names} failed: {reason}") from error
     return packed
 
 
@@ -194,7 +199,7 @@ class Progress:
         self._stopping = False
 
     def report(self, index: int, fraction: float) -> bool:
-        """The cell of this number is this far, between 0 and 1. The answer is whether it is to stop."""
+        """The cells of this number are this far, between 0 and 1. The answer is whether it is to stop."""
         self._fractions[index] = fraction
         return self._stopping
 
@@ -208,13 +213,13 @@ class Progress:
         self._stopping = True
 
 
-def train_on_worker(progress: Any, index: int, cell: Cell, gpus: float, version: str) -> bytes:
-    """Train a cell in a folder that goes away, and return the files that it wrote.
+def train_on_worker(progress: Any, index: int, cells: list[Cell], gpus: float, version: str) -> bytes:
+    """Train cells in a folder that goes away, and return the files that they wrote.
 
     Args:
         progress: Handle of a ``Progress`` actor.
-        index: The cell's number, for ``progress``.
-        cell: What to train.
+        index: The cells' number, for ``progress``.
+        cells: What to train, as ``sharing.shared`` puts it together.
         gpus: That Ray set apart.
         version: Of lightning_mi where the grid was started.
 
@@ -242,7 +247,7 @@ def train_on_worker(progress: Any, index: int, cell: Cell, gpus: float, version:
 
     with TemporaryDirectory(prefix="lightning_mi-") as name:
         folder = Path(name)
-        train_cell(folder, cell, report, stopped=lambda: _says_stop(answer))
+        train_cells(folder, cells, report, stopped=lambda: _says_stop(answer))
         packed = io.BytesIO()
         with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
             for path in filter(Path.is_file, folder.rglob("*")):
@@ -255,15 +260,20 @@ def _says_stop(answer: Future[bool]) -> bool:
     return answer.done() and answer.exception() is None and answer.result()
 
 
-def unpack(packed: bytes, folder: Path, cell: Cell) -> None:
-    """Write the files of a run under ``folder``; its curves last, for they say that it has finished.
+def unpack(packed: bytes, folder: Path, cells: list[Cell]) -> None:
+    """Write the files of a task under ``folder``; curves last, for they say that a cell has finished.
 
     Args:
         packed: What ``train_on_worker`` returned.
         folder: Of the benchmark's results.
-        cell: What was trained.
+        cells: What was trained.
     """
-    curves = f"{cell.name}/{CURVES}"
+    curves = [f"{cell.name}/{CURVES}" for cell in cells]
     with ZipFile(io.BytesIO(packed)) as archive:
-        archive.extractall(folder, [name for name in archive.namelist() if name != curves])
-        write_whole(folder / curves, lambda file: file.write(archive.read(curves)))
+        archive.extractall(folder, [name for name in archive.namelist() if name not in curves])
+        for name in curves:
+            write_whole(folder / name, partial(_copy, archive.read(name)))
+
+
+def _copy(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)

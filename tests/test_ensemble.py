@@ -1,0 +1,274 @@
+"""An ensemble against trainings of its members apart."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as L
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from lightning_mi import (
+    MIEnsemble,
+    MIEstimationModule,
+    MINumericalWarning,
+    bounds,
+    critics,
+    encoders,
+    pairs,
+    probes,
+    regularizers,
+)
+from lightning_mi.alike import alike
+from lightning_mi.batched_group import Batched
+from lightning_mi.data import GaussianDataModule, OneHotDataModule
+
+LOSSES: dict[str, Callable[[], bounds.AbstractBound]] = {
+    "DV": bounds.DV,
+    "MINE": bounds.MINE,
+    "SMILE": bounds.SMILE,
+    "InfoNCE": bounds.InfoNCE,
+    "NWJ": bounds.NWJ,
+    "TUBA": bounds.TUBA,
+    "TUBA with a baseline": lambda: bounds.TUBA(baseline=nn.Linear(4, 1)),
+    "JS": bounds.JS,
+    "ReleasedNWJ": bounds.ReleasedNWJ,
+    "ReleasedTUBA": bounds.ReleasedTUBA,
+    "ReleasedJS": bounds.ReleasedJS,
+}
+STEPS = 25
+
+
+def make(loss: str = "DV", seed: int = 0, weight: float | None = None, lr: float = 1e-2, **parts: Any) -> Any:
+    torch.manual_seed(seed)
+    return MIEstimationModule(
+        parts.pop("critic", None) or critics.SeparableCritic(4, 4, hidden=(16,), embed_dim=8),
+        LOSSES[loss](),
+        regularizer=None if weight is None else regularizers.Squared(weight=weight),
+        optimizer=partial(parts.pop("optimizer", torch.optim.Adam), lr=lr),
+        **parts,
+    )
+
+
+class Values(L.Callback):
+    def __init__(self) -> None:
+        self.values: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        terms = outputs["ensemble"].terms if "ensemble" in outputs else outputs["terms"]
+        self.values.append(torch.stack((terms.value, terms.log_normalizer)))
+
+
+def gaussian() -> GaussianDataModule:
+    return GaussianDataModule(dim=4, mi=2.0, steps_per_mi=STEPS, batch_size=16, val_batches=2, test_batches=2)
+
+
+def fit(
+    module: Any, data: Any = None, callbacks: Any = (), ckpt_path: Any = None, **options: Any
+) -> tuple[Tensor, Any]:
+    values = Values()
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    given = {"accelerator": "cpu", "max_epochs": 1, "limit_val_batches": 0} | dict.fromkeys(off, False) | options
+    trainer = L.Trainer(callbacks=[values, *callbacks], **given)
+    trainer.fit(module, gaussian() if data is None else data, ckpt_path=ckpt_path)
+    return torch.stack(values.values), trainer
+
+
+def assert_same_as_apart(makers: dict[str, Callable[[], Any]], data: Callable[[], Any] = gaussian) -> MIEnsemble:
+    ensemble = MIEnsemble({name: maker() for name, maker in makers.items()})
+    together, _ = fit(ensemble, data())
+    for index, (name, maker) in enumerate(makers.items()):
+        alone = maker()
+        values, _ = fit(alone, data())
+        torch.testing.assert_close(together[..., index], values, rtol=1e-5, atol=1e-5)
+        for mine, other in zip(ensemble.members[name].parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+    return ensemble
+
+
+# By SGD: InfoNCE has no gradient along a row's constant but rounding, of which Adam would make whole steps.
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_and_its_regularized_form_train_as_they_do_apart(loss: str) -> None:
+    assert_same_as_apart(
+        {
+            f"{seed}-{weight}": partial(make, loss, seed, weight, optimizer=torch.optim.SGD)
+            for seed, weight in ((0, None), (1, None), (0, 0.1), (1, 0.1), (2, 0.3))
+        }
+    )
+
+
+def test_losses_of_unlike_kinds_share_one_batched_critic(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(Batched, "step", lambda self, *a, step=Batched.step: seen.append(self) or step(self, *a))
+    ensemble = assert_same_as_apart(
+        {loss: partial(make, loss, seed, optimizer=torch.optim.SGD) for seed, loss in enumerate(LOSSES)}
+    )
+    assert {len(group.members) for group in seen} == {len(ensemble.members)}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        lambda: {"critic": critics.JointCritic(4, 4, hidden=(8,))},
+        lambda: {"encoder": encoders.MLP(4, [8], 4)},
+        lambda: {"critic": critics.Calibrated(critics.BilinearCritic(4, 4))},
+        lambda: {"optimizer": torch.optim.SGD},
+    ],
+    ids=["joint critic on all pairs", "encoder that trains", "calibrated", "SGD"],
+)
+def test_other_parts_train_as_they_do_apart(parts: Callable[[], dict[str, Any]]) -> None:
+    def maker(seed: int) -> Any:
+        torch.manual_seed(100 + seed)
+        return make("NWJ", seed, 0.1, lr=1e-3, **parts())
+
+    assert_same_as_apart({str(seed): partial(maker, seed) for seed in range(3)})
+
+
+def test_independent_marginal_pairs_of_symbols_train_as_they_do_apart() -> None:
+    def maker(seed: int) -> Any:
+        torch.manual_seed(seed)
+        critic = critics.JointCritic(8, 8, hidden=(16,), output_bias=False)
+        return make("DV", seed, 0.1, critic=critic, encoder=encoders.OneHot(8), pairs=pairs.IndependentMarginal())
+
+    def data() -> OneHotDataModule:
+        return OneHotDataModule(num_symbols=8, batch_size=16, steps=STEPS)
+
+    assert_same_as_apart({str(seed): partial(maker, seed) for seed in range(3)}, data)
+
+
+def test_unbatched_members_have_bit_for_bit_what_they_have_apart() -> None:
+    ensemble = MIEnsemble({str(seed): make("MINE", seed, 0.1) for seed in range(3)}, batched=False)
+    together, _ = fit(ensemble)
+    for seed in range(3):
+        values, _ = fit(make("MINE", seed, 0.1))
+        assert torch.equal(together[..., seed], values)
+
+
+def test_settings_of_optimizers_may_differ() -> None:
+    assert_same_as_apart({str(lr): partial(make, lr=lr) for lr in (1e-3, 1e-2, 3e-3)})
+
+
+def test_a_warming_weight_follows_the_step() -> None:
+    def maker(seed: int) -> Any:
+        module = make("DV", seed, 0.1, lr=1e-3)
+        module.regularizer = regularizers.Squared(weight=regularizers.LinearWarmup(1.0, steps=10))
+        return module
+
+    assert_same_as_apart({str(seed): partial(maker, seed) for seed in range(2)})
+
+
+def test_a_member_that_diverges_leaves_the_others_as_they_are() -> None:
+    def members(last: Any) -> MIEnsemble:
+        return MIEnsemble({"a": make("NWJ", 0), "b": make("NWJ", 1), "c": last})
+
+    broken = make("NWJ", 2)
+    with torch.no_grad():
+        next(broken.critic.parameters()).fill_(float("nan"))
+    with pytest.warns(MINumericalWarning, match=r"loss of member c is not finite"):
+        values, _ = fit(members(broken), log_every_n_steps=5)
+    healthy, _ = fit(members(make("NWJ", 2)))
+    assert torch.equal(values[..., :2], healthy[..., :2])
+    assert values[..., 2].isnan().all()
+
+
+def test_a_training_that_goes_on_from_a_checkpoint_ends_where_it_would_have(tmp_path: Any) -> None:
+    def members() -> MIEnsemble:
+        return MIEnsemble({f"{loss}-{seed}": make(loss, seed, 0.1) for loss in ("MINE", "JS") for seed in range(2)})
+
+    whole = members()
+    fit(whole)
+
+    class SavesTen(L.Callback):
+        def on_train_batch_end(self, trainer: Any, *arguments: Any) -> None:
+            if trainer.global_step == 10:
+                trainer.save_checkpoint(tmp_path / "ten.ckpt")
+
+    fit(members(), callbacks=[SavesTen()])
+    second = members()
+    values, trainer = fit(second, ckpt_path=tmp_path / "ten.ckpt")
+    assert (len(values), trainer.global_step) == (STEPS - 10, STEPS)
+    for mine, other in zip(second.state_dict().values(), whole.state_dict().values(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_members_log_under_their_names_in_training_and_when_held_out(tmp_path: Any) -> None:
+    logger = CSVLogger(tmp_path)
+    ensemble = MIEnsemble({"a": make("InfoNCE", 0), "b": make("NWJ", 1, 0.1)})
+    _, trainer = fit(ensemble, limit_val_batches=2, log_every_n_steps=5, logger=logger)
+    metrics = trainer.callback_metrics
+    assert {"a/train/mi", "a/train/log_n", "a/train/true_mi", "b/train/penalty", "b/val/mi", "a/val/mi_macro"} <= set(
+        metrics
+    )
+    trainer.test(ensemble, gaussian(), verbose=False)
+    alone = make("NWJ", 1, 0.1)
+    alone.load_state_dict(ensemble.members["b"].state_dict())
+    tester = L.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
+    values = tester.test(alone, gaussian(), verbose=False)
+    assert float(trainer.callback_metrics["b/test/mi"]) == pytest.approx(values[0]["test/mi"], rel=1e-6)
+
+
+def test_a_member_gives_its_scores_to_callbacks() -> None:
+    class Reads(L.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            output = outputs["ensemble"]
+            for index, name in enumerate(output.names):
+                own = output.member(name)
+                bound = ensemble.members[name].bound
+                torch.testing.assert_close(bound(own.scores).joint_term, output.terms.joint_term[index])
+                assert own.loss == output.losses[index]
+
+    ensemble = MIEnsemble({"JS": make("JS"), "a": make("DV", 1), "joint": make("DV", critic=critics.JointCritic(4, 4))})
+    fit(ensemble, max_steps=2, callbacks=[Reads()])
+
+
+@pytest.mark.parametrize(
+    ("members", "error", "words"),
+    [
+        (dict, ValueError, "no members"),
+        (lambda: {"a": nn.Linear(1, 1)}, TypeError, "Linear as member 'a'"),
+        (lambda: dict.fromkeys("ab", make()), ValueError, "in common"),
+        (lambda: {"a": make(probe=probes.OnlineLinearProbe(4, 2))}, ValueError, "with a probe"),
+        (lambda: {"a": make(scheduler=torch.optim.lr_scheduler.ConstantLR)}, ValueError, "with a scheduler"),
+    ],
+)
+def test_members_that_cannot_train_together_are_refused_at_once(
+    members: Callable[[], Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        MIEnsemble(members())
+
+
+def test_optimizers_that_mix_numbers_or_differ_are_refused_at_the_start() -> None:
+    for optimizers in ((torch.optim.Adam, torch.optim.SGD), (torch.optim.Adafactor, torch.optim.Adafactor)):
+        members = {str(i): make(optimizer=optimizer) for i, optimizer in enumerate(optimizers)}
+        with pytest.raises(ValueError, match=r"Got optimizers .*one class"):
+            fit(MIEnsemble(members))
+
+
+def test_clipping_and_accumulation_are_refused_at_the_start() -> None:
+    for option in ({"gradient_clip_val": 1.0}, {"accumulate_grad_batches": 2}):
+        with pytest.raises(MisconfigurationException, match="manual optimization"):
+            fit(MIEnsemble({"a": make()}), **option)
+
+
+def test_several_processes_are_refused() -> None:
+    ensemble = MIEnsemble({"a": make()})
+    ensemble.trainer = type("Trainer", (), {"world_size": 2})()  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="2 processes"):
+        ensemble.setup("fit")
+
+
+def test_modules_are_alike_only_where_all_settings_are() -> None:
+    one, other = make("SMILE"), make("SMILE", 1)
+    assert alike(one.bound, other.bound)
+    assert alike(one.critic, other.critic)
+    other.bound.tau = 3.0
+    assert not alike(one.bound, other.bound)
+    one.bound.tau = other.bound.tau = torch.ones(2)
+    assert not alike(one.bound, other.bound)
+    assert not alike(bounds.DV(), bounds.NWJ())
+    other.bound.more = 1
+    assert not alike(one.bound, other.bound)
