@@ -6,11 +6,13 @@ Each measurement is a process of its own, for the peak is a process's; the memor
 """
 
 import argparse
+import csv
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -38,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batches", type=int, nargs="+", default=[512, 2048, 4096])
     parser.add_argument("--chunk", type=int, default=128)
+    parser.add_argument("--csv", type=Path)
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
@@ -54,7 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append(
             [str(batch), f"{memory:.0f}", f"{less:.0f}", f"{less / max(memory, 1):.2f}", f"{more / seconds:.2f}"]
         )
-    print(markdown_table(["N", "MB at once", f"MB by {options.chunk}", "memory, ratio", "time, ratio"], rows))
+    heading = ["N", "MB at once", f"MB by {options.chunk}", "memory, ratio", "time, ratio"]
+    print(markdown_table(heading, rows))
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            csv.writer(file).writerows([heading, *rows])
 
 
 if __name__ == "__main__":

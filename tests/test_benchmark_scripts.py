@@ -4,7 +4,7 @@ import csv
 
 import torch
 
-from benchmarks import many_critics, scoring, staircase_peers, trainer_overhead, weak_scaling
+from benchmarks import many_critics, run, scoring, staircase_peers, trainer_overhead, weak_scaling
 from lightning_mi import MIEstimationModule, bounds, critics, regularizers
 
 
@@ -84,3 +84,15 @@ def test_many_critics_has_a_row_for_each_way_and_the_exact_one_is_exact(tmp_path
     assert float(rows["ensemble"]["difference"]) < 1e-5
     assert "| ensemble | 12 |" in capsys.readouterr().out
     torch.set_num_threads(1)
+
+
+def test_measurements_run_one_after_the_other(tmp_path, capfd):
+    assert run.main(["--tiny", "--only", "overhead", "--output", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["overhead.csv", "overhead.txt"]
+    assert "| module |" in capfd.readouterr().out
+
+
+def test_a_measurement_that_fails_is_named(tmp_path, capfd, monkeypatch):
+    monkeypatch.setitem(run.MEASUREMENTS, "chunks", ("no_such_script.py", [], []))
+    assert run.main(["--only", "chunks", "--output", str(tmp_path)]) == 1
+    assert "failed: chunks" in capfd.readouterr().err

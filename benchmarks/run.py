@@ -1,0 +1,65 @@
+"""All measurements of speed and memory, one after the other, each with a CSV and what it said: docs/performance.md.
+
+    python benchmarks/run.py                                 an hour on a quiet machine
+    python benchmarks/run.py --peer peer/bin/python          torch-mist too, see staircase_peers.py
+    python benchmarks/run.py --only overhead scaling
+    python benchmarks/run.py --tiny                          a minute, to see that all of them run
+
+Each runs alone, on one thread: leave the machine to it.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# Of each measurement the script, what it is given, and what instead for a run that only shows that it runs.
+MEASUREMENTS: dict[str, tuple[str, list[str], list[str]]] = {
+    "scoring": ("scoring.py", [], ["--tiny", "--bounds", "DV"]),
+    "large": (
+        "scoring.py",
+        ["--critics", "separable", "--sizes", "16384", "65536", "--bounds", "DV", "InfoNCE", "JS", "--seconds", "0"],
+        ["--tiny", "--critics", "separable", "--bounds", "InfoNCE"],
+    ),
+    "concatenated": (
+        "scoring.py",
+        ["--critics", "joint", "--sizes", "256", "--dim", "784", "--bounds", "DV", "--forms", "tiles", "concatenated"],
+        ["--tiny", "--critics", "joint", "--bounds", "DV", "--forms", "tiles", "concatenated"],
+    ),
+    "overhead": ("trainer_overhead.py", [], ["--steps", "20", "--rounds", "1"]),
+    "staircase": ("staircase_peers.py", [], ["--steps", "4", "--batch", "8", "--losses", "DV"]),
+    "many": ("many_critics.py", [], ["--tiny"]),
+    "scaling": ("weak_scaling.py", [], ["--steps", "60", "--batches", "4", "--gather", "1"]),
+    "chunks": ("encoder_chunks.py", [], ["--batches", "8", "--chunk", "4"]),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=list(MEASUREMENTS), choices=MEASUREMENTS)
+    parser.add_argument("--output", type=Path, default=Path("lightning_mi_runs/performance"))
+    parser.add_argument("--peer", help="the Python of an environment with torch-mist")
+    parser.add_argument("--tiny", action="store_true")
+    options = parser.parse_args(arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for name in options.only:
+        script, settings, tiny = MEASUREMENTS[name]
+        command = [sys.executable, str(HERE / script), *(tiny if options.tiny else settings)]
+        command += ["--csv", str(options.output / f"{name}.csv")]
+        if options.peer and script == "staircase_peers.py":
+            command += ["--peer", options.peer]
+        print(f"== {name}: {' '.join(command)}", flush=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        print(done.stdout, flush=True)
+        (options.output / f"{name}.txt").write_text(done.stdout)
+        failed += [name] if done.returncode else []
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
