@@ -187,5 +187,8 @@ def _probe(data: Any) -> Any:
 
 def _write(folder: Path, cell: Cell, curves: dict[str, Any], **facts: Any) -> None:
     meta = {"digest": cell.digest, **facts}
-    arrays = curves | {"meta": np.array(json.dumps(meta))}
-    write_whole(folder / cell.name / CURVES, lambda file: np.savez_compressed(file, **arrays))
+    _write_whole(folder / cell.name / CURVES, curves | {"meta": np.array(json.dumps(meta))})
+
+
+def _write_whole(path: Path, arrays: dict[str, Any]) -> None:
+    write_whole(path, lambda file: np.savez_compressed(file, **arrays))
