@@ -150,7 +150,7 @@ class Networks(AbstractTiles):
         torch.Size([2, 4])
     """
 
-    fewest_tiles: ClassVar[int] = 16
+    fewest_tiles: ClassVar[int] = 40
 
     def __init__(self, hx: Tensor, hy: Tensor, rest: nn.Module) -> None:
         self._rest = rest
