@@ -43,8 +43,7 @@ class Stack:
         >>> modules = [nn.Linear(2, 1), nn.Linear(2, 1)]
         >>> stack = Stack(modules)
         >>> with torch.no_grad():
-        ...     stack.parameters["bias"].copy_(torch.tensor([[5.0], [7.0]]))
-        tensor([[5.], [7.]], requires_grad=True)
+        ...     _ = stack.parameters["bias"].copy_(torch.tensor([[5.0], [7.0]]))
         >>> modules[1].bias.item()
         7.0
     """
