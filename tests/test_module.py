@@ -38,6 +38,15 @@ def test_zero_weight_is_bit_equal_to_none():
     assert not equal(trained[0], weights(regularized))
 
 
+def test_the_value_is_that_of_the_bound_without_the_penalty():
+    (batch,) = draw(8)
+    plain, regularized = (make(regularizer=one).step(batch) for one in (None, regularizers.Squared(weight=3.0)))
+    assert regularized.penalty > 0
+    for name, term in regularized.terms._asdict().items():
+        assert torch.equal(term, getattr(plain.terms, name)), name
+    torch.testing.assert_close(regularized.loss, plain.loss + regularized.penalty)
+
+
 def test_a_scheduled_weight_follows_the_training_step():
     kept = Kept()
     module = make(regularizer=regularizers.Squared(weight=regularizers.LinearWarmup(weight=2.0, steps=4)))

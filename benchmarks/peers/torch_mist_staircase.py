@@ -37,9 +37,10 @@ def main():
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     make = getattr(estimators, options.loss)
-    # All pairs of different samples are marginal; separable critics end in 32 features, as ours.
-    widths = HIDDEN if options.critic == "joint" else [*HIDDEN, 32]
-    estimator = make(x_dim=DIM, y_dim=DIM, hidden_dims=widths, critic_type=options.critic, neg_samples=-1)
+    # All pairs of different samples are marginal; InfoNCE's rows hold their joint pair too, which is its default.
+    negatives = 0 if options.loss == "infonce" else -1
+    widths = HIDDEN if options.critic == "joint" else [*HIDDEN, 32]  # features of separable critics, as ours
+    estimator = make(x_dim=DIM, y_dim=DIM, hidden_dims=widths, critic_type=options.critic, neg_samples=negatives)
     optimizer = torch.optim.Adam(estimator.parameters(), lr=options.rate)
     values = []
     started = time.process_time()

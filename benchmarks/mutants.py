@@ -1,0 +1,127 @@
+"""Ten scientific mistakes, put into a copy of the package one at a time: does the test suite notice?
+
+python benchmarks/mutants.py
+python benchmarks/mutants.py --only "log N dropped"
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lightning_mi.bench.tables import markdown_table
+
+ROOT = Path(__file__).resolve().parents[1]
+SUITE = ["tests/test_oracle.py", "tests/bounds", "tests/test_scores.py", "tests/pairs", "tests/test_pairs.py"]
+SUITE += ["tests/test_critics.py", "tests/test_module.py", "tests/test_module_checkpoints.py", "tests/streaming"]
+
+
+class Mutant(NamedTuple):
+    """A mistake: in this file of the package, this is replaced by that."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: Sequence[str] = SUITE
+
+
+MUTANTS = [
+    Mutant(
+        "log N dropped",
+        "numerics.py",
+        "return total - log_count + anchor.reshape(total.shape)",
+        "return total + anchor.reshape(total.shape)",
+    ),
+    Mutant("sum for mean", "numerics.py", "return x.mean() if x.numel() else x.sum()", "return x.sum()"),
+    Mutant(
+        "diagonal kept in the marginals",
+        "score_layout.py",
+        "marginal = everything.scatter(1, columns.unmarked, False)",
+        "marginal = everything.clone()",
+    ),
+    Mutant(
+        "diagonal kept in the marginals, in tiles",
+        "sweeps.py",
+        "yield rows, scores.scatter_(1, self.unmarked[rows], -math.inf), pull",
+        "yield rows, scores, pull",
+    ),
+    Mutant(
+        "one side detached",
+        "critics/networks.py",
+        "return Products(*self._embed(x, y))",
+        "g, h = self._embed(x, y)\n        return Products(g, h.detach())",
+    ),
+    Mutant(
+        "gather without gradient",
+        "distributed.py",
+        "_GatherRows.apply(rows, counts, rank)",
+        "_GatherRows.apply(rows.detach(), counts, rank)",
+        ["tests/distributed"],
+    ),
+    Mutant(
+        "average not saved",
+        "bounds/donsker_varadhan.py",
+        'self.register_buffer("log_average", torch.tensor(0.0))',
+        'self.register_buffer("log_average", torch.tensor(0.0), persistent=False)',
+    ),
+    Mutant("log base", "numerics.py", "log_count = math.log(count)", "log_count = math.log2(count)"),
+    Mutant(
+        "off-by-one N",
+        "columns.py",
+        "return num_columns - (self.left_out is not None)",
+        "return num_columns - 1 - (self.left_out is not None)",
+    ),
+    Mutant(
+        "regularizer in the value",
+        "module.py",
+        "        features = representations[0].detach()\n",
+        "        if penalty is not None:\n            terms = terms._replace(value=terms.value - penalty)\n"
+        "        features = representations[0].detach()\n",
+    ),
+    Mutant("marginals swapped", "pairs/base.py", "tiles = critic.tiles(x, y)", "tiles = critic.tiles(y, x)"),
+]
+
+
+def killed_by(mutant: Mutant, folder: Path) -> str:
+    """The first test that fails; an empty string if none does."""
+    for name in ("lightning_mi", "tests", "benchmarks", "recipes", "docs"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, folder)
+    path = folder / "lightning_mi" / mutant.file
+    source = path.read_text()
+    if source.count(mutant.right) != 1:
+        raise ValueError(f"{mutant.name}: {mutant.right!r} occurs {source.count(mutant.right)} times in {mutant.file}")
+    path.write_text(source.replace(mutant.right, mutant.wrong))
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "-p", "no:cacheprovider", *mutant.tests]
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"{mutant.name}: the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0] if failed else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=[mutant.name for mutant in MUTANTS])
+    options = parser.parse_args(arguments)
+    rows = []
+    for mutant in MUTANTS:
+        if options.only is None or mutant.name in options.only:
+            with tempfile.TemporaryDirectory() as folder:
+                test = killed_by(mutant, Path(folder))
+            rows.append([mutant.name, mutant.file, f"`{test}`" if test else "no test"])
+            print("#", *rows[-1], flush=True)
+    print(markdown_table(["mistake", "in", "noticed first by"], rows))
+    return sum(row[-1] == "no test" for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
