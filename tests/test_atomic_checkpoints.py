@@ -63,7 +63,7 @@ def test_it_is_written_in_its_own_folder_and_brought_to_the_disk_before_it_has_i
 def _save_with_small_files(path, said):
     """Files may not grow beyond 20 kB: to the writer the same as a full disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     try:
         PLUGIN.save_checkpoint(content(2, size=100_000), path)
     except CheckpointError as error:
