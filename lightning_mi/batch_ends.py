@@ -24,7 +24,7 @@ def after_this_batch(trainer: L.Trainer) -> Due | None:
     batches: Any = loop.batch_progress.total
     if not trainer.training or fetcher is None or batches.completed != batches.processed - 1:
         return None
-    if trainer.should_stop or trainer._val_check_time_interval is not None:  # type: ignore[attr-defined]
+    if trainer.should_stop or trainer._val_check_time_interval is not None:  # type: ignore[attr-defined]  # set in setup
         return None  # a training that goes on does not stop there, nor validate at that minute
     if loop._should_check_val_fx(fetcher):
         return "validation"

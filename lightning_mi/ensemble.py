@@ -17,7 +17,7 @@ from lightning_mi.critics import Calibrated
 from lightning_mi.ensemble_groups import AbstractGroup
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.numerics import MINumericalWarning
-from lightning_mi.step_logs import references
+from lightning_mi.step_logs import is_logged, references
 from lightning_mi.step_output import StepOutput
 
 # Whose step moves each number by what that number's own gradients were: stacked, the members train as they would apart.
@@ -176,7 +176,7 @@ class MIEnsemble(L.LightningModule):
         optimizer.step()
         readings = torch.cat([readings for readings, _ in read])[self._order]
         output = EnsembleOutput(self._names, readings, tuple(output for _, output in read), self._places)
-        if self.global_step % max(self.trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]  # set by its logger connector
+        if is_logged(self.trainer, self.global_step):
             self._log(output)
         return {"loss": output.losses.sum(), "ensemble": output}
 

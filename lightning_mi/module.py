@@ -29,7 +29,7 @@ from lightning_mi.regularizers import AbstractRegularizer, held_target, target_u
 from lightning_mi.resuming import Resuming
 from lightning_mi.scores import Scores
 from lightning_mi.stage_metrics import Accuracies, estimate_metrics
-from lightning_mi.step_logs import forget_unlogged, references
+from lightning_mi.step_logs import forget_unlogged, is_logged, references
 from lightning_mi.step_output import StepOutput
 
 _MOST_SCORES = 2**20  # whose standard deviation is that of all, to a thousandth
@@ -261,7 +261,7 @@ class MIEstimationModule(L.LightningModule):
         if self.probe is not None and output.labels is not None:
             probe_loss = self.probe.loss(output.features, output.labels)
         # Only where Lightning will write them: `log` costs more than a small critic's whole step.
-        logged = (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0  # type: ignore[attr-defined]  # set by its logger connector
+        logged = is_logged(self.trainer, self.global_step + 1)
         if logged:
             logs = output.logs(probe_loss, count_pairs=self.pairs.takes_labels)
             logs |= references(self.trainer, self.bound, output.scores)

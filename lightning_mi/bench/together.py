@@ -1,6 +1,5 @@
 """Trains cells of a grid that share a stream of batches, as one ensemble; each has the files it would have alone."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -9,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mi.bench.recorder import FIELDS, PROBE_EVERY, Interrupted
+from lightning_mi.bench.recorder import FIELDS, PROBE_EVERY, Pulse, truth_of
 from lightning_mi.callbacks import TensorBoardLayout
 from lightning_mi.charts import add_charts
 from lightning_mi.ensemble import EnsembleOutput, MIEnsemble
 from lightning_mi.ensemble_groups import READINGS
 from lightning_mi.module import MIEstimationModule
-from lightning_mi.step_logs import references
+from lightning_mi.step_logs import is_logged, references
 from lightning_mi.step_output import StepOutput
 
 HISTOGRAMS_EVERY = 200  # training steps; figures come at multiples of it
@@ -60,13 +59,12 @@ class RecorderOfAll(L.Callback):
         probe: Callable[[MIEstimationModule], Tensor] | None = None,
     ) -> None:
         self._layouts, self._loggers = layouts, loggers
-        self._report, self._stopped, self._probe = report, stopped, probe
+        self._pulse, self._probe = Pulse(report, stopped), probe
         self._seats: list[Any] = []
         self._readings: list[Tensor] = []
         self._truth: list[float] = []
         self._probes: list[Tensor] = []
         self._alive = set(range(len(layouts)))
-        self._last_report = 0.0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give each member its place in TensorBoard."""
@@ -84,15 +82,14 @@ class RecorderOfAll(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep this step's terms, and log and draw what is due."""
-        if self._stopped():
-            raise Interrupted
+        self._pulse.beat(trainer)
         output: EnsembleOutput = outputs["ensemble"]
         step, members = trainer.global_step - 1, _members(pl_module)
         self._readings.append(output.readings)
-        self._truth.append(trainer.datamodule.true_mi(step))  # type: ignore[attr-defined]
+        self._truth.append(truth_of(trainer, step))
         if self._probe is not None and step % PROBE_EVERY == 0:
             self._probes.append(torch.stack([self._probe(member) for member in members]))
-        logged = trainer.global_step % max(trainer.log_every_n_steps, 1) == 0  # type: ignore[attr-defined]  # set by its logger connector
+        logged = is_logged(trainer, trainer.global_step)
         last = trainer.global_step == trainer.estimated_stepping_batches
         if logged or last or step % HISTOGRAMS_EVERY == 0:
             for index in sorted(self._alive):
@@ -103,9 +100,6 @@ class RecorderOfAll(L.Callback):
         self._alive &= {index for index, finite in enumerate(output.losses.isfinite().tolist()) if finite}
         if not self._alive:
             trainer.should_stop = True
-        if (now := time.monotonic()) - self._last_report > 0.3:
-            self._last_report = now
-            self._report(trainer.global_step / float(trainer.estimated_stepping_batches))
 
     def curves(self, members: Sequence[MIEstimationModule]) -> list[tuple[dict[str, np.ndarray[Any, Any]], int | None]]:
         """For each member what ``Recorder.curves`` gives, up to the step whose loss was not finite, and that step."""

@@ -18,7 +18,7 @@ from lightning_mi.feature_map import FeatureMap
 from lightning_mi.marginals import stride
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.scores import Scores
-from lightning_mi.step_logs import forget_unlogged, references, term_logs
+from lightning_mi.step_logs import forget_unlogged, is_logged, references, term_logs
 
 _MOST_SCORES = 10_000  # in a histogram: more would show the same and take longer
 
@@ -116,7 +116,7 @@ class TensorBoardLayout(L.Callback):
         if step == self._step:
             return
         self._step = step
-        if trainer.global_step % max(trainer.log_every_n_steps, 1) == 0:  # type: ignore[attr-defined]  # set by its logger connector
+        if is_logged(trainer, trainer.global_step):
             self._log_terms(trainer, pl_module, *observed(outputs, pl_module, "TensorBoardLayout"), outputs["loss"])
             if not self._charts:
                 self._arrange(trainer)
