@@ -6,7 +6,6 @@ Each measurement is a process of its own, for the peak is a process's; the memor
 """
 
 import argparse
-import csv
 import resource
 import subprocess
 import sys
@@ -16,8 +15,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.common import show
 from lightning_mi import MIEstimationModule, bounds, critics, encoders
-from lightning_mi.bench.tables import markdown_table
 
 
 def step(batch: int, chunk: int) -> tuple[float, float]:
@@ -58,10 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             [str(batch), f"{memory:.0f}", f"{less:.0f}", f"{less / max(memory, 1):.2f}", f"{more / seconds:.2f}"]
         )
     heading = ["N", "MB at once", f"MB by {options.chunk}", "memory, ratio", "time, ratio"]
-    print(markdown_table(heading, rows))
-    if options.csv:
-        with options.csv.open("w", newline="") as file:
-            csv.writer(file).writerows([heading, *rows])
+    show(heading, rows, options.csv)
 
 
 if __name__ == "__main__":

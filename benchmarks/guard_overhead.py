@@ -8,15 +8,14 @@ slows both; the median of the ratios of neighbors is printed.
 """
 
 import argparse
-import logging
 import statistics
 import time
 import warnings
 
 import lightning.pytorch as L
-import torch
 import yaml
 
+from benchmarks.common import quiet
 from lightning_mi.bench.cell import instantiate
 from lightning_mi.guard import NonFiniteGuard
 from lightning_mi.recipe_files import find_file
@@ -97,9 +96,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=60, help="of blocks of 50 steps, with and without")
     parser.add_argument("--inside", action="store_true", help="measure the time within the guard alone")
     options = parser.parse_args()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    quiet()
     warnings.simplefilter("ignore")
     if options.inside:
         inside = Inside(options.policy)

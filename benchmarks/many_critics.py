@@ -14,8 +14,6 @@ Rounds alternate; the fastest of each way counts. `difference` is the largest in
 """
 
 import argparse
-import csv
-import logging
 import time
 import warnings
 from collections.abc import Sequence
@@ -25,9 +23,9 @@ from pathlib import Path
 import lightning.pytorch as L
 import torch
 
+from benchmarks.common import Clock, quiet, show
 from lightning_mi import MIEnsemble, MIEstimationModule, bounds, critics, regularizers
 from lightning_mi.bench.process import settle
-from lightning_mi.bench.tables import markdown_table
 from lightning_mi.data import GaussianDataModule
 
 LOSSES = (bounds.DV, bounds.MINE, bounds.SMILE, bounds.InfoNCE, bounds.NWJ, bounds.JS)
@@ -44,27 +42,21 @@ def make_member(loss: type[bounds.AbstractBound], seed: int, width: int = 32) ->
     )
 
 
-class Clock(L.Callback):
-    """Processor time after the warm-up, and the value of each step: of one module, or of an ensemble's members."""
+class Values(Clock):
+    """The clock, and the value of each step: of one module, or of an ensemble's members."""
 
     def __init__(self) -> None:
+        super().__init__(WARM_UP)
         self.values: list[torch.Tensor] = []
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if batch_idx == WARM_UP:
-            self.started = time.process_time()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         terms = outputs["ensemble"].terms if "ensemble" in outputs else outputs["terms"]
         self.values.append(terms.value)
 
-    def on_train_end(self, trainer, pl_module):
-        self.seconds = time.process_time() - self.started
-
 
 def fit(module: L.LightningModule, steps: int) -> tuple[float, torch.Tensor]:
     """Milliseconds of a step, and (steps, ...) values."""
-    clock = Clock()
+    clock = Values()
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     options = {"max_epochs": 1, "accelerator": "cpu", "limit_val_batches": 0} | dict.fromkeys(off, False)
     trainer = L.Trainer(callbacks=[clock], **options)
@@ -127,17 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.tiny:
         options.steps, options.rounds, options.seeds = 3, 1, 2
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
     settle()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rows = measure(options.steps, options.rounds, options.seeds, options.width)
-    print(markdown_table(list(rows[0]), [list(row.values()) for row in rows]))
-    with options.csv.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    show(list(rows[0]), [list(row.values()) for row in rows], options.csv)
 
 
 if __name__ == "__main__":

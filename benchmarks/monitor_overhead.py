@@ -8,15 +8,12 @@ ratios is printed. Only steps are timed, not the set-up.
 """
 
 import argparse
-import logging
 import statistics
-import time
 import warnings
 
-import lightning.pytorch as L
-import torch
 import yaml
 
+from benchmarks.common import Clock, quiet
 from lightning_mi.bench.cell import instantiate
 from lightning_mi.callbacks import StabilityMonitor
 from lightning_mi.recipe_files import find_file
@@ -24,21 +21,10 @@ from lightning_mi.recipe_files import find_file
 WARM_UP = 50  # steps that are not timed
 
 
-class Clock(L.Callback):
-    """Processor seconds from the end of the warm-up to the end of the training."""
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if batch_idx == WARM_UP:
-            self.started = time.process_time()
-
-    def on_train_end(self, trainer, pl_module):
-        self.seconds = time.process_time() - self.started
-
-
 def seconds(recipe, steps, folder, watched):
     config = yaml.safe_load(find_file(recipe, "recipe").path.read_text())
     config["trainer"] |= {"accelerator": "cpu", "max_steps": WARM_UP + steps, "log_every_n_steps": 50, "callbacks": []}
-    cli, clock = instantiate(config, folder, "run"), Clock()
+    cli, clock = instantiate(config, folder, "run"), Clock(WARM_UP)
     cli.trainer.callbacks += [StabilityMonitor()] * watched + [clock]
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     return clock.seconds
@@ -46,9 +32,7 @@ def seconds(recipe, steps, folder, watched):
 
 def measure(recipe="onehot", steps=1000, pairs=15, folder="/tmp"):
     """Milliseconds of a step without, and the ratio of each pair."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    quiet()
     without, ratios = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -5,7 +5,6 @@ python benchmarks/monitoring.py --only roll-back     one of them
 """
 
 import argparse
-import logging
 import math
 import tempfile
 import warnings
@@ -15,6 +14,7 @@ import lightning.pytorch as L
 import numpy as np
 import torch
 
+from benchmarks.common import quiet
 from lightning_mi.bench.cell import instantiate
 from lightning_mi.bench.grid import load_grid
 from lightning_mi.bench.tables import markdown_table
@@ -192,9 +192,7 @@ def main():
     parser.add_argument("--steps", type=int, help="of each training, instead of 3000")
     parser.add_argument("--only", choices=["verdicts", "roll-back", "adaptive", "false-alarms"])
     options = parser.parse_args()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    quiet()
     tables = {
         "verdicts": lambda: verdict_table(options.seeds, options.steps),
         "roll-back": lambda: roll_back_table(options.seeds, options.steps),

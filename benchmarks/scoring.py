@@ -10,7 +10,6 @@ counts. Memory is what the highest resident size in a step exceeds that before i
 """
 
 import argparse
-import csv
 import math
 import resource
 import subprocess
@@ -23,8 +22,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks.common import show
 from lightning_mi import bounds, critics, pairs, regularizers
-from lightning_mi.bench.tables import markdown_table
 
 BOUNDS: dict[str, Callable[[], bounds.AbstractBound]] = {
     name: getattr(bounds, name) for name in ("DV", "NWJ", "TUBA", "MINE", "SMILE", "InfoNCE", "JS")
@@ -146,10 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found = rows_of(critic, n, options.dim or DIMS[critic], bound, options.forms, options.seconds)
                 rows += found
                 print(*(" ".join(row) for row in found), sep="\n", file=sys.stderr, flush=True)
-    print(markdown_table(HEADING, rows))
-    if options.csv:
-        with options.csv.open("w", newline="") as file:
-            csv.writer(file).writerows([HEADING, *rows])
+    show(HEADING, rows, options.csv)
 
 
 if __name__ == "__main__":

@@ -8,25 +8,20 @@ torch-mist needs another NumPy, so it has an environment of its own:
 """
 
 import argparse
-import csv
 import json
-import logging
 import subprocess
 import tempfile
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as L
 import numpy as np
-import torch
 import yaml
 
+from benchmarks.common import Clock, quiet, show
 from lightning_mi.bench.cell import instantiate
 from lightning_mi.bench.recorder import Recorder
-from lightning_mi.bench.tables import markdown_table
 from lightning_mi.recipe_files import find_file
 
 LEVELS = [2.0, 4.0, 6.0, 8.0, 10.0]
@@ -40,16 +35,6 @@ PAIRS = [
 ]
 CRITICS = {"joint": "JointCritic", "separable": "SeparableCritic"}
 RATE = 0.0005
-
-
-class Clock(L.Callback):
-    """Processor seconds from the first step to the last."""
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.started = time.process_time()
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.seconds = time.process_time() - self.started
 
 
 def ours(bound: str, weight: float, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
@@ -102,9 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--losses", nargs="+", default=[bound for bound, *_ in PAIRS])
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args(arguments)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    quiet()
     heading = ["critic", "loss", "steps a second", "ratio", *(f"MSE at {level:g}" for level in LEVELS)]
     rows = []
     for critic in options.critics:
@@ -123,10 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found = [f"{error:.2f}" for error in errors(values, options.steps)]
                 rows.append([critic, name, f"{1 / seconds:.0f}", f"{slowest / seconds:.2f}", *found])
                 print("#", *rows[-1], flush=True)
-    print(markdown_table(heading, rows))
-    if options.csv:
-        with options.csv.open("w", newline="") as file:
-            csv.writer(file).writerows([heading, *rows])
+    show(heading, rows, options.csv)
 
 
 if __name__ == "__main__":

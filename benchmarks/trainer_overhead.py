@@ -12,8 +12,6 @@ Rounds alternate, so that whatever slows the machine slows all three; the median
 """
 
 import argparse
-import csv
-import logging
 import statistics
 import tempfile
 import time
@@ -26,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from benchmarks.common import Clock, quiet, show
 from lightning_mi import MIEstimationModule, bounds, critics, regularizers
-from lightning_mi.bench.tables import markdown_table
 
 PAIRS, DIM = 64, 20
 WARM_UP = 100  # steps that are not timed
@@ -65,19 +63,6 @@ def written_out(critic: critics.SeparableCritic, batch: Sequence[Tensor]) -> Ten
     return log_normalizer - joint.mean() + log_normalizer**2
 
 
-class Clock(L.Callback):
-    """Processor seconds from the end of the warm-up to the end of the training."""
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
-    ) -> None:
-        if batch_idx == WARM_UP:
-            self.started = time.process_time()
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.seconds = time.process_time() - self.started
-
-
 class FiveLines(L.LightningModule):
     """The least that a LightningModule can be."""
 
@@ -108,7 +93,7 @@ def loop(steps: int) -> float:
 
 def train(module: L.LightningModule, steps: int) -> float:
     """Seconds of so many steps under the trainer."""
-    clock = Clock()
+    clock = Clock(WARM_UP)
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
             accelerator="cpu",
@@ -140,9 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args(arguments)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    quiet()
     rounds = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -159,10 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
         for i, way in enumerate(WAYS)
     ]
-    print(markdown_table(heading, rows))
-    if options.csv:
-        with options.csv.open("w", newline="") as file:
-            csv.writer(file).writerows([heading, *rows])
+    show(heading, rows, options.csv)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ blocks of 20, on machines with a core (or a GPU) for each process.
 """
 
 import argparse
-import csv
 import json
-import logging
 import statistics
 import subprocess
 import sys
@@ -24,9 +22,9 @@ import lightning.pytorch as L
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks.common import quiet, show
 from benchmarks.trainer_overhead import Batches
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
-from lightning_mi.bench.tables import markdown_table
 
 BLOCK = 20  # steps that are timed together
 DIM = 20
@@ -51,9 +49,7 @@ class Blocks(L.Callback):
 
 def worker(batch: int, steps: int, gather: bool, accelerator: str, processes: int) -> None:
     """Train, as one of the processes, and have the first print seconds a step."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    quiet()
     torch.manual_seed(0)
     module = MIEstimationModule(
         critics.SeparableCritic(DIM, DIM, hidden=(256, 256)),
@@ -115,10 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     [str(batch), str(processes), str(gather), f"{1000 * seconds:.2f}", f"{seconds / alone:.2f}"]
                 )
                 print("#", *rows[-1], flush=True)
-    print(markdown_table(heading, rows))
-    if options.csv:
-        with options.csv.open("w", newline="") as file:
-            csv.writer(file).writerows([heading, *rows])
+    show(heading, rows, options.csv)
 
 
 if __name__ == "__main__":
