@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 
 from lightning_mi.distributed import any_process
 from lightning_mi.finite import NonFiniteStepError, all_finite, check_finite, count_non_finite, floating
+from lightning_mi.metrics.buffered import BufferedMetrics
 from lightning_mi.numerics import MINumericalWarning
-from lightning_mi.resuming import restore_metrics, state_of_metrics
 from lightning_mi.scores import Scores
 
 Policy = Literal["raise", "skip", "off"]
@@ -73,12 +73,12 @@ class NonFiniteGuard:
         self._alone = trainer.world_size == 1
         self._watched, self._before, self._decided, self._first = None, None, True, True
 
-    def begin(self, module: L.LightningModule, metrics: torch.nn.Module) -> None:
+    def begin(self, module: L.LightningModule, metrics: BufferedMetrics) -> None:
         """Before a batch: remember the averages that its step may move, where it may be taken back."""
         self._views, self._watched = (), None  # the last batch's scores make room for the next one's
         if self._decided and (self.policy == "skip" or self._scaled):
             buffers = [buffer.clone() for buffer in module.buffers()]
-            self._before = {"buffers": buffers, "metrics": state_of_metrics(metrics)}
+            self._before = {"buffers": buffers, "metrics": metrics.snapshot()}
         self._decided = False
 
     def look(self, module: L.LightningModule, views: Sequence[Any]) -> None:
@@ -106,7 +106,7 @@ class NonFiniteGuard:
             finite = finite & torch.isfinite(view).all()
         return loss * torch.where(finite, 1.0, torch.nan)
 
-    def decide(self, module: L.LightningModule, optimizer: Optimizer, metrics: torch.nn.Module) -> None:
+    def decide(self, module: L.LightningModule, optimizer: Optimizer, metrics: BufferedMetrics) -> None:
         """Between gradients and update: let the step be, take it back, or refuse it.
 
         All optimizers' gradients are looked at, since after the update of the first the others' are too late.
@@ -159,12 +159,12 @@ class NonFiniteGuard:
         whose = " on this process; another one may say more" if not self._alone else ""
         return _error(module, f"The loss is {float(loss)}, of finite scores{whose}")
 
-    def _take_back(self, module: L.LightningModule, metrics: torch.nn.Module) -> None:
+    def _take_back(self, module: L.LightningModule, metrics: BufferedMetrics) -> None:
         if self._before is not None:
             with torch.no_grad():
                 for buffer, old in zip(module.buffers(), self._before["buffers"], strict=True):
                     buffer.copy_(old)
-            restore_metrics(metrics, self._before["metrics"])
+            metrics.restore(self._before["metrics"])
 
     def _warn_if_flat(self, module: L.LightningModule, scores: Scores, gradients: list[Tensor]) -> None:
         """Now and then: scores that are all alike, and no gradient but for rounding."""

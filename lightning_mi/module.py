@@ -28,7 +28,7 @@ from lightning_mi.recorded_configuration import check_loadable
 from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
 from lightning_mi.resuming import Resuming
 from lightning_mi.scores import Scores
-from lightning_mi.stage_metrics import Accuracies, estimate_metrics
+from lightning_mi.stage_metrics import Accuracies, held_out_metrics, training_metrics
 from lightning_mi.step_logs import forget_unlogged, is_logged, references
 from lightning_mi.step_output import StepOutput
 
@@ -133,11 +133,9 @@ class MIEstimationModule(L.LightningModule):
         self._resuming = Resuming()
         self._calibration_due = isinstance(critic, Calibrated)
         held = held_target(bound, regularizer) is not None
-        self.train_metrics = estimate_metrics(
-            bound, target, held, "train/", "mi_micro", "log_normalizer_micro", standard_errors=False
-        )
-        self.val_metrics = estimate_metrics(bound, target, held, "val/")
-        self.test_metrics = estimate_metrics(bound, target, held, "test/")
+        self.train_metrics = training_metrics(bound, target, held)
+        self.val_metrics = held_out_metrics(bound, target, held, "val")
+        self.test_metrics = held_out_metrics(bound, target, held, "test")
         self.val_accuracies = Accuracies("val", self.pairs, probe)
         self.test_accuracies = Accuracies("test", self.pairs, probe)
 

@@ -10,11 +10,10 @@ from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch import nn
-from torchmetrics import Metric
 
 from lightning_mi.batch_ends import after_this_batch, epoch_has_ended, finish_batch, go_on
 from lightning_mi.distributed import gather_objects
+from lightning_mi.metrics.buffered import BufferedMetrics
 
 _ENTRY = "lightning_mi"  # of a checkpoint
 
@@ -44,7 +43,7 @@ class Resuming:
         """Whether a checkpoint was loaded to go on from, and the training has not started."""
         return self._state is not None
 
-    def save(self, trainer: L.Trainer, metrics: nn.Module, checkpoint: dict[str, Any], skipped: int) -> None:
+    def save(self, trainer: L.Trainer, metrics: BufferedMetrics, checkpoint: dict[str, Any], skipped: int) -> None:
         """Add to a checkpoint; all processes must call it."""
         checkpoint[_ENTRY] = collect_state(trainer, metrics) | {"skipped": skipped, "due": after_this_batch(trainer)}
 
@@ -56,7 +55,7 @@ class Resuming:
         if self._state is not None and (due := self._state["due"]) is not None:
             finish_batch(checkpoint["loops"]["fit_loop"], due)
 
-    def start(self, trainer: L.Trainer, metrics: nn.Module) -> int:
+    def start(self, trainer: L.Trainer, metrics: BufferedMetrics) -> int:
         """Go on with the random numbers, the metrics and the logs where they were.
 
         Returns:
@@ -86,22 +85,22 @@ class Resuming:
             set_random_state(self._random)
 
 
-def collect_state(trainer: L.Trainer, metrics: nn.Module) -> dict[str, Any]:
+def collect_state(trainer: L.Trainer, metrics: BufferedMetrics) -> dict[str, Any]:
     """Of each process the random streams and the metrics, and what is not logged yet; plain data and tensors.
 
     All processes must call it. After an error, which may have struck one process alone, it tells of this one only.
 
     Example:
-        >>> state = collect_state(L.Trainer(accelerator="cpu", logger=False), nn.ModuleList())
+        >>> state = collect_state(L.Trainer(accelerator="cpu", logger=False), BufferedMetrics({}))
         >>> state["row"], [sorted(process) for process in state["processes"]]
         (None, [['metrics', 'random']])
     """
-    own = {"random": random_state(), "metrics": state_of_metrics(metrics)}
+    own = {"random": random_state(), "metrics": metrics.snapshot()}
     alone = trainer.interrupted and not trainer.received_sigterm
     return {"processes": [own] if alone else gather_objects(own), "row": _unwritten_row(trainer)}
 
 
-def restore_state(trainer: L.Trainer, metrics: nn.Module, state: dict[str, Any]) -> None:
+def restore_state(trainer: L.Trainer, metrics: BufferedMetrics, state: dict[str, Any]) -> None:
     """Put this process's state back, and log what was not.
 
     Warns:
@@ -120,7 +119,7 @@ def restore_state(trainer: L.Trainer, metrics: nn.Module, state: dict[str, Any])
         return
     own = state["processes"][trainer.global_rank]
     set_random_state(own["random"])
-    restore_metrics(metrics, own["metrics"])
+    metrics.restore(own["metrics"])
 
 
 def random_state() -> dict[str, Any]:
@@ -171,24 +170,3 @@ def _unwritten_row(trainer: L.Trainer) -> dict[str, Any] | None:
         return None
     values = convert_tensors_to_scalars(logs.metrics["log"]) | {"epoch": trainer.current_epoch}
     return {"values": values, "step": loop._batches_that_stepped - of_epoch}
-
-
-def state_of_metrics(metrics: nn.Module) -> dict[str, dict[str, Any]]:
-    """What the metrics have taken in so far, by their names."""
-    return {
-        name: {"updates": metric.update_count}
-        | {key: value.detach().clone() for key in metric._defaults if torch.is_tensor(value := getattr(metric, key))}
-        for name, metric in metrics.named_modules()
-        if isinstance(metric, Metric)
-    }
-
-
-def restore_metrics(metrics: nn.Module, states: dict[str, dict[str, Any]]) -> None:
-    """Put back what :func:`state_of_metrics` gave."""
-    for name, metric in metrics.named_modules():
-        if isinstance(metric, Metric) and name in states:
-            state = dict(states[name])
-            # Otherwise it would warn that it has seen nothing.
-            metric._update_count = max(state.pop("updates"), metric.update_count)
-            for key, value in state.items():
-                setattr(metric, key, value.to(metric.device))

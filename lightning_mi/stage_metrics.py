@@ -10,6 +10,7 @@ from torchmetrics.classification import BinaryAccuracy
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.metrics import EffectiveSampleSize, LogNormalizer, MutualInformation, StandardError
+from lightning_mi.metrics.buffered import BufferedMetrics
 from lightning_mi.metrics.reading import Average
 from lightning_mi.pairs import AbstractPairing
 from lightning_mi.probes import OnlineLinearProbe
@@ -26,38 +27,45 @@ def standard_error_name(monitor: str) -> str:
     return f"{monitor}_standard_error"
 
 
-def estimate_metrics(
-    bound: AbstractBound,
-    target: float,
-    held: bool,
-    prefix: str,
-    micro: str = "mi",
-    log_normalizer: str = "log_normalizer",
-    standard_errors: bool = True,
-) -> MetricCollection:
-    """The metrics of the estimate.
+def training_metrics(bound: AbstractBound, target: float, held: bool) -> BufferedMetrics:
+    """The metrics of an epoch of training; the names that they do not share with a single step's logs are theirs.
 
     Args:
         bound: What is read.
         target: Where the log-normalizer is held; nats.
         held: Whether something holds it there: the plug-in estimate rests on that.
-        prefix: Of the logged names.
-        micro: The name of the micro average.
-        log_normalizer: The name of the log-normalizer.
-        standard_errors: Whether those of the estimates are among them.
     """
-    metrics: dict[str, Metric | MetricCollection] = {
-        log_normalizer: LogNormalizer(bound),
+    metrics: dict[str, Metric] = {
+        "log_normalizer_micro": LogNormalizer(bound),
         "effective_sample_size": EffectiveSampleSize(),
     }
-    averages: dict[str, Average] = {micro: "micro", "mi_macro": "macro"}
-    if held:
-        averages["mi_plug_in"] = "plug-in"
-    for name, average in averages.items():
+    for name, average in _averages("mi_micro", held).items():
         metrics[name] = MutualInformation(bound, average, target=target)
-        if standard_errors:
-            metrics[standard_error_name(name)] = StandardError(bound, average)
-    return MetricCollection(metrics, prefix=prefix)
+    return BufferedMetrics(metrics, prefix="train/")
+
+
+def held_out_metrics(bound: AbstractBound, target: float, held: bool, stage: str) -> MetricCollection:
+    """The metrics of validation or test, with the standard errors of the estimates.
+
+    Args:
+        bound: As in :func:`training_metrics`.
+        target: As there.
+        held: As there.
+        stage: ``"val"`` or ``"test"``.
+    """
+    metrics: dict[str, Metric | MetricCollection] = {
+        "log_normalizer": LogNormalizer(bound),
+        "effective_sample_size": EffectiveSampleSize(),
+    }
+    for name, average in _averages("mi", held).items():
+        metrics[name] = MutualInformation(bound, average, target=target)
+        metrics[standard_error_name(name)] = StandardError(bound, average)
+    return MetricCollection(metrics, prefix=f"{stage}/")
+
+
+def _averages(micro: str, held: bool) -> dict[str, Average]:
+    averages: dict[str, Average] = {micro: "micro", "mi_macro": "macro"}
+    return averages | {"mi_plug_in": "plug-in"} if held else averages
 
 
 @final

@@ -1,6 +1,7 @@
 """Metrics over batches and processes: torchmetrics, and the same as pure functions in ``functional``."""
 
 from lightning_mi.metrics import functional
+from lightning_mi.metrics.buffered import BufferedMetrics
 from lightning_mi.metrics.effective_sample_size import EffectiveSampleSize
 from lightning_mi.metrics.linear_probe import LinearProbeAccuracy
 from lightning_mi.metrics.log_normalizer import LogNormalizer
@@ -10,6 +11,7 @@ from lightning_mi.metrics.nearest_neighbor import NearestNeighborAccuracy
 from lightning_mi.metrics.standard_error import StandardError
 
 __all__ = [
+    "BufferedMetrics",
     "EffectiveSampleSize",
     "Estimate",
     "LinearProbeAccuracy",

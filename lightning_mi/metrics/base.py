@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_mi.bounds import BoundTerms
+from lightning_mi.metrics.batches import Batches
 from lightning_mi.metrics.moments import Estimate, merge_moments, moments_dtype, no_moments
 from lightning_mi.metrics.reading import Reading
 from lightning_mi.scores import Scores
@@ -51,8 +52,8 @@ class AbstractMomentsMetric(Metric, ABC):
         many = isinstance(val, Sequence) and not isinstance(val, Estimate)
         return self._plot([_value(v) for v in val] if many else _value(val), ax)
 
-    def _add(self, batch: Tensor) -> None:
-        setattr(self, self._state, merge_moments(torch.stack([self.moments, batch])))
+    def _add(self, batches: Tensor) -> None:
+        setattr(self, self._state, merge_moments(torch.cat([self.moments.unsqueeze(0), batches])))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
         # The moments follow the device but never the type: half precision, which Lightning's "bf16-true" asks of all
@@ -75,8 +76,8 @@ class AbstractReadingMetric(AbstractMomentsMetric, ABC):
         super().__init__(reading.name, **kwargs)
         self._reading = reading
 
-    def update(self, terms: BoundTerms, scores: Scores) -> None:
-        """Take in one batch."""
+    def update(self, terms: BoundTerms, scores: Scores | Batches) -> None:
+        """Take in one batch, or several at once."""
         self._add(self._reading.moments(terms, scores, self.moments.dtype))
 
 

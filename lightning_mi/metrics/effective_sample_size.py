@@ -5,6 +5,7 @@ from typing import Any, final
 from torch import Tensor
 
 from lightning_mi.metrics.base import AbstractMomentsMetric
+from lightning_mi.metrics.batches import Batches
 from lightning_mi.metrics.functional import weight_moments, weight_share
 from lightning_mi.scores import Scores
 
@@ -43,8 +44,8 @@ class EffectiveSampleSize(AbstractMomentsMetric):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("weight", **kwargs)
 
-    def update(self, scores: Scores) -> None:
-        """Take in one batch."""
+    def update(self, scores: Scores | Batches) -> None:
+        """Take in one batch, or several at once."""
         self._add(weight_moments(scores, self.moments.dtype))
 
     def compute(self) -> Tensor:

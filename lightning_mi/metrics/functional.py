@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
+from lightning_mi.metrics.batches import Batches
 from lightning_mi.metrics.linear_probe import linear_probe_accuracy
 from lightning_mi.metrics.moments import (
     Estimate,
@@ -98,11 +99,11 @@ def effective_sample_size(scores: Scores) -> Tensor:
         >>> effective_sample_size(Scores.from_samples(torch.zeros(1), torch.tensor([9.0, -99.0, -99.0, -99.0])))
         tensor(0.2500, dtype=torch.float64)
     """
-    return weight_share(weight_moments(scores, moments_dtype(scores.joint.device)))
+    return weight_share(weight_moments(scores, moments_dtype(scores.joint.device)).squeeze(0))
 
 
-def weight_moments(scores: Scores, dtype: torch.dtype) -> Tensor:
-    """(K,) the moments that :func:`weight_share` reads, of one batch; of pooled scores this process's part."""
+def weight_moments(scores: Scores | Batches, dtype: torch.dtype) -> Tensor:
+    """(S, K) the moments that :func:`weight_share` reads, of S batches; of pooled scores this process's part."""
     scores = scores.local()
     return batch_moments(
         _EFFECTIVE_SAMPLE_SIZE,
@@ -125,7 +126,7 @@ def _read(reading: Reading, bound: AbstractBound, batches: Iterable[Scores]) -> 
         device = scores.joint.device
         moments = no_moments(device) if moments is None else moments
         batch = reading.moments(bound(scores), scores, moments.dtype)
-        moments = merge_moments(torch.stack([moments, batch]))
+        moments = merge_moments(torch.cat([moments.unsqueeze(0), batch]))
     if moments is None:
         raise ValueError("Got no batch of scores, so there is nothing to average. An iterator gives its batches once.")
     return reading.estimate(moments)

@@ -62,42 +62,49 @@ def batch_moments(
     means: Sequence[Mean],
     values: Sequence[Tensor],
     *,
-    num_joint: int,
-    num_marginal: int,
+    num_joint: int | Sequence[int],
+    num_marginal: int | Sequence[int],
     dtype: torch.dtype,
-    copies: int = 1,
+    copies: int | Sequence[int] = 1,
 ) -> Tensor:
-    """The moments of a single batch.
+    """The moments of batches, each by itself.
 
     A batch without a joint pair is no estimate: it brings what it has, its marginal pairs, to a mean over those and
     nothing to another mean. One that brings nothing at all is not counted among the batches.
 
     Args:
         means: The means of the estimate, one or two.
-        values: The batch's value for each of them, scalars.
-        num_joint: The batch's joint pairs.
-        num_marginal: The batch's marginal pairs.
+        values: The values of S batches for each of them, (S,); scalars are those of one.
+        num_joint: The joint pairs of each batch.
+        num_marginal: The marginal pairs of each batch.
         dtype: Of the result.
-        copies: How many processes take in this same batch, so that merged they count it once.
+        copies: How many processes take in the same batch, so that merged they count it once.
 
     Returns:
-        (K,) without gradient, on the device of the values.
+        (S, K) without gradient, on the device of the values.
     """
-    counts = {"joint": num_joint, "marginal": num_marginal, "batch": int(num_joint > 0)}
-    values = [value.detach().to(dtype) for value in values]
-    one, zero = values[0].new_ones(()), values[0].new_zeros(())
-    log_scales, units, weights = [zero] * _MEANS, [one] * _GRAM, [0] * _GRAM
-    weights[0] = int(any(counts[mean.weight] for mean in means))
+    device, of_batch = values[0].device, {"joint": num_joint, "marginal": num_marginal}
+    # Not blocking: the processor need not wait for an accelerator to take the weights.
+    counts = {
+        key: torch.tensor(n, dtype=dtype).reshape(-1).to(device, non_blocking=True) for key, n in of_batch.items()
+    }
+    counts["batch"] = (counts["joint"] > 0).to(dtype)
+    one = torch.ones_like(counts["batch"])
+    log_scales, u = [0 * one] * _MEANS, [0 * one] * _GRAM
     for i, (mean, value) in enumerate(zip(means, values, strict=True)):
-        weights[1 + 2 * i] = weights[2 + 2 * i] = counts[mean.weight]
+        weight, value = counts[mean.weight], value.detach().to(dtype).reshape(-1)
+        u[0] = u[0] + weight
+        u[1 + 2 * i] = u[2 + 2 * i] = weight
         if mean.log:
             log_scales[i] = value
-        elif counts[mean.weight]:  # Else it stays 1: a weight of 0 would turn an infinite value into NaN.
-            units[2 + 2 * i] = value
-    # Not blocking: the processor need not wait for an accelerator to take the weights.
-    u = torch.stack(units) * torch.tensor(weights, dtype=dtype).to(one.device, non_blocking=True)
-    gram = u.outer(u) if copies == 1 else u.outer(u) / copies
-    return torch.cat([torch.stack(log_scales), gram.flatten()])
+        else:  # A weight of 0 would turn an infinite value into NaN.
+            u[2 + 2 * i] = weight * torch.where(weight > 0, value, one)
+    u[0] = (u[0] > 0).to(dtype)
+    units = torch.stack(u, dim=1)
+    gram = units.unsqueeze(1) * units.unsqueeze(2)
+    if copies != 1:
+        gram = gram / torch.tensor(copies, dtype=dtype, device=device).reshape(-1, 1, 1)
+    return torch.cat([torch.stack(log_scales, dim=1), gram.flatten(1)], dim=1)
 
 
 def merge_moments(moments: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
+from lightning_mi.metrics.batches import Batches
 from lightning_mi.metrics.moments import Estimate, Mean, batch_moments, read_moments
 from lightning_mi.scores import Scores
 
@@ -30,8 +31,8 @@ class Reading:
     means: tuple[Mean, ...]
     constant: float = 0.0
 
-    def moments(self, terms: BoundTerms, scores: Scores, dtype: torch.dtype) -> Tensor:
-        """(K,) the moments of one batch."""
+    def moments(self, terms: BoundTerms, scores: Scores | Batches, dtype: torch.dtype) -> Tensor:
+        """(S, K) the moments of S batches, or of one."""
         values = [getattr(terms, name) for name in self.terms]
         return batch_moments(
             self.means,

@@ -1,0 +1,71 @@
+"""Several batches at once, as metrics take them in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from lightning_mi.bounds import BoundTerms
+from lightning_mi.scores import Scores
+
+_NUM_TERMS = len(BoundTerms._fields)
+
+
+class Counts(NamedTuple):
+    """The pairs of a batch, as :class:`Scores` counts them: of all processes if pooled, and this one's own."""
+
+    num_joint: int
+    num_marginal: int
+    copies: int
+    own_joint: int
+    own_marginal: int
+
+
+@final
+class Batches:
+    """Several batches, with the numbers that metrics ask of their scores in place of the scores.
+
+    Attributes:
+        terms: What a bound read on S batches, (S,) each.
+        num_joint: Of each batch, what :class:`Scores` has of one; so are those that follow.
+        num_marginal: Of each.
+        copies: Of each.
+
+    Example:
+        >>> scores = Scores.from_matrix(torch.zeros(3, 3))
+        >>> terms = BoundTerms(*torch.zeros(5))
+        >>> Batches(torch.stack([numbers_of(terms, scores)]), [counts_of(scores)]).num_marginal
+        [6]
+    """
+
+    def __init__(self, numbers: Tensor, counts: Sequence[Counts]) -> None:
+        self._numbers, self._counts = numbers, counts
+        self.terms = BoundTerms(*numbers[:, :_NUM_TERMS].unbind(1))
+        self.num_joint = [one.num_joint for one in counts]
+        self.num_marginal = [one.num_marginal for one in counts]
+        self.copies = [one.copies for one in counts]
+
+    def local(self) -> Batches:
+        """Of this process's pairs alone."""
+        own = [Counts(one.own_joint, one.own_marginal, 1, one.own_joint, one.own_marginal) for one in self._counts]
+        return Batches(self._numbers, own)
+
+    def log_mean_exp(self, power: float = 1.0) -> Tensor:
+        """(S,) log E_Q[exp(power * T)] over this process's marginal pairs, for a power of 1 or 2; nats."""
+        return self._numbers[:, _NUM_TERMS + {1.0: 0, 2.0: 1}[power]]
+
+
+@torch.no_grad()
+def numbers_of(terms: BoundTerms, scores: Scores) -> Tensor:
+    """(K,) what :class:`Batches` keeps of one batch."""
+    own = scores.local()
+    return torch.stack([*terms, own.log_mean_exp(), own.log_mean_exp(power=2.0)]).detach()
+
+
+def counts_of(scores: Scores) -> Counts:
+    """The pairs of one batch."""
+    own = scores.local()
+    return Counts(scores.num_joint, scores.num_marginal, scores.copies, own.num_joint, own.num_marginal)
