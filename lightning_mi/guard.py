@@ -1,6 +1,7 @@
 """NonFiniteGuard: what happens to a training step whose batch, scores, loss or gradients are not finite."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, cast, final, get_args
 
 import lightning.pytorch as L
@@ -9,11 +10,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.distributed import any_process
 from lightning_mi.finite import NonFiniteStepError, all_finite, check_finite, count_non_finite, floating
 from lightning_mi.metrics.buffered import BufferedMetrics
-from lightning_mi.numerics import MINumericalWarning
+from lightning_mi.numerics import MINumericalWarning, checked_later
+from lightning_mi.regularizers import AbstractRegularizer
 from lightning_mi.scores import Scores
+from lightning_mi.step_output import StepOutput
 
 Policy = Literal["raise", "skip", "off"]
 _FLAT = 1e-6  # of float32's 6e-8, some times over
@@ -27,11 +31,22 @@ class _Watched(NamedTuple):
     logged: bool
 
 
+class _Read(NamedTuple):
+    """What was read of a batch."""
+
+    terms: BoundTerms
+    penalty: Tensor | None
+
+    def row(self) -> Tensor:
+        return torch.stack([*self.terms] if self.penalty is None else [*self.terms, self.penalty]).detach()
+
+
 @final
 class NonFiniteGuard:
     """Decides about each step between its gradients and its update, on all processes alike.
 
-    The device is waited for once a step: for one number that tells of gradients, loss and views. Over several
+    The device is waited for once a step: for one number that tells of gradients, loss, views and what the bound read,
+    which is in the place of the bound's and the regularizer's own looks (:meth:`looking_later`). Over several
     processes a loss or a view that is not finite spoils its process's gradients, which are averaged, so all of them see
     it and none waits for another.
 
@@ -60,6 +75,7 @@ class NonFiniteGuard:
         self._acts, self._scaled, self._alone = policy != "off", False, True
         self._views: Sequence[Any] = ()
         self._watched: _Watched | None = None
+        self._read: list[_Read] = []  # of all accumulated batches
         self._before: dict[str, Any] | None = None
         self._decided = True
         self._first, self._said_flat = True, False
@@ -72,6 +88,7 @@ class NonFiniteGuard:
         self._scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         self._alone = trainer.world_size == 1
         self._watched, self._before, self._decided, self._first = None, None, True, True
+        self._read.clear()
 
     def begin(self, module: L.LightningModule, metrics: BufferedMetrics) -> None:
         """Before a batch: remember the averages that its step may move, where it may be taken back."""
@@ -94,11 +111,16 @@ class NonFiniteGuard:
         elif self._acts or self._scaled:
             self._views = views
 
-    def watch(self, scores: Scores, loss: Tensor, logged: bool) -> Tensor:
+    def looking_later(self) -> AbstractContextManager[None]:
+        """Around the forward pass: bound and regularizer leave to :meth:`decide` whether they are finite."""
+        return checked_later() if self._acts or self._scaled else nullcontext()
+
+    def watch(self, output: StepOutput, loss: Tensor, logged: bool) -> Tensor:
         """After the forward pass: the loss to go backward from."""
         if not (self._acts or self._scaled):
             return loss
-        self._watched = _Watched(scores, loss.detach(), logged)
+        self._watched = _Watched(output.scores, loss.detach(), logged)
+        self._read.append(_Read(output.terms, output.penalty))
         if self._alone:
             return loss
         finite = torch.isfinite(loss.detach())
@@ -116,6 +138,8 @@ class NonFiniteGuard:
             NonFiniteStepError: The same of its scores, its loss or its gradients.
         """
         self._decided = True
+        read = self._read.copy()
+        self._read.clear()
         if self._watched is None:
             return
         optimizers = [optimizer] if module.automatic_optimization else module.trainer.optimizers
@@ -126,9 +150,12 @@ class NonFiniteGuard:
         scores, loss, logged = self._watched
         # The sum of finite values may overflow, which is looked into; over several processes the loss tells of views.
         sums = [view.sum() for view in floating(self._views)] if self._alone else []
-        if all_finite([*gradients, loss, *sums]):
+        if all_finite([*gradients, loss, *sums, *(one.row() for one in read)]):
             if (logged or self._first) and not self._said_flat:
                 self._warn_if_flat(module, scores, gradients)
+            return
+        _warn_of(read, module)
+        if all_finite([*gradients, loss, *sums]):
             return
         culprit = self._culprit(module, scores, loss)
         if culprit is None and all_finite(gradients):
@@ -181,6 +208,15 @@ class NonFiniteGuard:
                 "Look for constant inputs, features that are all zero, or rows that are all the same.",
                 category=MINumericalWarning,
             )
+
+
+def _warn_of(read: Sequence[_Read], module: L.LightningModule) -> None:
+    """What bound and regularizer would have said at once."""
+    bound, regularizer = cast("AbstractBound", module.bound), cast("AbstractRegularizer | None", module.regularizer)
+    for terms, penalty in read:
+        bound.warn_unless_finite(terms)
+        if regularizer is not None and penalty is not None:
+            regularizer.warn_unless_finite(penalty, terms)
 
 
 def _leave_out(optimizer: Optimizer, fused: bool) -> None:

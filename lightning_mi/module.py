@@ -253,7 +253,8 @@ class MIEstimationModule(L.LightningModule):
         if self.regularizer is not None:
             self.regularizer.step = self.global_step
         self._guard.begin(self, self.train_metrics)
-        output = self.step(batch)
+        with self._guard.looking_later():
+            output = self.step(batch)
         self.train_metrics.update(terms=output.terms, scores=output.scores)
         probe_loss = None
         if self.probe is not None and output.labels is not None:
@@ -268,7 +269,7 @@ class MIEstimationModule(L.LightningModule):
             self.log_dict({f"train/{name}": value for name, value in logs.items()})
             forget_unlogged(self.trainer, "training_step", logs)
         outputs = output.for_callbacks(probe_loss)
-        outputs["loss"] = self._guard.watch(output.scores, outputs["loss"], logged)
+        outputs["loss"] = self._guard.watch(output, outputs["loss"], logged)
         return outputs
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -7,6 +7,7 @@ and stays in log space until a mathematically linear quantity is asked for.
 import contextlib
 import math
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,33 @@ from torch import Tensor
 
 class MINumericalWarning(RuntimeWarning):
     """A quantity left the range of floating-point numbers, or was not a number to begin with."""
+
+
+_LOOKS: ContextVar[bool] = ContextVar("looks", default=True)
+
+
+@contextlib.contextmanager
+def checked_later() -> Iterator[None]:
+    """Within, bounds and regularizers do not look whether what they give is finite: who calls them does.
+
+    A look waits for the device, which a training step does once, for all that it made.
+    """
+    token = _LOOKS.set(False)
+    try:
+        yield
+    finally:
+        _LOOKS.reset(token)
+
+
+def checked_now() -> bool:
+    """Whether bounds and regularizers look; compiled, they do not.
+
+    Example:
+        >>> with checked_later():
+        ...     checked_now()
+        False
+    """
+    return not torch.compiler.is_compiling() and _LOOKS.get()
 
 
 def upcast(tensor: Tensor) -> Tensor:

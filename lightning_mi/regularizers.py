@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
-from lightning_mi.numerics import MINumericalWarning, exp_linear
+from lightning_mi.numerics import MINumericalWarning, checked_now, exp_linear
 
 
 @final
@@ -122,16 +122,32 @@ class AbstractRegularizer(nn.Module, ABC):
         Warns:
             MINumericalWarning: The penalty is infinite though the log-normalizer is not.
         """
-        observed, penalty = terms.log_normalizer, self.penalty(terms.log_normalizer, bound)
-        if not torch.compiler.is_compiling() and bool(observed.isfinite() & ~penalty.isfinite()):
+        penalty = self.penalty(terms.log_normalizer, bound)
+        if checked_now():
+            self.warn_unless_finite(penalty, terms, stacklevel=5)  # past the two frames of nn.Module's call
+        return penalty
+
+    @final
+    def warn_unless_finite(self, penalty: Tensor, terms: BoundTerms, stacklevel: int = 2) -> None:
+        """Say that the penalty has left the range of floating-point numbers; it waits for the device.
+
+        Args:
+            penalty: For a batch.
+            terms: What it was given.
+            stacklevel: Whose line the warning names, as in :func:`warnings.warn`.
+
+        Warns:
+            MINumericalWarning: The penalty is infinite though the log-normalizer is not.
+        """
+        observed = terms.log_normalizer
+        if bool(observed.isfinite() & ~penalty.isfinite()):
             warnings.warn(
                 f"{type(self).__name__} gave {penalty.detach():g} for a log-normalizer of {observed.detach():g} nats: "
                 f"the distance on the {self.scale} scale is too large for floating-point numbers. "
                 + ("Use scale='log'." if self.scale == "linear" else "Use Huber or Absolute, whose pull is bounded."),
                 MINumericalWarning,
-                stacklevel=4,  # past the two frames of nn.Module's call, to who called the regularizer
+                stacklevel=stacklevel,
             )
-        return penalty
 
     @final
     def penalty(self, log_normalizer: Tensor, bound: AbstractBound) -> Tensor:

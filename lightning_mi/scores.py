@@ -55,6 +55,7 @@ class Scores:
         self._marginals = layout.marginals
         self._own = Pool(len(layout.joint), layout.num_marginal, layout.num_rows)
         self._pool = self._own
+        self._known: Tensor | None = None  # the plain log-mean-exp, once a bound has asked: metrics ask too
         if pooled and world_size() > 1:
             self._pool = self._own._replace(longest_row=self.num_candidates or 0).over_processes(self.joint.device)
 
@@ -207,7 +208,8 @@ class Scores:
     def local(self) -> Scores:
         """The same scores, with counts and reductions of this process's pairs alone: what an observer can ask alone."""
         own = copy.copy(self)
-        own._pool = self._own
+        if self._pool is not self._own:
+            own._pool, own._known = self._own, None
         return own
 
     @property
@@ -260,6 +262,15 @@ class Scores:
         Returns:
             A scalar, nats.
         """
+        plain = offset is None and clip is None and power == 1.0
+        if plain and self._known is not None and not torch.is_grad_enabled():
+            return self._known
+        read = self._read_log_mean_exp(offset, clip, power)
+        if plain:
+            self._known = read.detach()
+        return read
+
+    def _read_log_mean_exp(self, offset: Tensor | None, clip: float | None, power: float) -> Tensor:
         if self._own.num_marginal == 0:  # The logarithm of an empty sum, whose gradient is 0 and not NaN.
             return self._pool.log_sum(self.marginal_values().sum() - math.inf)
         # The weights of a row sum to 1, so that rows are what is counted.

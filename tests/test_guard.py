@@ -3,6 +3,7 @@
 import datetime
 import math
 import os
+import warnings
 from types import SimpleNamespace
 
 import lightning.pytorch as L
@@ -14,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import multiprocessing as mp
 from torch import nn
 
-from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, Scores, bounds, critics
+from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, bounds, critics, regularizers
 from lightning_mi.finite import all_finite
 from lightning_mi.guard import NonFiniteGuard
 from tests.small_module import DIM, Batches, Kept, draw, equal, fit, make, trainer, weights
@@ -231,13 +232,13 @@ def test_one_value_that_is_not_finite_is_found_among_tensors_of_any_kind(bad):
 
 
 def test_a_process_among_others_spoils_its_gradients_where_its_batch_or_loss_is_not_finite():
-    guard, scores = NonFiniteGuard("raise"), Scores.from_matrix(torch.eye(3))
+    guard, output = NonFiniteGuard("raise"), make().step(draw(3).batches[0])
     guard.start(SimpleNamespace(callbacks=[], precision_plugin=None, world_size=2))
     module = SimpleNamespace(training=True, _trainer=object())
     for view, loss, spoils in ((1.0, 1.0, False), (math.inf, 1.0, True), (1.0, math.inf, True)):
         guard.look(module, [torch.tensor([view]), torch.tensor([7]), "text"])
         given = torch.tensor(loss, requires_grad=True)
-        guard.watch(scores, given, logged=False).backward()
+        guard.watch(output, given, logged=False).backward()
         assert given.grad.isnan().item() == spoils
 
 
@@ -284,6 +285,46 @@ class Use(L.Callback):
 
     def setup(self, trainer, pl_module, stage):
         trainer.precision_plugin.scaler = self.scaler
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_value_that_is_not_finite_warns_where_gradients_are_and_training_goes_on(accumulated):
+    """NWJ's value overflows at scores of 200 where its capped objective and all gradients do not."""
+    batches = draw(8, 8, 8, 8)
+    for view in batches.batches[BAD]:
+        view.mul_(60)
+    module = make(bounds.NWJ(), critic=critics.Calibrated(critics.InnerProductCritic()))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fitted = fit(module, batches, accumulate_grad_batches=accumulated)
+    assert [str(one.message) for one in said if "NWJ read value = -inf" in str(one.message)] != []
+    assert fitted.global_step == 4 // accumulated
+
+
+def test_a_penalty_beyond_floating_point_numbers_says_so_before_the_step_is_refused():
+    module = make(
+        regularizer=regularizers.Squared(scale="linear"), critic=critics.Calibrated(critics.InnerProductCritic())
+    )
+    batches = draw(8, 8, 8, 8)
+    for view in batches.batches[BAD]:
+        view.mul_(60)
+    with (
+        pytest.warns(MINumericalWarning, match="Squared gave inf"),
+        pytest.raises(NonFiniteStepError, match="loss is inf"),
+    ):
+        fit(module, batches)
+
+
+def test_in_a_training_step_bound_and_regularizer_leave_the_look_to_the_guard(monkeypatch):
+    looks = []
+    monkeypatch.setattr(bounds.DV, "warn_unless_finite", lambda *_, **__: looks.append("bound"))
+    module = make(regularizer=regularizers.Squared())
+    fit(module, draw(8, 8, 8))
+    assert looks == []
+    module.step(draw(8).batches[0])
+    assert looks == ["bound"]
+    fit(make(on_non_finite="off"), draw(8, 8, 8))
+    assert looks == ["bound"] * 4
 
 
 @pytest.mark.parametrize("batch", ["zeros", "constant", "same rows"])

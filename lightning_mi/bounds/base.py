@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from lightning_mi.numerics import MINumericalWarning, exp_linear, full_precision
+from lightning_mi.numerics import MINumericalWarning, checked_now, exp_linear, full_precision
 from lightning_mi.scores import Scores
 
 
@@ -69,9 +69,35 @@ class AbstractBound(nn.Module, ABC):
         """
         with full_precision(scores.joint.device.type):
             terms = self.terms(scores)
-        if not torch.compiler.is_compiling():
-            _warn_unless_finite(self, terms)
+        if checked_now():
+            self.warn_unless_finite(
+                terms, stacklevel=5
+            )  # past the two frames of nn.Module's call: who called the bound
         return terms
+
+    @final
+    def warn_unless_finite(self, terms: BoundTerms, stacklevel: int = 2) -> None:
+        """Say which of the terms that this bound read are infinite or not a number; it waits for the device.
+
+        Args:
+            terms: Of a batch.
+            stacklevel: Whose line the warning names, as in :func:`warnings.warn`.
+
+        Warns:
+            MINumericalWarning: A term is infinite or not a number.
+        """
+        values = torch.stack(terms).detach()
+        if bool(torch.isfinite(values).all()):
+            return
+        read = zip(terms._fields, values.tolist(), strict=True)
+        found = ", ".join(f"{name} = {value:g}" for name, value in read if not math.isfinite(value))
+        warnings.warn(
+            f"{type(self).__name__} read {found}: the scores hold a value that is not finite, or one whose exponential "
+            "is too large for floating-point numbers. A regularizer holds the log-normalizer, and a `cap` keeps the "
+            "objective finite where the bound is linear in the exponential.",
+            MINumericalWarning,
+            stacklevel=stacklevel,
+        )
 
     @final
     def plug_in(self, joint_term: Tensor, target: float | None = None) -> Tensor:
@@ -102,18 +128,3 @@ def self_normalized_terms(joint_term: Tensor, log_normalizer: Tensor, cap: float
     value = joint_term - marginal_term
     objective = value if cap is None else joint_term - exp_linear(log_normalizer, cap)
     return BoundTerms(value, objective, joint_term, marginal_term, log_normalizer)
-
-
-def _warn_unless_finite(bound: AbstractBound, terms: BoundTerms) -> None:
-    values = torch.stack(terms).detach()
-    if bool(torch.isfinite(values).all()):
-        return
-    read = zip(terms._fields, values.tolist(), strict=True)
-    found = ", ".join(f"{name} = {value:g}" for name, value in read if not math.isfinite(value))
-    warnings.warn(
-        f"{type(bound).__name__} read {found}: the scores hold a value that is not finite, or one whose exponential "
-        "is too large for floating-point numbers. A regularizer holds the log-normalizer, and a `cap` keeps the "
-        "objective finite where the bound is linear in the exponential.",
-        MINumericalWarning,
-        stacklevel=5,  # past forward and the two frames of nn.Module's call, to who called the bound
-    )
