@@ -59,9 +59,9 @@ MUTANTS = [
     ),
     Mutant(
         "gather without gradient",
-        "distributed.py",
-        "_GatherRows.apply(rows, counts, rank)",
-        "_GatherRows.apply(rows.detach(), counts, rank)",
+        "gathering.py",
+        "_GatherRows.apply(self.counts, *rows)",
+        "_GatherRows.apply(self.counts, *(one.detach() for one in rows))",
         ["tests/distributed"],
     ),
     Mutant(

@@ -4,56 +4,13 @@ They run over all processes of the default group. Alone, each of them gives what
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.autograd.function import once_differentiable
 
 from lightning_mi.numerics import upcast
-
-
-class Share(NamedTuple):
-    """Which rows of a batch over all processes this one holds: they follow each other in the order of the ranks.
-
-    Attributes:
-        counts: How many rows each process holds.
-        rank: This process.
-    """
-
-    counts: tuple[int, ...]
-    rank: int = 0
-
-    @property
-    def start(self) -> int:
-        """The place of this process's first row among all."""
-        return sum(self.counts[: self.rank])
-
-    @property
-    def total(self) -> int:
-        """How many rows there are."""
-        return sum(self.counts)
-
-    @property
-    def pooled(self) -> bool:
-        """Whether there are other processes."""
-        return len(self.counts) > 1
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, with gradient: what each of them makes of a row is summed.
-
-        Args:
-            rows: (N, ...) those of this process.
-
-        Returns:
-            (M, ...) for M = ``total``.
-
-        Example:
-            >>> Share((2,)).gather(torch.tensor([1.0, 2.0]))
-            tensor([1., 2.])
-        """
-        return _gather_rows(rows, self.counts, self.rank) if self.pooled else rows
 
 
 def world_size() -> int:
@@ -64,6 +21,16 @@ def world_size() -> int:
         1
     """
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def own_rank() -> int:
+    """Which of them this one is.
+
+    Example:
+        >>> own_rank()
+        0
+    """
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def exchange(numbers: Sequence[int], device: torch.device) -> list[tuple[int, ...]]:
@@ -82,10 +49,8 @@ def exchange(numbers: Sequence[int], device: torch.device) -> list[tuple[int, ..
     own = tuple(numbers)
     if world_size() == 1:
         return [own]
-    tensor = torch.tensor(own, dtype=torch.int64, device=device)
-    parts = [torch.empty_like(tensor) for _ in range(world_size())]
-    dist.all_gather(parts, tensor)
-    return [tuple(numbers) for numbers in torch.stack(parts).tolist()]
+    everywhere = all_gather_rows(torch.tensor([own], dtype=torch.int64, device=device))
+    return [tuple(numbers) for numbers in everywhere.tolist()]
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
@@ -134,33 +99,6 @@ def raise_any(problem: Exception | None, told: Sequence[Sequence[int]]) -> None:
             )
 
 
-def share_of(numbers: Sequence[tuple[int, ...]]) -> Share:
-    """The share of this process, where the first of :func:`exchange`'s numbers counts its rows.
-
-    Example:
-        >>> share_of([(3, 1)]).total
-        3
-    """
-    return Share(tuple(own[0] for own in numbers), dist.get_rank() if len(numbers) > 1 else 0)
-
-
-def gather(tensor: Tensor) -> Tensor:
-    """Stack the tensors of all processes, the same on each, with gradient: what each makes of a tensor is summed.
-
-    So where all processes compute the same loss from it, the mean of their parameters' gradients is its gradient.
-    Every process must call it with the same shape.
-
-    Returns:
-        (W, ...) for W processes.
-
-    Example:
-        >>> gather(torch.tensor([1.0, 2.0]))
-        tensor([[1., 2.]])
-    """
-    tensor = tensor.unsqueeze(0)
-    return tensor if world_size() == 1 else _gather_rows(tensor, (1,) * world_size(), dist.get_rank())
-
-
 @torch.no_grad()
 def average_(tensor: Tensor) -> Tensor:
     """Replace a tensor by its mean over all processes, in place and without gradient; alone, it stays as it is.
@@ -193,8 +131,8 @@ def standard_deviation(values: Tensor) -> Tensor:
     """
     values = upcast(values)
     count = sum(number for (number,) in exchange([len(values)], values.device))
-    mean = gather(values.sum()).sum(dim=0) / count
-    squares = gather((values - mean).square().sum()).sum(dim=0)
+    mean = all_gather_rows(values.sum().unsqueeze(0)).sum() / count
+    squares = all_gather_rows((values - mean).square().sum().unsqueeze(0)).sum()
     return (squares / (count - 1)).sqrt() if count > 1 else torch.full_like(squares, torch.nan)
 
 
@@ -212,7 +150,7 @@ def own_generator(device: torch.device) -> torch.Generator | None:
         return None
     # 32 bits are what a generator on the CPU keeps of its seed.
     drawn = int(torch.randint(2**32 // world_size(), ()))
-    return torch.Generator(device).manual_seed(drawn * world_size() + dist.get_rank())
+    return torch.Generator(device).manual_seed(drawn * world_size() + own_rank())
 
 
 def gather_objects(own: Any) -> list[Any]:
@@ -231,29 +169,37 @@ def gather_objects(own: Any) -> list[Any]:
     return gathered
 
 
-class _GatherRows(torch.autograd.Function):
-    """All-gather, whose transpose is: sum over the processes, then take one's own rows."""
+def all_gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all processes without gradient, in the order of the ranks. Every process must give as many.
 
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
-        ctx.counts, ctx.rank = counts, rank
-        most = max(counts)
-        if len(rows) < most:  # A collective takes equal shapes.
-            rows = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])
-        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in counts]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        # A copy: others may hold the same gradient. Half precision would round each of the partial sums.
-        total = upcast(gradient).clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        start = sum(ctx.counts[: ctx.rank])
-        return total[start : start + ctx.counts[ctx.rank]].to(gradient.dtype), None, None
+    Example:
+        >>> all_gather_rows(torch.tensor([1, 2]))
+        tensor([1, 2])
+    """
+    if world_size() == 1:
+        return rows
+    everything = rows.new_empty(world_size(), *rows.shape)
+    dist.all_gather(list(everything), rows.contiguous())
+    return everything.flatten(0, 1)
 
 
-def _gather_rows(rows: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
-    gathered: Tensor = _GatherRows.apply(rows, counts, rank)
-    return gathered
+def sum_own_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """This process's rows of the sum over the processes, without gradient: the transpose of gathering them.
+
+    Args:
+        rows: (M, ...) of which each process has all; what they hold may be overwritten.
+        counts: How many of them belong to each process.
+
+    Example:
+        >>> sum_own_rows(torch.tensor([1, 2]), (2,))
+        tensor([1, 2])
+    """
+    if world_size() == 1:
+        return rows
+    rank = own_rank()
+    if min(counts) == max(counts) and dist.get_backend() == "nccl":
+        own = rows.new_empty(counts[rank], *rows.shape[1:])
+        dist.reduce_scatter(own, list(rows.chunk(len(counts))))
+        return own
+    dist.all_reduce(rows)  # from which gloo makes the other
+    return rows[sum(counts[:rank]) :][: counts[rank]]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_mi.distributed import exchange, gather
+from lightning_mi.distributed import exchange
+from lightning_mi.gathering import one_row_each
 from lightning_mi.numerics import log_mean_exp
+
+
+class Part(NamedTuple):
+    """A process's part of a sum: a scalar. With ``log`` it is a logarithm, and so is the sum."""
+
+    value: Tensor
+    log: bool
 
 
 class Pool(NamedTuple):
@@ -20,6 +29,7 @@ class Pool(NamedTuple):
         num_rows: The number of rows of a score matrix.
         longest_row: How many pairs the longest row holds.
         copies: How many processes get the same sums.
+        asked: The parts of sums that wait to be added up together; None where each is added up at once.
     """
 
     num_joint: int
@@ -27,6 +37,7 @@ class Pool(NamedTuple):
     num_rows: int
     longest_row: int = 0
     copies: int = 1
+    asked: list[Part] | None = None
 
     def over_processes(self, device: torch.device) -> Pool:
         """The pool of all processes, where this one is a process's own. Every process must ask for it.
@@ -38,19 +49,43 @@ class Pool(NamedTuple):
             >>> Pool(4, 12, 4).over_processes(torch.device("cpu")).num_marginal
             12
         """
-        parts = [Pool(*own) for own in exchange(self, device)]
-        return Pool(
-            num_joint=sum(part.num_joint for part in parts),
-            num_marginal=sum(part.num_marginal for part in parts),
-            num_rows=sum(part.num_rows for part in parts),
-            longest_row=max(part.longest_row for part in parts),
-            copies=len(parts),
-        )
+        own = (self.num_joint, self.num_marginal, self.num_rows, self.longest_row)
+        joint, marginal, rows, longest = zip(*exchange(own, device), strict=True)
+        return Pool(sum(joint), sum(marginal), sum(rows), max(longest), copies=len(joint))
 
     def sum(self, part: Tensor) -> Tensor:
-        """The sum of each process's part, a scalar."""
-        return part if self.copies == 1 else gather(part).sum(dim=0)
+        """The sum of each process's part, a scalar; where sums wait, the part itself."""
+        return self._add(Part(part, log=False))
 
     def log_sum(self, part: Tensor) -> Tensor:
         """The same of parts that are logarithms, and so is the sum."""
-        return part if self.copies == 1 else log_mean_exp(gather(part), count=1)
+        return self._add(Part(part, log=True))
+
+    def add_up(self, found: Iterable[Tensor]) -> tuple[Tensor, ...]:
+        """The sums that wait, where ``found`` are their parts.
+
+        Raises:
+            ValueError: They are others: something was made of a part, as if it were the sum.
+        """
+        asked, found = self.asked or [], tuple(found)
+        if len(asked) != len(found) or any(part.value is not own for part, own in zip(asked, found, strict=True)):
+            raise ValueError(
+                f"Got {len(found)} tensors of {len(asked)} means that were asked for together: they are handed on as "
+                "they are and in that order, since they are not yet those of all processes. Compute with what "
+                "`together` returns."
+            )
+        return found if self.copies == 1 else _over_processes(asked)
+
+    def _add(self, part: Part) -> Tensor:
+        if self.asked is not None:
+            self.asked.append(part)
+            return part.value
+        return part.value if self.copies == 1 else _over_processes([part])[0]
+
+
+def _over_processes(parts: Sequence[Part]) -> tuple[Tensor, ...]:
+    gathered = one_row_each().gather_together(*(part.value.unsqueeze(0) for part in parts))
+    return tuple(
+        log_mean_exp(values, count=1) if part.log else values.sum()
+        for part, values in zip(parts, gathered, strict=True)
+    )

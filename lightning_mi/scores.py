@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Iterable
 from typing import final
 
 import torch
@@ -33,7 +34,7 @@ class Scores:
     all at once) or :meth:`from_samples` (two lists of pairs). A bound only calls the reductions, so it cannot tell
     which it was given. With ``pooled`` the scores are one process's share of a batch, and each reduction runs over all
     processes, with gradient, and gives all of them the same: a bound cannot tell that either. Every process must then
-    ask for it; :meth:`local` gives scores that talk to nobody.
+    ask for it; :meth:`together` has them talk once for several, and :meth:`local` gives scores that talk to nobody.
 
     Attributes:
         joint: (J,) scores of the joint pairs of this process.
@@ -46,7 +47,7 @@ class Scores:
         (3, 6, tensor(0.))
     """
 
-    def __init__(self, layout: Layout, y: Tensor | None = None, pooled: bool = False) -> None:
+    def __init__(self, layout: Layout, y: Tensor | None = None, pooled: bool | Pool = False) -> None:
         """Use :meth:`from_matrix` or one of its likes, which check what they take."""
         self.joint = layout.joint
         self.joint_columns = layout.joint_columns
@@ -56,7 +57,9 @@ class Scores:
         self._own = Pool(len(layout.joint), layout.num_marginal, layout.num_rows)
         self._pool = self._own
         self._known: Tensor | None = None  # the plain log-mean-exp, once a bound has asked: metrics ask too
-        if pooled and world_size() > 1:
+        if isinstance(pooled, Pool):
+            self._pool = pooled
+        elif pooled and world_size() > 1:
             self._pool = self._own._replace(longest_row=self.num_candidates or 0).over_processes(self.joint.device)
 
     @property
@@ -89,7 +92,7 @@ class Scores:
         allow_no_joint: bool = False,
         y: Tensor | None = None,
         diagonal: int = 0,
-        pooled: bool = False,
+        pooled: bool | Pool = False,
     ) -> Scores:
         """Take scores of every x (rows) against every candidate y (columns).
 
@@ -103,7 +106,8 @@ class Scores:
             y: (M, D) candidate representations, for a learned baseline.
             diagonal: The column of the first row's joint pair, where no mask says which pairs are joint.
             pooled: The rows are this process's share; the columns may be candidates of all processes. A share may be
-                empty, all of them together not. Every process must say the same.
+                empty, all of them together not. Every process must say the same. The pool of all processes itself,
+                where it is known, saves them an exchange of their counts.
 
         Raises:
             ValueError: The matrix is not two-dimensional, holds no joint or no marginal pair, or a mask or the weights
@@ -113,12 +117,12 @@ class Scores:
             >>> Scores.from_matrix(torch.tensor([[2.0, 0.0], [1.0, 3.0]])).joint
             tensor([2., 3.])
         """
-        pooled = pooled and world_size() > 1
-        check_scores(matrix, "matrix", ndim=2, may_be_empty=pooled)
+        shared = bool(pooled) and world_size() > 1
+        check_scores(matrix, "matrix", ndim=2, may_be_empty=shared)
         _check_candidates(y, matrix.shape[1])
         matrix = upcast(matrix)
         if joint is None and marginal is None and log_weights is None:
-            check_square(matrix, diagonal, may_be_wide=pooled)
+            check_square(matrix, diagonal, may_be_wide=shared)
             layout = lay_out_columns(matrix, Columns.of_diagonal(matrix, diagonal))
         else:
             layout = lay_out_masks(matrix, joint, marginal, log_weights, diagonal)
@@ -135,7 +139,7 @@ class Scores:
         columns: Columns,
         *,
         y: Tensor | None = None,
-        pooled: bool = False,
+        pooled: bool | Pool = False,
         tile_bytes: float | None = None,
     ) -> Scores:
         """Take scores of every x against every candidate y, with one joint pair in each row, in any column.
@@ -162,7 +166,7 @@ class Scores:
             tensor(0.)
         """
         if isinstance(scores, Tensor):
-            check_scores(scores, "matrix", ndim=2, may_be_empty=pooled and world_size() > 1)
+            check_scores(scores, "matrix", ndim=2, may_be_empty=bool(pooled) and world_size() > 1)
         _check_candidates(y, scores.shape[1])
         return cls(lay_out_columns(scores, columns, tile_bytes), y, pooled)
 
@@ -175,7 +179,7 @@ class Scores:
         joint_columns: Tensor | None = None,
         marginal_columns: Tensor | None = None,
         y: Tensor | None = None,
-        pooled: bool = False,
+        pooled: bool | Pool = False,
     ) -> Scores:
         """Take scores of two lists of pairs, without rows (so InfoNCE cannot use them).
 
@@ -194,9 +198,9 @@ class Scores:
             >>> Scores.from_samples(torch.ones(2), torch.zeros(5)).num_marginal
             5
         """
-        pooled = pooled and world_size() > 1
-        check_scores(joint, "joint", ndim=1, may_be_empty=pooled)
-        check_scores(marginal, "marginal", ndim=1, may_be_empty=pooled)
+        shared = bool(pooled) and world_size() > 1
+        check_scores(joint, "joint", ndim=1, may_be_empty=shared)
+        check_scores(marginal, "marginal", ndim=1, may_be_empty=shared)
         made = cls(lay_out_samples(joint, marginal, joint_columns, marginal_columns), y, pooled)
         if not (made.num_joint and made.num_marginal):
             raise ValueError(
@@ -211,6 +215,34 @@ class Scores:
         if self._pool is not self._own:
             own._pool, own._known = self._own, None
         return own
+
+    def together(self, read: Callable[[Scores], Iterable[Tensor]]) -> tuple[Tensor, ...]:
+        """Several means at once: of pooled scores the processes talk to each other once, and not for each.
+
+        Args:
+            read: Asks the scores that it is given for means, and returns these as they are; :meth:`row_means` gives
+                two of them.
+
+        Returns:
+            What the same questions, asked of these scores one by one, are answered with.
+
+        Raises:
+            ValueError: ``read`` returns something else.
+
+        Example:
+            >>> scores = Scores.from_matrix(torch.eye(4))
+            >>> joint, marginal = scores.together(lambda own: (own.joint_mean(), own.log_mean_exp()))
+            >>> joint - marginal
+            tensor(1.)
+        """
+        if self._pool.asked is not None:
+            return tuple(read(self))
+        own = copy.copy(self)
+        own._pool = self._pool._replace(asked=[])
+        found = own._pool.add_up(read(own))
+        if self.copies == 1:
+            self._known = own._known
+        return found
 
     @property
     def num_candidates(self) -> int | None:
@@ -263,7 +295,8 @@ class Scores:
             A scalar, nats.
         """
         plain = offset is None and clip is None and power == 1.0
-        if plain and self._known is not None and not torch.is_grad_enabled():
+        waits = self._pool.asked is not None  # for its sum, of which this is a part
+        if plain and self._known is not None and not waits and not torch.is_grad_enabled():
             return self._known
         read = self._read_log_mean_exp(offset, clip, power)
         if plain:
@@ -289,7 +322,8 @@ class Scores:
         """
         joint_rows = self.joint_rows
         rows = self._marginals.row_log_mean_exp(alike=True)[joint_rows]
-        return self.mean_over_joint(self.joint - rows), self.mean_over_joint(rows)
+        over, rows = self.together(lambda own: (own.mean_over_joint(self.joint - rows), own.mean_over_joint(rows)))
+        return over, rows
 
     def mean_softplus(self) -> Tensor:
         """E_Q[log(1 + exp(T))] over the marginal pairs: a scalar, nats."""
@@ -317,9 +351,8 @@ class Scores:
 
     def mean_over_joint(self, values: Tensor) -> Tensor:
         """The mean of values of the joint pairs, (J,); 0 with a zero gradient where there are none."""
-        if self.copies == 1:
-            return mean_or_zero(values)
-        return self._pool.sum(values.sum() / max(self.num_joint, 1))
+        alone = self.copies == 1
+        return self._pool.sum(mean_or_zero(values) if alone else values.sum() / max(self.num_joint, 1))
 
 
 def _check_candidates(y: Tensor | None, num_columns: int) -> None:

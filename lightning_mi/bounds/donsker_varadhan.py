@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bounds.base import AbstractBound, BoundTerms
-from lightning_mi.bounds.js import gan_objective
+from lightning_mi.bounds.js import gan_means
 from lightning_mi.numerics import exp_linear, log_ema
 from lightning_mi.scores import Scores
 
@@ -42,7 +42,7 @@ class DV(_AbstractDonskerVaradhan):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """Value and objective are the same."""
-        joint, marginal = scores.joint_mean(), scores.log_mean_exp()
+        joint, marginal = scores.together(lambda own: (own.joint_mean(), own.log_mean_exp()))
         value = joint - marginal
         return BoundTerms(value, value, joint, marginal, marginal)
 
@@ -86,7 +86,7 @@ class MINE(_AbstractDonskerVaradhan):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The objective has DV's value and the corrected gradient."""
-        joint, marginal = scores.joint_mean(), scores.log_mean_exp()
+        joint, marginal = scores.together(lambda own: (own.joint_mean(), own.log_mean_exp()))
         current = marginal.detach()
         average = self._average(current)
         # A batch far above an average that does not move (evaluation) would make this infinity times zero.
@@ -153,8 +153,14 @@ class SMILE(_AbstractDonskerVaradhan):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The value clips, the log-normalizer does not."""
-        joint = scores.joint_mean(clip=self.tau if self.clip_joint else None)
-        marginal = scores.log_mean_exp(clip=self.tau)
+        joint, marginal, *gan, log_normalizer = scores.together(
+            lambda own: (
+                own.joint_mean(clip=self.tau if self.clip_joint else None),
+                own.log_mean_exp(clip=self.tau),
+                *(gan_means(own) if self.objective == "js" else ()),
+                own.log_mean_exp(),
+            )
+        )
         value = joint - marginal
-        objective = value if self.objective == "value" else gan_objective(scores)
-        return BoundTerms(value, objective, joint, marginal, scores.log_mean_exp())
+        objective = -gan[0] - gan[1] if gan else value
+        return BoundTerms(value, objective, joint, marginal, log_normalizer)

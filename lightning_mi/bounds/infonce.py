@@ -33,8 +33,8 @@ class InfoNCE(AbstractBound):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is the mean of the rows' log-normalizers."""
-        value, log_normalizer = scores.row_means()
-        return BoundTerms(value, value, scores.joint_mean(), log_normalizer, log_normalizer)
+        value, log_normalizer, joint = scores.together(lambda own: (*own.row_means(), own.joint_mean()))
+        return BoundTerms(value, value, joint, log_normalizer, log_normalizer)
 
     def marginal_at(self, target: float) -> float:
         """The marginal term is the log-normalizer itself."""

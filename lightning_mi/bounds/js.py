@@ -21,7 +21,13 @@ def gan_objective(scores: Scores) -> Tensor:
         >>> gan_objective(Scores.from_matrix(torch.zeros(4, 4)))  # -2 log 2
         tensor(-1.3863)
     """
-    return -scores.joint_mean_softplus() - scores.mean_softplus()
+    joint, marginal = scores.together(gan_means)
+    return -joint - marginal
+
+
+def gan_means(scores: Scores) -> tuple[Tensor, Tensor]:
+    """Its two means, in the order of the formula, each with the sign changed."""
+    return scores.joint_mean_softplus(), scores.mean_softplus()
 
 
 @final
@@ -45,9 +51,11 @@ class JS(AbstractBound):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is log E_Q[e^T]."""
-        objective = gan_objective(scores)
-        read = self_normalized_terms(1 + scores.joint_mean(), scores.log_mean_exp(), cap=None)
-        return read._replace(objective=objective)
+        softplus_joint, softplus_marginal, joint, log_normalizer = scores.together(
+            lambda own: (*gan_means(own), own.joint_mean(), own.log_mean_exp())
+        )
+        read = self_normalized_terms(1 + joint, log_normalizer, cap=None)
+        return read._replace(objective=-softplus_joint - softplus_marginal)
 
     def marginal_at(self, target: float) -> float:
         """The marginal term is the exponential of the log-normalizer."""

@@ -7,7 +7,7 @@ import math
 from typing import ClassVar, Literal, final
 
 from lightning_mi.bounds.base import AbstractBound, BoundTerms
-from lightning_mi.bounds.js import gan_objective
+from lightning_mi.bounds.js import gan_means
 from lightning_mi.numerics import exp_linear
 from lightning_mi.scores import Scores
 
@@ -28,10 +28,12 @@ class _AbstractClipped(AbstractBound):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The value clips, the log-normalizer does not."""
-        joint = 1 - self.shift + scores.joint_mean(clip=self.clip)
-        marginal = exp_linear(scores.log_mean_exp(clip=self.clip) - self.shift, None)
+        joint, marginal, log_normalizer = scores.together(
+            lambda own: (own.joint_mean(clip=self.clip), own.log_mean_exp(clip=self.clip), own.log_mean_exp())
+        )
+        joint, marginal = 1 - self.shift + joint, exp_linear(marginal - self.shift, None)
         value = joint - marginal
-        return BoundTerms(value, value, joint, marginal, scores.log_mean_exp())
+        return BoundTerms(value, value, joint, marginal, log_normalizer)
 
     def marginal_at(self, target: float) -> float:
         """The marginal term at log E_Q[e^T] = target."""
@@ -103,9 +105,11 @@ class ReleasedJS(AbstractBound):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer's place is taken by E_Q[softplus(T)]."""
-        objective, log_normalizer = gan_objective(scores), scores.mean_softplus()
-        joint, marginal = scores.joint_mean(), exp_linear(scores.log_mean_exp() - 1, None)
-        return BoundTerms(joint - marginal, objective, joint, marginal, log_normalizer)
+        softplus_joint, log_normalizer, joint, marginal = scores.together(
+            lambda own: (*gan_means(own), own.joint_mean(), own.log_mean_exp())
+        )
+        marginal = exp_linear(marginal - 1, None)
+        return BoundTerms(joint - marginal, -softplus_joint - log_normalizer, joint, marginal, log_normalizer)
 
     def marginal_at(self, target: float) -> float:
         """E_Q[e^(T-1)] of a perfect critic, whatever the target."""

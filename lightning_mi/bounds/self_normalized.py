@@ -55,7 +55,8 @@ class NWJ(_AbstractSelfNormalized):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is log E_Q[e^T] - 1."""
-        return self_normalized_terms(scores.joint_mean(), scores.log_mean_exp() - 1, self.cap)
+        joint, marginal = scores.together(lambda own: (own.joint_mean(), own.log_mean_exp()))
+        return self_normalized_terms(joint, marginal - 1, self.cap)
 
 
 @final
@@ -88,11 +89,13 @@ class TUBA(_AbstractSelfNormalized):
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is log E_Q[e^T / a(y)]."""
         log_a = self._log_baseline(scores)
+        offset = None if isinstance(log_a, float) else log_a
+        joint, log_normalizer = scores.together(
+            lambda own: (own.joint_mean(offset=log_a), own.log_mean_exp(offset=offset))
+        )
         if isinstance(log_a, float):
-            log_normalizer = scores.log_mean_exp() - log_a
-        else:
-            log_normalizer = scores.log_mean_exp(offset=log_a)
-        return self_normalized_terms(1 + scores.joint_mean(offset=log_a), log_normalizer, self.cap)
+            log_normalizer = log_normalizer - log_a
+        return self_normalized_terms(1 + joint, log_normalizer, self.cap)
 
     def log_ratio(self, scores: Scores) -> Tensor:
         """(J,) the scores minus log a(y) and the log-normalizer, nats."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bounds import BoundTerms
-from lightning_mi.distributed import gather
+from lightning_mi.gathering import gather
 from lightning_mi.metrics.functional import effective_sample_size
 from lightning_mi.scores import Scores
 

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from lightning_mi.columns import Columns
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.distributed import Share, exchange, raise_any, refuse_together, share_of, world_size
+from lightning_mi.distributed import exchange, raise_any, refuse_together, world_size
+from lightning_mi.gathering import Share, share_of
 from lightning_mi.labels import check_labels
+from lightning_mi.pooling import Pool
 from lightning_mi.scores import Scores
 from lightning_mi.tiles import check_tile_bytes
 
@@ -78,6 +80,10 @@ class AbstractPairing(nn.Module, ABC):
             Exception: The problem.
             ValueError: Views that belong together differ in length, or processes have views of another width.
         """
+        return self.shares(*views, problem=problem)[0]
+
+    def shares(self, *views: Tensor, problem: Exception | None = None) -> list[Share]:
+        """The same for each of the views, which need not be equally long."""
         own = [problem is not None] + [number for view in views for number in (len(view), math.prod(view.shape[1:]))]
         everywhere = self.gather and self.training and world_size() > 1
         sizes = exchange(own, views[0].device) if everywhere else [tuple(own)]
@@ -96,7 +102,7 @@ class AbstractPairing(nn.Module, ABC):
                     f"Got views of {list(size[1::2])} numbers a row{where} and of {list(sizes[0][1::2])} on process 0: "
                     "samples of all processes are paired, so they are alike."
                 )
-        return share_of(sizes)
+        return [share_of(lengths) for lengths in zip(*(size[::2] for size in sizes), strict=True)]
 
 
 class AbstractTiledPairing(AbstractPairing):
@@ -125,7 +131,10 @@ class AbstractTiledPairing(AbstractPairing):
         """
         tiles = critic.tiles(x, y)
         scores = critic.pairwise(x, y) if tiles is None else tiles
-        return Scores.from_columns(scores, columns, y=y, pooled=share.pooled, tile_bytes=self.tile_bytes)
+        # All processes together have a row for each candidate, and all rows are alike.
+        num_rows, in_row = len(y), columns.row_count(len(y))
+        pooled = share.pooled and Pool(num_rows, num_rows * (in_row - 1), num_rows, in_row, len(share.counts))
+        return Scores.from_columns(scores, columns, y=y, pooled=pooled, tile_bytes=self.tile_bytes)
 
 
 def check_count(views: tuple[Tensor, ...], *names: str, pairing: str) -> None:

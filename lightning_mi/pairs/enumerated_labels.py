@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic, Calibrated, LabelCritic
 from lightning_mi.pairs.base import AbstractPairing, check_count
+from lightning_mi.pooling import Pool
 from lightning_mi.scores import Scores
 
 
@@ -65,13 +66,14 @@ class EnumeratedLabels(AbstractPairing):
         x, labels = views
         share, labels = self.labeled_share(x, labels)
         matrix = self._all_scores(critic, x)
+        rows, classes = share.total, self.num_classes
         return Scores.from_matrix(
             matrix,
             joint=labels.unsqueeze(1) == torch.arange(self.num_classes, device=x.device),
             marginal=torch.ones_like(matrix, dtype=torch.bool),
             log_weights=self._log_prior,
             y=torch.arange(self.num_classes, device=x.device),
-            pooled=share.pooled,
+            pooled=share.pooled and Pool(rows, rows * classes, rows, classes, len(share.counts)),
         )
 
     def check_labels(self, labels: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs.base import AbstractPairing, check_count, check_two_or_more
+from lightning_mi.pooling import Pool
 from lightning_mi.scores import Scores
 
 
@@ -63,7 +64,7 @@ class SameLabel(AbstractPairing):
         x = views[0]
         share, labels = self.labeled_share(x, views[1])
         check_two_or_more(share)
-        candidates, their_labels = share.gather(x), share.gather(labels)
+        candidates, their_labels = share.gather_together(x, labels)
         if self.exclude_same_label and bool((their_labels == their_labels[0]).all()):
             raise ValueError(
                 f"Got a batch of {share.total} samples that all have label {int(their_labels[0])}: with "
@@ -79,5 +80,12 @@ class SameLabel(AbstractPairing):
             marginal=~same_label if self.exclude_same_label else others,
             allow_no_joint=True,
             y=candidates,
-            pooled=share.pooled,
+            pooled=share.pooled and self._pool(their_labels, len(share.counts)),
         )
+
+    def _pool(self, labels: Tensor, copies: int) -> Pool:
+        """That of all processes, from the labels of all."""
+        count = len(labels)
+        alike = int(torch.unique(labels, return_counts=True)[1].square().sum())  # a sample with itself among them
+        num_marginal = count**2 - (alike if self.exclude_same_label else count)
+        return Pool(alike - count, num_marginal, count, count - 1, copies)

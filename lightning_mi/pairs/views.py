@@ -9,6 +9,7 @@ from lightning_mi.columns import Columns
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.distributed import own_generator
 from lightning_mi.pairs.base import AbstractPairing, AbstractTiledPairing, check_count, check_two_or_more
+from lightning_mi.pooling import Pool
 from lightning_mi.scores import Scores
 
 
@@ -73,8 +74,9 @@ class Derangement(AbstractPairing):
         order = torch.randperm(len(x), device=x.device, generator=own_generator(x.device))
         shuffle = torch.empty_like(order)
         shuffle[order] = order.roll(1)
+        pooled = share.pooled and Pool(share.total, share.total, share.total, copies=len(share.counts))
         return Scores.from_samples(
-            critic.paired(x, y), critic.paired(x, y[shuffle]), y=y, marginal_columns=shuffle, pooled=share.pooled
+            critic.paired(x, y), critic.paired(x, y[shuffle]), y=y, marginal_columns=shuffle, pooled=pooled
         )
 
 
@@ -100,13 +102,14 @@ class IndependentMarginal(AbstractPairing):
         """Scores of x (N, Dx) with y (N, Dy), and of x' (K, Dx) with y' (K, Dy)."""
         names = ("x", "y", "x_marginal", "y_marginal")
         check_count(views, *names, pairing="IndependentMarginal")
-        share = self.share(*views)
+        share, _, marginal, _ = self.shares(*views)
         x, y, x_marginal, y_marginal = views
+        pooled = share.pooled and Pool(share.total, marginal.total, marginal.total, copies=len(share.counts))
         return Scores.from_samples(
             critic.paired(x, y),
             critic.paired(x_marginal, y_marginal),
             y=torch.cat([y, y_marginal]),
-            pooled=share.pooled,
+            pooled=pooled,
         )
 
 
@@ -143,7 +146,7 @@ class TwoViews(AbstractTiledPairing):
             )
         share = self.share(x, y)
         check_two_or_more(share)
-        candidates = torch.cat([share.gather(x), share.gather(y)])
+        candidates = torch.cat(share.gather_together(x, y))
         first = torch.arange(share.start, share.start + len(x), device=x.device)
         second = share.total + first
         columns = Columns(torch.cat([second, first]), left_out=torch.cat([first, second]))

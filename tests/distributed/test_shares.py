@@ -8,7 +8,8 @@ import torch
 import torch.distributed as dist
 
 from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, probes
-from lightning_mi.distributed import exchange, gather, own_generator, share_of, standard_deviation
+from lightning_mi.distributed import exchange, own_generator, standard_deviation
+from lightning_mi.gathering import gather, share_of
 from lightning_mi.metrics import EffectiveSampleSize, MutualInformation
 from tests.distributed.processes import on_processes
 
@@ -197,7 +198,7 @@ def test_metrics_count_a_pooled_batch_once(tmp_path):
 
 def _gathered(rank):
     rows = torch.full((rank, 2), float(rank), dtype=torch.bfloat16, requires_grad=True)
-    share = share_of(exchange([rank], CPU))
+    share = share_of([count for (count,) in exchange([rank], CPU)])
     everything = share.gather(rows)
     weights = torch.arange(6.0).view(3, 2) * (rank + 1)
     (everything * weights).sum().backward()
