@@ -1,4 +1,4 @@
-"""What `encoder_chunk_size` saves and costs: peak memory and processor time of a step, against encoding at once.
+"""What `encoder_chunk_size` saves and costs: peak memory and time of a step, against encoding at once.
 
 Each measurement is a process of its own, for the peak is a process's; the memory of an idle one is taken off.
 
@@ -6,33 +6,31 @@ Each measurement is a process of its own, for the peak is a process's; the memor
 """
 
 import argparse
-import resource
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from benchmarks.common import show
+from benchmarks.common import add_device, peak_megabytes, seconds_now, show
 from lightning_mi import MIEstimationModule, bounds, critics, encoders
 
 
-def step(batch: int, chunk: int) -> tuple[float, float]:
-    """Megabytes and processor seconds of a forward and backward pass; a chunk of 0 is all at once."""
+def step(device: str, batch: int, chunk: int) -> tuple[float, float]:
+    """Megabytes and seconds of a forward and backward pass; a chunk of 0 is all at once."""
     torch.set_num_threads(1)
     module = MIEstimationModule(
         critics.InnerProductCritic(scaled=True),
         bounds.InfoNCE(),
         encoder=encoders.SmallCNN(1),
         encoder_chunk_size=chunk or None,
-    )
-    views = [torch.randn(batch, 1, 28, 28) for _ in range(2)]
+    ).to(device)
+    views = [torch.randn(batch, 1, 28, 28, device=device) for _ in range(2)]
     module.step([view[:2] for view in views]).loss.backward()  # what is loaded at first use
-    idle, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    module.step(views).loss.backward()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - idle) / 1024, time.process_time() - started
+    started = seconds_now(device)
+    megabytes = peak_megabytes(lambda: module.step(views).loss.backward(), device)
+    return megabytes, seconds_now(device) - started
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,16 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[512, 2048, 4096])
     parser.add_argument("--chunk", type=int, default=128)
     parser.add_argument("--csv", type=Path)
+    add_device(parser)
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
-        print(*step(*options.one))
+        print(*step(options.device, *options.one))
         return
     rows = []
     for batch in options.batches:
         found = []
         for chunk in (0, options.chunk):
-            command = [sys.executable, __file__, "--one", str(batch), str(chunk)]
+            command = [sys.executable, __file__, "--device", options.device, "--one", str(batch), str(chunk)]
             said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found.append([float(number) for number in said.split()])
         (memory, seconds), (less, more) = found

@@ -1,4 +1,4 @@
-"""Sixty small critics trained as one ensemble, over the same trained one by one: processor time of a step, one thread.
+"""Sixty small critics trained as one ensemble, over the same trained one by one: time of a step, on one thread or GPU.
 
 Six losses from ten seeds, every second one regularized; separable critics of width 32 on 64 pairs of 20 correlated
 Gaussian dimensions; fused Adam.
@@ -14,7 +14,6 @@ Rounds alternate; the fastest of each way counts. `difference` is the largest in
 """
 
 import argparse
-import time
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -23,7 +22,7 @@ from pathlib import Path
 import lightning.pytorch as L
 import torch
 
-from benchmarks.common import Clock, quiet, show
+from benchmarks.common import Clock, add_device, quiet, seconds_now, show
 from lightning_mi import MIEnsemble, MIEstimationModule, bounds, critics, regularizers
 from lightning_mi.bench.process import settle
 from lightning_mi.data import GaussianDataModule
@@ -45,8 +44,8 @@ def make_member(loss: type[bounds.AbstractBound], seed: int, width: int = 32) ->
 class Values(Clock):
     """The clock, and the value of each step: of one module, or of an ensemble's members."""
 
-    def __init__(self) -> None:
-        super().__init__(WARM_UP)
+    def __init__(self, device: str) -> None:
+        super().__init__(WARM_UP, device)
         self.values: list[torch.Tensor] = []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -54,41 +53,42 @@ class Values(Clock):
         self.values.append(terms.value)
 
 
-def fit(module: L.LightningModule, steps: int) -> tuple[float, torch.Tensor]:
+def fit(module: L.LightningModule, steps: int, device: str) -> tuple[float, torch.Tensor]:
     """Milliseconds of a step, and (steps, ...) values."""
-    clock = Values()
+    clock = Values(device)
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    options = {"max_epochs": 1, "accelerator": "cpu", "limit_val_batches": 0} | dict.fromkeys(off, False)
+    options = {"max_epochs": 1, "accelerator": device, "devices": 1, "limit_val_batches": 0} | dict.fromkeys(off, False)
     trainer = L.Trainer(callbacks=[clock], **options)
     trainer.fit(module, GaussianDataModule(mi=4.0, steps_per_mi=steps + WARM_UP))
     return 1000 * clock.seconds / steps, torch.stack(clock.values)
 
 
-def loop(module: MIEstimationModule, steps: int) -> float:
+def loop(module: MIEstimationModule, steps: int, device: str) -> float:
     """Milliseconds of a bare step."""
+    module.to(device)
     optimizer = module.configure_optimizers()
     for index, batch in enumerate(GaussianDataModule(mi=4.0, steps_per_mi=steps + WARM_UP).train_dataloader()):
         if index == WARM_UP:
-            started = time.process_time()
+            started = seconds_now(device)
         optimizer.zero_grad()
-        module.step(batch).loss.backward()
+        module.step(tuple(view.to(device) for view in batch)).loss.backward()
         optimizer.step()
-    return 1000 * (time.process_time() - started) / steps
+    return 1000 * (seconds_now(device) - started) / steps
 
 
-def measure(steps: int, rounds: int, seeds: int, width: int) -> list[dict[str, str]]:
+def measure(steps: int, rounds: int, seeds: int, width: int, device: str) -> list[dict[str, str]]:
     members = [(loss, seed) for loss in LOSSES for seed in range(seeds)]
 
     def ensemble(batched: bool) -> tuple[float, torch.Tensor]:
         made = {f"{loss.__name__}-{seed}": make_member(loss, seed, width) for loss, seed in members}
-        return fit(MIEnsemble(made, batched=batched), steps)
+        return fit(MIEnsemble(made, batched=batched), steps, device)
 
     best: dict[str, float] = {}
     for _ in range(rounds):
-        apart = [fit(make_member(*member, width), steps) for member in members]
+        apart = [fit(make_member(*member, width), steps, device) for member in members]
         ways = {"ensemble": ensemble(True), "exact": ensemble(False)}
         found = {
-            "loop": sum(loop(make_member(*member, width), steps) for member in members),
+            "loop": sum(loop(make_member(*member, width), steps, device) for member in members),
             "apart": sum(milliseconds for milliseconds, _ in apart),
             **{way: milliseconds for way, (milliseconds, _) in ways.items()},
         }
@@ -114,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=10, help="critics of each loss")
     parser.add_argument("--width", type=int, default=32)
+    add_device(parser)
     parser.add_argument("--csv", type=Path, default=Path("many_critics.csv"))
     parser.add_argument("--tiny", action="store_true", help="a run that only shows that it runs")
     options = parser.parse_args(arguments)
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settle()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rows = measure(options.steps, options.rounds, options.seeds, options.width)
+        rows = measure(options.steps, options.rounds, options.seeds, options.width, options.device)
     show(list(rows[0]), [list(row.values()) for row in rows], options.csv)
 
 

@@ -3,9 +3,10 @@
     python benchmarks/run.py                                 an hour on a quiet machine
     python benchmarks/run.py --peer peer/bin/python          torch-mist too, see staircase_peers.py
     python benchmarks/run.py --only overhead scaling
+    python benchmarks/run.py --device cuda                   on a GPU; the weak scaling on as many as there are
     python benchmarks/run.py --tiny                          a minute, to see that all of them run
 
-Each runs alone, on one thread: leave the machine to it.
+Each runs alone, on one thread or one GPU: leave the machine to it.
 """
 
 import argparse
@@ -13,6 +14,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from benchmarks.common import add_device
 
 HERE = Path(__file__).parent
 # Of each measurement the script, what it is given, and what instead for a run that only shows that it runs.
@@ -42,13 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("lightning_mi_runs/performance"))
     parser.add_argument("--peer", help="the Python of an environment with torch-mist")
     parser.add_argument("--tiny", action="store_true")
+    add_device(parser)
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     failed = []
     for name in options.only:
         script, settings, tiny = MEASUREMENTS[name]
         command = [sys.executable, str(HERE / script), *(tiny if options.tiny else settings)]
-        command += ["--csv", str(options.output / f"{name}.csv")]
+        command += ["--device", options.device, "--csv", str(options.output / f"{name}.csv")]
         if options.peer and script == "staircase_peers.py":
             command += ["--peer", options.peer]
         print(f"== {name}: {' '.join(command)}", flush=True)

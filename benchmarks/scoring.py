@@ -1,20 +1,19 @@
-"""Scores in tiles against all scores at once: processor time and peak memory of a step, forward and backward.
+"""Scores in tiles against all scores at once: time and peak memory of a step, forward and backward.
 
 A step scores all pairs of a batch, reads a bound with its regularizer, and takes the gradient with respect to the
-factors of the scores, or to the critic. Both forms run in one process by turns, on one thread; of each the fastest step
-counts. Memory is what the highest resident size in a step exceeds that before it by, in a process of its own.
+factors of the scores, or to the critic. Both forms run in one process by turns, on one thread or one GPU; of each the
+fastest step counts. Memory is what the highest in a step exceeds that before it by, in a process of its own.
 
     python benchmarks/scoring.py --csv scoring.csv
     python benchmarks/scoring.py --critics separable --sizes 4096 --bounds DV JS
     python benchmarks/scoring.py --critics joint --sizes 256 --dim 784 --bounds DV --forms tiles concatenated
+    python benchmarks/scoring.py --device cuda --sizes 4096 16384 32768
 """
 
 import argparse
 import math
-import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import show
+from benchmarks.common import add_device, peak_megabytes, seconds_now, show
 from lightning_mi import bounds, critics, pairs, regularizers
 
 BOUNDS: dict[str, Callable[[], bounds.AbstractBound]] = {
@@ -51,11 +50,13 @@ class Concatenated(critics.AbstractCritic):
         return scores.view(len(x), len(y))
 
 
-def step(form: str, critic: str, n: int, dim: int, bound: str, tile_bytes: float | None = None) -> Callable[[], None]:
+def step(
+    device: str, form: str, critic: str, n: int, dim: int, bound: str, tile_bytes: float | None = None
+) -> Callable[[], None]:
     """A step in one of the forms."""
     torch.manual_seed(0)
-    x, y = 0.3 * torch.randn(2, n, dim)
-    made: critics.AbstractCritic = critics.JointCritic(dim, dim)
+    x, y = (0.3 * torch.randn(2, n, dim)).to(device)
+    made: critics.AbstractCritic = critics.JointCritic(dim, dim).to(device)
     if critic == "separable":  # Its networks are of order N alone, and the same in both forms.
         made, x, y = critics.InnerProductCritic(), x.requires_grad_(), y.requires_grad_()
     elif form == "concatenated":
@@ -72,26 +73,23 @@ def step(form: str, critic: str, n: int, dim: int, bound: str, tile_bytes: float
     return run
 
 
-def milliseconds(steps: Sequence[Callable[[], None]], seconds: float) -> list[float]:
+def milliseconds(steps: Sequence[Callable[[], None]], seconds: float, device: str) -> list[float]:
     """Of the fastest of many steps of each form, which take turns for so long."""
     fastest = [math.inf] * len(steps)
-    end, rounds = time.process_time() + seconds, 0
-    while rounds < 3 or time.process_time() < end:
+    end, rounds = seconds_now(device) + seconds, 0
+    while rounds < 3 or seconds_now(device) < end:
         for index, run in enumerate(steps):
-            start = time.process_time()
+            start = seconds_now(device)
             run()
-            fastest[index] = min(fastest[index], time.process_time() - start)
+            fastest[index] = min(fastest[index], seconds_now(device) - start)
         rounds += 1
     return [1000 * one for one in fastest]
 
 
-def megabytes(form: str, critic: str, n: int, dim: int, bound: str) -> float:
+def megabytes(device: str, form: str, critic: str, n: int, dim: int, bound: str) -> float:
     """What a step takes, in this process."""
-    step(form, critic, 64, dim, bound, tile_bytes=2**16)()  # what a first step loads
-    run = step(form, critic, n, dim, bound)
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    run()
-    return (1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6
+    step(device, form, critic, 64, dim, bound, tile_bytes=2**16)()  # what a first step loads
+    return peak_megabytes(step(device, form, critic, n, dim, bound), device)
 
 
 def megabytes_apart(*case: object) -> float:
@@ -101,14 +99,16 @@ def megabytes_apart(*case: object) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def rows_of(critic: str, n: int, dim: int, bound: str, forms: Sequence[str], seconds: float) -> list[list[str]]:
+def rows_of(
+    device: str, critic: str, n: int, dim: int, bound: str, forms: Sequence[str], seconds: float
+) -> list[list[str]]:
     """A row for each form."""
     forms = [form for form in forms if form == "tiles" or n <= LARGEST_AT_ONCE]
-    times = milliseconds([step(form, critic, n, dim, bound) for form in forms], seconds)
+    times = milliseconds([step(device, form, critic, n, dim, bound) for form in forms], seconds, device)
     rows = []
     for form, found in zip(forms, times, strict=True):
         ratio = "" if len(forms) == 1 else f"{found / times[-1]:.2f}"
-        memory = megabytes_apart(form, critic, n, dim, bound)
+        memory = megabytes_apart(device, form, critic, n, dim, bound)
         rows.append([critic, str(dim), str(n), bound, form, f"{found:.1f}", ratio, f"{memory:.0f}"])
     return rows
 
@@ -128,13 +128,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seconds", type=float, default=4.0, help="of timed steps, at the least 3 of each form")
     parser.add_argument("--tiny", action="store_true", help="a few pairs, to see that it runs")
+    add_device(parser)
     parser.add_argument("--csv", type=Path)
-    parser.add_argument("--memory-of", nargs=5, metavar=("FORM", "CRITIC", "N", "DIM", "BOUND"), help=argparse.SUPPRESS)
+    of = ("DEVICE", "FORM", "CRITIC", "N", "DIM", "BOUND")
+    parser.add_argument("--memory-of", nargs=len(of), metavar=of, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.memory_of:
-        form, critic, n, dim, bound = options.memory_of
-        print(megabytes(form, critic, int(n), int(dim), bound))
+        device, form, critic, n, dim, bound = options.memory_of
+        print(megabytes(device, form, critic, int(n), int(dim), bound))
         return
     if options.tiny:
         options.sizes, options.seconds = [8], 0.0
@@ -142,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for critic in options.critics:
         for n in options.sizes or SIZES[critic]:
             for bound in options.bounds:
-                found = rows_of(critic, n, options.dim or DIMS[critic], bound, options.forms, options.seconds)
+                dim = options.dim or DIMS[critic]
+                found = rows_of(options.device, critic, n, dim, bound, options.forms, options.seconds)
                 rows += found
                 print(*(" ".join(row) for row in found), sep="\n", file=sys.stderr, flush=True)
     show(HEADING, rows, options.csv)

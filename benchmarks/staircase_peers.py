@@ -1,6 +1,6 @@
 """The Gaussian staircase, ours by the Lightning trainer and torch-mist's in a bare loop: steps a second, errors.
 
-Same critic sizes, same batches, all pairs, the same number of steps, one thread, processor time, one after the other.
+Same critic sizes, same batches, all pairs, the same number of steps, one thread or GPU, one after the other.
 torch-mist needs another NumPy, so it has an environment of its own:
 
     python -m venv peer && peer/bin/pip install torch-mist pandas "numpy<2"
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.common import Clock, quiet, show
+from benchmarks.common import Clock, add_device, quiet, show
 from lightning_mi.bench.cell import instantiate
 from lightning_mi.bench.recorder import Recorder
 from lightning_mi.recipe_files import find_file
@@ -37,11 +37,11 @@ CRITICS = {"joint": "JointCritic", "separable": "SeparableCritic"}
 RATE = 0.0005
 
 
-def ours(bound: str, weight: float, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
-    """Processor seconds a step, and what every batch reads: the value and the plug-in estimate."""
+def ours(device: str, bound: str, weight: float, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
+    """Seconds a step, and what every batch reads: the value and the plug-in estimate."""
     config = yaml.safe_load(find_file("gaussian", "recipe").path.read_text())
     config["seed_everything"] = seed
-    config["trainer"] |= {"accelerator": "cpu", "callbacks": []}
+    config["trainer"] |= {"accelerator": device, "devices": 1, "callbacks": []}
     config["data"]["init_args"] |= {"steps_per_mi": steps, "seed": seed, "batch_size": batch, "mi": LEVELS}
     model = config["model"]["init_args"]
     model["critic"]["class_path"] = f"lightning_mi.critics.{CRITICS[critic]}"
@@ -52,17 +52,18 @@ def ours(bound: str, weight: float, critic: str, steps: int, batch: int, seed: i
     model["optimizer"]["init_args"]["lr"] = RATE
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cli, clock, recorder = instantiate(config, Path(folder), "run"), Clock(), Recorder()
+        cli, clock, recorder = instantiate(config, Path(folder), "run"), Clock(device=device), Recorder()
         cli.trainer.callbacks += [recorder, clock]
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     curves = recorder.curves()
     return {"seconds": clock.seconds / len(curves["value"]), "values": curves["value"], "plug_in": curves["plug_in"]}
 
 
-def theirs(python: str, loss: str, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
+def theirs(python: str, device: str, loss: str, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
     """The same of torch-mist."""
     script = Path(__file__).parent / "peers" / "torch_mist_staircase.py"
-    options = {"loss": loss, "critic": critic, "steps": steps, "batch": batch, "rate": RATE, "seed": seed}
+    options = {"device": device, "loss": loss, "critic": critic, "steps": steps, "batch": batch, "rate": RATE}
+    options["seed"] = seed
     command = [python, str(script), *(str(part) for name, value in options.items() for part in (f"--{name}", value))]
     command += ["--levels", *map(str, LEVELS)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--critics", nargs="+", default=list(CRITICS), choices=CRITICS)
     parser.add_argument("--losses", nargs="+", default=[bound for bound, *_ in PAIRS])
+    add_device(parser)
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args(arguments)
     quiet()
@@ -94,12 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for bound, weight, loss in PAIRS:
             if bound not in options.losses:
                 continue
-            own = ours(bound, weight, critic, options.steps, options.batch, options.seed)
+            own = ours(options.device, bound, weight, critic, options.steps, options.batch, options.seed)
             runs = [(f"{bound}, per batch", own["seconds"], own["values"])]
             if weight:
                 runs.append((f"{bound}, plug-in", own["seconds"], own["plug_in"]))
             if options.peer:
-                peer = theirs(options.peer, loss, critic, options.steps, options.batch, options.seed)
+                peer = theirs(options.peer, options.device, loss, critic, options.steps, options.batch, options.seed)
                 runs.append((f"torch-mist {loss}", peer["seconds"], peer["values"]))
             slowest = runs[-1][1]
             for name, seconds, values in runs:

@@ -1,4 +1,4 @@
-"""What MIEstimationModule costs under the Lightning trainer: processor time of a step, over that of bare PyTorch loops.
+"""What MIEstimationModule costs under the Lightning trainer: time of a step, over that of bare PyTorch loops.
 
 Regularized DV with a separable critic 256-256 on 64 pairs of 20 dimensions, logging to TensorBoard every 50 steps:
 
@@ -14,7 +14,6 @@ Rounds alternate, so that whatever slows the machine slows all three; the median
 import argparse
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from benchmarks.common import Clock, quiet, show
+from benchmarks.common import Clock, add_device, quiet, seconds_now, show
 from lightning_mi import MIEstimationModule, bounds, critics, regularizers
 
 PAIRS, DIM = 64, 20
@@ -35,10 +34,12 @@ WAYS = ("loop", "lightning", "module")
 class Batches(IterableDataset[tuple[Tensor, Tensor]]):
     """Batches that cost nothing to make."""
 
-    def __init__(self, steps: int, pairs: int = PAIRS) -> None:
+    def __init__(self, steps: int, pairs: int = PAIRS, device: str = "cpu") -> None:
         generator = torch.Generator().manual_seed(0)
         self.steps = steps
-        self.some = [tuple(torch.randn(pairs, DIM, generator=generator) for _ in range(2)) for _ in range(16)]
+        self.some = [
+            tuple(torch.randn(pairs, DIM, generator=generator).to(device) for _ in range(2)) for _ in range(16)
+        ]
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         return (self.some[step % len(self.some)] for step in range(self.steps))
@@ -77,26 +78,27 @@ class FiveLines(L.LightningModule):
         return make_optimizer(self.critic.parameters())
 
 
-def loop(steps: int) -> float:
+def loop(steps: int, device: str) -> float:
     """Seconds of so many steps of a bare loop."""
-    critic = make_critic()
+    critic = make_critic().to(device)
     optimizer = make_optimizer(critic.parameters())
     started = 0.0
-    for step, batch in enumerate(Batches(WARM_UP + steps)):
+    for step, batch in enumerate(Batches(WARM_UP + steps, device=device)):
         if step == WARM_UP:
-            started = time.process_time()
+            started = seconds_now(device)
         optimizer.zero_grad()
         written_out(critic, batch).backward()
         optimizer.step()
-    return time.process_time() - started
+    return seconds_now(device) - started
 
 
-def train(module: L.LightningModule, steps: int) -> float:
+def train(module: L.LightningModule, steps: int, device: str) -> float:
     """Seconds of so many steps under the trainer."""
-    clock = Clock(WARM_UP)
+    clock = Clock(WARM_UP, device)
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
-            accelerator="cpu",
+            accelerator=device,
+            devices=1,
             max_steps=WARM_UP + steps,
             default_root_dir=folder,
             callbacks=[clock],
@@ -104,25 +106,26 @@ def train(module: L.LightningModule, steps: int) -> float:
             enable_model_summary=False,
             enable_checkpointing=False,
         )
-        trainer.fit(module, torch.utils.data.DataLoader(Batches(WARM_UP + steps), batch_size=None))
+        trainer.fit(module, torch.utils.data.DataLoader(Batches(WARM_UP + steps, device=device), batch_size=None))
     return clock.seconds
 
 
-def seconds(way: str, steps: int) -> float:
+def seconds(way: str, steps: int, device: str) -> float:
     if way == "loop":
-        return loop(steps)
+        return loop(steps, device)
     if way == "lightning":
-        return train(FiveLines(), steps)
+        return train(FiveLines(), steps, device)
     module = MIEstimationModule(
         make_critic(), bounds.DV(), regularizer=regularizers.Squared(weight=1.0), optimizer=make_optimizer
     )
-    return train(module, steps)
+    return train(module, steps, device)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=9)
+    add_device(parser)
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args(arguments)
     quiet()
@@ -131,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         warnings.simplefilter("ignore")
         for number in range(options.rounds):
             order = WAYS if number % 2 else WAYS[::-1]
-            found = {way: seconds(way, options.steps) for way in order}
+            found = {way: seconds(way, options.steps, options.device) for way in order}
             rounds.append([found[way] for way in WAYS])
     heading = ["way", "ms a step", "over the loop"]
     rows = [

@@ -5,14 +5,13 @@ each, and train as one would on the whole batch; without, each pairs its own sam
 blocks of 20, on machines with a core (or a GPU) for each process.
 
     python benchmarks/weak_scaling.py
-    python benchmarks/weak_scaling.py --processes 1 2 4 8 --accelerator gpu
+    python benchmarks/weak_scaling.py --device cuda --processes 1 4
 """
 
 import argparse
-import json
+import os
 import statistics
-import subprocess
-import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -20,9 +19,11 @@ from pathlib import Path
 
 import lightning.pytorch as L
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch.utils.data import DataLoader
 
-from benchmarks.common import quiet, show
+from benchmarks.common import add_device, quiet, show
 from benchmarks.trainer_overhead import Batches
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
 
@@ -47,10 +48,14 @@ class Blocks(L.Callback):
         return statistics.median(b - a for a, b in zip(self.marks, self.marks[1:], strict=False)) / BLOCK
 
 
-def worker(batch: int, steps: int, gather: bool, accelerator: str, processes: int) -> None:
-    """Train, as one of the processes, and have the first print seconds a step."""
+def work(rank: int, processes: int, folder: str, batch: int, steps: int, gather: bool, device: str) -> None:
+    """Train, as one of the processes; the first writes down the seconds of a step."""
     quiet()
     torch.manual_seed(0)
+    if processes > 1:  # They meet in a file: a port that is free may be taken by the time that it is used.
+        os.environ["LOCAL_RANK"] = str(rank)  # by which Lightning sees that it need not start them
+        backend = "nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=rank, world_size=processes)
     module = MIEstimationModule(
         critics.SeparableCritic(DIM, DIM, hidden=(256, 256)),
         bounds.DV(),
@@ -61,7 +66,7 @@ def worker(batch: int, steps: int, gather: bool, accelerator: str, processes: in
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = L.Trainer(
-            accelerator=accelerator,
+            accelerator=device,
             devices=processes,
             strategy="ddp" if processes > 1 else "auto",
             max_steps=steps,
@@ -72,40 +77,38 @@ def worker(batch: int, steps: int, gather: bool, accelerator: str, processes: in
             enable_checkpointing=False,
         )
         trainer.fit(module, DataLoader(Batches(steps, batch), batch_size=None))
-    if trainer.is_global_zero:
-        print(json.dumps(blocks.median()), flush=True)
+    if rank == 0:
+        Path(folder, "seconds").write_text(str(blocks.median()))
+    if processes > 1:
+        dist.barrier()  # so that none is taken for dead while another still works
+        dist.destroy_process_group()
 
 
-def measure(batch: int, steps: int, gather: bool, accelerator: str, processes: int) -> float:
+def measure(batch: int, steps: int, gather: bool, device: str, processes: int) -> float:
     """Seconds a step of so many processes."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    task = [str(batch), str(steps), str(int(gather)), accelerator, str(processes)]
-    command = [sys.executable, *launcher, __file__, "--worker", *task]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-    return float(json.loads(answer))
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(work, (processes, folder, batch, steps, gather, device), nprocs=processes)
+        return float(Path(folder, "seconds").read_text())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--processes", type=int, nargs="+", help="by default 1, 2, 4, 8, as there are cores or GPUs")
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 512])
     parser.add_argument("--gather", type=int, nargs="+", choices=[0, 1], default=[1, 0])
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
+    add_device(parser)
     parser.add_argument("--csv", type=Path)
-    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.worker:
-        batch, steps, gather, accelerator, processes = options.worker
-        worker(int(batch), int(steps), bool(int(gather)), accelerator, int(processes))
-        return
+    there = torch.cuda.device_count() if options.device == "cuda" else os.cpu_count() or 1
+    numbers = options.processes or [number for number in (1, 2, 4, 8) if number <= there]
     heading = ["batch of a process", "processes", "gather", "ms a step", "over the fewest"]
     rows = []
     for batch in options.batches:
         for gather in map(bool, options.gather):
             alone = None
-            for processes in options.processes:
-                seconds = measure(batch, options.steps, gather, options.accelerator, processes)
+            for processes in numbers:
+                seconds = measure(batch, options.steps, gather, options.device, processes)
                 alone = alone or seconds
                 rows.append(
                     [str(batch), str(processes), str(gather), f"{1000 * seconds:.2f}", f"{seconds / alone:.2f}"]

@@ -38,6 +38,7 @@ from lightning_mi.checkpoint_files import (
 )
 from lightning_mi.cli import TRAINING_COMMANDS, require_writable
 from lightning_mi.cli_messages import readable, silence_notices, silence_training_state
+from lightning_mi.distributed import leave
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.recipe_files import UnknownRecipeError, find_file
 from lightning_mi.whole_files import sweep
@@ -102,6 +103,8 @@ def run_training(arguments: Sequence[str]) -> int:
             raise
         print(f"lightning-mi {command}: error: {problem}", file=sys.stderr)
         return 2
+    finally:
+        leave()
     return 0
 
 

@@ -62,6 +62,7 @@ def train_on_devices(
 
 def _main() -> None:
     from lightning_mi.bench.cell import train_cell
+    from lightning_mi.distributed import leave
 
     folder, task = sys.argv[1:]
     sys.argv = sys.argv[:1]  # Lightning's CLI would read them
@@ -76,6 +77,7 @@ def _main() -> None:
     except Exception as error:
         Path(task).with_suffix(f".{os.environ['RANK']}.error").write_text(f"{type(error).__name__}: {error}")
         raise
+    leave()
 
 
 if __name__ == "__main__":
