@@ -92,10 +92,11 @@ def megabytes(device: str, form: str, critic: str, n: int, dim: int, bound: str)
     return peak_megabytes(step(device, form, critic, n, dim, bound), device)
 
 
-def megabytes_apart(*case: object) -> float:
+def megabytes_apart(device: str, *case: object) -> float:
     """The same in a process of its own, whose highest resident size nothing else has raised."""
     # From a shell, since a process begins with the highest resident size of the one that has started it.
-    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, __file__, "--memory-of", *map(str, case)]
+    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, __file__]
+    command += ["--device", device, "--memory-of", *map(str, case)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -130,13 +131,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="a few pairs, to see that it runs")
     add_device(parser)
     parser.add_argument("--csv", type=Path)
-    of = ("DEVICE", "FORM", "CRITIC", "N", "DIM", "BOUND")
-    parser.add_argument("--memory-of", nargs=len(of), metavar=of, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", nargs=5, metavar=("FORM", "CRITIC", "N", "DIM", "BOUND"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.memory_of:
-        device, form, critic, n, dim, bound = options.memory_of
-        print(megabytes(device, form, critic, int(n), int(dim), bound))
+        form, critic, n, dim, bound = options.memory_of
+        print(megabytes(options.device, form, critic, int(n), int(dim), bound))
         return
     if options.tiny:
         options.sizes, options.seconds = [8], 0.0

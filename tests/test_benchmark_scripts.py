@@ -1,10 +1,12 @@
 """The scripts in benchmarks/ run, at sizes that show nothing else."""
 
 import csv
+import subprocess
 
+import pytest
 import torch
 
-from benchmarks import many_critics, run, scoring, staircase_peers, trainer_overhead, weak_scaling
+from benchmarks import encoder_chunks, many_critics, run, scoring, staircase_peers, trainer_overhead, weak_scaling
 from lightning_mi import MIEstimationModule, bounds, critics, regularizers
 
 
@@ -96,3 +98,28 @@ def test_a_measurement_that_fails_is_named(tmp_path, capfd, monkeypatch):
     monkeypatch.setitem(run.MEASUREMENTS, "chunks", ("no_such_script.py", [], []))
     assert run.main(["--only", "chunks", "--output", str(tmp_path)]) == 1
     assert "failed: chunks" in capfd.readouterr().err
+
+
+SCRIPTS = [run, scoring, encoder_chunks, many_critics, staircase_peers, trainer_overhead, weak_scaling]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_gpu_that_is_not_there_is_said_before_anything_runs(script, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        script.main(["--device", "cuda"])
+    assert "--device: torch finds no CUDA device here" in capsys.readouterr().err
+
+
+def test_the_device_is_handed_to_every_measurement(tmp_path, monkeypatch):
+    commands = []
+
+    def instead(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, "")
+
+    monkeypatch.setattr(subprocess, "run", instead)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert run.main(["--device", "cuda", "--output", str(tmp_path)]) == 0
+    assert len(commands) == len(run.MEASUREMENTS)
+    assert all(command[command.index("--device") + 1] == "cuda" for command in commands)
