@@ -55,7 +55,10 @@ class AbstractBound(nn.Module, ABC):
 
     @abstractmethod
     def terms(self, scores: Scores) -> BoundTerms:
-        """The bound's formula. Autocast is off here and the scores are float32 or wider."""
+        """The bound's formula. Autocast is off here and the scores are float32 or wider.
+
+        Means that are asked for by :meth:`Scores.together` cost several processes one collective and not one each.
+        """
 
     @abstractmethod
     def marginal_at(self, target: float) -> float:
