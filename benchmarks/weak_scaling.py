@@ -52,7 +52,9 @@ def work(rank: int, processes: int, folder: str, batch: int, steps: int, gather:
     """Train, as one of the processes; the first writes down the seconds of a step."""
     quiet()
     torch.manual_seed(0)
-    if processes > 1:  # They meet in a file: a port that is free may be taken by the time that it is used.
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    if processes > 1:  # They meet in a file, which needs no free port, and leave as one: see `distributed.leave`.
         os.environ["LOCAL_RANK"] = str(rank)  # by which Lightning sees that it need not start them
         backend = "nccl" if device == "cuda" else "gloo"
         dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=rank, world_size=processes)
