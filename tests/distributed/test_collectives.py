@@ -240,6 +240,28 @@ def test_together_may_be_asked_within_itself():
     assert joint == 1
 
 
+def test_what_was_read_together_is_known_to_who_asks_again():
+    scores = Scores.from_matrix(torch.eye(3, requires_grad=True))
+    (read,) = scores.together(lambda own: (own.log_mean_exp(),))
+    with torch.no_grad():
+        assert scores.log_mean_exp().data_ptr() == read.data_ptr()
+        again = scores.together(lambda own: (own.log_mean_exp(), own.log_mean_exp()))
+    assert list(again) == [read, read]
+
+
+def _asked_again(rank):
+    matrix = torch.eye(6, dtype=torch.float64)[3 * rank : 3 * rank + 3] * (rank + 1)
+    scores = Scores.from_matrix(matrix, diagonal=3 * rank, pooled=True)
+    with torch.no_grad():
+        together = scores.together(lambda own: (own.log_mean_exp(), own.log_mean_exp()))
+        return [*together, scores.log_mean_exp(), scores.local().log_mean_exp()]
+
+
+def test_a_part_is_never_taken_for_the_sum(tmp_path):
+    for found in on_processes(_asked_again, 2, tmp_path):
+        assert [value.item() for value in found] == pytest.approx([0.0] * 4, abs=1e-15)  # as all marginal scores are
+
+
 def _left(rank):
     before = dist.is_initialized()
     leave()
