@@ -82,10 +82,15 @@ def test_value_never_contains_the_regularizer(spec: BoundSpec, regularizer: Regu
     assert terms.value.item() == pytest.approx(reading.value, abs=1e-12)
 
 
-def test_warning_names_the_regularizer_and_points_to_the_call() -> None:
+def test_warning_names_the_regularizer_and_the_way_out() -> None:
     ell = torch.tensor(100.0, requires_grad=True)
-    with pytest.warns(MINumericalWarning, match=r"Squared gave inf for .* of 100 nats: .*scale='log'") as caught:
+    with pytest.warns(MINumericalWarning, match=r"Squared gave inf for .* of 100 nats: .*scale='log'"):
         Squared(scale="linear")(terms_at(0.0)._replace(log_normalizer=ell), bounds.DV())
+
+
+def test_warning_points_to_the_call() -> None:
+    with pytest.warns(MINumericalWarning) as caught:
+        Squared(scale="linear")(terms_at(500.0), bounds.DV())
     assert [warning.filename for warning in caught] == [__file__]
 
 

@@ -61,7 +61,7 @@ def test_pairs_of_the_batch_are_those_of_the_loop(batch: Batch) -> None:
         (SameLabel(exclude_same_label=True), BilinearCritic(4, 4), [1, 0, 1]),
         (TwoViews(), BilinearCritic(4, 4), None),
     ],
-    ids=str,
+    ids=lambda value: str(value).split("(")[0],
 )
 @pytest.mark.parametrize("spec", [spec for spec in BOUNDS if not spec.has_learned_baseline], ids=by_name)
 def test_derivatives_with_respect_to_representations_are_numerically_right(
