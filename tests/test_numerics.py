@@ -13,6 +13,9 @@ from lightning_mi.numerics import (
     log_ema,
     log_mean_exp,
     mean_or_zero,
+    row_softmax,
+    shifted_exp,
+    softplus_sum,
     to_common_scale,
     upcast,
 )
@@ -161,3 +164,31 @@ def test_common_scale_keeps_sums_and_ignores_empty_ones() -> None:
     np.testing.assert_array_equal(common.numpy(), scales.numpy().max(axis=0))
     np.testing.assert_allclose(factors[:, :2].numpy(), np.exp((scales - common)[:, :2].numpy()), rtol=1e-14)
     assert (factors[:, 2] == 0).all()
+
+
+def test_rows_without_a_finite_entry_have_no_weight_and_infinite_ones_no_overflow() -> None:
+    x = torch.tensor([[1.0, 3.0, -math.inf], [-math.inf] * 3, [0.0, math.inf, 0.0], [1e4, 1e4, 0.0]])
+    out = torch.empty(4, 3)
+    weights, largest, total = row_softmax(x, out)
+    assert weights is out
+    np.testing.assert_allclose(weights[[0, 1, 3]], [[*softmax([1.0, 3.0]), 0.0], [0.0] * 3, [0.5, 0.5, 0.0]], rtol=1e-6)
+    assert largest.tolist() == [3.0, -math.inf, math.inf, 1e4]
+    assert total.tolist() == pytest.approx([1 + math.exp(-2), 0.0, 1.0, 2.0])
+
+
+@pytest.mark.parametrize("anchor", [1e4, math.inf, -math.inf])
+def test_shifted_exponentials_are_written_where_they_are_told(anchor: float) -> None:
+    x = torch.tensor([1e4, 0.0, -math.inf]) - (0 if math.isfinite(anchor) else 1e4 - 1)
+    expected = np.exp(x.double().numpy() - (anchor if math.isfinite(anchor) else 0))
+    out = torch.empty(3)
+    assert shifted_exp(x, torch.tensor(anchor), out) is out
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+    assert torch.equal(shifted_exp(x, torch.tensor(anchor)), out)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 31, 32, 33, 100])
+def test_softplus_sum_equals_numpy_whatever_the_width(width: int) -> None:
+    x = torch.randn(3, width, dtype=torch.float64) * 10
+    x[0, 0] = -math.inf
+    assert softplus_sum(x).item() == pytest.approx(np.logaddexp(0, x.numpy()).sum(), rel=1e-14)
+    assert softplus_sum(torch.zeros(2, width, dtype=torch.float64)).item() == pytest.approx(2 * width * math.log(2))

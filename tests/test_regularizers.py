@@ -9,7 +9,7 @@ import torch
 
 from lightning_mi import BoundTerms, Scores, bounds, regularizers
 from lightning_mi.numerics import MINumericalWarning
-from lightning_mi.regularizers import Absolute, Huber, LinearWarmup, Squared
+from lightning_mi.regularizers import Absolute, Huber, LinearWarmup, Squared, held_target, target_under
 from tests.specs import BOUNDS, CASE_IDS, CASES, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
 
 DIAGONAL = LAYOUTS[0]
@@ -118,6 +118,22 @@ def test_other_bounds_admit_any_target(spec: BoundSpec) -> None:
     assert Squared().target_of(bound) == bound.natural_target == 0
 
 
+def test_a_target_is_held_by_a_regularizer_or_by_the_bound_itself() -> None:
+    free, own = bounds.DV(), bounds.NWJ()
+    assert (held_target(free, None), held_target(own, None)) == (None, 0.0)
+    assert (held_target(free, Squared()), held_target(free, Squared(target=2.0))) == (0.0, 2.0)
+    assert held_target(own, Squared()) == 0.0
+    assert (target_under(free, None), target_under(free, Squared(target=2.0))) == (0.0, 2.0)
+    for read in (held_target, target_under):
+        with pytest.raises(ValueError, match=r"Got target=2\.0 for NWJ"):
+            read(own, Squared(target=2.0))
+
+
+@pytest.mark.parametrize(("make", "distance"), [(Squared, 9.0), (Absolute, 3.0), (Huber, 2.5)])
+def test_weight_and_delta_are_one_by_default(make: type, distance: float) -> None:
+    assert make()(terms_at(3.0), bounds.DV()) == distance
+
+
 @pytest.mark.parametrize("make", [Squared, Absolute, Huber, partial(LinearWarmup, steps=5)])
 @pytest.mark.parametrize("weight", [-0.1, math.nan, math.inf])
 def test_weight_that_is_negative_or_not_finite_is_an_error(make: type, weight: float) -> None:
@@ -153,6 +169,7 @@ def test_huber_refuses_a_delta_that_is_not_positive(delta: float) -> None:
 def test_warmup_rises_linearly_and_stays() -> None:
     warmup = LinearWarmup(weight=0.4, steps=8)
     assert [warmup(step) for step in (0, 1, 2, 4, 8, 9, 10**6)] == pytest.approx([0, 0.05, 0.1, 0.2, 0.4, 0.4, 0.4])
+    assert [LinearWarmup(weight=0.4, steps=1)(step) for step in (0, 1)] == [0, 0.4]
 
 
 @pytest.mark.parametrize("steps", [0, -3])

@@ -33,6 +33,13 @@ def test_released_bounds_refuse_a_clip_that_clips_nothing_or_everything(make: ty
         make(clip)
 
 
+@pytest.mark.parametrize("make", [bounds.ReleasedNWJ, bounds.ReleasedTUBA])
+def test_released_bounds_clip_at_ten_by_default_and_at_any_positive_number(make: type) -> None:
+    scores = Scores.from_matrix(torch.full((3, 3), 50.0))
+    assert make()(scores).joint_term == 11 - make.shift
+    assert make(0.5)(scores).joint_term == 1.5 - make.shift
+
+
 def test_warning_names_the_bound_and_the_terms_that_overflowed() -> None:
     t = torch.full((4, 4), 1e4, requires_grad=True)
     with pytest.warns(MINumericalWarning, match=r"NWJ read value = -inf, marginal_term = inf: .*`cap`") as caught:

@@ -137,3 +137,11 @@ def test_the_average_stays_in_full_precision_when_the_module_is_rounded():
     bound = bounds.MINE().to(torch.bfloat16)
     assert bound.log_average.dtype == torch.float32
     assert bounds.MINE().double().log_average.dtype == torch.float64
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_terms_have_the_type_of_the_scores_whatever_that_of_the_average(training: bool) -> None:
+    bound = bounds.MINE().double()
+    train_on(bound, BATCHES[:2])
+    terms = bound.train(training)(Scores.from_matrix(torch.zeros(3, 3)))
+    assert {term.dtype for term in terms} == {torch.float32}

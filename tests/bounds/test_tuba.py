@@ -63,6 +63,15 @@ def test_learned_baseline_gets_the_gradient_of_the_objective() -> None:
     torch.testing.assert_close(baseline.bias.grad, by_candidate.sum()[None])
 
 
+def test_baseline_without_parameters_is_a_function_of_the_candidates() -> None:
+    class Sum(nn.Module):
+        def forward(self, y: torch.Tensor) -> torch.Tensor:
+            return y.sum(dim=1)
+
+    expected = bounds.TUBA(1.0)(Scores.from_matrix(T - Y.sum(dim=1)))
+    torch.testing.assert_close(tuple(bounds.TUBA(Sum())(Scores.from_matrix(T, y=Y))), tuple(expected))
+
+
 def test_learned_baseline_is_in_the_state_dict(tmp_path) -> None:
     bound, other = bounds.TUBA(nn.Linear(2, 1).double()), bounds.TUBA(nn.Linear(2, 1).double())
     assert set(bound.state_dict()) == {"baseline.weight", "baseline.bias"}

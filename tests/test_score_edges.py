@@ -1,0 +1,58 @@
+"""What is read beside the reductions: the lowest and highest score, thinned scores, a single candidate."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_mi import Scores
+from lightning_mi.marginals import DenseMarginals, stride
+
+
+@pytest.mark.parametrize("num_joint", [0, 1, 2])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_extremes_are_those_of_joint_and_marginal_pairs(num_joint: int, sign: float) -> None:
+    t = torch.randn(3, 4, requires_grad=True)
+    joint = torch.zeros(3, 4, dtype=torch.bool)
+    joint[0, :num_joint] = True
+    with torch.no_grad():
+        t[joint] += 100 * sign
+    low, high = Scores.from_matrix(t, joint=joint, marginal=~joint, allow_no_joint=True).extremes()
+    assert (low, high) == (t.min(), t.max())
+    assert not low.requires_grad
+    assert not high.requires_grad
+
+
+def test_a_score_that_is_no_pair_is_no_extreme() -> None:
+    t, neither = torch.randn(3, 3), torch.tensor([[False, False, True]] * 3)
+    eye = torch.eye(3, dtype=torch.bool)
+    used = t[(~neither) | eye]
+    t[neither & ~eye] = 100.0
+    low, high = Scores.from_matrix(t, joint=eye, marginal=~eye & ~neither).extremes()
+    assert (low, high) == (used.min(), used.max())
+
+
+def test_extremes_of_no_pair_are_infinity_and_its_negative() -> None:
+    low, high = DenseMarginals(torch.zeros(0, 3, dtype=torch.float64)).extremes()
+    assert (low.item(), high.item(), low.dtype) == (math.inf, -math.inf, torch.float64)
+
+
+@pytest.mark.parametrize("at_most", [1, 2, 5, 11, 12, 100])
+def test_values_are_thinned_evenly_to_at_most_so_many(at_most: int) -> None:
+    t = torch.randn(4, 4)
+    values = Scores.from_matrix(t).marginal_values(at_most)
+    everything = t[~torch.eye(4, dtype=torch.bool)]
+    assert torch.equal(values, everything[:: math.ceil(12 / at_most)])
+    assert len(values) <= at_most
+
+
+def test_every_one_of_few_is_taken() -> None:
+    assert [stride(length, 3) for length in (0, 1, 3, 4, 6, 7)] == [1, 1, 1, 2, 2, 3]
+
+
+def test_the_only_candidate_has_all_the_weight() -> None:
+    t = np.random.default_rng(0).normal(size=(3, 1))
+    joint = torch.ones(3, 1, dtype=torch.bool)
+    scores = Scores.from_matrix(torch.tensor(t), joint=joint, log_weights=torch.zeros(1, dtype=torch.float64))
+    assert scores.log_mean_exp().item() == pytest.approx(math.log(np.exp(t).mean()), abs=1e-14)
