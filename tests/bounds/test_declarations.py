@@ -131,3 +131,17 @@ def test_marginal_terms_of_batches_pool_as_declared(spec: BoundSpec) -> None:
     else:
         pooled = np.average(terms, weights=weights)
     assert pooled == pytest.approx(whole, abs=1e-12)
+
+
+def test_defaults_are_those_of_the_papers() -> None:
+    far = Scores.from_matrix(50.0 - 100.0 * torch.eye(4, dtype=torch.float64))
+    assert bounds.SMILE()(far).marginal_term == 5
+    assert bounds.SMILE()(far).joint_term == -50
+    assert bounds.SMILE()(far).objective == bounds.SMILE()(far).value == -55
+    for kind in (bounds.NWJ, bounds.TUBA):
+        torch.testing.assert_close(tuple(kind()(far)), tuple(kind(cap=1.0)(far)), rtol=0, atol=0)
+    assert bounds.TUBA()(far).log_normalizer == bounds.TUBA(baseline=1.0)(far).log_normalizer == 50
+    mine = bounds.MINE().double()
+    for batch in (torch.zeros(4, 4, dtype=torch.float64), torch.ones(4, 4, dtype=torch.float64)):
+        mine(Scores.from_matrix(batch))
+    assert mine.log_average.item() == pytest.approx(np.log(0.99 + 0.01 * np.e))

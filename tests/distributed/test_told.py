@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lightning_mi import Scores
+from lightning_mi.columns import Columns
 from lightning_mi.distributed import any_process, gather_objects, own_generator, share_of, world_size
 from tests.distributed.processes import on_processes
 
@@ -80,6 +81,69 @@ def test_reductions_run_over_all_processes_and_local_ones_over_the_share(weighte
         assert of_all == pytest.approx(expected[0], abs=1e-14)
         assert of_share == pytest.approx(expected[1 + rank], abs=1e-14)
         assert candidates == ([None, None] if weighted else [5, 5])
+
+
+def _made(t, rows, **given):
+    """The same pairs in the three ways to give them."""
+    joint = torch.eye(t.shape[1], dtype=torch.bool)[rows]
+    return [
+        Scores.from_matrix(t[rows], diagonal=rows.start or 0, **given),
+        Scores.from_columns(t[rows], Columns.of_diagonal(t[rows], rows.start or 0), **given),
+        Scores.from_samples(t[rows][joint], t[rows][~joint], **given),
+    ]
+
+
+@pytest.mark.parametrize("shares", [SHARES, [slice(0, 5), slice(5, 5)]], ids=["uneven", "one is empty"])
+def test_scores_are_pooled_where_it_is_said_however_they_are_given(shares, tmp_path):
+    t = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def work(rank):
+        read = []
+        for scores in _made(t, shares[rank], pooled=True):
+            read.append([scores.num_joint, scores.num_marginal, *(one(scores).item() for one in REDUCTIONS.values())])
+        return read
+
+    alone = _made(t, slice(0, 5))[0]
+    expected = [5, 20, *(one(alone).item() for one in REDUCTIONS.values())]
+    for read in on_processes(work, 2, tmp_path):
+        for found in read:
+            assert found == pytest.approx(expected, abs=1e-14)
+
+
+def test_nothing_is_pooled_unless_it_is_said(tmp_path):
+    def work(rank):
+        made = _made(torch.randn(3, 3), slice(0, 3))
+        return [(scores.num_joint, scores.num_marginal, scores.copies) for scores in made]
+
+    for found in on_processes(work, 2, tmp_path):
+        assert found == [(3, 6, 1)] * 3
+
+
+def test_an_empty_share_is_an_error_unless_scores_are_pooled(tmp_path):
+    t, nothing = torch.zeros(0, 5), torch.zeros(0)
+    makers = {
+        "matrix": lambda: Scores.from_matrix(t),
+        "columns": lambda: Scores.from_columns(t, Columns.of_diagonal(t)),
+        "joint": lambda: Scores.from_samples(nothing, torch.zeros(2)),
+        "marginal": lambda: Scores.from_samples(torch.zeros(2), nothing),
+    }
+
+    def work(rank):
+        said = []
+        for make in makers.values():
+            try:
+                make()
+            except ValueError as error:
+                said.append(str(error))
+        return said
+
+    for said in [work(0), *on_processes(work, 2, tmp_path)]:
+        assert [text.partition("of shape")[0] for text in said] == [
+            "Got `matrix` ",
+            "Got `matrix` ",
+            "Got `joint` ",
+            "Got `marginal` ",
+        ]
 
 
 def test_a_share_without_pairs_adds_nothing(tmp_path):
