@@ -136,7 +136,7 @@ def _diagonal_mask(matrix: Tensor, diagonal: int) -> Tensor:
     return mask
 
 
-def check_scores(scores: Tensor, name: str, ndim: int, may_be_empty: bool = False) -> None:
+def check_scores(scores: Tensor, name: str, ndim: int, may_be_empty: bool) -> None:
     """Raise a ValueError unless these are floating-point numbers in so many dimensions."""
     empty = scores.numel() == 0 and not may_be_empty
     if scores.ndim != ndim or not scores.is_floating_point() or empty:

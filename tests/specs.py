@@ -187,7 +187,7 @@ def _lists(columns: list[int] | None = None) -> Layout:
     return Layout(name, is_joint, ~is_joint, np.arange(9) if columns is None else np.array(columns))
 
 
-LAYOUTS = [_diagonal(6), _masks(), _lists(), _lists([0, 1, 2, 3, 3, 2, 0, 0, 4])]
+LAYOUTS = [_diagonal(6), _masks(), _lists(), _lists([2, 0, 3, 1, 3, 2, 0, 0, 4])]
 
 
 def by_name(spec: BoundSpec | RegularizerSpec | Layout) -> str:

@@ -180,6 +180,7 @@ def test_warmup_without_steps_is_an_error(steps: int) -> None:
 
 def test_scheduled_weight_is_read_at_the_training_step() -> None:
     regularizer = Squared(weight=LinearWarmup(weight=0.4, steps=8))
+    assert regularizer(terms_at(3.0), bounds.DV()) == 0, "before anything sets the step it is 0"
     penalties = []
     for regularizer.step in (0, 2, 100):
         penalties.append(regularizer(terms_at(3.0), bounds.DV()).item())

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from lightning_mi import Scores
+from lightning_mi.columns import Columns
+from lightning_mi.critics import InnerProductCritic
 from lightning_mi.marginals import DenseMarginals, stride
 
 
@@ -38,6 +40,10 @@ def test_extremes_of_no_pair_are_infinity_and_its_negative() -> None:
     assert (low.item(), high.item(), low.dtype) == (math.inf, -math.inf, torch.float64)
 
 
+def test_one_marginal_pair_is_its_own_mean() -> None:
+    assert Scores.from_samples(torch.zeros(2), torch.tensor([3.0])).log_mean_exp() == 3
+
+
 @pytest.mark.parametrize("at_most", [1, 2, 5, 11, 12, 100])
 def test_values_are_thinned_evenly_to_at_most_so_many(at_most: int) -> None:
     t = torch.randn(4, 4)
@@ -56,3 +62,18 @@ def test_the_only_candidate_has_all_the_weight() -> None:
     joint = torch.ones(3, 1, dtype=torch.bool)
     scores = Scores.from_matrix(torch.tensor(t), joint=joint, log_weights=torch.zeros(1, dtype=torch.float64))
     assert scores.log_mean_exp().item() == pytest.approx(math.log(np.exp(t).mean()), abs=1e-14)
+
+
+def test_what_is_made_beside_the_scores_lies_on_their_device() -> None:
+    t = torch.zeros(4, 4, device="meta")
+    for scores in (Scores.from_matrix(t), Scores.from_samples(t[0], t[1], y=t)):
+        made = [scores.joint, scores.joint_columns, scores.log_mean_exp(), scores.mean_softplus()]
+        assert {tensor.device.type for tensor in made} == {"meta"}
+    rows = Scores.from_matrix(t)
+    assert rows.joint_rows.device.type == rows.row_log_mean_exp().device.type == "meta"
+
+
+def test_tiles_of_integers_are_refused_as_a_matrix_of_them_is() -> None:
+    x = torch.ones(3, 2, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"Got `matrix` of shape \(3, 3\) and type torch.int64"):
+        Scores.from_columns(InnerProductCritic().tiles(x, x), Columns.of_diagonal(x), tile_bytes=math.inf)

@@ -164,8 +164,10 @@ def test_mask_without_pairs_is_an_error(name: str) -> None:
 def test_candidates_and_columns_that_do_not_fit_the_scores_are_refused():
     with pytest.raises(ValueError, match="3 candidates `y` for 4 columns"):
         Scores.from_matrix(torch.zeros(4, 4), y=torch.zeros(3, 2))
-    with pytest.raises(ValueError, match=r"marginal_columns of shape \(1,\) for marginal scores of shape \(3,\)"):
-        Scores.from_samples(torch.zeros(2), torch.zeros(3), marginal_columns=torch.zeros(1, dtype=torch.long))
+    for name in ("joint", "marginal"):
+        columns = {f"{name}_columns": torch.zeros(1, dtype=torch.long)}
+        with pytest.raises(ValueError, match=rf"{name}_columns of shape \(1,\) for {name} scores of shape \([23],\)"):
+            Scores.from_samples(torch.zeros(2), torch.zeros(3), **columns)
 
 
 LAW = np.array([0.4, 0.05, 0.0, 0.3, 0.25])

@@ -40,6 +40,10 @@ def test_released_bounds_clip_at_ten_by_default_and_at_any_positive_number(make:
     assert make(0.5)(scores).joint_term == 1.5 - make.shift
 
 
+def test_smile_clips_at_any_positive_number() -> None:
+    assert bounds.SMILE(0.5)(Scores.from_matrix(torch.full((3, 3), 50.0))).marginal_term == 0.5
+
+
 def test_warning_names_the_bound_and_the_terms_that_overflowed() -> None:
     t = torch.full((4, 4), 1e4, requires_grad=True)
     with pytest.warns(MINumericalWarning, match=r"NWJ read value = -inf, marginal_term = inf: .*`cap`") as caught:

@@ -7,6 +7,7 @@ import torch
 
 from lightning_mi import Scores
 from lightning_mi.columns import Columns
+from lightning_mi.critics import InnerProductCritic
 from lightning_mi.distributed import any_process, gather_objects, own_generator, share_of, world_size
 from tests.distributed.processes import on_processes
 
@@ -84,12 +85,17 @@ def test_reductions_run_over_all_processes_and_local_ones_over_the_share(weighte
 
 
 def _made(t, rows, **given):
-    """The same pairs in the three ways to give them."""
+    """The same pairs in the four ways to give them."""
     joint = torch.eye(t.shape[1], dtype=torch.bool)[rows]
     return [
         Scores.from_matrix(t[rows], diagonal=rows.start or 0, **given),
         Scores.from_columns(t[rows], Columns.of_diagonal(t[rows], rows.start or 0), **given),
         Scores.from_samples(t[rows][joint], t[rows][~joint], **given),
+        Scores.from_columns(
+            InnerProductCritic().tiles(t[rows], torch.eye(len(t), dtype=t.dtype)),
+            Columns.of_diagonal(t[rows], rows.start or 0),
+            **given,
+        ),
     ]
 
 
@@ -116,34 +122,56 @@ def test_nothing_is_pooled_unless_it_is_said(tmp_path):
         return [(scores.num_joint, scores.num_marginal, scores.copies) for scores in made]
 
     for found in on_processes(work, 2, tmp_path):
-        assert found == [(3, 6, 1)] * 3
+        assert found == [(3, 6, 1)] * 4
 
 
-def test_an_empty_share_is_an_error_unless_scores_are_pooled(tmp_path):
+def test_a_batch_without_scores_is_an_error_but_a_share_of_one_is_none(tmp_path):
     t, nothing = torch.zeros(0, 5), torch.zeros(0)
-    makers = {
-        "matrix": lambda: Scores.from_matrix(t),
-        "columns": lambda: Scores.from_columns(t, Columns.of_diagonal(t)),
-        "joint": lambda: Scores.from_samples(nothing, torch.zeros(2)),
-        "marginal": lambda: Scores.from_samples(torch.zeros(2), nothing),
-    }
+    makers = [
+        lambda **given: Scores.from_matrix(t, **given),
+        lambda **given: Scores.from_columns(t, Columns.of_diagonal(t), **given),
+        lambda **given: Scores.from_samples(nothing, torch.zeros(2), **given),
+        lambda **given: Scores.from_samples(torch.zeros(2), nothing, **given),
+    ]
 
-    def work(rank):
+    def work(rank, **given):
         said = []
-        for make in makers.values():
+        for make in makers:
             try:
-                make()
+                make(**given)
             except ValueError as error:
                 said.append(str(error))
         return said
 
-    for said in [work(0), *on_processes(work, 2, tmp_path)]:
+    for said in [work(0), work(0, pooled=True), *on_processes(work, 2, tmp_path)]:
         assert [text.partition("of shape")[0] for text in said] == [
             "Got `matrix` ",
             "Got `matrix` ",
             "Got `joint` ",
             "Got `marginal` ",
         ]
+
+
+def test_one_joint_pair_of_all_processes_is_its_own_mean(tmp_path):
+    def work(rank):
+        joint = torch.zeros(3, 3, dtype=torch.bool)
+        joint[0, 0] = rank == 0
+        made = Scores.from_matrix(torch.full((3, 3), 7.0), joint=joint, pooled=True, allow_no_joint=True)
+        return made.num_joint, made.joint_mean().item()
+
+    assert on_processes(work, 2, tmp_path) == [(1, 7.0)] * 2
+
+
+def test_a_diagonal_that_ends_before_the_rows_do_is_refused(tmp_path):
+    def work(rank):
+        Scores.from_matrix(torch.zeros(2, 5), diagonal=3, pooled=True)
+        try:
+            Scores.from_matrix(torch.zeros(2, 5), diagonal=4, pooled=True)
+        except ValueError as error:
+            return str(error)
+
+    for said in on_processes(work, 2, tmp_path):
+        assert said.startswith("Got scores of shape (2, 5): without masks the diagonal holds the joint pairs")
 
 
 def test_a_share_without_pairs_adds_nothing(tmp_path):
