@@ -77,3 +77,24 @@ def test_tiles_of_integers_are_refused_as_a_matrix_of_them_is() -> None:
     x = torch.ones(3, 2, dtype=torch.long)
     with pytest.raises(ValueError, match=r"Got `matrix` of shape \(3, 3\) and type torch.int64"):
         Scores.from_columns(InnerProductCritic().tiles(x, x), Columns.of_diagonal(x), tile_bytes=math.inf)
+
+
+def test_what_was_asked_before_does_not_change_what_is_read() -> None:
+    t = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
+    asked = [{}, {"power": 2.0}, {"clip": 0.5}, {"offset": torch.arange(4.0)}, {"power": 2.0, "clip": 0.5}]
+    with torch.no_grad():
+        expected = [Scores.from_matrix(t).log_mean_exp(**given).item() for given in asked]
+        for order in (range(5), reversed(range(5))):
+            scores = Scores.from_matrix(t)
+            for i in order:
+                assert scores.log_mean_exp(**asked[i]).item() == expected[i]
+                assert scores.local().log_mean_exp().item() == expected[0]
+
+
+def test_a_reading_is_reused_where_no_gradient_is_asked_for_and_has_one_where_it_is() -> None:
+    scores = Scores.from_matrix(torch.randn(4, 4, requires_grad=True))
+    with torch.no_grad():
+        read = scores.log_mean_exp()
+        assert scores.log_mean_exp().data_ptr() == read.data_ptr(), "which saves a reduction over all pairs"
+    assert not read.requires_grad
+    assert scores.log_mean_exp().requires_grad
