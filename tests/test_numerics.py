@@ -8,6 +8,8 @@ import torch
 from scipy.special import logsumexp, softmax
 
 from lightning_mi.numerics import (
+    checked_later,
+    checked_now,
     exp_linear,
     full_precision,
     log_ema,
@@ -192,3 +194,10 @@ def test_softplus_sum_equals_numpy_whatever_the_width(width: int) -> None:
     x[0, 0] = -math.inf
     assert softplus_sum(x).item() == pytest.approx(np.logaddexp(0, x.numpy()).sum(), rel=1e-14)
     assert softplus_sum(torch.zeros(2, width, dtype=torch.float64)).item() == pytest.approx(2 * width * math.log(2))
+
+
+def test_whoever_calls_may_look_later_whether_numbers_are_finite() -> None:
+    assert checked_now()
+    with checked_later():
+        assert not checked_now()
+    assert checked_now()
