@@ -8,7 +8,8 @@ import torch
 from lightning_mi import Scores
 from lightning_mi.columns import Columns
 from lightning_mi.critics import InnerProductCritic
-from lightning_mi.distributed import any_process, gather_objects, own_generator, share_of, world_size
+from lightning_mi.distributed import any_process, gather_objects, own_generator, world_size
+from lightning_mi.gathering import share_of
 from tests.distributed.processes import on_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -32,7 +33,7 @@ def test_alone_one_hears_oneself():
 def test_rows_that_lie_side_by_side_in_memory_are_gathered_as_rows(tmp_path):
     def work(rank):
         rows = (torch.arange(6.0).view(3, 2).T + 10 * rank).requires_grad_()
-        everything = share_of([(2,), (2,)]).gather(rows)
+        everything = share_of([2, 2]).gather(rows)
         (everything.T @ torch.arange(4.0)).sum().backward()
         return everything.detach(), rows.grad
 
