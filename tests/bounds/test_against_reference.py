@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from lightning_mi import BoundTerms
+from lightning_mi.bounds import gan_objective
+from tests import reference
 from tests.reference import Reading
 from tests.specs import BOUNDS, CASE_IDS, CASES, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
 
@@ -101,3 +103,13 @@ def test_scores_that_are_neither_joint_nor_marginal_get_no_gradient(spec: BoundS
 def test_value_is_the_joint_term_minus_the_marginal_term(spec: BoundSpec) -> None:
     terms = spec.make()(DIAGONAL.scores(torch.tensor(DIAGONAL.draw(seed=9))))
     assert terms.value.item() == pytest.approx((terms.joint_term - terms.marginal_term).item(), abs=1e-13)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=by_name)
+def test_the_jensen_shannon_objective_by_itself_equals_the_reference(layout: Layout) -> None:
+    t = torch.tensor(layout.draw(std=3.0), requires_grad=True)
+    objective = gan_objective(layout.scores(t))
+    objective.backward()
+    expected, gradient = reference.gan_objective(layout.sheet(t.detach().numpy()))
+    assert objective.item() == pytest.approx(expected, abs=1e-12)
+    np.testing.assert_allclose(t.grad.numpy(), gradient, atol=1e-12)

@@ -8,7 +8,7 @@ import torch
 from lightning_mi import Scores
 from lightning_mi.columns import Columns
 from lightning_mi.critics import InnerProductCritic
-from lightning_mi.distributed import any_process, gather_objects, own_generator, world_size
+from lightning_mi.distributed import any_process, gather_objects, own_generator, own_rank, world_size
 from lightning_mi.gathering import share_of
 from tests.distributed.processes import on_processes
 
@@ -28,6 +28,7 @@ def test_what_one_process_says_all_hear(tmp_path):
 def test_alone_one_hears_oneself():
     assert (any_process(True, CPU), any_process(False, CPU)) == (True, False)
     assert gather_objects({"rank": 0}) == [{"rank": 0}]
+    assert (own_rank(), world_size()) == (0, 1)
 
 
 def test_rows_that_lie_side_by_side_in_memory_are_gathered_as_rows(tmp_path):
