@@ -6,12 +6,14 @@ import contextlib
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
+from lightning_mi.matrix_product import matrix_product
 from lightning_mi.numerics import full_precision, upcast
+from lightning_mi.perceptron import Perceptron
 
 _TILE_BYTES = 4 * 2**20  # stays in a processor's last cache
 _TILE_BYTES_ELSEWHERE = 2**28  # An accelerator has memory, and wants work.
@@ -31,7 +33,7 @@ class AbstractTiles(ABC):
         fewest_tiles: With fewer, all scores at once are as fast.
     """
 
-    fewest_tiles: ClassVar[int] = 1
+    fewest_tiles: int = 1
 
     inputs: tuple[Tensor, ...]
     shape: tuple[int, int]
@@ -150,8 +152,6 @@ class Networks(AbstractTiles):
         torch.Size([2, 4])
     """
 
-    fewest_tiles: ClassVar[int] = 40
-
     def __init__(self, hx: Tensor, hy: Tensor, rest: nn.Module) -> None:
         self._rest = rest
         self._halves = (hx, hy)
@@ -161,9 +161,12 @@ class Networks(AbstractTiles):
         self.inputs = (hx, hy, *self._parameters)
         self.shape = (len(hx), len(hy))
         widths = [hx.shape[1], *(getattr(layer, "out_features", 0) for layer in rest.modules())]
-        self.row_bytes = 2 * len(hy) * sum(widths) * max(hx.element_size(), 4)  # what is kept, and its gradient
+        self.row_bytes = len(hy) * sum(widths) * max(hx.element_size(), 4)  # what is kept of it
         kind = hx.device.type
         self._autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
+        wide = hx.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(kind)
+        self._perceptron = Perceptron.of(rest) if wide else None
+        self.fewest_tiles = 20 if self._perceptron is None else 1
 
     def matrix(self) -> Tensor:
         """(N, M) the scores of all pairs, with all that the network keeps of them."""
@@ -179,19 +182,52 @@ class Networks(AbstractTiles):
 
     def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
         """Scores of some rows with all of hy."""
-        needed = [one.requires_grad and differentiate for one in self.inputs]
-        hx, hy = self._halves
-        own = [one.detach().requires_grad_(need) for one, need in zip((hx[rows], hy), needed, strict=False)]
-        constants = [
-            None if one is None else one.detach().requires_grad_(one.requires_grad and differentiate)
-            for one in (self._scale, self._offset)
-        ]
-        leaves = [*own, *self._parameters, *(one for one in constants if one is not None)]
-        with torch.set_grad_enabled(differentiate), self._precision():
-            scores = upcast(self._score(*own, *constants))
+        make = self._by_autograd if self._perceptron is None else self._by_hand
+        plain, pull_network = make(rows, differentiate)
+        constants = [one for one in (self._scale, self._offset) if one is not None]
+        with torch.no_grad():
+            scores = _affine(plain, self._scale, self._offset)
 
         def pull(weights: Tensor, into: list[Tensor | None]) -> None:
-            wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
+            of_constants = into[len(into) - len(constants) :]
+            if self._offset is not None and (of_offset := of_constants.pop()) is not None:
+                of_offset += weights.sum()
+            if self._scale is not None:
+                if (of_scale := of_constants.pop()) is not None:
+                    of_scale += (weights * plain).sum()
+                weights = weights * self._scale.detach()
+            pull_network(weights, into[: len(into) - len(constants)])
+
+        return scores, pull
+
+    def _by_hand(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
+        hx, hy = (half.detach() for half in self._halves)
+        assert self._perceptron is not None
+        with full_precision(hx.device.type):
+            plain, kept = self._perceptron.forward((hx[rows].unsqueeze(1) + hy).flatten(0, 1))
+
+        def pull(weights: Tensor, into: list[Tensor | None]) -> None:
+            of_hx, of_hy, *of_parameters = into
+            with full_precision(hx.device.type):
+                of_rows = self._perceptron.backward(kept, weights.flatten(), of_parameters).view(-1, *hy.shape)
+            if of_hx is not None:
+                of_hx[rows] += of_rows.sum(dim=1)
+            if of_hy is not None:
+                of_hy += of_rows.sum(dim=0)
+
+        return plain.view(-1, len(hy)), pull
+
+    def _by_autograd(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
+        hx, hy = self._halves
+        own = [
+            half.detach().requires_grad_(half.requires_grad and differentiate)
+            for half in (hx[rows], hy)
+        ]
+        with torch.set_grad_enabled(differentiate), self._precision():
+            scores = upcast(self._score(*own, None, None))
+
+        def pull(weights: Tensor, into: list[Tensor | None]) -> None:
+            wanted = [leaf for leaf in (*own, *self._parameters) if leaf.requires_grad]
             parts = iter(torch.autograd.grad(scores, wanted, weights))
             for index, total in enumerate(into):
                 if total is not None:
