@@ -17,11 +17,16 @@ def matrix_product(a: Tensor, b: Tensor) -> Tensor:
         tensor([[3.],
                 [3.]])
     """
-    product: Tensor
-    if _by_onednn(a, b):  # The operator that torch.compile puts in the place of a linear layer.
-        product = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
-    else:
-        product = a @ b
+    if not _by_onednn(a, b):
+        return a @ b
+    if not a.is_contiguous() and a.numel() > b.numel():  # It would be copied: better the other.
+        return _linear(b.T, a).T
+    return _linear(a, b.T)
+
+
+def _linear(a: Tensor, weight: Tensor) -> Tensor:
+    """(N, M) a @ weight.T, by the operator that torch.compile puts in the place of a linear layer."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, weight, None, "none", [], "")
     return product
 
 
@@ -30,6 +35,12 @@ def _by_onednn(a: Tensor, b: Tensor) -> bool:
         a.dtype == b.dtype == torch.float32
         and a.device.type == "cpu"
         and a.numel() * b.shape[1] >= _WORTH_IT
+        and _is_dense(a)
+        and _is_dense(b)
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
+
+
+def _is_dense(matrix: Tensor) -> bool:  # oneDNN goes through views with gaps at a hundredth of its speed.
+    return matrix.is_contiguous() or matrix.T.is_contiguous()

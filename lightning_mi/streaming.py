@@ -93,8 +93,11 @@ class StreamedMarginals(AbstractMarginals):
             sums = self._sums(exponent)
             zero = self._zero_of_weights(exponent.weights(sums, self._sweep.unmarked), exponent.offset)
         else:
-            sums, gradient = self._sweep.exp_with_gradient(exponent)
-            zero = _zero_of_gradient(gradient.parts, self._inputs(exponent.offset))
+            sweep = self._sweep
+            sums, gradient = sweep.exp_with_gradient(exponent)
+            zero = _zero_of_gradient(
+                gradient.parts, self._inputs(exponent.offset), lambda: sweep.exp_with_gradient(exponent)[1].parts
+            )
             if exponent.is_plain:
                 self._plain = sums
         return sums.log_mean_exp(count) + zero
@@ -109,9 +112,11 @@ class StreamedMarginals(AbstractMarginals):
         if not self._differentiable():
             return self._rows(self._sums().logarithms())
         if alike:
-            self._plain, gradient, of_joint = self._sweep.rows_with_gradient()
+            sweep = self._sweep
+            self._plain, gradient = sweep.rows_with_gradient()
             rows = self._rows(self._plain.logarithms()).detach()
-            return rows + _zero_of_gradient([*gradient.parts, of_joint], [*self._inputs(), self._joint])
+            inputs = [*self._inputs(), self._joint]
+            return rows + _zero_of_gradient(gradient, inputs, lambda: sweep.rows_with_gradient()[1])
         sums = self._sums()
         (zeros,) = _zeros_of_sweep(self._sweep, [sums.weights()], [self._joint.shape])
         return self._rows(sums.logarithms() + zeros)
@@ -162,12 +167,19 @@ def _zeros_of_sweep(
     return zeros_with_gradient(backward, inputs, shapes, sweep.joint)
 
 
-def _zero_of_gradient(gradients: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> Tensor:
-    """A zero whose gradient is known."""
+def _zero_of_gradient(
+    gradient: Sequence[Tensor | None], inputs: Sequence[Tensor], again: Callable[[], Sequence[Tensor | None]]
+) -> Tensor:
+    """A zero whose gradient is known, and handed over: if it is asked for again, it is made again."""
+    known = [gradient]
 
     def backward(upstream: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         (factor,) = upstream
-        return [None if one is None or factor is None else one * factor for one in gradients]
+        parts = known.pop() if known else again()
+        for part in parts:
+            if part is not None and factor is not None:
+                part *= factor
+        return parts
 
     (zero,) = zeros_with_gradient(backward, inputs, [()], inputs[0])
     return zero

@@ -179,6 +179,7 @@ class Sweep:
             rows = slice(start, min(start + self.tile_rows, num_rows))
             scores, pull = self.tiles.tile(rows, differentiate)
             yield rows, scores.scatter_(1, self.unmarked[rows], -math.inf), pull
+            del scores, pull  # As whoever is given them does, so that the next tile takes their place.
 
     @torch.no_grad()
     def read(self, *exponents: Exponent) -> list[RowSums]:
@@ -187,6 +188,7 @@ class Sweep:
         for rows, scores, _ in self():
             for exponent, of_exponent in zip(exponents, sums, strict=True):
                 of_exponent.put(rows, exponent.of(scores, self.unmarked[rows]), out[: len(scores)])
+            del scores, _
         return sums
 
     @torch.no_grad()
@@ -196,6 +198,7 @@ class Sweep:
         for rows, scores, _ in self():
             sums.put(rows, scores, out[: len(scores)])
             total += softplus_sum(scores)
+            del scores, _
         return total, sums
 
     @torch.no_grad()
@@ -224,29 +227,33 @@ class Sweep:
             pull(softmax.weights.mul_(factors.unsqueeze(1)), gradient.of_tiles)
             if gradient.of_offset is not None:
                 gradient.of_offset -= softmax.weights.sum(dim=0)
+            del scores, pull
         gradient.rescale(1 / sums.common_scale()[1])
         return sums, gradient
 
     @torch.no_grad()
-    def rows_with_gradient(self) -> tuple[RowSums, Gradient, Tensor]:
-        """The sums of exponentials; the gradient of the rows' mean of log(sum + exp(joint)), and that of the joint."""
+    def rows_with_gradient(self) -> tuple[RowSums, Sequence[Tensor | None]]:
+        """The sums of exponentials; of the rows' mean of log(sum + exp(joint)) the gradient of inputs and joint."""
         sums, out, gradient = RowSums(self.joint), self._buffer(), Gradient(self.tiles)
         for rows, scores, pull in self(differentiate=True):
             softmax = sums.put(rows, scores, out[: len(scores)])
             shares = (softmax.largest - self.joint[rows] + softmax.total.log()).sigmoid() / len(self.joint)
             pull(softmax.weights.mul_(shares.unsqueeze(1)), gradient.of_tiles)
+            del scores, pull
         of_joint = (self.joint - sums.largest - sums.total.log()).sigmoid() / len(self.joint)
-        return sums, gradient, of_joint
+        return sums, [*gradient.parts, of_joint]
 
     @torch.no_grad()
     def gradient(self, upstream: Sequence[tuple[Weights, Tensor]], offset: Tensor | None = None) -> Gradient:
         """That of several sums together, each given by its weights and its upstream gradient."""
         gradient = Gradient(self.tiles, offset)
         for rows, scores, pull in self(differentiate=True):
-            weights, *others = (weigh(scores, rows, of_sum, gradient.of_offset) for weigh, of_sum in upstream)
-            for other in others:
-                weights += other
+            (first, of_first), *others = upstream
+            weights = first(scores, rows, of_first, gradient.of_offset)
+            for weigh, of_sum in others:
+                weights += weigh(scores, rows, of_sum, gradient.of_offset)
             pull(weights, gradient.of_tiles)
+            del scores, pull, weights
         return gradient
 
     def _buffer(self) -> Tensor:

@@ -18,6 +18,8 @@ from lightning_mi.perceptron import Perceptron
 _TILE_BYTES = 4 * 2**20  # stays in a processor's last cache
 _TILE_BYTES_ELSEWHERE = 2**28  # An accelerator has memory, and wants work.
 
+_COLUMNS = 4096  # whose gradient is made at once; that of all would be as large as what it is added to
+
 Index = Tensor | slice
 # Adds the gradient that weights dL/dS of a tile give to the accumulators of the inputs; None where none is needed.
 Pull = Callable[[Tensor, list[Tensor | None]], None]
@@ -91,7 +93,6 @@ class Products(AbstractTiles):
         self.inputs = (g, h) if offset is None else (g, h, offset)
         self.shape = (len(g), len(h))
         self.row_bytes = len(h) * max(g.element_size(), 4)
-        self._buffer: Tensor | None = None
 
     def matrix(self) -> Tensor:
         """(N, M) all products."""
@@ -106,11 +107,8 @@ class Products(AbstractTiles):
     def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
         """Products of some rows of g with all of h."""
         g, h = self._g[rows], self._h
-        wide = g.dtype in (torch.float32, torch.float64)
-        if wide and (self._buffer is None or len(self._buffer) < len(g)):
-            self._buffer = g.new_empty(len(g), len(h))
         with full_precision(g.device.type):  # The factors have the one that they are multiplied in.
-            scores = upcast(g @ h.T) if self._buffer is None else torch.mm(g, h.T, out=self._buffer[: len(g)])
+            scores = upcast(matrix_product(g, h.T))
         if self._offset is not None:
             scores += self._offset
 
@@ -120,12 +118,13 @@ class Products(AbstractTiles):
                 of_offset[0] += weights.sum()
             weights = weights.to(g.dtype)
             with full_precision(g.device.type):
-                if of_g is not None:
-                    of_g[rows] += weights @ h
-                if of_h is not None and wide:
-                    of_h.addmm_(weights.T, g)
-                elif of_h is not None:
-                    of_h += weights.T @ g
+                for start in range(0, len(h), _COLUMNS):
+                    some = slice(start, start + _COLUMNS)
+                    of_some = weights[:, some].contiguous()
+                    if of_g is not None:
+                        of_g[rows] += matrix_product(of_some, h[some])
+                    if of_h is not None:
+                        of_h[some] += matrix_product(of_some.T, g)
 
         return scores, pull
 
@@ -166,7 +165,7 @@ class Networks(AbstractTiles):
         self._autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         wide = hx.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(kind)
         self._perceptron = Perceptron.of(rest) if wide else None
-        self.fewest_tiles = 20 if self._perceptron is None else 1
+        self.fewest_tiles = 20 if self._perceptron is None else 2
 
     def matrix(self) -> Tensor:
         """(N, M) the scores of all pairs, with all that the network keeps of them."""
