@@ -37,7 +37,7 @@ def _by_onednn(a: Tensor, b: Tensor) -> bool:
         and a.numel() * b.shape[1] >= _WORTH_IT
         and _is_dense(a)
         and _is_dense(b)
-        and torch.backends.mkldnn.is_available()
+        and torch._C._has_mkldnn
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 

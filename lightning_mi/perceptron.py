@@ -26,7 +26,7 @@ class Perceptron:
     """
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
-        self._layers = [(layer.weight, layer.bias) for layer in layers]
+        self._layers: list[tuple[Tensor, Tensor | None]] = [(layer.weight, layer.bias) for layer in layers]
 
     @classmethod
     def of(cls, network: nn.Module) -> Perceptron | None:
@@ -35,16 +35,13 @@ class Perceptron:
         Nor of one whose layers do more than their class says, because they have hooks or parametrizations.
         """
         modules = list(network) if type(network) is nn.Sequential else []
-        rectifiers, layers = modules[::2], modules[1::2]
-        if not layers or len(rectifiers) != len(layers) or any(map(_hooked, [network, *modules])):
+        rectifiers, layers = modules[::2], [one for one in modules[1::2] if type(one) is nn.Linear]
+        if not layers or len(modules) != 2 * len(layers) or layers[-1].out_features != 1:
             return None
-        if any(type(one) is not nn.ReLU for one in rectifiers) or any(type(one) is not nn.Linear for one in layers):
+        if any(type(one) is not nn.ReLU for one in rectifiers) or any(map(_hooked, [network, *modules])):
             return None
-        made = cls(layers)
-        parameters = [p for layer in made._layers for p in layer if p is not None]
-        alike = {(p.dtype, p.device) for p in parameters}
-        shared = len(list(network.parameters())) < len(parameters)
-        return None if shared or len(alike) > 1 or layers[-1].out_features != 1 else made
+        own = sum(1 + (layer.bias is not None) for layer in layers)
+        return cls(layers) if len(list(network.parameters())) == own else None  # Fewer, if layers share one.
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -79,6 +76,4 @@ class Perceptron:
 
 
 def _hooked(module: nn.Module) -> bool:
-    return any(
-        getattr(module, f"_{kind}_hooks") for kind in ("forward", "forward_pre", "backward", "backward_pre")
-    )
+    return any(getattr(module, f"_{kind}_hooks") for kind in ("forward", "forward_pre", "backward", "backward_pre"))

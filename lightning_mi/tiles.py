@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_mi.matrix_product import matrix_product
 from lightning_mi.numerics import full_precision, upcast
-from lightning_mi.perceptron import Perceptron
 
 _TILE_BYTES = 4 * 2**20  # stays in a processor's last cache
 _TILE_BYTES_ELSEWHERE = 2**28  # An accelerator has memory, and wants work.
@@ -96,12 +93,12 @@ class Products(AbstractTiles):
 
     def matrix(self) -> Tensor:
         """(N, M) all products."""
-        return _affine(self._g @ self._h.T, None, self._offset)
+        return with_affine(self._g @ self._h.T, None, self._offset)
 
     def at(self, rows: Index, columns: Index) -> Tensor:
         """(K,) products of some pairs of rows."""
-        products = upcast(_taken(self._g, rows)) * upcast(_taken(self._h, columns))
-        return _affine(products.sum(-1), None, self._offset)
+        products = upcast(taken(self._g, rows)) * upcast(taken(self._h, columns))
+        return with_affine(products.sum(-1), None, self._offset)
 
     @torch.no_grad()
     def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
@@ -131,128 +128,8 @@ class Products(AbstractTiles):
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
         """The scale goes into g; an offset there is is scaled too."""
         g = self._g if scale is None else self._g * scale
-        scaled = None if self._offset is None else _affine(self._offset, scale, offset)
+        scaled = None if self._offset is None else with_affine(self._offset, scale, offset)
         return Products(g, self._h, offset if scaled is None else scaled)
-
-
-@final
-class Networks(AbstractTiles):
-    """Scores that a network gives to the sum of a row for x and a row for y; each tile is differentiated by itself.
-
-    Args:
-        hx: (N, H).
-        hy: (M, H).
-        rest: Maps (K, H) to (K, 1), each row by itself, and leaves its input as it is.
-
-    Example:
-        >>> from torch import nn
-        >>> tiles = Networks(torch.ones(3, 2), torch.ones(4, 2), nn.Linear(2, 1))
-        >>> tiles.tile(slice(1, 3), differentiate=False)[0].shape
-        torch.Size([2, 4])
-    """
-
-    def __init__(self, hx: Tensor, hy: Tensor, rest: nn.Module) -> None:
-        self._rest = rest
-        self._halves = (hx, hy)
-        self._scale: Tensor | None = None
-        self._offset: Tensor | None = None
-        self._parameters = tuple(rest.parameters())
-        self.inputs = (hx, hy, *self._parameters)
-        self.shape = (len(hx), len(hy))
-        widths = [hx.shape[1], *(getattr(layer, "out_features", 0) for layer in rest.modules())]
-        self.row_bytes = len(hy) * sum(widths) * max(hx.element_size(), 4)  # what is kept of it
-        kind = hx.device.type
-        self._autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
-        wide = hx.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(kind)
-        self._perceptron = Perceptron.of(rest) if wide else None
-        self.fewest_tiles = 20 if self._perceptron is None else 2
-
-    def matrix(self) -> Tensor:
-        """(N, M) the scores of all pairs, with all that the network keeps of them."""
-        hx, hy = self._halves
-        return self._score(hx, hy, self._scale, self._offset)
-
-    def at(self, rows: Index, columns: Index) -> Tensor:
-        """(K,) scores of some pairs of rows."""
-        hx, hy = self._halves
-        with self._precision():
-            scores: Tensor = self._rest(_taken(hx, rows) + _taken(hy, columns))
-        return _affine(upcast(scores.squeeze(-1)), self._scale, self._offset)
-
-    def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
-        """Scores of some rows with all of hy."""
-        make = self._by_autograd if self._perceptron is None else self._by_hand
-        plain, pull_network = make(rows, differentiate)
-        constants = [one for one in (self._scale, self._offset) if one is not None]
-        with torch.no_grad():
-            scores = _affine(plain, self._scale, self._offset)
-
-        def pull(weights: Tensor, into: list[Tensor | None]) -> None:
-            of_constants = into[len(into) - len(constants) :]
-            if self._offset is not None and (of_offset := of_constants.pop()) is not None:
-                of_offset += weights.sum()
-            if self._scale is not None:
-                if (of_scale := of_constants.pop()) is not None:
-                    of_scale += (weights * plain).sum()
-                weights = weights * self._scale.detach()
-            pull_network(weights, into[: len(into) - len(constants)])
-
-        return scores, pull
-
-    def _by_hand(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
-        hx, hy = (half.detach() for half in self._halves)
-        assert self._perceptron is not None
-        with full_precision(hx.device.type):
-            plain, kept = self._perceptron.forward((hx[rows].unsqueeze(1) + hy).flatten(0, 1))
-
-        def pull(weights: Tensor, into: list[Tensor | None]) -> None:
-            of_hx, of_hy, *of_parameters = into
-            with full_precision(hx.device.type):
-                of_rows = self._perceptron.backward(kept, weights.flatten(), of_parameters).view(-1, *hy.shape)
-            if of_hx is not None:
-                of_hx[rows] += of_rows.sum(dim=1)
-            if of_hy is not None:
-                of_hy += of_rows.sum(dim=0)
-
-        return plain.view(-1, len(hy)), pull
-
-    def _by_autograd(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
-        hx, hy = self._halves
-        own = [
-            half.detach().requires_grad_(half.requires_grad and differentiate)
-            for half in (hx[rows], hy)
-        ]
-        with torch.set_grad_enabled(differentiate), self._precision():
-            scores = upcast(self._score(*own, None, None))
-
-        def pull(weights: Tensor, into: list[Tensor | None]) -> None:
-            wanted = [leaf for leaf in (*own, *self._parameters) if leaf.requires_grad]
-            parts = iter(torch.autograd.grad(scores, wanted, weights))
-            for index, total in enumerate(into):
-                if total is not None:
-                    (total[rows] if index == 0 else total).add_(next(parts))
-
-        return scores.detach().clone(), pull
-
-    def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
-        """What follows the network."""
-        made = copy.copy(self)
-        if scale is not None:
-            made._scale = scale if self._scale is None else self._scale * scale
-        made._offset = offset if self._offset is None else _affine(self._offset, scale, offset)
-        made.inputs = (*self._halves, *self._parameters, *(t for t in (made._scale, made._offset) if t is not None))
-        return made
-
-    def _score(self, hx: Tensor, hy: Tensor, scale: Tensor | None, offset: Tensor | None) -> Tensor:
-        scores: Tensor = self._rest((hx.unsqueeze(1) + hy).flatten(0, 1))
-        return _affine(scores.view(len(hx), len(hy)), scale, offset)
-
-    @contextlib.contextmanager
-    def _precision(self) -> Iterator[None]:
-        """That in which the critic was called, which a bound leaves."""
-        kind, dtype, enabled = self._autocast
-        with torch.autocast(kind, dtype=dtype, enabled=enabled):
-            yield
 
 
 def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
@@ -289,12 +166,13 @@ def check_tile_bytes(tile_bytes: float | None) -> None:
         )
 
 
-def _taken(factors: Tensor, index: Index) -> Tensor:
+def taken(factors: Tensor, index: Index) -> Tensor:
     """Some of the rows; all of them as they are, since autograd would copy them there and back."""
     return factors if isinstance(index, slice) and index == slice(0, len(factors)) else factors[index]
 
 
-def _affine(scores: Tensor, scale: Tensor | None, offset: Tensor | None) -> Tensor:
+def with_affine(scores: Tensor, scale: Tensor | None, offset: Tensor | None) -> Tensor:
+    """Scores times a scale plus an offset, if there are any."""
     if scale is not None:
         scores = scores * scale
     return scores if offset is None else scores + offset

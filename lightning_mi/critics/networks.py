@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from lightning_mi.critics.base import AbstractCritic, check_shapes
-from lightning_mi.tiles import Networks, Products
+from lightning_mi.network_tiles import Networks
+from lightning_mi.tiles import Products
 
 
 def mlp(in_dim: int, hidden: Sequence[int], out_dim: int, bias: bool = True) -> nn.Sequential:
