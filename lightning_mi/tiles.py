@@ -15,8 +15,6 @@ from lightning_mi.numerics import full_precision, upcast
 _TILE_BYTES = 4 * 2**20  # stays in a processor's last cache
 _TILE_BYTES_ELSEWHERE = 2**28  # An accelerator has memory, and wants work.
 
-_COLUMNS = 4096  # whose gradient is made at once; that of all would be as large as what it is added to
-
 Index = Tensor | slice
 # Adds the gradient that weights dL/dS of a tile give to the accumulators of the inputs; None where none is needed.
 Pull = Callable[[Tensor, list[Tensor | None]], None]
@@ -115,13 +113,12 @@ class Products(AbstractTiles):
                 of_offset[0] += weights.sum()
             weights = weights.to(g.dtype)
             with full_precision(g.device.type):
-                for start in range(0, len(h), _COLUMNS):
-                    some = slice(start, start + _COLUMNS)
-                    of_some = weights[:, some].contiguous()
-                    if of_g is not None:
-                        of_g[rows] += matrix_product(of_some, h[some])
-                    if of_h is not None:
-                        of_h[some] += matrix_product(of_some.T, g)
+                if of_g is not None:
+                    of_g[rows] += matrix_product(weights, h)
+                if of_h is not None and of_h.dtype == g.dtype:  # By MKL, which needs no copy of what is transposed.
+                    of_h.addmm_(weights.T, g)
+                elif of_h is not None:
+                    of_h += weights.T @ g
 
         return scores, pull
 
