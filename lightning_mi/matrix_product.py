@@ -17,11 +17,10 @@ def matrix_product(a: Tensor, b: Tensor) -> Tensor:
         tensor([[3.],
                 [3.]])
     """
-    product: Tensor
-    if _by_onednn(a, b):  # The operator that torch.compile puts in the place of a linear layer.
-        product = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
-    else:
-        product = a @ b
+    if not _by_onednn(a, b):
+        return a @ b
+    # The operator that torch.compile puts in the place of a linear layer.
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
     return product
 
 
