@@ -88,7 +88,8 @@ def milliseconds(steps: Sequence[Callable[[], None]], seconds: float, device: st
 
 def megabytes(device: str, form: str, critic: str, n: int, dim: int, bound: str) -> float:
     """What a step takes, in this process."""
-    step(device, form, critic, 256 if form == "tiles" else 64, dim, bound, tile_bytes=2**16)()  # what a first step loads
+    small = 256 if form == "tiles" else 64
+    step(device, form, critic, small, dim, bound, tile_bytes=2**16)()  # what a first step loads
     return peak_megabytes(step(device, form, critic, n, dim, bound), device)
 
 
