@@ -82,12 +82,12 @@ def assert_right_or_warned(spec: BoundSpec, layout: Layout, t: torch.Tensor) -> 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize(("spec", "layout"), CASES, ids=CASE_IDS)
 def test_huge_scores_are_read_right_or_reported(
-    spec: BoundSpec, layout: Layout, pattern: str, dtype: torch.dtype, size: float
+    spec: BoundSpec, layout: Layout, dtype: torch.dtype, size: float
 ) -> None:
-    assert_right_or_warned(spec, layout, torch.tensor(size * PATTERNS[pattern](layout)).to(dtype))
+    for pattern in PATTERNS.values():  # in one test: thousands would cost more than what they test
+        assert_right_or_warned(spec, layout, torch.tensor(size * pattern(layout)).to(dtype))
 
 
 def test_the_table_of_the_page_is_what_the_script_counts(capsys: pytest.CaptureFixture[str]) -> None:
