@@ -126,6 +126,7 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, counts: tuple[int, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.counts, ctx.kinds = counts, [_Kind(t.dtype, t.shape[1:]) for t in tensors]
+        ctx.device = tensors[0].device
         ctx.set_materialize_grads(False)
         packed = torch.cat([_flat(t).contiguous().view(torch.uint8) for t in tensors], dim=1)
         most = max(counts)
@@ -145,11 +146,13 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        like = next(gradient for gradient in gradients if gradient is not None)
         pairs = [pair for pair in zip(gradients, ctx.kinds, strict=True) if pair[1].floating]
-        # What this process makes nothing of, another one may. Half precision would round each of the partial sums.
+        # What this process makes nothing of, of any of them, another one may: it has to hear from all. Half precision
+        # would round each of the partial sums.
+        total = sum(ctx.counts)
         parts = [
-            like.new_zeros(len(like), kind.width) if gradient is None else _flat(gradient) for gradient, kind in pairs
+            torch.zeros(total, kind.width, dtype=kind.dtype, device=ctx.device) if gradient is None else _flat(gradient)
+            for gradient, kind in pairs
         ]
         summed = sum_own_rows(torch.cat([upcast(part) for part in parts], dim=1), ctx.counts)
         own = iter(torch.split(summed, [kind.width for _, kind in pairs], dim=1))

@@ -169,6 +169,30 @@ def test_what_nobody_makes_anything_of_is_not_differentiated(tmp_path):
     assert on_processes(_unused, 2, tmp_path) == [None, None]
 
 
+class _Nothing(torch.autograd.Function):
+    """A sum that gives no gradient at all."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.sum()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None
+
+
+def _nothing_on_the_second(rank):
+    rows = torch.ones(2, 3, requires_grad=True)
+    everything = share_of((2, 2)).gather(rows)
+    (everything.sum() if rank == 0 else _Nothing.apply(everything)).backward()
+    return rows.grad
+
+
+def test_a_process_without_a_gradient_still_takes_part_in_that_of_the_others(tmp_path):
+    for gradient in on_processes(_nothing_on_the_second, 2, tmp_path):
+        assert torch.equal(gradient, torch.ones(2, 3))
+
+
 # Rows of several tensors at once.
 
 
