@@ -75,11 +75,13 @@ def test_it_saves_after_the_step_exits_with_143_and_the_resumed_training_is_the_
 @pytest.mark.parametrize("data", ["images", "stream"])
 def test_loader_workers_that_are_told_too_take_no_batch_away(data, tmp_path):
     """As by a scheduler, which tells every process of a job."""
+    others = multiprocessing.active_children()  # an earlier test's may be about to end
 
     class TellAll(L.Callback):
         def on_after_backward(self, trainer, pl_module):
             if trainer.global_step == 2:
-                self.workers = multiprocessing.active_children()
+                children = multiprocessing.active_children()
+                self.workers = [child for child in children if child not in others]
                 everybody = [str(process.pid) for process in (*self.workers, multiprocessing.current_process())]
                 subprocess.run(["kill", "-TERM", *everybody], check=True)  # not by this process
                 time.sleep(0.2)
