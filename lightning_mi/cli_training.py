@@ -121,10 +121,10 @@ class _RecipeOrFile(ActionConfigFile):
     """`--config`: a recipe's name, or a configuration file."""
 
     # jsonargparse passes a namespace of its own, and leaves its method without annotations
-    def __call__(  # type: ignore[override]
+    def __call__(  # type: ignore[override]  # the first of these
         self, parser: Any, cfg: Namespace, values: str, option_string: str | None = None
     ) -> None:
-        super().__call__(parser, cfg, self._resolve(parser, values), option_string)  # type: ignore[no-untyped-call]
+        super().__call__(parser, cfg, self._resolve(parser, values), option_string)  # type: ignore[no-untyped-call]  # the second
 
     def _resolve(self, parser: LightningArgumentParser, value: str) -> str:
         has_folder = Path(value).name != value

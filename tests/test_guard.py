@@ -3,7 +3,6 @@
 import datetime
 import math
 import os
-import warnings
 from types import SimpleNamespace
 
 import lightning.pytorch as L
@@ -15,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import multiprocessing as mp
 from torch import nn
 
-from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, bounds, critics, regularizers
+from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, bounds, critics
 from lightning_mi.finite import all_finite
 from lightning_mi.guard import NonFiniteGuard
 from tests.small_module import DIM, Batches, Kept, draw, equal, fit, make, trainer, weights
@@ -285,46 +284,6 @@ class Use(L.Callback):
 
     def setup(self, trainer, pl_module, stage):
         trainer.precision_plugin.scaler = self.scaler
-
-
-@pytest.mark.parametrize("accumulated", [1, 2])
-def test_a_value_that_is_not_finite_warns_where_gradients_are_and_training_goes_on(accumulated):
-    """NWJ's value overflows at scores of 200 where its capped objective and all gradients do not."""
-    batches = draw(8, 8, 8, 8)
-    for view in batches.batches[BAD]:
-        view.mul_(60)
-    module = make(bounds.NWJ(), critic=critics.Calibrated(critics.InnerProductCritic()))
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        fitted = fit(module, batches, accumulate_grad_batches=accumulated)
-    assert [str(one.message) for one in said if "NWJ read value = -inf" in str(one.message)] != []
-    assert fitted.global_step == 4 // accumulated
-
-
-def test_a_penalty_beyond_floating_point_numbers_says_so_before_the_step_is_refused():
-    module = make(
-        regularizer=regularizers.Squared(scale="linear"), critic=critics.Calibrated(critics.InnerProductCritic())
-    )
-    batches = draw(8, 8, 8, 8)
-    for view in batches.batches[BAD]:
-        view.mul_(60)
-    with (
-        pytest.warns(MINumericalWarning, match="Squared gave inf"),
-        pytest.raises(NonFiniteStepError, match="loss is inf"),
-    ):
-        fit(module, batches)
-
-
-def test_in_a_training_step_bound_and_regularizer_leave_the_look_to_the_guard(monkeypatch):
-    looks = []
-    monkeypatch.setattr(bounds.DV, "warn_unless_finite", lambda *_, **__: looks.append("bound"))
-    module = make(regularizer=regularizers.Squared())
-    fit(module, draw(8, 8, 8))
-    assert looks == []
-    module.step(draw(8).batches[0])
-    assert looks == ["bound"]
-    fit(make(on_non_finite="off"), draw(8, 8, 8))
-    assert looks == ["bound"] * 4
 
 
 @pytest.mark.parametrize("batch", ["zeros", "constant", "same rows"])

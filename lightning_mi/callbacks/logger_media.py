@@ -54,4 +54,4 @@ def log_picture(loggers: Iterable[Logger], name: str, figure: Figure, step: int)
 
 def _client(logger: Logger) -> Any:
     # Only MLflow's logger has a run_id; asking others for an `experiment` could start one. Logger declares neither.
-    return logger.experiment if getattr(logger, "run_id", None) is not None else None  # type: ignore[attr-defined]
+    return logger.experiment if getattr(logger, "run_id", None) is not None else None  # type: ignore[attr-defined]  # as just said

@@ -18,7 +18,7 @@ def batches_done(trainer: L.Trainer | None) -> int:
         >>> batches_done(None)
         0
     """
-    return 0 if trainer is None else int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]
+    return 0 if trainer is None else int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]  # of its own kind of progress
 
 
 def batch_in_force(trainer: L.Trainer) -> int:
@@ -31,5 +31,5 @@ def batch_in_force(trainer: L.Trainer) -> int:
         0
     """
     progress = trainer.fit_loop.epoch_loop.batch_progress
-    earlier_epochs = batches_done(trainer) - progress.current.processed  # type: ignore[attr-defined]
+    earlier_epochs = batches_done(trainer) - progress.current.processed  # type: ignore[attr-defined]  # the same
     return max(0, int(earlier_epochs + progress.current.ready - 1))

@@ -35,9 +35,8 @@ class Batches:
         copies: Of each.
 
     Example:
-        >>> scores = Scores.from_matrix(torch.zeros(3, 3))
-        >>> terms = BoundTerms(*torch.zeros(5))
-        >>> Batches(torch.stack([numbers_of(terms, scores)]), [counts_of(scores)]).num_marginal
+        >>> numbers, counts = digest(BoundTerms(*torch.zeros(5)), Scores.from_matrix(torch.zeros(3, 3)))
+        >>> Batches(torch.stack([numbers]), [counts]).num_marginal
         [6]
     """
 
@@ -59,13 +58,8 @@ class Batches:
 
 
 @torch.no_grad()
-def numbers_of(terms: BoundTerms, scores: Scores) -> Tensor:
-    """(K,) what :class:`Batches` keeps of one batch."""
+def digest(terms: BoundTerms, scores: Scores) -> tuple[Tensor, Counts]:
+    """What :class:`Batches` keeps of one batch: (K,) numbers, and its counts of pairs."""
     own = scores.local()
-    return torch.stack([*terms, own.log_mean_exp(), own.log_mean_exp(power=2.0)]).detach()
-
-
-def counts_of(scores: Scores) -> Counts:
-    """The pairs of one batch."""
-    own = scores.local()
-    return Counts(scores.num_joint, scores.num_marginal, scores.copies, own.num_joint, own.num_marginal)
+    numbers = torch.stack([*terms, own.log_mean_exp(), own.log_mean_exp(power=2.0)]).detach()
+    return numbers, Counts(scores.num_joint, scores.num_marginal, scores.copies, own.num_joint, own.num_marginal)

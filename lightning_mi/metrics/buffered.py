@@ -9,7 +9,7 @@ from torchmetrics import Metric, MetricCollection
 
 from lightning_mi.bounds import BoundTerms
 from lightning_mi.metrics.base import AbstractMomentsMetric
-from lightning_mi.metrics.batches import Batches, Counts, counts_of, numbers_of
+from lightning_mi.metrics.batches import Batches, Counts, digest
 from lightning_mi.scores import Scores
 
 
@@ -54,8 +54,9 @@ class BufferedMetrics(MetricCollection):
 
     def update(self, *, terms: BoundTerms, scores: Scores) -> None:  # type: ignore[override]  # its metrics are alike
         """Take in one batch."""
-        self._rows.append(numbers_of(terms, scores))
-        self._counts.append(counts_of(scores))
+        numbers, counts = digest(terms, scores)
+        self._rows.append(numbers)
+        self._counts.append(counts)
         if len(self._rows) >= self._size:
             self.flush()
 
