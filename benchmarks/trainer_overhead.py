@@ -2,9 +2,11 @@
 
 Regularized DV with a separable critic 256-256 on 64 pairs of 20 dimensions, logging to TensorBoard every 50 steps:
 
-- `loop`: the same mathematics written out, without Lightning and without us;
-- `lightning`: that loop's step as the `training_step` of a LightningModule of five lines, which logs nothing;
-- `module`: MIEstimationModule, its terms, metrics and logs.
+- `loop`: the same mathematics written out, without Lightning and without us, and torch's Adam;
+- `loop, fused`: the same with torch's fused Adam, which has to be asked for;
+- `lightning`: the loop's step as the `training_step` of a LightningModule of five lines, which logs nothing;
+- `module`: MIEstimationModule, its terms, metrics and logs, with the loop's Adam;
+- `module, default`: the same with the optimizer that it has by default, which is the fused Adam.
 
 Rounds alternate, so that whatever slows the machine slows all three; the median of the rounds' ratios is printed.
 
@@ -20,7 +22,7 @@ from pathlib import Path
 
 import lightning.pytorch as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from benchmarks.common import Clock, add_device, quiet, seconds_now, show
@@ -28,7 +30,7 @@ from lightning_mi import MIEstimationModule, bounds, critics, regularizers
 
 PAIRS, DIM = 64, 20
 WARM_UP = 100  # steps that are not timed
-WAYS = ("loop", "lightning", "module")
+WAYS = ("loop", "loop, fused", "lightning", "module", "module, default")
 
 
 class Batches(IterableDataset[tuple[Tensor, Tensor]]):
@@ -50,11 +52,20 @@ def make_critic() -> critics.SeparableCritic:
     return critics.SeparableCritic(DIM, DIM, hidden=(256, 256))
 
 
-def make_optimizer(parameters: Iterator[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=5e-4)
+def make_optimizer(parameters: Iterator[nn.Parameter], fused: bool | None = None) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=5e-4, fused=fused)
 
 
-def written_out(critic: critics.SeparableCritic, batch: Sequence[Tensor]) -> Tensor:
+class PlainCritic(nn.Module):
+    """The same networks, as torch runs them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        critic = make_critic()
+        self.x_net, self.y_net = nn.Sequential(*critic.x_net), nn.Sequential(*critic.y_net)
+
+
+def written_out(critic: PlainCritic, batch: Sequence[Tensor]) -> Tensor:
     """Regularized DV, as one would write it for this case alone."""
     x, y = batch
     scores = critic.x_net(x) @ critic.y_net(y).T
@@ -69,7 +80,7 @@ class FiveLines(L.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.critic = make_critic()
+        self.critic = PlainCritic()
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         return written_out(self.critic, batch)
@@ -78,10 +89,10 @@ class FiveLines(L.LightningModule):
         return make_optimizer(self.critic.parameters())
 
 
-def loop(steps: int, device: str) -> float:
+def loop(steps: int, device: str, fused: bool) -> float:
     """Seconds of so many steps of a bare loop."""
-    critic = make_critic().to(device)
-    optimizer = make_optimizer(critic.parameters())
+    critic = PlainCritic().to(device)
+    optimizer = make_optimizer(critic.parameters(), fused or None)
     started = 0.0
     for step, batch in enumerate(Batches(WARM_UP + steps, device=device)):
         if step == WARM_UP:
@@ -111,12 +122,13 @@ def train(module: L.LightningModule, steps: int, device: str) -> float:
 
 
 def seconds(way: str, steps: int, device: str) -> float:
-    if way == "loop":
-        return loop(steps, device)
+    if way.startswith("loop"):
+        return loop(steps, device, fused=way.endswith("fused"))
     if way == "lightning":
         return train(FiveLines(), steps, device)
+    optimizer = None if way.endswith("default") else make_optimizer
     module = MIEstimationModule(
-        make_critic(), bounds.DV(), regularizer=regularizers.Squared(weight=1.0), optimizer=make_optimizer
+        make_critic(), bounds.DV(), regularizer=regularizers.Squared(weight=1.0), optimizer=optimizer
     )
     return train(module, steps, device)
 

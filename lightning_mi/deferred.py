@@ -5,11 +5,30 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lightning_mi.numerics import upcast
 
 # From the upstream gradient of each zero, None where there is none, to the gradient of each input; one there is.
 Backward = Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]
+
+
+def torch_looks_within() -> bool:
+    """Whether torch must see each operation, and no gradient can be made by hand.
+
+    So it is under its function transforms (``torch.func``, vmap), in forward-mode differentiation, and while it
+    compiles, exports or traces.
+
+    Example:
+        >>> torch_looks_within(), torch.func.grad(lambda x: x * torch_looks_within())(torch.tensor(3.0))
+        (False, tensor(1.))
+    """
+    return (
+        torch._C._are_functorch_transforms_active()
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or forward_ad._current_level >= 0
+    )
 
 
 class DoubleBackwardError(RuntimeError):

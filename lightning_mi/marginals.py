@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import final
 
+import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -60,13 +61,13 @@ class DenseMarginals(AbstractMarginals):
     Args:
         scores: (N, M), or (K,) of a list of pairs.
         mask: (N, M) boolean, True at marginal pairs; all are by default.
+        unmarked: (N, k) in place of a mask: the columns of each row that hold no marginal pair.
         columns: (K,) the candidate of each score of a list.
         log_weights: (M,) of the candidates; equal by default.
         row_mask: (N, M) boolean, True at the marginal and joint pairs of a row; all are by default.
         row_count: How many that is in each row, (N,), or in every row.
 
     Example:
-        >>> import torch
         >>> DenseMarginals(torch.zeros(2, 3)).softplus_sum()  # 6 log 2
         tensor(4.1589)
     """
@@ -75,13 +76,16 @@ class DenseMarginals(AbstractMarginals):
         self,
         scores: Tensor,
         mask: Tensor | None = None,
+        unmarked: Tensor | None = None,
         columns: Tensor | None = None,
         log_weights: Tensor | None = None,
         row_mask: Tensor | None = None,
         row_count: Tensor | int = 1,
     ) -> None:
         self._scores = scores
+        self._kept: Tensor | None = None
         self._mask = mask
+        self._unmarked = unmarked
         self._columns = columns
         self._log_weights = log_weights
         self._row_mask = row_mask
@@ -90,21 +94,21 @@ class DenseMarginals(AbstractMarginals):
 
     def log_mean_exp(self, count: int, offset: Tensor | None, clip: float | None, power: float) -> Tensor:
         """Log of a sum of exponentials, over a count."""
-        scores = self._scores if clip is None else self._scores.clamp(-clip, clip)
+        changed = clip is not None or power <= 0  # where minus infinity would not stay what it is
+        scores = self._scores if changed else self._marked()
+        if clip is not None:
+            scores = scores.clamp(-clip, clip)
         if offset is not None:
             scores = scores - (offset if self._columns is None else offset[self._columns])
         if power != 1.0:
             scores = power * scores
-        if self._log_weights is not None:
-            return log_mean_exp(scores, count=count, log_weights=self._log_weights)
-        return log_mean_exp(scores, self._mask, count=count)
+        scores = self._only_marked(scores) if changed else scores
+        return log_mean_exp(scores, count=count, log_weights=self._log_weights)
 
     def softplus_sum(self) -> Tensor:
         """The sum of log(1 + exp(T))."""
-        values = softplus(self._scores)
-        if self._log_weights is not None:
-            return (values * self._log_weights.exp()).sum()
-        return (values if self._mask is None else values.masked_fill(~self._mask, 0.0)).sum()
+        values = softplus(self._marked())
+        return (values if self._log_weights is None else values * self._log_weights.exp()).sum()
 
     def row_log_mean_exp(self, alike: bool = False) -> Tensor:
         """(N,) by rows."""
@@ -114,7 +118,11 @@ class DenseMarginals(AbstractMarginals):
 
     def values(self, at_most: int | None = None) -> Tensor:
         """(K,) the scores."""
-        values = self._scores.flatten() if self._mask is None else self._scores[self._mask]
+        mask = self._mask
+        if self._unmarked is not None:
+            mask = torch.ones(self._scores.shape, dtype=torch.bool, device=self._scores.device)
+            mask.scatter_(1, self._unmarked, False)
+        values = self._scores.flatten() if mask is None else self._scores[mask]
         return values if at_most is None else values[:: stride(len(values), at_most)]
 
     def extremes(self) -> tuple[Tensor, Tensor]:
@@ -124,6 +132,18 @@ class DenseMarginals(AbstractMarginals):
             return values.new_tensor(math.inf), values.new_tensor(-math.inf)
         low, high = values.aminmax()
         return low, high
+
+
+    def _marked(self) -> Tensor:
+        """(N, M) the scores of the marginal pairs, elsewhere minus infinity; made once where autograd allows it."""
+        if self._kept is None or (self._kept.requires_grad != self._scores.requires_grad and torch.is_grad_enabled()):
+            self._kept = self._only_marked(self._scores)
+        return self._kept
+
+    def _only_marked(self, scores: Tensor) -> Tensor:
+        if self._unmarked is not None:
+            return scores.scatter(1, self._unmarked, -math.inf)
+        return scores if self._mask is None else scores.masked_fill(~self._mask, -math.inf)
 
 
 def stride(length: int, at_most: int) -> int:

@@ -67,7 +67,7 @@ class MIEstimationModule(L.LightningModule):
         pairs: Turns a batch into joint and marginal pairs; all pairs of the batch by default.
         regularizer: Holds the bound's log-normalizer at a target; none by default.
         encoder: One module for all views, or a list of two, for x and for y; none by default.
-        optimizer: Makes the optimizer of the module's parameters; Adam with a learning rate of 1e-3 by default.
+        optimizer: Makes the optimizer of the module's parameters; fused Adam with a learning rate of 1e-3 by default.
         scheduler: Makes a learning-rate scheduler of the optimizer; none by default.
         scheduler_interval: Whether the scheduler steps each ``"epoch"`` or each ``"step"``.
         probe: A linear classifier of the first representation that trains alongside, by the same optimizer, and
@@ -305,7 +305,8 @@ class MIEstimationModule(L.LightningModule):
                 f"Neither the encoder nor {type(self.critic).__name__} has a parameter that trains. "
                 "Give an encoder, or a critic with parameters."
             )
-        return self._optimizers.make(parameters)
+        scaled = self._trainer is not None and getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        return self._optimizers.make(parameters, scaled)
 
     def configure_gradient_clipping(
         self,

@@ -91,18 +91,27 @@ class Networks(AbstractTiles):
         made.inputs = (*self._halves, *self._parameters, *(t for t in (made._scale, made._offset) if t is not None))
         return made
 
+    @torch.no_grad()
     def _by_hand(self, perceptron: Perceptron, rows: slice) -> tuple[Tensor, Pull]:
         hx, hy = (half.detach() for half in self._halves)
         with full_precision(hx.device.type):
-            plain, kept = perceptron.forward((hx[rows].unsqueeze(1) + hy).flatten(0, 1))
+            plain, kept = perceptron.forward((hx[rows].unsqueeze(1) + hy).flatten(0, 1), overwrite=True)
 
+        @torch.no_grad()
         def pull(weights: Tensor, into: list[Tensor | None]) -> None:
             of_hx, of_hy, *of_parameters = into
+            of_halves = of_hx is not None or of_hy is not None
             with full_precision(hx.device.type):
-                of_pairs = perceptron.backward(kept, weights.flatten(), of_parameters).view(-1, *hy.shape)
-            if of_hx is not None:
+                of_rows, *parts = perceptron.backward(
+                    kept, weights.reshape(-1, 1), [of_halves, *(one is not None for one in of_parameters)]
+                )
+            for total, part in zip(of_parameters, parts, strict=True):
+                if total is not None and part is not None:
+                    total += part
+            of_pairs = None if of_rows is None else of_rows.view(-1, *hy.shape)
+            if of_hx is not None and of_pairs is not None:
                 of_hx[rows] += of_pairs.sum(dim=1)
-            if of_hy is not None:
+            if of_hy is not None and of_pairs is not None:
                 of_hy += of_pairs.sum(dim=0)
 
         return plain.view(-1, len(hy)), pull

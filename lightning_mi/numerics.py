@@ -18,6 +18,7 @@ class MINumericalWarning(RuntimeWarning):
     """A quantity left the range of floating-point numbers, or was not a number to begin with."""
 
 
+_NO_CONTEXT = contextlib.nullcontext()
 _LOOKS: ContextVar[bool] = ContextVar("looks", default=True)
 
 
@@ -55,11 +56,10 @@ def upcast(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-@contextlib.contextmanager
-def full_precision(device_type: str) -> Iterator[None]:
+def full_precision(device_type: str) -> contextlib.AbstractContextManager[object]:
     """Leave autocast, so that what is called here, such as a learned baseline, keeps the precision of its inputs."""
-    with torch.autocast(device_type, enabled=False):
-        yield
+    # A context that changes nothing costs as much as a small bound's whole arithmetic.
+    return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else _NO_CONTEXT
 
 
 def log_mean_exp(
@@ -93,16 +93,17 @@ def log_mean_exp(
     if mask is not None:
         x = x.masked_fill(~mask, -math.inf)
     dims = list(range(x.ndim)) if dim is None else [dim]
-    # Autograd takes the softmax to be exp(x - logsumexp(x)): far from 0, the rounding of the latter would scale it
-    # (by 5e-4 at 1e4 in float32, by the count at 1e30).
-    anchor = (x if log_weights is None else x + log_weights).detach().amax(dims, keepdim=True)
-    anchor = anchor.masked_fill(anchor.isinf(), 0.0)
+    # Autograd takes the softmax of torch.logsumexp to be exp(x - logsumexp(x)): far from 0, the rounding of the latter
+    # would scale it (by 5e-4 at 1e4 in float32, by the count at 1e30).
+    highest = (x if log_weights is None else x + log_weights).detach().amax(dims, keepdim=True)
+    largest = torch.finfo(x.dtype).max
+    anchor = highest.clamp(-largest, largest)  # An infinite one would make inf - inf.
     shifted = x - anchor
     if log_weights is not None:  # Only now: added to a large x, they would be rounded away.
         shifted = shifted + log_weights
-    total = torch.logsumexp(shifted, dims)
+    total = shifted.exp().sum(dims)
     log_count = math.log(count) if isinstance(count, int) else count.to(total.dtype).log()
-    return total - log_count + anchor.reshape(total.shape)
+    return total.log() + (anchor.reshape(total.shape) - log_count)
 
 
 class RowSoftmax(NamedTuple):

@@ -7,13 +7,14 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
+from torch.optim import Optimizer
 
 
 class OptimizerPlan(NamedTuple):
     """How an optimizer is made once there are parameters.
 
     Attributes:
-        optimizer: Makes it; Adam with a learning rate of 1e-3 by default.
+        optimizer: Makes it; Adam with a learning rate of 1e-3 by default, fused where it can be.
         scheduler: Makes a learning-rate scheduler of it; none by default.
         interval: Whether the scheduler steps each ``"epoch"`` or each ``"step"``.
 
@@ -26,9 +27,19 @@ class OptimizerPlan(NamedTuple):
     scheduler: LRSchedulerCallable | None = None
     interval: str = "epoch"
 
-    def make(self, parameters: Sequence[nn.Parameter]) -> OptimizerLRScheduler:
-        """What ``configure_optimizers`` returns."""
-        optimizer = torch.optim.Adam(parameters, lr=1e-3) if self.optimizer is None else self.optimizer(parameters)
+    def make(self, parameters: Sequence[nn.Parameter], scaled: bool = False) -> OptimizerLRScheduler:
+        """What ``configure_optimizers`` returns.
+
+        Args:
+            parameters: What trains.
+            scaled: Whether gradients are scaled, as for fp16. A fused optimizer takes the scale back by itself, which
+                Lightning does not let one combine with gradient clipping.
+        """
+        if self.optimizer is None:
+            fused = not scaled and all(map(_is_fusible, parameters))
+            optimizer: Optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=fused or None)
+        else:
+            optimizer = self.optimizer(parameters)
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer)
@@ -36,3 +47,9 @@ class OptimizerPlan(NamedTuple):
         if monitor := getattr(scheduler, "monitor", None):
             config["monitor"] = monitor
         return cast("OptimizerLRScheduler", {"optimizer": optimizer, "lr_scheduler": config})
+
+
+def _is_fusible(parameter: nn.Parameter) -> bool:
+    """Whether torch's fused Adam takes it: on a CPU or a CUDA device, and no part of a sharded one."""
+    plain = type(parameter) in (nn.Parameter, torch.Tensor)
+    return plain and parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda")

@@ -34,24 +34,27 @@ def lay_out_columns(scores: Tensor | AbstractTiles, columns: Columns, tile_bytes
         ValueError: The scores are not floating-point numbers, or the bytes of a tile not positive.
     """
     rows = tile_rows(scores, tile_bytes) if isinstance(scores, AbstractTiles) else None
-    joint_rows = torch.arange(len(columns.joint), device=columns.joint.device)
+    num_rows = len(columns.joint)
+    in_order = columns.span == slice(0, num_rows)  # and so the rows are what the columns are
+    joint_rows = columns.joint if in_order else torch.arange(num_rows, device=columns.joint.device)
     row_count = columns.row_count(scores.shape[1])
     marginals: AbstractMarginals
     if isinstance(scores, AbstractTiles) and rows is not None:
-        joint = scores.at(slice(0, len(joint_rows)), columns.joint if columns.span is None else columns.span)
+        joint = scores.at(slice(0, num_rows), columns.joint if columns.span is None else columns.span)
         marginals = StreamedMarginals(scores, columns, joint, rows)
     else:
         matrix = scores.matrix() if isinstance(scores, AbstractTiles) else scores
         check_scores(matrix, "matrix", ndim=2, may_be_empty=True)
         matrix = upcast(matrix)
-        joint = matrix.gather(1, columns.joint.unsqueeze(1)).squeeze(1)
-        marginals = _marked(matrix, columns, row_count)
+        joint = matrix[joint_rows, columns.joint] if columns.span is None else matrix.diagonal(columns.span.start)
+        in_row = None if columns.left_out is None else _all_but(matrix, columns.left_out)
+        marginals = DenseMarginals(matrix, unmarked=columns.unmarked, row_mask=in_row, row_count=row_count)
     return Layout(
         joint,
         columns.joint,
         marginals,
         num_marginal=columns.num_marginal(scores.shape[1]),
-        num_rows=len(joint),
+        num_rows=num_rows,
         joint_rows=joint_rows,
         row_count=row_count,
     )
@@ -123,11 +126,10 @@ def check_square(matrix: Tensor, diagonal: int, may_be_wide: bool) -> None:
         )
 
 
-def _marked(matrix: Tensor, columns: Columns, row_count: int) -> DenseMarginals:
+def _all_but(matrix: Tensor, columns: Tensor) -> Tensor:
+    """(N, M) False at a column of each row."""
     everything = torch.ones(matrix.shape, dtype=torch.bool, device=matrix.device)
-    marginal = everything.scatter(1, columns.unmarked, False)
-    in_row = None if columns.left_out is None else everything.scatter_(1, columns.left_out.unsqueeze(1), False)
-    return DenseMarginals(matrix, marginal, row_mask=in_row, row_count=row_count)
+    return everything.scatter_(1, columns.unsqueeze(1), False)
 
 
 def _diagonal_mask(matrix: Tensor, diagonal: int) -> Tensor:

@@ -211,9 +211,10 @@ class Scores:
 
     def local(self) -> Scores:
         """The same scores, with counts and reductions of this process's pairs alone: what an observer can ask alone."""
+        if self._pool is self._own:
+            return self
         own = copy.copy(self)
-        if self._pool is not self._own:
-            own._pool, own._known = self._own, None
+        own._pool, own._known = self._own, None
         return own
 
     def together(self, read: Callable[[Scores], Iterable[Tensor]]) -> tuple[Tensor, ...]:

@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from lightning_mi.deferred import torch_looks_within
 from lightning_mi.matrix_product import matrix_product
 from lightning_mi.numerics import full_precision, upcast
 
@@ -148,8 +149,7 @@ def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
     if tile_bytes is None:
         tile_bytes = _TILE_BYTES if tiles.inputs[0].device.type == "cpu" else _TILE_BYTES_ELSEWHERE
         fewest = tiles.fewest_tiles
-    seen = torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
-    if seen or not tiles.inputs[0].is_floating_point() or tiles.shape[0] * tiles.row_bytes <= fewest * tile_bytes:
+    if torch_looks_within() or not tiles.inputs[0].is_floating_point() or tiles.shape[0] * tiles.row_bytes <= fewest * tile_bytes:
         return None
     return max(int(tile_bytes // tiles.row_bytes), 1)
 

@@ -33,10 +33,10 @@ BY_HAND = {
     "deep": lambda: nn.Sequential(
         nn.ReLU(), nn.Linear(H, 3), nn.ReLU(inplace=True), nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 1)
     ),
+    "linear first": lambda: nn.Sequential(nn.Linear(H, 3), nn.ReLU(), nn.Linear(3, 1)),
 }
 BY_AUTOGRAD = {
     "tanh": lambda: nn.Sequential(nn.Tanh(), nn.Linear(H, 3), nn.Tanh(), nn.Linear(3, 1)),
-    "linear first": lambda: nn.Sequential(nn.Linear(H, 3), nn.ReLU(), nn.Linear(3, 1)),
     "normalized": lambda: nn.Sequential(nn.ReLU(), nn.LayerNorm(H), nn.ReLU(), nn.Linear(H, 1)),
     "shared layer": shared,
     "hook": hooked,
