@@ -56,11 +56,14 @@ def step(
     """A step in one of the forms."""
     torch.manual_seed(0)
     x, y = (0.3 * torch.randn(2, n, dim)).to(device)
-    made: critics.AbstractCritic = critics.JointCritic(dim, dim).to(device)
+    joint = critics.JointCritic(dim, dim).to(device)
+    if form == "at once":
+        joint.rest = nn.Sequential(*joint.rest)  # type: ignore[assignment]  # the same, as torch runs it
+    made: critics.AbstractCritic = joint
     if critic == "separable":  # Its networks are of order N alone, and the same in both forms.
         made, x, y = critics.InnerProductCritic(), x.requires_grad_(), y.requires_grad_()
     elif form == "concatenated":
-        made = Concatenated(made)
+        made = Concatenated(joint)
     read, regularizer = BOUNDS[bound](), regularizers.Squared(weight=0.1)
     pairing = pairs.AllPairs(tile_bytes=tile_bytes if form == "tiles" else math.inf)
 

@@ -22,6 +22,7 @@ import yaml
 from benchmarks.common import Clock, add_device, quiet, show
 from lightning_mi.bench.cell import instantiate
 from lightning_mi.bench.recorder import Recorder
+from lightning_mi.freed_memory import keep_freed_memory
 from lightning_mi.recipe_files import find_file
 
 LEVELS = [2.0, 4.0, 6.0, 8.0, 10.0]
@@ -90,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args(arguments)
     quiet()
+    keep_freed_memory()  # as `lightning-mi` does
     heading = ["critic", "loss", "steps a second", "ratio", *(f"MSE at {level:g}" for level in LEVELS)]
     rows = []
     for critic in options.critics:

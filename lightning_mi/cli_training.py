@@ -39,6 +39,7 @@ from lightning_mi.checkpoint_files import (
 from lightning_mi.cli import TRAINING_COMMANDS, require_writable
 from lightning_mi.cli_messages import readable, silence_notices, silence_training_state
 from lightning_mi.distributed import leave
+from lightning_mi.freed_memory import keep_freed_memory
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.recipe_files import UnknownRecipeError, find_file
 from lightning_mi.whole_files import sweep
@@ -84,6 +85,7 @@ def run_training(arguments: Sequence[str]) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     silence_notices()
+    keep_freed_memory()
     try:
         _TrainingCLI(
             model_class=MIEstimationModule,

@@ -26,7 +26,7 @@ def torch_looks_within() -> bool:
     return (
         torch._C._are_functorch_transforms_active()
         or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch._C._get_tracing_state() is not None
         or forward_ad._current_level >= 0
     )
 

@@ -133,7 +133,6 @@ class DenseMarginals(AbstractMarginals):
         low, high = values.aminmax()
         return low, high
 
-
     def _marked(self) -> Tensor:
         """(N, M) the scores of the marginal pairs, elsewhere minus infinity; made once where autograd allows it."""
         if self._kept is None or (self._kept.requires_grad != self._scores.requires_grad and torch.is_grad_enabled()):

@@ -47,7 +47,7 @@ class Networks(AbstractTiles):
         self._autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         alike = {one.dtype for one in self.inputs} in ({torch.float32}, {torch.float64})
         self._perceptron = Perceptron.of(rest) if alike and not torch.is_autocast_enabled(kind) else None
-        self.fewest_tiles = 20 if self._perceptron is None else 2
+        self.fewest_tiles = 20 if self._perceptron is None else 3
 
     def matrix(self) -> Tensor:
         """(N, M) the scores of all pairs, with all that the network keeps of them."""

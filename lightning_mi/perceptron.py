@@ -24,12 +24,12 @@ class MLP(nn.Sequential):
         torch.Size([4, 1])
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # as its base names it
+    def forward(self, input: Tensor) -> Tensor:
         """(K, O) for (K, H)."""
         perceptron = Perceptron.of(self)
         if perceptron is not None and perceptron.is_quicker_for(input):
             return perceptron(input)
-        output: Tensor = super().forward(input)
+        output: Tensor = super().forward(input)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return output
 
 
@@ -96,12 +96,12 @@ class Perceptron:
             x: The input.
             overwrite: Whether it may be written to.
         """
+        if self._rectifies_input:
+            x = x.relu_() if overwrite else x.relu()
         kept = []
-        for number, (weight, bias) in enumerate(self._layers):
-            if number or self._rectifies_input:
-                x = x.relu_() if number or overwrite else x.relu()
+        for number, (weight, bias) in enumerate(self._layers, start=1):
             kept.append(x)
-            x = matrix_product(x, weight.T, bias)
+            x = matrix_product(x, weight.T, bias, rectify=number < len(self._layers))
         return x, kept
 
     def backward(self, kept: Sequence[Tensor], upstream: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import final
@@ -14,6 +15,7 @@ from lightning_mi.matrix_product import matrix_product
 from lightning_mi.numerics import full_precision, upcast
 
 _TILE_BYTES = 4 * 2**20  # stays in a processor's last cache
+_SLACK = 0.1  # of a tile, which all of them share rather than that there is one more
 _TILE_BYTES_ELSEWHERE = 2**28  # An accelerator has memory, and wants work.
 
 Index = Tensor | slice
@@ -131,11 +133,11 @@ class Products(AbstractTiles):
 
 
 def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
-    """How many rows a tile of so many bytes holds, at least one; None where all scores are to be there at once.
+    """How many rows a tile of about so many bytes holds, at least one; None where all scores are to be there at once.
 
-    They are where a tile would hold them all, where by default tiles would be no faster, and where torch itself must
-    see how scores are made: under its function transforms (``torch.func``, vmap) and while it compiles. So are
-    integers, which no reduction takes.
+    Tiles are of a size, so that none is small, and hold up to a tenth more than they are to. All scores are there at
+    once where a tile would hold them, where by default tiles would be no faster, and where torch itself must see how
+    scores are made (:func:`torch_looks_within`). So are integers, which no reduction takes.
 
     Raises:
         ValueError: ``tile_bytes`` is not positive.
@@ -149,9 +151,10 @@ def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
     if tile_bytes is None:
         tile_bytes = _TILE_BYTES if tiles.inputs[0].device.type == "cpu" else _TILE_BYTES_ELSEWHERE
         fewest = tiles.fewest_tiles
-    if torch_looks_within() or not tiles.inputs[0].is_floating_point() or tiles.shape[0] * tiles.row_bytes <= fewest * tile_bytes:
+    num_rows, num_tiles = tiles.shape[0], tiles.shape[0] * tiles.row_bytes / tile_bytes
+    if num_tiles <= fewest or torch_looks_within() or not tiles.inputs[0].is_floating_point():
         return None
-    return max(int(tile_bytes // tiles.row_bytes), 1)
+    return max(math.ceil(num_rows / math.ceil(num_tiles - _SLACK)), 1)
 
 
 def check_tile_bytes(tile_bytes: float | None) -> None:

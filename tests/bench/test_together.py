@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_mi import freed_memory
 from lightning_mi.bench import process
 from lightning_mi.bench.cell import CURVES, load_curves, train_cell, train_cells
 from lightning_mi.bench.grid import Cell, Grid, load_grid
@@ -153,7 +154,7 @@ def test_other_callbacks_or_modules_train_by_themselves() -> None:
 
 
 def test_a_process_that_has_no_mallopt_settles_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(freed_memory.ctypes, "CDLL", lambda name: object())
     process.settle()
-    monkeypatch.setattr(process.sys, "platform", "darwin")
+    monkeypatch.setattr(freed_memory.sys, "platform", "darwin")
     process.settle()
