@@ -41,6 +41,10 @@ class Perceptron:
         layers: Share no parameters.
         rectifies_input: Whether there is a rectifier before the first layer too.
 
+    Attributes:
+        rectifies_input: As given.
+        parameters: Of all layers, in order.
+
     Example:
         >>> perceptron = Perceptron([nn.Linear(3, 2), nn.Linear(2, 1)], rectifies_input=True)
         >>> with torch.no_grad():
@@ -51,7 +55,7 @@ class Perceptron:
 
     def __init__(self, layers: Sequence[nn.Linear], rectifies_input: bool) -> None:
         self._layers: list[tuple[Tensor, Tensor | None]] = [(layer.weight, layer.bias) for layer in layers]
-        self._rectifies_input = rectifies_input
+        self.rectifies_input = rectifies_input
         self.parameters = [one for layer in self._layers for one in layer if one is not None]
 
     @classmethod
@@ -96,7 +100,7 @@ class Perceptron:
             x: The input.
             overwrite: Whether it may be written to.
         """
-        if self._rectifies_input:
+        if self.rectifies_input:
             x = x.relu_() if overwrite else x.relu()
         kept = []
         for number, (weight, bias) in enumerate(self._layers, start=1):
@@ -121,7 +125,7 @@ class Perceptron:
             if number == 0 and not asked[0]:
                 return [None, *reversed(parts)]
             of_rows = of_rows * weight if len(weight) == 1 else matrix_product(of_rows, weight)
-            if number or self._rectifies_input:
+            if number or self.rectifies_input:
                 torch.ops.aten.threshold_backward.grad_input(of_rows, x, 0, grad_input=of_rows)
         return [of_rows, *reversed(parts)]
 
@@ -129,7 +133,7 @@ class Perceptron:
         """The same outputs of given parameters, by ordinary autograd."""
         left = list(parameters)
         for number, (_, bias) in enumerate(self._layers):
-            if number or self._rectifies_input:
+            if number or self.rectifies_input:
                 x = x.relu()
             x = linear(x, left.pop(0), None if bias is None else left.pop(0))
         return x
@@ -140,7 +144,7 @@ class _Pass(torch.autograd.Function):
     def forward(ctx: Any, perceptron: Perceptron, *inputs: Tensor) -> Tensor:
         output, kept = perceptron.forward(inputs[0])
         ctx.perceptron = perceptron
-        ctx.save_for_backward(*inputs, *kept)
+        ctx.save_for_backward(*inputs, *kept[1:])  # The first is made of the input again.
         return output
 
     @staticmethod
@@ -149,7 +153,8 @@ class _Pass(torch.autograd.Function):
         saved = ctx.saved_tensors
         inputs, kept = saved[: len(wanted)], saved[len(wanted) :]
         if not torch.is_grad_enabled():
-            return None, *perceptron.backward(kept, upstream, wanted)
+            first = inputs[0].relu() if perceptron.rectifies_input else inputs[0]
+            return None, *perceptron.backward([first, *kept], upstream, wanted)
         # To be differentiated again: the outputs are made once more, so that autograd sees how.
         leaves = [one for one, is_wanted in zip(inputs, wanted, strict=True) if is_wanted]
         output = perceptron.plainly(inputs[0], inputs[1:])
