@@ -14,7 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -26,27 +26,39 @@ from lightning_mi.freed_memory import keep_freed_memory
 from lightning_mi.recipe_files import find_file
 
 LEVELS = [2.0, 4.0, 6.0, 8.0, 10.0]
-# Our bound and the weight of its regularizer, beside the peer's loss.
-PAIRS = [
-    ("DV", 1.0, "mine"),
-    ("NWJ", 1.0, "nwj"),
-    ("SMILE", 1.0, "smile"),
-    ("JS", 0.001, "js"),
-    ("InfoNCE", 0.0, "infonce"),
+
+
+class Case(NamedTuple):
+    """Our bound beside the peer's loss, with the weight of its regularizer for each critic."""
+
+    bound: str
+    peer: str
+    joint: float
+    separable: float
+    arguments: tuple[tuple[str, str], ...] = ()  # of the bound
+
+
+CASES = [
+    Case("DV", "mine", joint=1.0, separable=0.1),
+    Case("NWJ", "nwj", joint=1.0, separable=0.1),
+    Case("SMILE", "smile", joint=0.001, separable=0.001, arguments=(("objective", "js"),)),  # as the peer ascends it
+    Case("JS", "js", joint=0.001, separable=0.001),
+    Case("InfoNCE", "infonce", joint=0.0, separable=0.0),
 ]
 CRITICS = {"joint": "JointCritic", "separable": "SeparableCritic"}
 RATE = 0.0005
 
 
-def ours(device: str, bound: str, weight: float, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
+def ours(device: str, case: Case, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
     """Seconds a step, and what every batch reads: the value and the plug-in estimate."""
+    weight: float = getattr(case, critic)
     config = yaml.safe_load(find_file("gaussian", "recipe").path.read_text())
     config["seed_everything"] = seed
     config["trainer"] |= {"accelerator": device, "devices": 1, "callbacks": []}
     config["data"]["init_args"] |= {"steps_per_mi": steps, "seed": seed, "batch_size": batch, "mi": LEVELS}
     model = config["model"]["init_args"]
     model["critic"]["class_path"] = f"lightning_mi.critics.{CRITICS[critic]}"
-    model["bound"] = {"class_path": f"lightning_mi.bounds.{bound}"}
+    model["bound"] = {"class_path": f"lightning_mi.bounds.{case.bound}", "init_args": dict(case.arguments)}
     model["regularizer"] = (
         {"class_path": "lightning_mi.regularizers.Squared", "init_args": {"weight": weight}} if weight else None
     )
@@ -86,29 +98,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--critics", nargs="+", default=list(CRITICS), choices=CRITICS)
-    parser.add_argument("--losses", nargs="+", default=[bound for bound, *_ in PAIRS])
+    parser.add_argument("--losses", nargs="+", default=[case.bound for case in CASES])
     add_device(parser)
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args(arguments)
     quiet()
     keep_freed_memory()  # as `lightning-mi` does
-    heading = ["critic", "loss", "steps a second", "ratio", *(f"MSE at {level:g}" for level in LEVELS)]
+    heading = ["critic", "loss", "lambda", "steps a second", "ratio", *(f"MSE at {level:g}" for level in LEVELS)]
     rows = []
     for critic in options.critics:
-        for bound, weight, loss in PAIRS:
-            if bound not in options.losses:
+        for case in CASES:
+            if case.bound not in options.losses:
                 continue
-            own = ours(options.device, bound, weight, critic, options.steps, options.batch, options.seed)
-            runs = [(f"{bound}, per batch", own["seconds"], own["values"])]
+            weight = getattr(case, critic)
+            own = ours(options.device, case, critic, options.steps, options.batch, options.seed)
+            runs = [(f"{case.bound}, per batch", weight, own["seconds"], own["values"])]
             if weight:
-                runs.append((f"{bound}, plug-in", own["seconds"], own["plug_in"]))
+                runs.append((f"{case.bound}, plug-in", weight, own["seconds"], own["plug_in"]))
             if options.peer:
-                peer = theirs(options.peer, options.device, loss, critic, options.steps, options.batch, options.seed)
-                runs.append((f"torch-mist {loss}", peer["seconds"], peer["values"]))
-            slowest = runs[-1][1]
-            for name, seconds, values in runs:
+                of_peer = options.device, case.peer, critic, options.steps, options.batch, options.seed
+                peer = theirs(options.peer, *of_peer)
+                runs.append((f"torch-mist {case.peer}", 0.0, peer["seconds"], peer["values"]))
+            slowest = runs[-1][2]
+            for name, weight, seconds, values in runs:
                 found = [f"{error:.2f}" for error in errors(values, options.steps)]
-                rows.append([critic, name, f"{1 / seconds:.0f}", f"{slowest / seconds:.2f}", *found])
+                rows.append(
+                    [
+                        critic,
+                        name,
+                        f"{weight:g}" if weight else "-",
+                        f"{1 / seconds:.0f}",
+                        f"{slowest / seconds:.2f}",
+                        *found,
+                    ]
+                )
                 print("#", *rows[-1], flush=True)
     show(heading, rows, options.csv)
 

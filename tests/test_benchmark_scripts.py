@@ -29,7 +29,7 @@ def test_the_staircase_has_a_row_for_each_reading(tmp_path, capsys):
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [row["loss"] for row in rows] == ["DV, per batch", "DV, plug-in", "InfoNCE, per batch"]
     assert all(float(row["steps a second"]) > 0 for row in rows)
-    assert "| separable | DV, plug-in |" in capsys.readouterr().out
+    assert "| separable | DV, plug-in | 0.1 |" in capsys.readouterr().out
 
 
 def test_errors_are_of_the_second_half_of_each_stair():
