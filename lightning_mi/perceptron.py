@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from torch.nn.modules.module import _has_any_global_hook
 
 from lightning_mi.deferred import torch_looks_within
 from lightning_mi.matrix_product import WORTH_IT, matrix_product
@@ -71,7 +72,8 @@ class Perceptron:
             return None
         if any(type(one) is not nn.Linear for one in layers) or any(type(one) is not nn.ReLU for one in rectifiers):
             return None
-        if any(getattr(one, hooks) for one in (network, *modules) for hooks in _HOOKS):
+        everywhere = _has_any_global_hook()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if everywhere or any(getattr(one, hooks) for one in (network, *modules) for hooks in _HOOKS):
             return None
         found = cls([layer for layer in layers if isinstance(layer, nn.Linear)], rectifies_input)
         return found if len(set(map(id, found.parameters))) == len(found.parameters) else None

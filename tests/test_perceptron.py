@@ -130,6 +130,10 @@ def test_torch_sees_each_operation_where_it_must() -> None:
         tangent = forward_ad.unpack_dual(network(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
     expected = torch.func.jvp(network, (x,), (torch.ones_like(x),))[1]
     torch.testing.assert_close(tangent, expected)
+    handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: None)
+    assert not by_hand(network(x))
+    handle.remove()
+    assert by_hand(network(x))
     network[1].register_forward_hook(lambda module, inputs, output: 2 * output)
     assert not by_hand(network(x))
 
