@@ -35,15 +35,15 @@ MUTANTS = [
     Mutant(
         "log N dropped",
         "numerics.py",
-        "return total - log_count + anchor.reshape(total.shape)",
-        "return total + anchor.reshape(total.shape)",
+        "return total.log() + (anchor.reshape(total.shape) - log_count)",
+        "return total.log() + anchor.reshape(total.shape)",
     ),
     Mutant("sum for mean", "numerics.py", "return x.mean() if x.numel() else x.sum()", "return x.sum()"),
     Mutant(
         "diagonal kept in the marginals",
-        "score_layout.py",
-        "marginal = everything.scatter(1, columns.unmarked, False)",
-        "marginal = everything.clone()",
+        "marginals.py",
+        "return scores.scatter(1, self._unmarked, -math.inf)",
+        "return scores",
     ),
     Mutant(
         "diagonal kept in the marginals, in tiles",

@@ -2,11 +2,22 @@
 
 import csv
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import encoder_chunks, many_critics, run, scoring, staircase_peers, trainer_overhead, weak_scaling
+import lightning_mi
+from benchmarks import (
+    encoder_chunks,
+    many_critics,
+    mutants,
+    run,
+    scoring,
+    staircase_peers,
+    trainer_overhead,
+    weak_scaling,
+)
 from lightning_mi import MIEstimationModule, bounds, critics, regularizers
 
 
@@ -98,6 +109,11 @@ def test_a_measurement_that_fails_is_named(tmp_path, capfd, monkeypatch):
     monkeypatch.setitem(run.MEASUREMENTS, "chunks", ("no_such_script.py", [], []))
     assert run.main(["--only", "chunks", "--output", str(tmp_path)]) == 1
     assert "failed: chunks" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
+def test_every_mistake_still_has_its_place_in_the_source(mutant):
+    assert (Path(lightning_mi.__file__).parent / mutant.file).read_text().count(mutant.right) == 1
 
 
 SCRIPTS = [run, scoring, encoder_chunks, many_critics, staircase_peers, trainer_overhead, weak_scaling]
