@@ -110,28 +110,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for case in CASES:
             if case.bound not in options.losses:
                 continue
-            weight = getattr(case, critic)
+            weight = f"{regularized:g}" if (regularized := getattr(case, critic)) else "-"
             own = ours(options.device, case, critic, options.steps, options.batch, options.seed)
             runs = [(f"{case.bound}, per batch", weight, own["seconds"], own["values"])]
-            if weight:
+            if regularized:
                 runs.append((f"{case.bound}, plug-in", weight, own["seconds"], own["plug_in"]))
             if options.peer:
                 of_peer = options.device, case.peer, critic, options.steps, options.batch, options.seed
                 peer = theirs(options.peer, *of_peer)
-                runs.append((f"torch-mist {case.peer}", 0.0, peer["seconds"], peer["values"]))
+                runs.append((f"torch-mist {case.peer}", "-", peer["seconds"], peer["values"]))
             slowest = runs[-1][2]
-            for name, weight, seconds, values in runs:
+            for name, lambda_, seconds, values in runs:
                 found = [f"{error:.2f}" for error in errors(values, options.steps)]
-                rows.append(
-                    [
-                        critic,
-                        name,
-                        f"{weight:g}" if weight else "-",
-                        f"{1 / seconds:.0f}",
-                        f"{slowest / seconds:.2f}",
-                        *found,
-                    ]
-                )
+                rows.append([critic, name, lambda_, f"{1 / seconds:.0f}", f"{slowest / seconds:.2f}", *found])
                 print("#", *rows[-1], flush=True)
     show(heading, rows, options.csv)
 

@@ -8,7 +8,7 @@ Regularized DV with a separable critic 256-256 on 64 pairs of 20 dimensions, log
 - `module`: MIEstimationModule, its terms, metrics and logs, with the loop's Adam;
 - `module, default`: the same with the optimizer that it has by default, which is the fused Adam.
 
-Rounds alternate, so that whatever slows the machine slows all three; the median of the rounds' ratios is printed.
+Rounds alternate, so that whatever slows the machine slows all of them; the median of the rounds' ratios is printed.
 
     python benchmarks/trainer_overhead.py
 """

@@ -11,7 +11,7 @@ def keep_freed_memory() -> None:
     """Keep freed memory for the next step, of this process and for good; nothing where the C library is not glibc.
 
     A step that makes the blocks of some megabytes that the last one freed would otherwise have the system take each of
-    them away and map it anew, page by page: for a joint critic of 4096 pairs that takes a quarter of the step.
+    them away and map it anew, page by page: for a joint critic of 4096 pairs that takes a fifth of the step.
 
     Example:
         >>> keep_freed_memory()

@@ -15,6 +15,7 @@ from lightning_mi.distributed import any_process
 from lightning_mi.finite import NonFiniteStepError, all_finite, check_finite, count_non_finite, floating
 from lightning_mi.metrics.buffered import BufferedMetrics
 from lightning_mi.numerics import MINumericalWarning, checked_later
+from lightning_mi.optimizers import gradients_are_scaled
 from lightning_mi.regularizers import AbstractRegularizer
 from lightning_mi.scores import Scores
 from lightning_mi.step_output import StepOutput
@@ -85,7 +86,7 @@ class NonFiniteGuard:
         callbacks = getattr(trainer, "callbacks", [])
         responds = any(getattr(callback, "handles_non_finite", False) for callback in callbacks)
         self._acts = self.policy != "off" and not responds
-        self._scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        self._scaled = gradients_are_scaled(trainer)
         self._alone = trainer.world_size == 1
         self._watched, self._before, self._decided, self._first = None, None, True, True
         self._read.clear()

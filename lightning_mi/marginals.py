@@ -120,8 +120,7 @@ class DenseMarginals(AbstractMarginals):
         """(K,) the scores."""
         mask = self._mask
         if self._unmarked is not None:
-            mask = torch.ones(self._scores.shape, dtype=torch.bool, device=self._scores.device)
-            mask.scatter_(1, self._unmarked, False)
+            mask = all_but(self._scores, self._unmarked)
         values = self._scores.flatten() if mask is None else self._scores[mask]
         return values if at_most is None else values[:: stride(len(values), at_most)]
 
@@ -143,6 +142,17 @@ class DenseMarginals(AbstractMarginals):
         if self._unmarked is not None:
             return scores.scatter(1, self._unmarked, -math.inf)
         return scores if self._mask is None else scores.masked_fill(~self._mask, -math.inf)
+
+
+def all_but(scores: Tensor, columns: Tensor) -> Tensor:
+    """(N, M) boolean, False at some columns of each row, (N, k).
+
+    Example:
+        >>> all_but(torch.zeros(2, 2), torch.tensor([[0], [1]]))
+        tensor([[False,  True],
+                [ True, False]])
+    """
+    return torch.ones(scores.shape, dtype=torch.bool, device=scores.device).scatter_(1, columns, False)
 
 
 def stride(length: int, at_most: int) -> int:

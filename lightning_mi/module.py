@@ -21,7 +21,7 @@ from lightning_mi.critics import AbstractCritic, Calibrated
 from lightning_mi.guard import NonFiniteGuard, Policy
 from lightning_mi.hyperparameters import save_plain_hyperparameters
 from lightning_mi.labels import check_num_classes
-from lightning_mi.optimizers import OptimizerPlan
+from lightning_mi.optimizers import OptimizerPlan, gradients_are_scaled
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.probes import OnlineLinearProbe, clip_apart
 from lightning_mi.recorded_configuration import check_loadable
@@ -67,7 +67,8 @@ class MIEstimationModule(L.LightningModule):
         pairs: Turns a batch into joint and marginal pairs; all pairs of the batch by default.
         regularizer: Holds the bound's log-normalizer at a target; none by default.
         encoder: One module for all views, or a list of two, for x and for y; none by default.
-        optimizer: Makes the optimizer of the module's parameters; fused Adam with a learning rate of 1e-3 by default.
+        optimizer: Makes the optimizer of the module's parameters; Adam with a learning rate of 1e-3 by default, fused
+            where it can be.
         scheduler: Makes a learning-rate scheduler of the optimizer; none by default.
         scheduler_interval: Whether the scheduler steps each ``"epoch"`` or each ``"step"``.
         probe: A linear classifier of the first representation that trains alongside, by the same optimizer, and
@@ -305,8 +306,7 @@ class MIEstimationModule(L.LightningModule):
                 f"Neither the encoder nor {type(self.critic).__name__} has a parameter that trains. "
                 "Give an encoder, or a critic with parameters."
             )
-        scaled = self._trainer is not None and getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        return self._optimizers.make(parameters, scaled)
+        return self._optimizers.make(parameters, self._trainer is not None and gradients_are_scaled(self.trainer))
 
     def configure_gradient_clipping(
         self,

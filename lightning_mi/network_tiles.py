@@ -108,10 +108,12 @@ class Networks(AbstractTiles):
             for total, part in zip(of_parameters, parts, strict=True):
                 if total is not None and part is not None:
                     total += part
-            of_pairs = None if of_rows is None else of_rows.view(-1, *hy.shape)
-            if of_hx is not None and of_pairs is not None:
+            if of_rows is None:
+                return
+            of_pairs = of_rows.view(-1, *hy.shape)
+            if of_hx is not None:
                 of_hx[rows] += of_pairs.sum(dim=1)
-            if of_hy is not None and of_pairs is not None:
+            if of_hy is not None:
                 of_hy += of_pairs.sum(dim=0)
 
         return plain.view(-1, len(hy)), pull

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
+import lightning.pytorch as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -47,6 +48,11 @@ class OptimizerPlan(NamedTuple):
         if monitor := getattr(scheduler, "monitor", None):
             config["monitor"] = monitor
         return cast("OptimizerLRScheduler", {"optimizer": optimizer, "lr_scheduler": config})
+
+
+def gradients_are_scaled(trainer: L.Trainer) -> bool:
+    """Whether a trainer scales gradients, as for fp16."""
+    return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
 def _is_fusible(parameter: nn.Parameter) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.columns import Columns
-from lightning_mi.marginals import AbstractMarginals, DenseMarginals
+from lightning_mi.marginals import AbstractMarginals, DenseMarginals, all_but
 from lightning_mi.numerics import upcast
 from lightning_mi.streaming import StreamedMarginals
 from lightning_mi.tiles import AbstractTiles, tile_rows
@@ -47,7 +47,7 @@ def lay_out_columns(scores: Tensor | AbstractTiles, columns: Columns, tile_bytes
         check_scores(matrix, "matrix", ndim=2, may_be_empty=True)
         matrix = upcast(matrix)
         joint = matrix[joint_rows, columns.joint] if columns.span is None else matrix.diagonal(columns.span.start)
-        in_row = None if columns.left_out is None else _all_but(matrix, columns.left_out)
+        in_row = None if columns.left_out is None else all_but(matrix, columns.left_out.unsqueeze(1))
         marginals = DenseMarginals(matrix, unmarked=columns.unmarked, row_mask=in_row, row_count=row_count)
     return Layout(
         joint,
@@ -124,12 +124,6 @@ def check_square(matrix: Tensor, diagonal: int, may_be_wide: bool) -> None:
             "the rest the marginal pairs, which takes a square matrix of at least 2 x 2. "
             "Use a batch of two or more samples, or pass `joint` and `marginal`."
         )
-
-
-def _all_but(matrix: Tensor, columns: Tensor) -> Tensor:
-    """(N, M) False at a column of each row."""
-    everything = torch.ones(matrix.shape, dtype=torch.bool, device=matrix.device)
-    return everything.scatter_(1, columns.unsqueeze(1), False)
 
 
 def _diagonal_mask(matrix: Tensor, diagonal: int) -> Tensor:

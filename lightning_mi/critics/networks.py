@@ -55,7 +55,7 @@ class JointCritic(AbstractCritic):
         # One layer of both widths, so that its initialization is that of a layer over the concatenation.
         self.first = nn.Linear(x_dim + y_dim, hidden[0])
         # Not in place, since all pairs are a view here, and autograd makes overwritten views good with copies.
-        self.rest = MLP(nn.ReLU(), *mlp(hidden[0], hidden[1:], 1, bias=output_bias))
+        self.rest: nn.Sequential = MLP(nn.ReLU(), *mlp(hidden[0], hidden[1:], 1, bias=output_bias))
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) scores of matching rows."""
