@@ -1,4 +1,4 @@
-"""Gradients that are computed by hand: where they can be, and zeros to add to a value, so that autograd asks for one."""
+"""Gradients computed by hand: where they can be, and zeros to add to a value so that autograd asks for them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
