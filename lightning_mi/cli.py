@@ -150,7 +150,10 @@ def _parser() -> argparse.ArgumentParser:
     names = [benchmark.name for benchmark in list_files("benchmark")]
     bench.add_argument("name", metavar="NAME", choices=names, help=f"one of: {', '.join(names)}")
     bench.add_argument(
-        "--preset", choices=["quick", "paper"], default="quick", help="how much to compute (default: quick)"
+        "--preset",
+        choices=["quick", "full", "paper"],
+        default="quick",
+        help="how much to compute (default: quick; full, of contrastive alone, takes all training images)",
     )
     bench.add_argument(
         "--output", type=Path, metavar="DIR", help="where results go (default: lightning_mi_runs/NAME[-DATA]-PRESET)"

@@ -15,7 +15,7 @@ from lightning_mi.recipe_files import find_file
 VARIANTS = ("original", "regularized", "published")
 
 
-_LOSS_KEYS = {"loss", "paper", "bound", "original", "regularized", "weight", "published", "overrides"}
+_LOSS_KEYS = {"loss", "paper", "bound", "original", "regularized", "weight", "published", "overrides", "data_overrides"}
 
 
 class GridError(ValueError):
@@ -117,11 +117,12 @@ def load_grid(
         raise GridError(f"Got preset {preset!r}: {path.name} has {', '.join(document['presets'])}.")
     chosen = document["presets"][preset]
     _check_keys(chosen, {"note", "seeds", "overrides", "losses", "studies", "variants", "weight"}, path)
-    rows = _choose_losses(document["losses"], losses or chosen.get("losses"), path)
-    data = _choose_data(document.get("datasets", []), data, path)
+    datasets = document.get("datasets", [])
+    rows = _choose_losses(document["losses"], losses or chosen.get("losses"), datasets, path)
+    data = _choose_data(datasets, data, path)
     recipe = yaml.safe_load(find_file(document["recipe"].format(data=data), "recipe").path.read_text())
     cells = [
-        _cell(recipe, chosen, study, settings, row, variant, seed, target, weight, sweeps=len(weights) > 1)
+        _cell(recipe, chosen, study, settings, row, data, variant, seed, target, weight, sweeps=len(weights) > 1)
         for seed in (chosen["seeds"] if seeds is None else seeds)
         for study, settings in document["studies"].items()
         if study in chosen.get("studies", [study])
@@ -154,9 +155,12 @@ def _weights(variant: str, study: Mapping[str, Any], row: Mapping[str, Any], pre
     return found if isinstance(found, list) else [found]
 
 
-def _choose_losses(rows: list[dict[str, Any]], wanted: Iterable[str] | None, path: Path) -> list[dict[str, Any]]:
+def _choose_losses(
+    rows: list[dict[str, Any]], wanted: Iterable[str] | None, datasets: Iterable[str], path: Path
+) -> list[dict[str, Any]]:
     for row in rows:
         _check_keys(row, _LOSS_KEYS, path)
+        _check_keys(row.get("data_overrides", {}), set(datasets), path)
     known = [row["loss"] for row in rows]
     if unknown := set(wanted or ()) - set(known):
         raise GridError(f"Got losses {', '.join(sorted(unknown))}: {path.name} has {', '.join(known)}.")
@@ -169,6 +173,7 @@ def _cell(
     study: str,
     settings: Mapping[str, Any],
     row: Mapping[str, Any],
+    data: str | None,
     variant: str,
     seed: int,
     target: float,
@@ -180,7 +185,8 @@ def _cell(
     config["seed_everything"] = seed
     config["data"]["init_args"]["seed"] = seed
     # A study's come last: what it replaces as a whole takes a loss's own settings in it along.
-    overrides = [preset.get("overrides", {}), row.get("overrides", {}), settings.get("overrides", {})]
+    of_loss = [row.get("overrides", {}), row.get("data_overrides", {}).get(data, {})]
+    overrides = [preset.get("overrides", {}), *of_loss, settings.get("overrides", {})]
     for key, value in [item for group in overrides for item in group.items()]:
         _assign(config, key, copy.deepcopy(value))
     form = row["published"] if variant == "published" else {"bound_args": row.get(variant, {})}

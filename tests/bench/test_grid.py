@@ -1,9 +1,12 @@
+import copy
+from typing import Any
+
 import pytest
 import yaml
 
 from lightning_mi import bounds
 from lightning_mi.bench import grid as grid_module
-from lightning_mi.bench.grid import GridError, load_grid
+from lightning_mi.bench.grid import Cell, GridError, load_grid
 from lightning_mi.recipe_files import UnknownRecipeError, find_file
 
 
@@ -88,3 +91,44 @@ def test_unknown_names_are_errors_that_list_the_known_ones(monkeypatch: pytest.M
 def test_an_override_of_a_key_that_the_recipe_lacks_is_an_error() -> None:
     with pytest.raises(GridError, match=r"'data.init_arg.seed'.*'init_arg'"):
         grid_module._assign({"data": {"init_args": {}}}, "data.init_arg.seed", 0)
+
+
+OFFSET_UNIT = "model.init_args.critic.init_args.offset_unit"
+
+
+def offset_unit(cell: Cell) -> float | None:
+    critic: dict[str, Any] = cell.config["model"]["init_args"]["critic"]
+    unit: float | None = critic["init_args"].get("offset_unit")
+    return unit
+
+
+def test_a_loss_has_settings_of_its_own_for_a_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = yaml.safe_load(find_file("contrastive", "benchmark").path.read_text())
+    rows = [
+        {"loss": "A", "bound": "DV", "overrides": {OFFSET_UNIT: 2.0}},
+        {"loss": "B", "bound": "DV", "overrides": {OFFSET_UNIT: 2.0}, "data_overrides": {"digits": {OFFSET_UNIT: 3.0}}},
+    ]
+    document |= {"losses": rows, "studies": {"offset": {}}}
+    recipe = yaml.safe_load(find_file("contrastive/digits", "recipe").path.read_text())
+
+    def units(data: str) -> list[float | None]:
+        read = iter([document, copy.deepcopy(recipe)])
+        monkeypatch.setattr(grid_module.yaml, "safe_load", lambda text: next(read))
+        return [offset_unit(cell) for cell in load_grid("contrastive", "quick", data=data, seeds=[0]).cells[::2]]
+
+    assert units("digits") == [2.0, 3.0]
+    assert units("fashion_mnist") == [2.0, 2.0]
+    rows[1]["data_overrides"] = {"digit": {OFFSET_UNIT: 3.0}}
+    with pytest.raises(GridError, match=r"unknown key digit; known: .*digits"):
+        units("digits")
+
+
+def test_the_full_preset_takes_all_training_images_and_is_otherwise_the_quick_one() -> None:
+    quick, full = (load_grid("contrastive", preset, data="fashion_mnist", seeds=[0]) for preset in ("quick", "full"))
+    ours = [cell for cell in quick.cells if cell.study == "offset"]
+    for cell in ours:
+        assert cell.config["data"]["init_args"]["limit_train"] == 20_000
+        cell.config["data"]["init_args"]["limit_train"] = None
+    assert [cell.config for cell in full.cells] == [cell.config for cell in ours]
+    with pytest.raises(GridError, match=r"'full': gaussian.yaml has quick, paper"):
+        load_grid("gaussian", "full")
