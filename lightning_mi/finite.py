@@ -80,7 +80,7 @@ def check_finite(views: Sequence[Any], where: Callable[[], str]) -> None:
     """
     for position, view in enumerate(views):
         # The sum of finite values may overflow too, which is looked into; it takes a fraction of the time.
-        if not (isinstance(view, Tensor) and view.is_floating_point()) or math.isfinite(view.detach().sum()):
+        if not (isinstance(view, Tensor) and view.is_floating_point()) or math.isfinite(view.detach().sum().item()):
             continue
         if bad := count_non_finite(view):
             name = _NAMES[position] if position < len(_NAMES) else str(position)

@@ -37,9 +37,7 @@ class _Read(NamedTuple):
 
     terms: BoundTerms
     penalty: Tensor | None
-
-    def row(self) -> Tensor:
-        return torch.stack([*self.terms] if self.penalty is None else [*self.terms, self.penalty]).detach()
+    looked_at: tuple[Tensor, Tensor]  # the terms among other numbers, and the loss, which the penalty is in
 
 
 @final
@@ -116,15 +114,23 @@ class NonFiniteGuard:
         """Around the forward pass: bound and regularizer leave to :meth:`decide` whether they are finite."""
         return checked_later() if self._acts or self._scaled else nullcontext()
 
-    def watch(self, output: StepOutput, loss: Tensor, logged: bool) -> Tensor:
-        """After the forward pass: the loss to go backward from."""
+    def watch(self, output: StepOutput, numbers: Tensor, loss: Tensor, logged: bool) -> Tensor:
+        """After the forward pass: the loss to go backward from.
+
+        Args:
+            output: Of the step.
+            numbers: Its terms among others, without gradient; see :func:`digest`.
+            loss: With a probe's.
+            logged: Whether the step is.
+        """
         if not (self._acts or self._scaled):
             return loss
-        self._watched = _Watched(output.scores, loss.detach(), logged)
-        self._read.append(_Read(output.terms, output.penalty))
+        read = loss.detach()
+        self._watched = _Watched(output.scores, read, logged)
+        self._read.append(_Read(output.terms, output.penalty, (numbers, read)))
         if self._alone:
             return loss
-        finite = torch.isfinite(loss.detach())
+        finite = torch.isfinite(read)
         for view in floating(self._views):
             finite = finite & torch.isfinite(view).all()
         return loss * torch.where(finite, 1.0, torch.nan)
@@ -144,14 +150,14 @@ class NonFiniteGuard:
         if self._watched is None:
             return
         optimizers = [optimizer] if module.automatic_optimization else module.trainer.optimizers
-        parameters = [p for o in optimizers for group in o.param_groups for p in group["params"] if p.grad is not None]
-        if not parameters:
+        parameters = [p for one in optimizers for group in one.param_groups for p in group["params"]]
+        gradients = [gradient for p in parameters if (gradient := p.grad) is not None]
+        if not gradients:
             return
-        gradients = [cast("Tensor", p.grad) for p in parameters]
         scores, loss, logged = self._watched
         # The sum of finite values may overflow, which is looked into; over several processes the loss tells of views.
         sums = [view.sum() for view in floating(self._views)] if self._alone else []
-        if all_finite([*gradients, loss, *sums, *(one.row() for one in read)]):
+        if all_finite([*gradients, *sums, *(tensor for one in read for tensor in one.looked_at)]):
             if (logged or self._first) and not self._said_flat:
                 self._warn_if_flat(module, scores, gradients)
             return
@@ -214,7 +220,7 @@ class NonFiniteGuard:
 def _warn_of(read: Sequence[_Read], module: L.LightningModule) -> None:
     """What bound and regularizer would have said at once."""
     bound, regularizer = cast("AbstractBound", module.bound), cast("AbstractRegularizer | None", module.regularizer)
-    for terms, penalty in read:
+    for terms, penalty, _ in read:
         bound.warn_unless_finite(terms)
         if regularizer is not None and penalty is not None:
             regularizer.warn_unless_finite(penalty, terms)
@@ -243,7 +249,7 @@ def _error(module: L.LightningModule, what: str) -> NonFiniteStepError:
 
 def _of_gradients(module: L.LightningModule, parameters: list[torch.nn.Parameter]) -> NonFiniteStepError:
     names = {id(p): name for name, p in module.named_parameters()}
-    counts = {names.get(id(p), "a parameter"): count_non_finite(cast("Tensor", p.grad)) for p in parameters}
+    counts = {names.get(id(p), "a parameter"): count_non_finite(p.grad) for p in parameters if p.grad is not None}
     first = next((name for name, count in counts.items() if count), "none")
     shared = ", averaged over processes of which another one may say more," if module.trainer.world_size > 1 else ""
     several = f", of {n} accumulated batches," if (n := module.trainer.accumulate_grad_batches) > 1 else ""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lightning_mi.numerics import log_mean_exp
+from lightning_mi.numerics import AnchoredExp, anchored_exp, log_mean, log_mean_exp
 
 
 class AbstractMarginals(ABC):
@@ -84,6 +84,7 @@ class DenseMarginals(AbstractMarginals):
     ) -> None:
         self._scores = scores
         self._kept: Tensor | None = None
+        self._exponentials: AnchoredExp | None = None  # once a bound has asked: metrics ask for their squares
         self._mask = mask
         self._unmarked = unmarked
         self._columns = columns
@@ -94,6 +95,13 @@ class DenseMarginals(AbstractMarginals):
 
     def log_mean_exp(self, count: int, offset: Tensor | None, clip: float | None, power: float) -> Tensor:
         """Log of a sum of exponentials, over a count."""
+        if offset is None and clip is None and self._log_weights is None:
+            if power == 1.0:
+                exponentials = anchored_exp(self._marked())
+                self._exponentials = AnchoredExp(exponentials.values.detach(), *exponentials[1:])
+                return log_mean(exponentials, count)
+            if power == 2.0 and self._exponentials is not None and not torch.is_grad_enabled():
+                return log_mean(self._exponentials.squared(), count)
         changed = clip is not None or power <= 0  # where minus infinity would not stay what it is
         scores = self._scores if changed else self._marked()
         if clip is not None:

@@ -39,4 +39,5 @@ def _by_onednn(a: Tensor, b: Tensor) -> bool:
 
 
 def _is_dense(matrix: Tensor) -> bool:  # oneDNN goes through views with gaps at a hundredth of its speed.
-    return matrix.is_contiguous() or matrix.T.is_contiguous()
+    strides, (height, width) = matrix.stride(), matrix.shape
+    return strides in ((width, 1), (1, height))

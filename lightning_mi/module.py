@@ -21,6 +21,7 @@ from lightning_mi.critics import AbstractCritic, Calibrated
 from lightning_mi.guard import NonFiniteGuard, Policy
 from lightning_mi.hyperparameters import save_plain_hyperparameters
 from lightning_mi.labels import check_num_classes
+from lightning_mi.metrics.batches import digest
 from lightning_mi.optimizers import OptimizerPlan, gradients_are_scaled
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.probes import OnlineLinearProbe, clip_apart
@@ -256,7 +257,8 @@ class MIEstimationModule(L.LightningModule):
         self._guard.begin(self, self.train_metrics)
         with self._guard.looking_later():
             output = self.step(batch)
-        self.train_metrics.update(terms=output.terms, scores=output.scores)
+        read = digest(output.terms, output.scores)
+        self.train_metrics.take(read)
         probe_loss = None
         if self.probe is not None and output.labels is not None:
             probe_loss = self.probe.loss(output.features, output.labels)
@@ -270,7 +272,7 @@ class MIEstimationModule(L.LightningModule):
             self.log_dict({f"train/{name}": value for name, value in logs.items()})
             forget_unlogged(self.trainer, "training_step", logs)
         outputs = output.for_callbacks(probe_loss)
-        outputs["loss"] = self._guard.watch(output, outputs["loss"], logged)
+        outputs["loss"] = self._guard.watch(output, read.numbers, outputs["loss"], logged)
         return outputs
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -92,6 +92,34 @@ def log_mean_exp(
     """
     if mask is not None:
         x = x.masked_fill(~mask, -math.inf)
+    return log_mean(anchored_exp(x, dim, log_weights), count)
+
+
+class AnchoredExp(NamedTuple):
+    """Exponentials in a unit in which none overflows: of ``x``, they are ``values * exp(anchor)``.
+
+    Attributes:
+        values: Of the shape of ``x``; at most 1, times a weight.
+        anchor: Scalars in the unit's place; of size 1 along the dimensions that are reduced.
+        dims: These.
+    """
+
+    values: Tensor
+    anchor: Tensor
+    dims: list[int]
+
+    def squared(self) -> "AnchoredExp":
+        """Their squares."""
+        return AnchoredExp(self.values.square(), 2 * self.anchor, self.dims)
+
+
+def anchored_exp(x: Tensor, dim: int | None = None, log_weights: Tensor | None = None) -> AnchoredExp:
+    """exp(x), as :func:`log_mean_exp` takes them; the arguments are its.
+
+    Example:
+        >>> anchored_exp(torch.tensor([1e4, 1e4])).values
+        tensor([1., 1.])
+    """
     dims = list(range(x.ndim)) if dim is None else [dim]
     # Autograd takes the softmax of torch.logsumexp to be exp(x - logsumexp(x)): far from 0, the rounding of the latter
     # would scale it (by 5e-4 at 1e4 in float32, by the count at 1e30).
@@ -101,7 +129,18 @@ def log_mean_exp(
     shifted = x - anchor
     if log_weights is not None:  # Only now: added to a large x, they would be rounded away.
         shifted = shifted + log_weights
-    total = shifted.exp().sum(dims)
+    return AnchoredExp(shifted.exp(), anchor, dims)
+
+
+def log_mean(exponentials: AnchoredExp, count: Tensor | int) -> Tensor:
+    """Log of their sum over ``count``.
+
+    Example:
+        >>> log_mean(anchored_exp(torch.tensor([1e4, 1e4])), count=2)
+        tensor(10000.)
+    """
+    values, anchor, dims = exponentials
+    total = values.sum(dims)
     log_count = math.log(count) if isinstance(count, int) else count.to(total.dtype).log()
     return total.log() + (anchor.reshape(total.shape) - log_count)
 

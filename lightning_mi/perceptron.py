@@ -13,8 +13,6 @@ from torch.nn.modules.module import _has_any_global_hook
 from lightning_mi.deferred import torch_looks_within
 from lightning_mi.matrix_product import WORTH_IT, matrix_product
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
 
 @final
 class MLP(nn.Sequential):
@@ -65,17 +63,22 @@ class Perceptron:
 
         Nor of one whose layers do more than their class says, because they have hooks or parametrizations.
         """
-        modules = list(network._modules.values()) if type(network) in (MLP, nn.Sequential) else []
-        rectifies_input = bool(modules) and type(modules[0]) is nn.ReLU
-        layers, rectifiers = modules[rectifies_input::2], modules[not rectifies_input :: 2]
-        if not layers or len(layers) != len(rectifiers) + (not rectifies_input):
+        # Asked at every step of a small critic: what is written shortest here would cost as much as a layer.
+        if type(network) not in (MLP, nn.Sequential) or _has_hooks(network):
             return None
-        if any(type(one) is not nn.Linear for one in layers) or any(type(one) is not nn.ReLU for one in rectifiers):
+        layers: list[nn.Linear] = []
+        rectifies_input = rectified = False
+        for one in network._modules.values():
+            if type(one) is nn.ReLU and not rectified and not _has_hooks(one):
+                rectifies_input, rectified = rectifies_input or not layers, True
+            elif type(one) is nn.Linear and (rectified or not layers) and not _has_hooks(one):
+                layers.append(one)
+                rectified = False
+            else:
+                return None
+        if not layers or rectified or _has_any_global_hook():  # type: ignore[no-untyped-call]  # torch leaves it so
             return None
-        everywhere = _has_any_global_hook()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        if everywhere or any(getattr(one, hooks) for one in (network, *modules) for hooks in _HOOKS):
-            return None
-        found = cls([layer for layer in layers if isinstance(layer, nn.Linear)], rectifies_input)
+        found = cls(layers, rectifies_input)
         return found if len(set(map(id, found.parameters))) == len(found.parameters) else None
 
     def is_quicker_for(self, x: Tensor) -> bool:
@@ -162,3 +165,9 @@ class _Pass(torch.autograd.Function):
         output = perceptron.plainly(inputs[0], inputs[1:])
         found = iter(torch.autograd.grad(output, leaves, upstream, create_graph=True))
         return None, *(next(found) if is_wanted else None for is_wanted in wanted)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )

@@ -57,9 +57,22 @@ class Batches:
         return self._numbers[:, _NUM_TERMS + {1.0: 0, 2.0: 1}[power]]
 
 
+class Digest(NamedTuple):
+    """What :class:`Batches` keeps of one batch: (K,) numbers, the terms first, and its counts of pairs."""
+
+    numbers: Tensor
+    counts: Counts
+
+
 @torch.no_grad()
-def digest(terms: BoundTerms, scores: Scores) -> tuple[Tensor, Counts]:
-    """What :class:`Batches` keeps of one batch: (K,) numbers, and its counts of pairs."""
+def digest(terms: BoundTerms, scores: Scores) -> Digest:
+    """Read what is kept of a batch.
+
+    Example:
+        >>> digest(BoundTerms(*torch.ones(5)), Scores.from_matrix(torch.zeros(3, 3))).numbers
+        tensor([1., 1., 1., 1., 1., 0., 0.])
+    """
     own = scores.local()
-    numbers = torch.stack([*terms, own.log_mean_exp(), own.log_mean_exp(power=2.0)]).detach()
-    return numbers, Counts(scores.num_joint, scores.num_marginal, scores.copies, own.num_joint, own.num_marginal)
+    numbers = torch.stack([*terms, own.log_mean_exp(), own.log_mean_exp(power=2.0)])
+    counts = Counts(scores.num_joint, scores.num_marginal, scores.copies, own.num_joint, own.num_marginal)
+    return Digest(numbers, counts)

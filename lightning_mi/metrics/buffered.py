@@ -9,7 +9,7 @@ from torchmetrics import Metric, MetricCollection
 
 from lightning_mi.bounds import BoundTerms
 from lightning_mi.metrics.base import AbstractMomentsMetric
-from lightning_mi.metrics.batches import Batches, Counts, digest
+from lightning_mi.metrics.batches import Batches, Counts, Digest, digest
 from lightning_mi.scores import Scores
 
 
@@ -54,9 +54,12 @@ class BufferedMetrics(MetricCollection):
 
     def update(self, *, terms: BoundTerms, scores: Scores) -> None:  # type: ignore[override]  # its metrics are alike
         """Take in one batch."""
-        numbers, counts = digest(terms, scores)
-        self._rows.append(numbers)
-        self._counts.append(counts)
+        self.take(digest(terms, scores))
+
+    def take(self, batch: Digest) -> None:
+        """The same, of a batch that has been digested."""
+        self._rows.append(batch.numbers)
+        self._counts.append(batch.counts)
         if len(self._rows) >= self._size:
             self.flush()
 
