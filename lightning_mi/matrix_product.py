@@ -8,7 +8,9 @@ from torch import Tensor
 # The operator that torch.compile puts in the place of a linear layer.
 _OPERATOR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch._C._has_mkldnn else None
 _LINEAR = None if _OPERATOR is None else _OPERATOR.default
+_OF_WEIGHT = getattr(torch.ops.aten, "mkldnn_linear_backward_weights", None) if torch._C._has_mkldnn else None
 WORTH_IT = 2**20  # multiplications, below which the call costs more than it saves
+_TALL, _WIDE = 2048, 64  # rows and columns from which on the transposed copies of a product cost more than plain ones
 
 
 def matrix_product(a: Tensor, b: Tensor, bias: Tensor | None = None, rectify: bool = False) -> Tensor:
@@ -26,6 +28,23 @@ def matrix_product(a: Tensor, b: Tensor, bias: Tensor | None = None, rectify: bo
         product = a @ b if bias is None else torch.addmm(bias, a, b)
         return product.relu_() if rectify else product
     return cast("Tensor", _LINEAR(a, b.T, bias, "relu" if rectify else "none", [], ""))
+
+
+def weight_gradient(upstream: Tensor, x: Tensor) -> Tensor:
+    """(O, H) upstream.T @ x of (K, O) and (K, H), the gradient of a linear layer's weight; without gradient.
+
+    Tall factors go to the operator that oneDNN has for it: it reads them as they lie.
+
+    Example:
+        >>> weight_gradient(torch.ones(3, 2), torch.ones(3, 1))
+        tensor([[3.],
+                [3.]])
+    """
+    is_tall = len(x) >= _TALL and min(upstream.shape[1], x.shape[1]) >= _WIDE
+    if _OF_WEIGHT is None or not is_tall or not _by_onednn(upstream.T, x):
+        return matrix_product(upstream.T, x)
+    gradient, _ = _OF_WEIGHT(upstream.to_mkldnn(), x.to_mkldnn(), upstream, False)
+    return cast("Tensor", gradient)
 
 
 def _by_onednn(a: Tensor, b: Tensor) -> bool:

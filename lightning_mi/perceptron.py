@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 from torch.nn.modules.module import _has_any_global_hook
 
 from lightning_mi.deferred import torch_looks_within
-from lightning_mi.matrix_product import WORTH_IT, matrix_product
+from lightning_mi.matrix_product import WORTH_IT, matrix_product, weight_gradient
 
 
 @final
@@ -126,7 +126,7 @@ class Perceptron:
             (weight, bias), x = self._layers[number], kept[number]
             if bias is not None:
                 parts.append(of_rows.sum(dim=0) if asked.pop() else None)
-            parts.append(matrix_product(of_rows.T, x) if asked.pop() else None)
+            parts.append(weight_gradient(of_rows, x) if asked.pop() else None)
             if number == 0 and not asked[0]:
                 return [None, *reversed(parts)]
             of_rows = of_rows * weight if len(weight) == 1 else matrix_product(of_rows, weight)

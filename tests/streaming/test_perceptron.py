@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from lightning_mi import bounds, critics, pairs, regularizers
-from lightning_mi.matrix_product import matrix_product
+from lightning_mi.matrix_product import matrix_product, weight_gradient
 from lightning_mi.perceptron import Perceptron
 
 N, H = 7, 4
@@ -85,6 +85,22 @@ def test_matrix_products_equal_numpy(shape, transposed) -> None:
         found = matrix_product(left, right)
         assert found.dtype == dtype
         np.testing.assert_allclose(found.numpy(), a @ b, rtol=0, atol=tolerance * k)
+
+
+@pytest.mark.parametrize("layout", ["as it is", "transposed", "with gaps"])
+@pytest.mark.parametrize("shape", [(7, 4, 5), (4096, 64, 96), (3000, 96, 64), (4096, 32, 96)])
+def test_gradients_of_weights_equal_numpy(shape, layout) -> None:
+    n, outputs, inputs = shape
+    a, b = (np.random.default_rng(seed).normal(size=(n, width)) for seed, width in ((0, outputs), (1, inputs)))
+    for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 1e-6)):
+        upstream, x = (torch.tensor(one, dtype=dtype) for one in (a, b))
+        if layout == "transposed":
+            upstream, x = (one.T.contiguous().T for one in (upstream, x))
+        if layout == "with gaps":
+            upstream, x = (torch.stack([one, one], dim=2)[..., 0] for one in (upstream, x))
+        found = weight_gradient(upstream, x)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found.numpy(), a.T @ b, rtol=0, atol=tolerance * n)
 
 
 def test_products_of_views_with_gaps_equal_numpy() -> None:
