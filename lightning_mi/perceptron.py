@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -95,6 +96,10 @@ class Perceptron:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(K, O) outputs for (K, H), as autograd knows them."""
+        if self.rectifies_input:  # by autograd, which keeps what comes out, and that is what the rest keeps too
+            rest = copy.copy(self)
+            rest.rectifies_input = False
+            return rest(x.relu())
         output: Tensor = _Pass.apply(self, x, *self.parameters)
         return output
 
@@ -135,10 +140,10 @@ class Perceptron:
         return [of_rows, *reversed(parts)]
 
     def plainly(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """The same outputs of given parameters, by ordinary autograd."""
+        """The same outputs of given parameters, by ordinary autograd, of an input that needs no rectifier."""
         left = list(parameters)
         for number, (_, bias) in enumerate(self._layers):
-            if number or self.rectifies_input:
+            if number:
                 x = x.relu()
             x = linear(x, left.pop(0), None if bias is None else left.pop(0))
         return x
@@ -149,7 +154,7 @@ class _Pass(torch.autograd.Function):
     def forward(ctx: Any, perceptron: Perceptron, *inputs: Tensor) -> Tensor:
         output, kept = perceptron.forward(inputs[0])
         ctx.perceptron = perceptron
-        ctx.save_for_backward(*inputs, *kept[1:])  # The first is made of the input again.
+        ctx.save_for_backward(*inputs, *kept[1:])  # The first is the input.
         return output
 
     @staticmethod
@@ -158,8 +163,7 @@ class _Pass(torch.autograd.Function):
         saved = ctx.saved_tensors
         inputs, kept = saved[: len(wanted)], saved[len(wanted) :]
         if not torch.is_grad_enabled():
-            first = inputs[0].relu() if perceptron.rectifies_input else inputs[0]
-            return None, *perceptron.backward([first, *kept], upstream, wanted)
+            return None, *perceptron.backward([inputs[0], *kept], upstream, wanted)
         # To be differentiated again: the outputs are made once more, so that autograd sees how.
         leaves = [one for one, is_wanted in zip(inputs, wanted, strict=True) if is_wanted]
         output = perceptron.plainly(inputs[0], inputs[1:])
