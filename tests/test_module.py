@@ -304,3 +304,11 @@ def test_predicted_density_ratios_of_a_bound_over_rows_average_to_one_in_each_ro
     t = module.critic.pairwise(*batches.batches[0]).detach().numpy().astype(np.float64)
     shift = t.diagonal() - predicted.numpy()
     np.testing.assert_allclose(np.exp(t - shift[:, None]).mean(axis=1), 1, rtol=1e-5)
+
+
+def test_attributes_are_set_as_on_any_module():
+    module = make()
+    module._current_fx_name = "training_step"
+    module.extra, module.scale = nn.Linear(2, 2), nn.Parameter(torch.ones(()))
+    assert module.__dict__["_current_fx_name"] == "training_step"
+    assert {"extra.weight", "scale"} <= {name for name, _ in module.named_parameters()}
