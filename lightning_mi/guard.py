@@ -72,6 +72,7 @@ class NonFiniteGuard:
         self.skipped = 0
         # Read once at the start of a training: properties of a Trainer cost more than what is done with them.
         self._acts, self._scaled, self._alone = policy != "off", False, True
+        self._responds = False  # a callback does
         self._views: Sequence[Any] = ()
         self._watched: _Watched | None = None
         self._read: list[_Read] = []  # of all accumulated batches
@@ -82,8 +83,8 @@ class NonFiniteGuard:
     def start(self, trainer: L.Trainer) -> None:
         """At the start of a training: leave what is not finite to a callback that responds itself, if there is one."""
         callbacks = getattr(trainer, "callbacks", [])
-        responds = any(getattr(callback, "handles_non_finite", False) for callback in callbacks)
-        self._acts = self.policy != "off" and not responds
+        self._responds = any(getattr(callback, "handles_non_finite", False) for callback in callbacks)
+        self._acts = self.policy != "off" and not self._responds
         self._scaled = gradients_are_scaled(trainer)
         self._alone = trainer.world_size == 1
         self._watched, self._before, self._decided, self._first = None, None, True, True
@@ -111,8 +112,11 @@ class NonFiniteGuard:
             self._views = views
 
     def looking_later(self) -> AbstractContextManager[None]:
-        """Around the forward pass: bound and regularizer leave to :meth:`decide` whether they are finite."""
-        return checked_later() if self._acts or self._scaled else nullcontext()
+        """Around the forward pass: bound and regularizer leave it to :meth:`decide` to look whether they are finite.
+
+        Or to a callback that responds.
+        """
+        return checked_later() if self._acts or self._scaled or self._responds else nullcontext()
 
     def watch(self, output: StepOutput, numbers: Tensor, loss: Tensor, logged: bool) -> Tensor:
         """After the forward pass: the loss to go backward from.

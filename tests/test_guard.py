@@ -3,6 +3,7 @@
 import datetime
 import math
 import os
+import warnings
 from types import SimpleNamespace
 
 import lightning.pytorch as L
@@ -114,6 +115,14 @@ def test_off_goes_on_and_so_does_a_run_with_a_callback_that_responds_itself(by_c
     module = make() if by_callback else make(on_non_finite="off")
     fit(module, spoiled(), callbacks=[Responds()] if by_callback else [])
     assert all(torch.isnan(p).any() for p in module.parameters())
+
+
+def test_a_callback_that_responds_looks_in_the_bound_s_place():
+    for module, callbacks, told in ((make(on_non_finite="off"), [], True), (make(), [Responds()], False)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", MINumericalWarning)
+            fit(module, spoiled(), callbacks=callbacks)
+        assert any(issubclass(one.category, MINumericalWarning) for one in caught) == told
 
 
 def test_large_gradients_that_are_finite_are_let_through():

@@ -212,6 +212,9 @@ class StreamLoader:
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
         )
+        if not self._num_workers:  # A loader would do no more than pass the batches on.
+            yield from stream
+            return
         # Its own generator: a loader otherwise takes a number from the global stream whenever it starts.
         loader = DataLoader(
             stream,
