@@ -43,8 +43,11 @@ def weight_gradient(upstream: Tensor, x: Tensor) -> Tensor:
     is_tall = len(x) >= _TALL and min(upstream.shape[1], x.shape[1]) >= _WIDE
     if _OF_WEIGHT is None or not is_tall or not _by_onednn(upstream.T, x):
         return matrix_product(upstream.T, x)
-    gradient, _ = _OF_WEIGHT(upstream.to_mkldnn(), x.to_mkldnn(), upstream, False)
-    return cast("Tensor", gradient)
+    gradient = upstream.new_zeros(upstream.shape[1], x.shape[1])
+    # In parts whose copies find memory at hand: larger ones, which the system has to map, would cost what is gained.
+    for rows, inputs in zip(torch.split(upstream, _TALL), torch.split(x, _TALL), strict=True):
+        gradient += _OF_WEIGHT(rows.to_mkldnn(), inputs.to_mkldnn(), rows, False)[0]
+    return gradient
 
 
 def _by_onednn(a: Tensor, b: Tensor) -> bool:
