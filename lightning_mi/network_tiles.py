@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
-from typing import final
+from collections.abc import Iterator, Sequence
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from lightning_mi.numerics import full_precision, upcast
-from lightning_mi.perceptron import Perceptron
+from lightning_mi.perceptron import Perceptron, gradients_again
 from lightning_mi.tiles import AbstractTiles, Index, Pull, taken, with_affine
 
 
@@ -51,7 +51,12 @@ class Networks(AbstractTiles):
 
     def matrix(self) -> Tensor:
         """(N, M) the scores of all pairs, with all that the network keeps of them."""
-        return with_affine(self._score(*self._halves), self._scale, self._offset)
+        hx, hy = self._halves
+        if (own := self._perceptron) is not None and own.is_quicker_for(hx, copies=len(hy)):
+            scores: Tensor = _Pairs.apply(own, hx, hy, *own.parameters)
+        else:
+            scores = self._score(hx, hy)
+        return with_affine(scores, self._scale, self._offset)
 
     def at(self, rows: Index, columns: Index) -> Tensor:
         """(K,) scores of some pairs of rows."""
@@ -95,26 +100,18 @@ class Networks(AbstractTiles):
     def _by_hand(self, perceptron: Perceptron, rows: slice) -> tuple[Tensor, Pull]:
         hx, hy = (half.detach() for half in self._halves)
         with full_precision(hx.device.type):
-            plain, kept = perceptron.forward((hx[rows].unsqueeze(1) + hy).flatten(0, 1), overwrite=True)
+            plain, kept = perceptron.forward(_sums(hx[rows], hy), overwrite=True)
 
         @torch.no_grad()
         def pull(weights: Tensor, into: list[Tensor | None]) -> None:
-            of_hx, of_hy, *of_parameters = into
-            of_halves = of_hx is not None or of_hy is not None
+            wanted = [one is not None for one in into]
             with full_precision(hx.device.type):
-                of_rows, *parts = perceptron.backward(
-                    kept, weights.reshape(-1, 1), [of_halves, *(one is not None for one in of_parameters)]
-                )
-            for total, part in zip(of_parameters, parts, strict=True):
+                of_hx, *others = _gradients(perceptron, kept, weights, wanted)
+            if into[0] is not None and of_hx is not None:
+                into[0][rows] += of_hx
+            for total, part in zip(into[1:], others, strict=True):
                 if total is not None and part is not None:
                     total += part
-            if of_rows is None:
-                return
-            of_pairs = of_rows.view(-1, *hy.shape)
-            if of_hx is not None:
-                of_hx[rows] += of_pairs.sum(dim=1)
-            if of_hy is not None:
-                of_hy += of_pairs.sum(dim=0)
 
         return plain.view(-1, len(hy)), pull
 
@@ -134,7 +131,7 @@ class Networks(AbstractTiles):
         return scores.detach().clone(), pull
 
     def _score(self, hx: Tensor, hy: Tensor) -> Tensor:
-        scores: Tensor = self._rest((hx.unsqueeze(1) + hy).flatten(0, 1))
+        scores: Tensor = self._rest(_sums(hx, hy))
         return scores.view(len(hx), len(hy))
 
     @contextlib.contextmanager
@@ -143,3 +140,42 @@ class Networks(AbstractTiles):
         kind, dtype, enabled = self._autocast
         with torch.autocast(kind, dtype=dtype, enabled=enabled):
             yield
+
+
+class _Pairs(torch.autograd.Function):
+    """The scores of all pairs by hand."""
+
+    @staticmethod
+    def forward(ctx: Any, perceptron: Perceptron, hx: Tensor, hy: Tensor, *parameters: Tensor) -> Tensor:
+        output, kept = perceptron.forward(_sums(hx, hy), overwrite=True)
+        ctx.perceptron = perceptron
+        ctx.save_for_backward(hx, hy, *parameters, *kept)
+        return output.view(len(hx), len(hy))
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        perceptron, wanted = ctx.perceptron, ctx.needs_input_grad[1:]
+        saved = ctx.saved_tensors
+        inputs, kept = saved[: len(wanted)], saved[len(wanted) :]
+        if not torch.is_grad_enabled():
+            return None, *_gradients(perceptron, kept, upstream, wanted)
+        hx, hy, *parameters = inputs
+        output = perceptron.plainly(_sums(hx, hy), parameters)
+        return None, *gradients_again(output, inputs, upstream.reshape(-1, 1), wanted)
+
+
+def _sums(hx: Tensor, hy: Tensor) -> Tensor:
+    """(N M, H) each row of one plus each row of the other."""
+    return (hx.unsqueeze(1) + hy).flatten(0, 1)
+
+
+def _gradients(
+    perceptron: Perceptron, kept: Sequence[Tensor], upstream: Tensor, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """Those of hx, hy and the parameters from that of (N, M) scores; None where it is not wanted."""
+    of_sums = wanted[0] or wanted[1]
+    of_rows, *parts = perceptron.backward(kept, upstream.reshape(-1, 1), [of_sums, *wanted[2:]])
+    if of_rows is None:
+        return [None, None, *parts]
+    of_pairs = of_rows.view(*upstream.shape, -1)
+    return [of_pairs.sum(dim=1) if wanted[0] else None, of_pairs.sum(dim=0) if wanted[1] else None, *parts]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -82,13 +81,18 @@ class Perceptron:
         found = cls(layers, rectifies_input)
         return found if len(set(map(id, found.parameters))) == len(found.parameters) else None
 
-    def is_quicker_for(self, x: Tensor) -> bool:
-        """Whether what is gained by hand is more than what the call costs, and torch need not see each operation."""
+    def is_quicker_for(self, x: Tensor, copies: int = 1) -> bool:
+        """Whether what is gained by hand is more than what the call costs, and torch need not see each operation.
+
+        Args:
+            x: The input, or rows like those of it.
+            copies: How many times as many rows the input has.
+        """
         return (
             x.ndim == 2
             and x.device.type == "cpu"
             and x.dtype == torch.float32
-            and len(x) * max(weight.numel() for weight, _ in self._layers) >= WORTH_IT
+            and copies * len(x) * max(weight.numel() for weight, _ in self._layers) >= WORTH_IT
             and all(one.dtype == torch.float32 for one in self.parameters)
             and not torch.is_autocast_enabled("cpu")
             and not torch_looks_within()
@@ -96,10 +100,6 @@ class Perceptron:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(K, O) outputs for (K, H), as autograd knows them."""
-        if self.rectifies_input:  # by autograd, which keeps what comes out, and that is what the rest keeps too
-            rest = copy.copy(self)
-            rest.rectifies_input = False
-            return rest(x.relu())
         output: Tensor = _Pass.apply(self, x, *self.parameters)
         return output
 
@@ -140,10 +140,10 @@ class Perceptron:
         return [of_rows, *reversed(parts)]
 
     def plainly(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """The same outputs of given parameters, by ordinary autograd, of an input that needs no rectifier."""
+        """The same outputs of given parameters, by ordinary autograd."""
         left = list(parameters)
         for number, (_, bias) in enumerate(self._layers):
-            if number:
+            if number or self.rectifies_input:
                 x = x.relu()
             x = linear(x, left.pop(0), None if bias is None else left.pop(0))
         return x
@@ -154,7 +154,7 @@ class _Pass(torch.autograd.Function):
     def forward(ctx: Any, perceptron: Perceptron, *inputs: Tensor) -> Tensor:
         output, kept = perceptron.forward(inputs[0])
         ctx.perceptron = perceptron
-        ctx.save_for_backward(*inputs, *kept[1:])  # The first is the input.
+        ctx.save_for_backward(*inputs, *kept)
         return output
 
     @staticmethod
@@ -163,12 +163,24 @@ class _Pass(torch.autograd.Function):
         saved = ctx.saved_tensors
         inputs, kept = saved[: len(wanted)], saved[len(wanted) :]
         if not torch.is_grad_enabled():
-            return None, *perceptron.backward([inputs[0], *kept], upstream, wanted)
-        # To be differentiated again: the outputs are made once more, so that autograd sees how.
-        leaves = [one for one, is_wanted in zip(inputs, wanted, strict=True) if is_wanted]
-        output = perceptron.plainly(inputs[0], inputs[1:])
-        found = iter(torch.autograd.grad(output, leaves, upstream, create_graph=True))
-        return None, *(next(found) if is_wanted else None for is_wanted in wanted)
+            return None, *perceptron.backward(kept, upstream, wanted)
+        return None, *gradients_again(perceptron.plainly(inputs[0], inputs[1:]), inputs, upstream, wanted)
+
+
+def gradients_again(
+    output: Tensor, inputs: Sequence[Tensor], upstream: Tensor, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients that can be differentiated again, of an output that was made once more so that autograd sees how.
+
+    Args:
+        output: The same function of the inputs, by ordinary autograd.
+        inputs: With respect to which.
+        upstream: The gradient of the output.
+        wanted: Of each input; None is given where it is False.
+    """
+    leaves = [one for one, is_wanted in zip(inputs, wanted, strict=True) if is_wanted]
+    found = iter(torch.autograd.grad(output, leaves, upstream, create_graph=True))
+    return [next(found) if is_wanted else None for is_wanted in wanted]
 
 
 def _has_hooks(module: nn.Module) -> bool:

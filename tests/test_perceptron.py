@@ -27,7 +27,7 @@ def inputs(rows: int = K) -> torch.Tensor:
 
 
 def by_hand(output: torch.Tensor) -> bool:
-    return type(output.grad_fn).__name__ == "_PassBackward"
+    return type(output.grad_fn).__name__ in ("_PassBackward", "_PairsBackward")
 
 
 def numpy_pass(network: MLP, x: np.ndarray, upstream: np.ndarray) -> list[np.ndarray]:
@@ -64,6 +64,39 @@ def test_outputs_and_gradients_equal_numpy(rectified, bias, out) -> None:
         found, numpy_pass(network, before.double().numpy(), upstream.double().numpy()), strict=True
     ):
         np.testing.assert_allclose(one.detach().numpy(), expected, rtol=0, atol=3e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
+def test_all_pairs_of_a_joint_critic_and_their_gradients_equal_numpy(wanted) -> None:
+    critic = critics.JointCritic(H, H, hidden=(H, H))
+    x, y = inputs(40).requires_grad_(wanted[0]), inputs(30).flip(1).requires_grad_(wanted[1])
+    upstream = torch.randn(40, 30, generator=torch.Generator().manual_seed(2))
+    scores = critic.pairwise(x, y)
+    assert by_hand(scores)
+    leaves = [one for one in (x, y) if one.requires_grad] + list(critic.rest.parameters())
+    found = [scores, *torch.autograd.grad(scores, leaves, upstream)]
+    weight, bias = (one.detach().double().numpy() for one in (critic.first.weight, critic.first.bias))
+    hx = np.einsum("ni,oi->no", x.detach().double().numpy(), weight[:, :H]) + bias
+    hy = np.einsum("ni,oi->no", y.detach().double().numpy(), weight[:, H:])
+    sums = (hx[:, None] + hy).reshape(-1, H)
+    output, of_sums, *others = numpy_pass(critic.rest, sums, upstream.double().numpy().reshape(-1, 1))
+    of_pairs = of_sums.reshape(40, 30, H)
+    of_x = np.einsum("no,oi->ni", of_pairs.sum(axis=1), weight[:, :H])
+    of_y = np.einsum("mo,oi->mi", of_pairs.sum(axis=0), weight[:, H:])
+    expected = [output.reshape(40, 30), *([of_x] if wanted[0] else []), *([of_y] if wanted[1] else []), *others]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.detach().numpy(), other, rtol=0, atol=3e-6 * np.abs(other).max())
+
+
+def test_all_pairs_of_a_joint_critic_whose_halves_are_fixed() -> None:
+    critic = critics.JointCritic(H, H, hidden=(H, H))
+    critic.first.requires_grad_(False)
+    scores = critic.pairwise(inputs(40), inputs(30))
+    assert by_hand(scores)
+    scores.sum().backward()
+    assert [name for name, one in critic.named_parameters() if one.grad is not None] == [
+        name for name, _ in critic.named_parameters() if name.startswith("rest")
+    ]
 
 
 def test_gradients_of_gradients_equal_those_of_torch_in_float64() -> None:
