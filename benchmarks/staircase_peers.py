@@ -1,6 +1,8 @@
 """The Gaussian staircase, ours by the Lightning trainer and torch-mist's in a bare loop: steps a second, errors.
 
-Same critic sizes, same batches, all pairs, the same number of steps, one thread or GPU, one after the other.
+Same critic sizes, same batches, all pairs, the same number of steps, one thread or GPU, one after the other. Ours logs
+to TensorBoard every 50 steps, as Lightning does by default.
+
 torch-mist needs another NumPy, so it has an environment of its own:
 
     python -m venv peer && peer/bin/pip install torch-mist pandas "numpy<2"
@@ -54,7 +56,7 @@ def ours(device: str, case: Case, critic: str, steps: int, batch: int, seed: int
     weight: float = getattr(case, critic)
     config = yaml.safe_load(find_file("gaussian", "recipe").path.read_text())
     config["seed_everything"] = seed
-    config["trainer"] |= {"accelerator": device, "devices": 1, "callbacks": []}
+    config["trainer"] |= {"accelerator": device, "devices": 1, "callbacks": [], "log_every_n_steps": 50}
     config["data"]["init_args"] |= {"steps_per_mi": steps, "seed": seed, "batch_size": batch, "mi": LEVELS}
     model = config["model"]["init_args"]
     model["critic"]["class_path"] = f"lightning_mi.critics.{CRITICS[critic]}"
