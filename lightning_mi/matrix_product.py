@@ -8,9 +8,9 @@ from torch import Tensor
 # The operator that torch.compile puts in the place of a linear layer.
 _OPERATOR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch._C._has_mkldnn else None
 _LINEAR = None if _OPERATOR is None else _OPERATOR.default
-_OF_WEIGHT = getattr(torch.ops.aten, "mkldnn_linear_backward_weights", None) if torch._C._has_mkldnn else None
 WORTH_IT = 2**20  # multiplications, below which the call costs more than it saves
-_TALL, _WIDE = 2048, 64  # rows and columns from which on the transposed copies of a product cost more than plain ones
+_COPIED = 2**17  # numbers of a factor whose transposed copy stays in the cache, half a megabyte of them
+_WIDE = 64  # columns of both factors from which on such copies are what a tall product spends its time on
 
 
 def matrix_product(a: Tensor, b: Tensor, bias: Tensor | None = None, rectify: bool = False) -> Tensor:
@@ -33,20 +33,20 @@ def matrix_product(a: Tensor, b: Tensor, bias: Tensor | None = None, rectify: bo
 def weight_gradient(upstream: Tensor, x: Tensor) -> Tensor:
     """(O, H) upstream.T @ x of (K, O) and (K, H), the gradient of a linear layer's weight; without gradient.
 
-    Tall factors go to the operator that oneDNN has for it: it reads them as they lie.
+    oneDNN copies both factors transposed, so tall ones are multiplied in parts whose copies are small.
 
     Example:
         >>> weight_gradient(torch.ones(3, 2), torch.ones(3, 1))
         tensor([[3.],
                 [3.]])
     """
-    is_tall = len(x) >= _TALL and min(upstream.shape[1], x.shape[1]) >= _WIDE
-    if _OF_WEIGHT is None or not is_tall or not _by_onednn(upstream.T, x):
+    widths = upstream.shape[1], x.shape[1]
+    rows = _COPIED // max(widths)
+    if not (0 < rows < len(x)) or min(widths) < _WIDE or not _by_onednn(upstream.T, x):
         return matrix_product(upstream.T, x)
-    gradient = upstream.new_zeros(upstream.shape[1], x.shape[1])
-    # In parts whose copies find memory at hand: larger ones, which the system has to map, would cost what is gained.
-    for rows, inputs in zip(torch.split(upstream, _TALL), torch.split(x, _TALL), strict=True):
-        gradient += _OF_WEIGHT(rows.to_mkldnn(), inputs.to_mkldnn(), rows, False)[0]
+    gradient = upstream.new_zeros(widths)
+    for part, of in zip(torch.split(upstream, rows), torch.split(x, rows), strict=True):
+        gradient += matrix_product(part.T, of)
     return gradient
 
 
