@@ -356,6 +356,8 @@ class MIEstimationModule(L.LightningModule):
     def on_fit_start(self) -> None:
         """Lay out the TensorBoard charts, and say so where several processes each pair their own samples.
 
+        Where there is no GPU, torch is told not to look for its driver at every step.
+
         Raises:
             ValueError: The pairing or the probe has another number of classes than the data module.
         """
