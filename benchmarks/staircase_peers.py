@@ -1,7 +1,7 @@
-"""The Gaussian staircase, ours by the Lightning trainer and torch-mist's in a bare loop: steps a second, errors.
+"""The Gaussian staircase, ours by the Lightning trainer, torch-mist's by its own and in a bare loop: speeds, errors.
 
-Same critic sizes, same batches, all pairs, the same number of steps, one thread or GPU, one after the other. Ours logs
-to TensorBoard every 50 steps, as Lightning does by default.
+Same critic sizes, same batches, all pairs, the same number of steps, one thread or GPU, one after the other. The
+trainers log every 50 steps, as Lightning does by default, ours to TensorBoard.
 
 torch-mist needs another NumPy, so it has an environment of its own:
 
@@ -11,6 +11,7 @@ torch-mist needs another NumPy, so it has an environment of its own:
 
 import argparse
 import json
+import math
 import subprocess
 import tempfile
 import warnings
@@ -75,7 +76,7 @@ def ours(device: str, case: Case, critic: str, steps: int, batch: int, seed: int
 
 
 def theirs(python: str, device: str, loss: str, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
-    """The same of torch-mist."""
+    """The same of torch-mist, its seconds in a bare loop and by its own trainer."""
     script = Path(__file__).parent / "peers" / "torch_mist_staircase.py"
     options = {"device": device, "loss": loss, "critic": critic, "steps": steps, "batch": batch, "rate": RATE}
     options["seed"] = seed
@@ -106,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     quiet()
     keep_freed_memory()  # as `lightning-mi` does
-    heading = ["critic", "loss", "lambda", "steps a second", "ratio", *(f"MSE at {level:g}" for level in LEVELS)]
+    heading = ["critic", "loss", "lambda", "steps a second", "over its loop", "over its trainer"]
+    heading += [f"MSE at {level:g}" for level in LEVELS]
     rows = []
     for critic in options.critics:
         for case in CASES:
@@ -114,17 +116,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             weight = f"{regularized:g}" if (regularized := getattr(case, critic)) else "-"
             own = ours(options.device, case, critic, options.steps, options.batch, options.seed)
+            runs: list[tuple[str, str, float, Sequence[float] | None]]
             runs = [(f"{case.bound}, per batch", weight, own["seconds"], own["values"])]
             if regularized:
                 runs.append((f"{case.bound}, plug-in", weight, own["seconds"], own["plug_in"]))
+            in_loop = by_trainer = math.nan
             if options.peer:
                 of_peer = options.device, case.peer, critic, options.steps, options.batch, options.seed
                 peer = theirs(options.peer, *of_peer)
-                runs.append((f"torch-mist {case.peer}", "-", peer["seconds"], peer["values"]))
-            slowest = runs[-1][2]
+                in_loop, by_trainer = peer["in_loop"], peer["by_trainer"]
+                runs.append((f"torch-mist {case.peer}, loop", "-", in_loop, peer["values"]))
+                runs.append((f"torch-mist {case.peer}, trainer", "-", by_trainer, None))
             for name, lambda_, seconds, values in runs:
-                found = [f"{error:.2f}" for error in errors(values, options.steps)]
-                rows.append([critic, name, lambda_, f"{1 / seconds:.0f}", f"{slowest / seconds:.2f}", *found])
+                speeds = [f"{1 / seconds:.0f}", f"{in_loop / seconds:.2f}", f"{by_trainer / seconds:.2f}"]
+                stairs = ["-"] * len(LEVELS)
+                if values is not None:
+                    stairs = [f"{error:.2f}" for error in errors(values, options.steps)]
+                rows.append([critic, name, lambda_, *speeds, *stairs])
                 print("#", *rows[-1], flush=True)
     show(heading, rows, options.csv)
 

@@ -9,8 +9,10 @@ from torch import Tensor
 _OPERATOR = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch._C._has_mkldnn else None
 _LINEAR = None if _OPERATOR is None else _OPERATOR.default
 WORTH_IT = 2**20  # multiplications, below which the call costs more than it saves
-_COPIED = 2**17  # numbers of a factor whose transposed copy stays in the cache, half a megabyte of them
-_WIDE = 64  # columns of both factors from which on such copies are what a tall product spends its time on
+_TALL = 2**10  # rows of two factors from which on such a convolution is faster than their product
+_NARROWEST = 16  # columns of a factor, below which it is not
+_PARTS, _ROWS_OF_PART = 16, 256  # of a convolution: the fewest images for which torch asks oneDNN, rows of long ones
+_HAS_AVX512 = torch._C._has_mkldnn and torch.backends.cpu.get_cpu_capability() == "AVX512"  # slower than MKL without
 
 
 def matrix_product(a: Tensor, b: Tensor, bias: Tensor | None = None, rectify: bool = False) -> Tensor:
@@ -33,21 +35,27 @@ def matrix_product(a: Tensor, b: Tensor, bias: Tensor | None = None, rectify: bo
 def weight_gradient(upstream: Tensor, x: Tensor) -> Tensor:
     """(O, H) upstream.T @ x of (K, O) and (K, H), the gradient of a linear layer's weight; without gradient.
 
-    oneDNN copies both factors transposed, so tall ones are multiplied in parts whose copies are small.
+    oneDNN copies both factors of a product whose first one is transposed. A convolution of one pixel has the same
+    gradient, and oneDNN makes that without copies, so tall factors pass for images.
 
     Example:
         >>> weight_gradient(torch.ones(3, 2), torch.ones(3, 1))
         tensor([[3.],
                 [3.]])
     """
-    widths = upstream.shape[1], x.shape[1]
-    rows = _COPIED // max(widths)
-    if not (0 < rows < len(x)) or min(widths) < _WIDE or not _by_onednn(upstream.T, x):
+    (rows, outputs), inputs = upstream.shape, x.shape[1]
+    if not (_HAS_AVX512 and rows >= _TALL and min(outputs, inputs) >= _NARROWEST and _by_onednn(upstream.T, x)):
         return matrix_product(upstream.T, x)
-    gradient = upstream.new_zeros(widths)
-    for part, of in zip(torch.split(upstream, rows), torch.split(x, rows), strict=True):
-        gradient += matrix_product(part.T, of)
-    return gradient
+    images = max(_PARTS, rows // _ROWS_OF_PART)
+    pixels = rows // images
+    height = images * pixels
+    factors = (one[:height].reshape(images, pixels, 1, -1).permute(0, 3, 1, 2) for one in (upstream, x))
+    kernel = x.new_empty(outputs, inputs, 1, 1)  # only its shape is asked for
+    gradients = torch.ops.aten.convolution_backward(
+        *factors, kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
+    )
+    gradient: Tensor = gradients[1].view(outputs, inputs)
+    return gradient if height == rows else gradient.addmm_(upstream[height:].T, x[height:])
 
 
 def _by_onednn(a: Tensor, b: Tensor) -> bool:

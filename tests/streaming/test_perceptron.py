@@ -88,7 +88,7 @@ def test_matrix_products_equal_numpy(shape, transposed) -> None:
 
 
 @pytest.mark.parametrize("layout", ["as it is", "transposed", "with gaps"])
-@pytest.mark.parametrize("shape", [(7, 4, 5), (4096, 64, 96), (3000, 96, 64), (4096, 32, 96)])
+@pytest.mark.parametrize("shape", [(7, 4, 5), (4096, 64, 96), (3000, 96, 64), (9001, 32, 96), (4096, 8, 96)])
 def test_gradients_of_weights_equal_numpy(shape, layout) -> None:
     n, outputs, inputs = shape
     a, b = (np.random.default_rng(seed).normal(size=(n, width)) for seed, width in ((0, outputs), (1, inputs)))
