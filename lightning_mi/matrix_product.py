@@ -61,8 +61,8 @@ def weight_gradient(upstream: Tensor, x: Tensor) -> Tensor:
 def _by_onednn(a: Tensor, b: Tensor) -> bool:
     return (
         a.numel() * b.shape[1] >= WORTH_IT
+        and a.is_cpu
         and a.dtype == b.dtype == torch.float32
-        and a.device.type == "cpu"
         and _is_dense(a)
         and _is_dense(b)
     )

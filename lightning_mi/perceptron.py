@@ -90,10 +90,9 @@ class Perceptron:
         """
         return (
             x.ndim == 2
-            and x.device.type == "cpu"
-            and x.dtype == torch.float32
+            and x.is_cpu
             and copies * len(x) * max(weight.numel() for weight, _ in self._layers) >= WORTH_IT
-            and all(one.dtype == torch.float32 for one in self.parameters)
+            and {x.dtype, *(one.dtype for one in self.parameters)} == {torch.float32}
             and not torch.is_autocast_enabled("cpu")
             and not torch_looks_within()
         )

@@ -144,7 +144,10 @@ def clip_apart(
         value: As Lightning gives it.
         algorithm: As Lightning gives it.
     """
+    if not probe:
+        module.clip_gradients(optimizer, value, algorithm)
+        return
     own = {id(p) for p in probe}
-    for hidden in (probe, [p for p in module.parameters() if id(p) not in own]) if probe else ([],):
+    for hidden in (probe, [p for p in module.parameters() if id(p) not in own]):
         with without_gradients(hidden):
             module.clip_gradients(optimizer, value, algorithm)
