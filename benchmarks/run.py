@@ -33,6 +33,11 @@ MEASUREMENTS: dict[str, tuple[str, list[str], list[str]]] = {
     ),
     "overhead": ("trainer_overhead.py", [], ["--steps", "20", "--rounds", "1"]),
     "staircase": ("staircase_peers.py", [], ["--steps", "4", "--batch", "8", "--losses", "DV"]),
+    "staircase_128": (  # torch-mist's own size of a batch
+        "staircase_peers.py",
+        ["--batch", "128", "--steps", "100"],
+        ["--steps", "4", "--batch", "8", "--losses", "DV", "--critics", "separable"],
+    ),
     "many": ("many_critics.py", [], ["--tiny"]),
     "scaling": ("weak_scaling.py", [], ["--steps", "60", "--batches", "4", "--gather", "1"]),
     "chunks": ("encoder_chunks.py", [], ["--batches", "8", "--chunk", "4"]),

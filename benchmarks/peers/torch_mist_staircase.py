@@ -17,6 +17,7 @@ from torch_mist.utils.train.mi_estimator import train_mi_estimator
 
 HIDDEN = [256, 256]
 DIM = 20
+MOST_STEPS = 200  # of a stair by the trainer, which only its speed is asked of
 
 
 def seconds_now(device):
@@ -40,13 +41,14 @@ class Stream(IterableDataset):
 
     def __init__(self, options):
         self.options, self.started = options, 0.0
+        self.steps = min(options.steps, MOST_STEPS)
 
     def __len__(self):
-        return len(self.options.levels) * self.options.steps
+        return len(self.options.levels) * self.steps
 
     def __iter__(self):
         self.started = seconds_now(self.options.device)  # the last time is the training's
-        for x, y in batches(self.options.levels, self.options.steps, self.options.batch, self.options.seed):
+        for x, y in batches(self.options.levels, self.steps, self.options.batch, self.options.seed):
             yield {"x": x, "y": y}
 
 
