@@ -42,6 +42,7 @@ MEASUREMENTS: dict[str, tuple[str, list[str], list[str]]] = {
     "scaling": ("weak_scaling.py", [], ["--steps", "60", "--batches", "4", "--gather", "1"]),
     "chunks": ("encoder_chunks.py", [], ["--batches", "8", "--chunk", "4"]),
 }
+WITH_PEER = ("scoring", "staircase", "staircase_128")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         script, settings, tiny = MEASUREMENTS[name]
         command = [sys.executable, str(HERE / script), *(tiny if options.tiny else settings)]
         command += ["--device", options.device, "--csv", str(options.output / f"{name}.csv")]
-        if options.peer and script == "staircase_peers.py":
+        if options.peer and name in WITH_PEER:
             command += ["--peer", options.peer]
         print(f"== {name}: {' '.join(command)}", flush=True)
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

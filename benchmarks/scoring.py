@@ -8,9 +8,11 @@ fastest step counts. Memory is what the highest in a step exceeds that before it
     python benchmarks/scoring.py --critics separable --sizes 4096 --bounds DV JS
     python benchmarks/scoring.py --critics joint --sizes 256 --dim 784 --bounds DV --forms tiles concatenated
     python benchmarks/scoring.py --device cuda --sizes 4096 16384 32768
+    python benchmarks/scoring.py --peer peer/bin/python        torch-mist too, see staircase_peers.py
 """
 
 import argparse
+import json
 import math
 import subprocess
 import sys
@@ -30,6 +32,9 @@ BOUNDS: dict[str, Callable[[], bounds.AbstractBound]] = {
 DIMS = {"separable": 128, "joint": 20}
 SIZES = {"separable": (512, 1024, 4096), "joint": (64, 128, 512)}
 LARGEST_AT_ONCE = 16384  # beyond, only tiles
+# Of torch-mist the same losses, as far as it has them; it has no regularizer.
+PEERS = {"MINE": "MINE", "NWJ": "NWJ", "SMILE(js)": "SMILE", "InfoNCE": "InfoNCE", "JS": "JS"}
+LARGEST_OF_PEER = 1024  # beyond, a step takes minutes
 HEADING = ["critic", "dim", "N", "bound", "form", "ms a step", "over the last form", "MB"]
 
 
@@ -91,7 +96,7 @@ def milliseconds(steps: Sequence[Callable[[], None]], seconds: float, device: st
 
 def megabytes(device: str, form: str, critic: str, n: int, dim: int, bound: str) -> float:
     """What a step takes, in this process."""
-    small = 256 if form == "tiles" else 64
+    small = 256 if form == "tiles" else 16
     step(device, form, critic, small, dim, bound, tile_bytes=2**16)()  # what a first step loads
     return peak_megabytes(step(device, form, critic, n, dim, bound), device)
 
@@ -118,6 +123,18 @@ def rows_of(
     return rows
 
 
+def row_of_peer(
+    python: str, device: str, critic: str, n: int, dim: int, bound: str, seconds: float, reference: float
+) -> list[str]:
+    """That of torch-mist, over so many milliseconds."""
+    script = Path(__file__).parent / "peers" / "torch_mist_scoring.py"
+    options = {"device": device, "loss": PEERS[bound], "critic": critic, "n": n, "dim": dim, "seconds": seconds}
+    command = [python, str(script), *(str(part) for name, value in options.items() for part in (f"--{name}", value))]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    time, memory = found["milliseconds"], found["megabytes"]
+    return [critic, str(dim), str(n), bound, "torch-mist", f"{time:.1f}", f"{time / reference:.2f}", f"{memory:.0f}"]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--critics", nargs="+", default=list(DIMS), choices=DIMS)
@@ -132,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="ratios are over the last",
     )
     parser.add_argument("--seconds", type=float, default=4.0, help="of timed steps, at the least 3 of each form")
+    parser.add_argument("--peer", help="the Python of an environment with torch-mist")
     parser.add_argument("--tiny", action="store_true", help="a few pairs, to see that it runs")
     add_device(parser)
     parser.add_argument("--csv", type=Path)
@@ -150,6 +168,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for bound in options.bounds:
                 dim = options.dim or DIMS[critic]
                 found = rows_of(options.device, critic, n, dim, bound, options.forms, options.seconds)
+                if options.peer and bound in PEERS and n <= LARGEST_OF_PEER:
+                    last = float(found[-1][HEADING.index("ms a step")])
+                    where = options.peer, options.device, critic, n, dim, bound
+                    found.append(row_of_peer(*where, options.seconds, reference=last))
                 rows += found
                 print(*(" ".join(row) for row in found), sep="\n", file=sys.stderr, flush=True)
     show(HEADING, rows, options.csv)

@@ -60,7 +60,6 @@ class AbstractTiles(ABC):
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
         """The same scores, times a scale, plus an offset; scalars."""
 
-    @final
     def accumulators(self) -> list[Tensor | None]:
         """Zeros to sum the gradient of each input in, float32 or wider; None for an input that needs none."""
         return [
@@ -118,12 +117,15 @@ class Products(AbstractTiles):
             with full_precision(g.device.type):
                 if of_g is not None:
                     of_g[rows] += matrix_product(weights, h)
-                if of_h is not None and of_h.dtype == g.dtype:  # By MKL, which needs no copy of what is transposed.
-                    of_h.addmm_(weights.T, g)
-                elif of_h is not None:
-                    of_h += weights.T @ g
+                if of_h is not None:  # Transposed, since oneDNN copies a first factor that is: g is the smaller one.
+                    of_h.T.add_(matrix_product(g.T, weights))
 
         return scores, pull
+
+    def accumulators(self) -> list[Tensor | None]:
+        """Zeros; that of h lies as its transpose is made."""
+        of_g, of_h, *of_offset = super().accumulators()
+        return [of_g, None if of_h is None else of_h.T.contiguous().T, *of_offset]
 
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
         """The scale goes into g; an offset there is is scaled too."""

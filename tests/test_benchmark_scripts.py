@@ -99,6 +99,36 @@ def test_many_critics_has_a_row_for_each_way_and_the_exact_one_is_exact(tmp_path
     torch.set_num_threads(1)
 
 
+def test_a_peer_has_a_row_over_the_last_form(tmp_path, monkeypatch):
+    def instead(command, **_):
+        answer = '{"milliseconds": 30.0, "megabytes": 7.0}' if command[0] == "peer" else "5.0"
+        return subprocess.CompletedProcess(command, 0, answer)
+
+    monkeypatch.setattr(subprocess, "run", instead)
+    monkeypatch.setattr(scoring, "milliseconds", lambda *_: [10.0, 20.0])
+    path = tmp_path / "scoring.csv"
+    arguments = ["--critics", "joint", "--sizes", "8", "--bounds", "DV", "JS", "--peer", "peer", "--csv", str(path)]
+    scoring.main(arguments)
+    rows = [(row["bound"], row["form"], row["over the last form"], row["MB"]) for row in csv.DictReader(path.open())]
+    of_ours = [("tiles", "0.50", "5"), ("at once", "1.00", "5")]
+    assert rows == [("DV", *one) for one in of_ours] + [("JS", *one) for one in [*of_ours, ("torch-mist", "1.50", "7")]]
+
+
+def test_a_peer_is_measured_in_a_loop_and_by_its_trainer(tmp_path, monkeypatch):
+    answer = '{"in_loop": 0.02, "by_trainer": 0.04, "values": [0.0, 2.0, 0.0, 4.0, 0.0, 6.0, 0.0, 8.0, 0.0, 9.0]}'
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, answer))
+    monkeypatch.setattr(
+        staircase_peers, "ours", lambda *_: {"seconds": 0.01, "values": [0.0] * 10, "plug_in": [0.0] * 10}
+    )
+    path = tmp_path / "staircase.csv"
+    arguments = ["--steps", "2", "--critics", "joint", "--losses", "InfoNCE", "--peer", "peer", "--csv", str(path)]
+    staircase_peers.main(arguments)
+    own, in_loop, by_trainer = csv.DictReader(path.open())
+    assert (own["over its loop"], own["over its trainer"]) == ("2.00", "4.00")
+    assert (in_loop["over its trainer"], by_trainer["over its loop"]) == ("2.00", "0.50")
+    assert (own["MSE at 10"], in_loop["MSE at 10"], by_trainer["MSE at 10"]) == ("100.00", "1.00", "-")
+
+
 def test_measurements_run_one_after_the_other(tmp_path, capfd):
     assert run.main(["--tiny", "--only", "overhead", "--output", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["overhead.csv", "overhead.txt"]
