@@ -42,12 +42,13 @@ class Networks(AbstractTiles):
         self.inputs = (hx, hy, *self._parameters)
         self.shape = (len(hx), len(hy))
         widths = [hx.shape[1], *(getattr(layer, "out_features", 0) for layer in rest.modules())]
-        self.row_bytes = len(hy) * sum(widths) * max(hx.element_size(), 4)  # what is kept of it
+        # What is kept of it, and as much again on the way back.
+        self.row_bytes = 2 * len(hy) * sum(widths) * max(hx.element_size(), 4)
         kind = hx.device.type
         self._autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         alike = {one.dtype for one in self.inputs} in ({torch.float32}, {torch.float64})
         self._perceptron = Perceptron.of(rest) if alike and not torch.is_autocast_enabled(kind) else None
-        self.fewest_tiles = 20 if self._perceptron is None else 3
+        self.fewest_tiles = 40 if self._perceptron is None else 6
 
     def matrix(self) -> Tensor:
         """(N, M) the scores of all pairs, with all that the network keeps of them."""
