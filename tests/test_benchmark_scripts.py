@@ -109,7 +109,8 @@ def test_a_peer_has_a_row_over_the_last_form(tmp_path, monkeypatch):
     path = tmp_path / "scoring.csv"
     arguments = ["--critics", "joint", "--sizes", "8", "--bounds", "DV", "JS", "--peer", "peer", "--csv", str(path)]
     scoring.main(arguments)
-    rows = [(row["bound"], row["form"], row["over the last form"], row["MB"]) for row in csv.DictReader(path.open())]
+    written = csv.DictReader(path.read_text().splitlines())
+    rows = [(row["bound"], row["form"], row["over the last form"], row["MB"]) for row in written]
     of_ours = [("tiles", "0.50", "5"), ("at once", "1.00", "5")]
     assert rows == [("DV", *one) for one in of_ours] + [("JS", *one) for one in [*of_ours, ("torch-mist", "1.50", "7")]]
 
@@ -123,7 +124,7 @@ def test_a_peer_is_measured_in_a_loop_and_by_its_trainer(tmp_path, monkeypatch):
     path = tmp_path / "staircase.csv"
     arguments = ["--steps", "2", "--critics", "joint", "--losses", "InfoNCE", "--peer", "peer", "--csv", str(path)]
     staircase_peers.main(arguments)
-    own, in_loop, by_trainer = csv.DictReader(path.open())
+    own, in_loop, by_trainer = csv.DictReader(path.read_text().splitlines())
     assert (own["over its loop"], own["over its trainer"]) == ("2.00", "4.00")
     assert (in_loop["over its trainer"], by_trainer["over its loop"]) == ("2.00", "0.50")
     assert (own["MSE at 10"], in_loop["MSE at 10"], by_trainer["MSE at 10"]) == ("100.00", "1.00", "-")

@@ -96,7 +96,7 @@ def test_every_line_of_the_program_is_one_of_these_subcommands():
 
 def test_set_up_is_one_line_and_so_is_testing():
     assert README.count("\npip install -e . && lightning-mi bench gaussian\n") == 1
-    assert README.count("\npip install -e '.[test]' && pytest\n") == 1
+    assert README.count("\npip install -e '.[test]' && pytest -n 2\n") == 1
     assert PROJECT["scripts"] == {"lightning-mi": "lightning_mi.cli:main"}
     assert any(requirement.startswith("pytest>") for requirement in PROJECT["optional-dependencies"]["test"])
 
