@@ -90,6 +90,8 @@ class Products(AbstractTiles):
         self.inputs = (g, h) if offset is None else (g, h, offset)
         self.shape = (len(g), len(h))
         self.row_bytes = len(h) * max(g.element_size(), 4)
+        # oneDNN copies a first factor that is transposed: in the transpose of h's gradient that is g, not the weights.
+        self._turned = h.numel() * max(h.element_size(), 4) <= _TILE_BYTES  # which takes a product as large as h
 
     def matrix(self) -> Tensor:
         """(N, M) all products."""
@@ -117,15 +119,19 @@ class Products(AbstractTiles):
             with full_precision(g.device.type):
                 if of_g is not None:
                     of_g[rows] += matrix_product(weights, h)
-                if of_h is not None:  # Transposed, since oneDNN copies a first factor that is: g is the smaller one.
+                if of_h is not None and self._turned:
                     of_h.T.add_(matrix_product(g.T, weights))
+                elif of_h is not None and of_h.dtype == g.dtype:  # By MKL, which makes no copy of anything.
+                    of_h.addmm_(weights.T, g)
+                elif of_h is not None:
+                    of_h += weights.T @ g
 
         return scores, pull
 
     def accumulators(self) -> list[Tensor | None]:
-        """Zeros; that of h lies as its transpose is made."""
+        """Zeros; that of h lies as its transpose is made, where it is."""
         of_g, of_h, *of_offset = super().accumulators()
-        return [of_g, None if of_h is None else of_h.T.contiguous().T, *of_offset]
+        return [of_g, of_h.T.contiguous().T if self._turned and of_h is not None else of_h, *of_offset]
 
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
         """The scale goes into g; an offset there is is scaled too."""

@@ -10,7 +10,7 @@ import torch
 from scipy.special import logsumexp
 from torch import nn
 
-from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, regularizers
+from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, regularizers, tiles
 from lightning_mi.callbacks.blocks import BlockReader
 from lightning_mi.columns import Columns
 from lightning_mi.critics import AbstractCritic
@@ -324,3 +324,18 @@ def test_pointwise_information_is_predicted_alike() -> None:
             for size in (50, math.inf)
         ]
         torch.testing.assert_close(*read)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_large_factors_have_the_gradient_of_small_ones(half, monkeypatch) -> None:
+    """Whose products are added in place, as one more of them would take too much memory."""
+    torch.manual_seed(0)
+    x, y = (torch.randn(2, 40, 8, dtype=torch.float32 if half else torch.float64) * 0.3).requires_grad_().unbind()
+    found = []
+    for limit in (2**20, 0):
+        monkeypatch.setattr(tiles, "_TILE_BYTES", limit)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            scores = pairs.AllPairs(tile_bytes=1500)(critics.InnerProductCritic(), x, y)
+            found.append(torch.autograd.grad(bounds.JS()(scores).objective, (x, y)))
+        assert streams(scores)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-2 if half else 1e-12, atol=1e-4 if half else 1e-14)
