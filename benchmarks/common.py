@@ -1,11 +1,14 @@
 """What the scripts share: devices, clocks, memory, a quiet process, and how rows are shown."""
 
 import argparse
+import json
 import logging
 import resource
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as L
 import torch
@@ -46,6 +49,23 @@ def peak_megabytes(run: Callable[[], object], device: str) -> float:
     allocated = torch.cuda.memory_allocated()
     run()
     return (torch.cuda.max_memory_allocated() - allocated) / 1e6
+
+
+def run_apart(command: Sequence[str]) -> str:
+    """What a command prints, in a process whose highest resident size nothing else has raised."""
+    # From a shell, since a process begins with the highest resident size of the one that has started it.
+    apart = ["sh", "-c", '"$@"; exit $?', "sh", *command]
+    return subprocess.run(apart, capture_output=True, text=True, check=True).stdout
+
+
+def ask_peer(python: str, script: str, **options: object) -> dict[str, Any]:
+    """What a script in ``peers`` measures, under the Python of an environment with torch-mist."""
+    command = [python, str(Path(__file__).parent / "peers" / script)]
+    for name, value in options.items():
+        values = value if isinstance(value, list) else [value]
+        command += [f"--{name}", *map(str, values)]
+    found: dict[str, Any] = json.loads(run_apart(command).splitlines()[-1])
+    return found
 
 
 class Clock(L.Callback):

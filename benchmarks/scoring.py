@@ -12,9 +12,7 @@ fastest step counts. Memory is what the highest in a step exceeds that before it
 """
 
 import argparse
-import json
 import math
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import add_device, peak_megabytes, seconds_now, show
+from benchmarks.common import add_device, ask_peer, peak_megabytes, run_apart, seconds_now, show
 from lightning_mi import bounds, critics, pairs, regularizers
 
 BOUNDS: dict[str, Callable[[], bounds.AbstractBound]] = {
@@ -103,10 +101,8 @@ def megabytes(device: str, form: str, critic: str, n: int, dim: int, bound: str)
 
 def megabytes_apart(device: str, *case: object) -> float:
     """The same in a process of its own, whose highest resident size nothing else has raised."""
-    # From a shell, since a process begins with the highest resident size of the one that has started it.
-    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, __file__]
-    command += ["--device", device, "--memory-of", *map(str, case)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    command = [sys.executable, __file__, "--device", device, "--memory-of", *map(str, case)]
+    return float(run_apart(command))
 
 
 def rows_of(
@@ -127,10 +123,8 @@ def row_of_peer(
     python: str, device: str, critic: str, n: int, dim: int, bound: str, seconds: float, reference: float
 ) -> list[str]:
     """That of torch-mist, over so many milliseconds."""
-    script = Path(__file__).parent / "peers" / "torch_mist_scoring.py"
     options = {"device": device, "loss": PEERS[bound], "critic": critic, "n": n, "dim": dim, "seconds": seconds}
-    command = [python, str(script), *(str(part) for name, value in options.items() for part in (f"--{name}", value))]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    found = ask_peer(python, "torch_mist_scoring.py", **options)
     time, memory = found["milliseconds"], found["megabytes"]
     return [critic, str(dim), str(n), bound, "torch-mist", f"{time:.1f}", f"{time / reference:.2f}", f"{memory:.0f}"]
 

@@ -10,9 +10,7 @@ torch-mist needs another NumPy, so it has an environment of its own:
 """
 
 import argparse
-import json
 import math
-import subprocess
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from benchmarks.common import Clock, add_device, quiet, show
+from benchmarks.common import Clock, add_device, ask_peer, quiet, show
 from lightning_mi.bench.cell import instantiate
 from lightning_mi.bench.recorder import Recorder
 from lightning_mi.freed_memory import keep_freed_memory
@@ -77,14 +75,8 @@ def ours(device: str, case: Case, critic: str, steps: int, batch: int, seed: int
 
 def theirs(python: str, device: str, loss: str, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
     """The same of torch-mist, its seconds in a bare loop and by its own trainer."""
-    script = Path(__file__).parent / "peers" / "torch_mist_staircase.py"
     options = {"device": device, "loss": loss, "critic": critic, "steps": steps, "batch": batch, "rate": RATE}
-    options["seed"] = seed
-    command = [python, str(script), *(str(part) for name, value in options.items() for part in (f"--{name}", value))]
-    command += ["--levels", *map(str, LEVELS)]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-    found: dict[str, Any] = json.loads(answer)
-    return found
+    return ask_peer(python, "torch_mist_staircase.py", **options, seed=seed, levels=LEVELS)
 
 
 def errors(values: Sequence[float], steps: int) -> list[float]:

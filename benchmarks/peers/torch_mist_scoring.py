@@ -8,21 +8,12 @@ import argparse
 import json
 import math
 import resource
-import time
 from pathlib import Path
 
 import torch
 from torch_mist.critic import SeparableCritic, joint_critic
 from torch_mist.estimators.discriminative import implementations
-
-HIDDEN = [256, 256]
-
-
-def seconds_now(device):
-    if device == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
+from torch_mist_staircase import HIDDEN, seconds_now  # beside this script
 
 
 def step(options, n):
