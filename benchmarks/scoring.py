@@ -60,8 +60,6 @@ def step(
     torch.manual_seed(0)
     x, y = (0.3 * torch.randn(2, n, dim)).to(device)
     joint = critics.JointCritic(dim, dim).to(device)
-    if form == "at once":
-        joint.rest = nn.Sequential(nn.Identity(), *joint.rest)  # no perceptron: the same, as torch runs it
     made: critics.AbstractCritic = joint
     if critic == "separable":  # Its networks are of order N alone, and the same in both forms.
         made, x, y = critics.InnerProductCritic(), x.requires_grad_(), y.requires_grad_()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
-from typing import Any, final
+from collections.abc import Iterator
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from lightning_mi.numerics import full_precision, upcast
-from lightning_mi.perceptron import Perceptron, gradients_again
+from lightning_mi.numerics import upcast
 from lightning_mi.tiles import AbstractTiles, Index, Pull, taken, with_affine
 
 
@@ -19,12 +18,12 @@ from lightning_mi.tiles import AbstractTiles, Index, Pull, taken, with_affine
 class Networks(AbstractTiles):
     """Scores that a network gives to the sum of a row for x and a row for y.
 
-    A tile of a perceptron is differentiated by hand, that of any other network by autograd.
+    A tile is differentiated by autograd, and its graph is dropped before the next tile is made.
 
     Args:
         hx: (N, H).
         hy: (M, H).
-        rest: Maps (K, H) to (K, 1), each row by itself, and leaves its input as it is.
+        rest: Maps (K, H) to (K, 1), each row by itself, and leaves its input unchanged.
 
     Example:
         >>> from torch import nn
@@ -32,6 +31,8 @@ class Networks(AbstractTiles):
         >>> tiles.tile(slice(1, 3), differentiate=False)[0].shape
         torch.Size([2, 4])
     """
+
+    fewest_tiles = 40
 
     def __init__(self, hx: Tensor, hy: Tensor, rest: nn.Module) -> None:
         self._rest = rest
@@ -42,22 +43,14 @@ class Networks(AbstractTiles):
         self.inputs = (hx, hy, *self._parameters)
         self.shape = (len(hx), len(hy))
         widths = [hx.shape[1], *(getattr(layer, "out_features", 0) for layer in rest.modules())]
-        # What is kept of it, and as much again on the way back.
+        # The activations, and as much again for their gradients.
         self.row_bytes = 2 * len(hy) * sum(widths) * max(hx.element_size(), 4)
         kind = hx.device.type
         self._autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
-        alike = {one.dtype for one in self.inputs} in ({torch.float32}, {torch.float64})
-        self._perceptron = Perceptron.of(rest) if alike and not torch.is_autocast_enabled(kind) else None
-        self.fewest_tiles = 40 if self._perceptron is None else 6
 
     def matrix(self) -> Tensor:
-        """(N, M) the scores of all pairs, with all that the network keeps of them."""
-        hx, hy = self._halves
-        if (own := self._perceptron) is not None and own.is_quicker_for(hx, copies=len(hy)):
-            scores: Tensor = _Pairs.apply(own, hx, hy, *own.parameters)
-        else:
-            scores = self._score(hx, hy)
-        return with_affine(scores, self._scale, self._offset)
+        """(N, M) the scores of all pairs, with all activations."""
+        return with_affine(self._score(*self._halves), self._scale, self._offset)
 
     def at(self, rows: Index, columns: Index) -> Tensor:
         """(K,) scores of some pairs of rows."""
@@ -68,12 +61,13 @@ class Networks(AbstractTiles):
 
     def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
         """Scores of some rows with all of hy."""
-        if self._perceptron is None:
-            plain, pull_network = self._by_autograd(rows, differentiate)
-        else:
-            plain, pull_network = self._by_hand(self._perceptron, rows)
+        hx, hy = (half.detach().requires_grad_(half.requires_grad and differentiate) for half in self._halves)
+        with torch.set_grad_enabled(differentiate), self._precision():
+            hx_rows = hx[rows].detach().requires_grad_(hx.requires_grad)
+            network_scores = upcast(self._score(hx_rows, hy))
         constants = [one for one in (self._scale, self._offset) if one is not None]
         with torch.no_grad():
+            plain = network_scores.detach().clone()  # a caller may overwrite the scores, autograd needs its own
             scores = with_affine(plain, self._scale, self._offset)
 
         def pull(weights: Tensor, into: list[Tensor | None]) -> None:
@@ -84,12 +78,16 @@ class Networks(AbstractTiles):
                 if (of_scale := of_constants.pop()) is not None:
                     of_scale += (weights * plain).sum()
                 weights = weights * self._scale.detach()
-            pull_network(weights, into[: len(into) - len(constants)])
+            leaves = [leaf for leaf in (hx_rows, hy, *self._parameters) if leaf.requires_grad]
+            parts = iter(torch.autograd.grad(network_scores, leaves, weights) if leaves else ())
+            for index, total in enumerate(into[: len(into) - len(constants)]):
+                if total is not None:
+                    (total[rows] if index == 0 else total).add_(next(parts))
 
         return scores, pull
 
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
-        """What follows the network."""
+        """The network's scores times a scale plus an offset."""
         made = copy.copy(self)
         if scale is not None:
             made._scale = scale if self._scale is None else self._scale * scale
@@ -97,86 +95,14 @@ class Networks(AbstractTiles):
         made.inputs = (*self._halves, *self._parameters, *(t for t in (made._scale, made._offset) if t is not None))
         return made
 
-    @torch.no_grad()
-    def _by_hand(self, perceptron: Perceptron, rows: slice) -> tuple[Tensor, Pull]:
-        hx, hy = (half.detach() for half in self._halves)
-        with full_precision(hx.device.type):
-            plain, kept = perceptron.forward(_sums(hx[rows], hy), overwrite=True)
-
-        @torch.no_grad()
-        def pull(weights: Tensor, into: list[Tensor | None]) -> None:
-            wanted = [one is not None for one in into]
-            with full_precision(hx.device.type):
-                of_hx, *others = _gradients(perceptron, kept, weights, wanted)
-            if into[0] is not None and of_hx is not None:
-                into[0][rows] += of_hx
-            for total, part in zip(into[1:], others, strict=True):
-                if total is not None and part is not None:
-                    total += part
-
-        return plain.view(-1, len(hy)), pull
-
-    def _by_autograd(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
-        hx, hy = (half.detach().requires_grad_(half.requires_grad and differentiate) for half in self._halves)
-        with torch.set_grad_enabled(differentiate), self._precision():
-            some = hx[rows].detach().requires_grad_(hx.requires_grad)
-            scores = upcast(self._score(some, hy))
-
-        def pull(weights: Tensor, into: list[Tensor | None]) -> None:
-            wanted = [leaf for leaf in (some, hy, *self._parameters) if leaf.requires_grad]
-            parts = iter(torch.autograd.grad(scores, wanted, weights))
-            for index, total in enumerate(into):
-                if total is not None:
-                    (total[rows] if index == 0 else total).add_(next(parts))
-
-        return scores.detach().clone(), pull
-
     def _score(self, hx: Tensor, hy: Tensor) -> Tensor:
-        scores: Tensor = self._rest(_sums(hx, hy))
+        pairs = (hx.unsqueeze(1) + hy).flatten(0, 1)  # (N M, H) each row of hx plus each row of hy
+        scores: Tensor = self._rest(pairs)
         return scores.view(len(hx), len(hy))
 
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:
-        """That in which the critic was called, which a bound leaves."""
+        """The autocast state in which the critic was called, which a bound leaves."""
         kind, dtype, enabled = self._autocast
         with torch.autocast(kind, dtype=dtype, enabled=enabled):
             yield
-
-
-class _Pairs(torch.autograd.Function):
-    """The scores of all pairs by hand."""
-
-    @staticmethod
-    def forward(ctx: Any, perceptron: Perceptron, hx: Tensor, hy: Tensor, *parameters: Tensor) -> Tensor:
-        output, kept = perceptron.forward(_sums(hx, hy), overwrite=True)
-        ctx.perceptron = perceptron
-        ctx.save_for_backward(hx, hy, *parameters, *kept)
-        return output.view(len(hx), len(hy))
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        perceptron, wanted = ctx.perceptron, ctx.needs_input_grad[1:]
-        saved = ctx.saved_tensors
-        inputs, kept = saved[: len(wanted)], saved[len(wanted) :]
-        if not torch.is_grad_enabled():
-            return None, *_gradients(perceptron, kept, upstream, wanted)
-        hx, hy, *parameters = inputs
-        output = perceptron.plainly(_sums(hx, hy), parameters)
-        return None, *gradients_again(output, inputs, upstream.reshape(-1, 1), wanted)
-
-
-def _sums(hx: Tensor, hy: Tensor) -> Tensor:
-    """(N M, H) each row of one plus each row of the other."""
-    return (hx.unsqueeze(1) + hy).flatten(0, 1)
-
-
-def _gradients(
-    perceptron: Perceptron, kept: Sequence[Tensor], upstream: Tensor, wanted: Sequence[bool]
-) -> list[Tensor | None]:
-    """Those of hx, hy and the parameters from that of (N, M) scores; None where it is not wanted."""
-    of_sums = wanted[0] or wanted[1]
-    of_rows, *parts = perceptron.backward(kept, upstream.reshape(-1, 1), [of_sums, *wanted[2:]])
-    if of_rows is None:
-        return [None, None, *parts]
-    of_pairs = of_rows.view(*upstream.shape, -1)
-    return [of_pairs.sum(dim=1) if wanted[0] else None, of_pairs.sum(dim=0) if wanted[1] else None, *parts]

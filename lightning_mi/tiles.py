@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from lightning_mi.deferred import torch_looks_within
-from lightning_mi.matrix_product import matrix_product
 from lightning_mi.numerics import full_precision, upcast
 
 _TILE_BYTES = 4 * 2**20  # stays in a processor's last cache
@@ -90,8 +89,6 @@ class Products(AbstractTiles):
         self.inputs = (g, h) if offset is None else (g, h, offset)
         self.shape = (len(g), len(h))
         self.row_bytes = len(h) * max(g.element_size(), 4)
-        # oneDNN copies a first factor that is transposed: in the transpose of h's gradient that is g, not the weights.
-        self._turned = h.numel() * max(h.element_size(), 4) <= _TILE_BYTES  # which takes a product as large as h
 
     def matrix(self) -> Tensor:
         """(N, M) all products."""
@@ -107,7 +104,7 @@ class Products(AbstractTiles):
         """Products of some rows of g with all of h."""
         g, h = self._g[rows], self._h
         with full_precision(g.device.type):  # The factors have the one that they are multiplied in.
-            scores = upcast(matrix_product(g, h.T))
+            scores = upcast(g @ h.T)
         if self._offset is not None:
             scores += self._offset
 
@@ -118,20 +115,13 @@ class Products(AbstractTiles):
             weights = weights.to(g.dtype)
             with full_precision(g.device.type):
                 if of_g is not None:
-                    of_g[rows] += matrix_product(weights, h)
-                if of_h is not None and self._turned:
-                    of_h.T.add_(matrix_product(g.T, weights))
-                elif of_h is not None and of_h.dtype == g.dtype:  # By MKL, which makes no copy of anything.
-                    of_h.addmm_(weights.T, g)
+                    of_g[rows] += weights @ h
+                if of_h is not None and of_h.dtype == g.dtype:
+                    of_h.addmm_(weights.T, g)  # in place: no product as large as h
                 elif of_h is not None:
                     of_h += weights.T @ g
 
         return scores, pull
-
-    def accumulators(self) -> list[Tensor | None]:
-        """Zeros; that of h lies as its transpose is made, where it is."""
-        of_g, of_h, *of_offset = super().accumulators()
-        return [of_g, of_h.T.contiguous().T if self._turned and of_h is not None else of_h, *of_offset]
 
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
         """The scale goes into g; an offset there is is scaled too."""

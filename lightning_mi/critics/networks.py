@@ -9,17 +9,16 @@ from torch.nn.functional import linear
 
 from lightning_mi.critics.base import AbstractCritic, check_shapes
 from lightning_mi.network_tiles import Networks
-from lightning_mi.perceptron import MLP
 from lightning_mi.tiles import Products
 
 
-def mlp(in_dim: int, hidden: Sequence[int], out_dim: int, bias: bool = True) -> MLP:
+def mlp(in_dim: int, hidden: Sequence[int], out_dim: int, bias: bool = True) -> nn.Sequential:
     """Linear layers with ReLU between them; ``bias`` is that of the last one."""
     widths = [in_dim, *hidden]
     layers: list[nn.Module] = []
     for width, next_width in pairwise(widths):
         layers += [nn.Linear(width, next_width), nn.ReLU(inplace=True)]
-    return MLP(*layers, nn.Linear(widths[-1], out_dim, bias=bias))
+    return nn.Sequential(*layers, nn.Linear(widths[-1], out_dim, bias=bias))
 
 
 @final
@@ -55,7 +54,7 @@ class JointCritic(AbstractCritic):
         # One layer of both widths, so that its initialization is that of a layer over the concatenation.
         self.first = nn.Linear(x_dim + y_dim, hidden[0])
         # Not in place, since all pairs are a view here, and autograd makes overwritten views good with copies.
-        self.rest: nn.Sequential = MLP(nn.ReLU(), *mlp(hidden[0], hidden[1:], 1, bias=output_bias))
+        self.rest = nn.Sequential(nn.ReLU(), *mlp(hidden[0], hidden[1:], 1, bias=output_bias))
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) scores of matching rows."""
