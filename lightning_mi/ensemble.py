@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
+from lightning_mi._compat import batches_done, is_logged
 from lightning_mi.batched_group import grouped
 from lightning_mi.bounds import BoundTerms
-from lightning_mi.critics import Calibrated
 from lightning_mi.ensemble_groups import AbstractGroup
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.numerics import MINumericalWarning
-from lightning_mi.step_logs import is_logged, references
+from lightning_mi.stage_metrics import StageMetrics
+from lightning_mi.step_logs import references
 from lightning_mi.step_output import StepOutput
 
 # Whose step moves each number by what that number's own gradients were: stacked, the members train as they would apart.
@@ -166,35 +167,35 @@ class MIEnsemble(L.LightningModule):
         """A step of every member; callbacks find an :class:`EnsembleOutput` in its outputs."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, optim.Optimizer)
-        if self.global_step == 0:
-            self._calibrate(batch)
+        self._calibrate(batch)
         for member in self._in_order():
             if member.regularizer is not None and callable(member.regularizer.weight):
-                member.regularizer.step = self.global_step
+                member.regularizer.step = batches_done(self.trainer)
         optimizer.zero_grad()
         read = [group.step(batch, self.manual_backward) for group, _ in self._groups]
         optimizer.step()
         readings = torch.cat([readings for readings, _ in read])[self._order]
         output = EnsembleOutput(self._names, readings, tuple(output for _, output in read), self._places)
-        if is_logged(self.trainer, self.global_step):
+        if is_logged(self.trainer):
             self._log(output)
         return {"loss": output.losses.sum(), "ensemble": output}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Every member reads its held-out estimate."""
-        self._evaluate(batch, "val")
+        self._evaluate(batch, "val", dataloader_idx)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Every member reads its estimate on the test set."""
-        self._evaluate(batch, "test")
+        self._evaluate(batch, "test", dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log the members' held-out metrics."""
-        self._log_metrics("val")
+        batches = self.trainer.num_sanity_val_batches if self.trainer.sanity_checking else self.trainer.num_val_batches
+        self._log_metrics("val", len(batches))
 
     def on_test_epoch_end(self) -> None:
         """Log the members' metrics of the test set."""
-        self._log_metrics("test")
+        self._log_metrics("test", len(self.trainer.num_test_batches))
 
     def teardown(self, stage: str) -> None:
         """Leave the members as modules of their own."""
@@ -208,7 +209,7 @@ class MIEnsemble(L.LightningModule):
     @torch.no_grad()
     def _calibrate(self, batch: Any) -> None:
         for member in self._in_order():
-            if isinstance(member.critic, Calibrated) and not member.critic.calibrated:
+            if getattr(member.critic, "needs_calibration", False):
                 member.step(batch)
 
     def _log(self, output: EnsembleOutput) -> None:
@@ -230,16 +231,16 @@ class MIEnsemble(L.LightningModule):
             logger.log_metrics(metrics, step=self.global_step - 1)
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
 
-    def _evaluate(self, batch: Any, stage: str) -> None:
+    def _evaluate(self, batch: Any, stage: str, loader: int) -> None:
         for member in self._in_order():
-            output = member.step(batch)
-            getattr(member, f"{stage}_metrics").update(terms=output.terms, scores=output.scores)
+            metrics: StageMetrics = getattr(member, f"{stage}_metrics")
+            metrics.update(member.step(batch), member.critic, member.pairs, None, loader)
 
-    def _log_metrics(self, stage: str) -> None:
-        for name, member in self.members.items():
-            metrics = getattr(member, f"{stage}_metrics")
-            self.log_dict({f"{name}/{key}": value for key, value in metrics.compute().items()})
-            metrics.reset()
+    def _log_metrics(self, stage: str, num_loaders: int) -> None:
+        for member_name, member in self.members.items():
+            metrics: StageMetrics = getattr(member, f"{stage}_metrics")
+            for key, metric in metrics.named(num_loaders).items():
+                self.log(f"{member_name}/{key}", metric, metric_attribute=f"{member_name}/{key}")
 
 
 def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -63,12 +63,13 @@ def _one(device: torch.device) -> Tensor:
     return torch.ones((), device=device)
 
 
-def check_finite(views: Sequence[Any], where: Callable[[], str]) -> None:
+def check_finite(views: Sequence[Any], where: Callable[[], str], consequence: str = "") -> None:
     """Refuse views that hold an infinite value or one that is not a number.
 
     Args:
         views: Of a batch, x and y first; only floating-point tensors are looked at.
-        where: Says where in the training, for the message.
+        where: The place in the training or evaluation, for the message.
+        consequence: A sentence of the message: what has happened to the training.
 
     Raises:
         NonFiniteBatchError: Names the view, how many values and where the first is.
@@ -88,5 +89,5 @@ def check_finite(views: Sequence[Any], where: Callable[[], str]) -> None:
             raise NonFiniteBatchError(
                 f"View {name} of shape {tuple(view.shape)} holds {bad} values that are not finite, the "
                 f"first, {float(view[first])}, at index {first}, at {where()}. "
-                "No parameter has changed. Look for it in the data or their transforms."
+                f"{consequence}Look for it in the data or their transforms."
             )

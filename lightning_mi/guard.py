@@ -21,11 +21,12 @@ from lightning_mi.scores import Scores
 from lightning_mi.step_output import StepOutput
 
 Policy = Literal["raise", "skip", "off"]
+_UNCHANGED = "No parameter has changed. "
 _FLAT = 1e-6  # of float32's 6e-8, some times over
 
 
 class _Watched(NamedTuple):
-    """What a step made; of several accumulated batches the last."""
+    """What a step made, without gradient; of several accumulated batches the last."""
 
     scores: Scores
     loss: Tensor
@@ -33,7 +34,7 @@ class _Watched(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What was read of a batch."""
+    """What was read of a batch, without gradient."""
 
     terms: BoundTerms
     penalty: Tensor | None
@@ -73,7 +74,7 @@ class NonFiniteGuard:
         # Read once at the start of a training: properties of a Trainer cost more than what is done with them.
         self._acts, self._scaled, self._alone = policy != "off", False, True
         self._responds = False  # a callback does
-        self._views: Sequence[Any] = ()
+        self._views: Sequence[Tensor] = ()
         self._watched: _Watched | None = None
         self._read: list[_Read] = []  # of all accumulated batches
         self._before: dict[str, Any] | None = None
@@ -87,7 +88,12 @@ class NonFiniteGuard:
         self._acts = self.policy != "off" and not self._responds
         self._scaled = gradients_are_scaled(trainer)
         self._alone = trainer.world_size == 1
-        self._watched, self._before, self._decided, self._first = None, None, True, True
+        self._decided, self._first = True, True
+        self.finish()
+
+    def finish(self) -> None:
+        """At the end of a training: drop what was kept of its last steps."""
+        self._watched, self._before, self._views = None, None, ()
         self._read.clear()
 
     def begin(self, module: L.LightningModule, metrics: BufferedMetrics) -> None:
@@ -99,17 +105,21 @@ class NonFiniteGuard:
         self._decided = False
 
     def look(self, module: L.LightningModule, views: Sequence[Any]) -> None:
-        """At a batch: at once where nobody waits for it, or else, in a training, when its gradients are there.
+        """At a batch: at once in evaluation and where nobody waits for it, else when its gradients are there.
+
+        Evaluation has no step to skip: ``"skip"`` raises there as ``"raise"`` does.
 
         Raises:
             NonFiniteBatchError: A view is not finite.
         """
-        training = module.training and module._trainer is not None
-        at_once = self._acts and self._alone and self.policy == "raise"
-        if not training or (at_once and module.device.type == "cpu"):
-            check_finite(views, where=lambda: _where(module))
+        if not (module.training and module._trainer is not None):
+            if self.policy != "off":
+                check_finite(views, where=lambda: _where(module))
+            return
+        if self._acts and self._alone and self.policy == "raise" and module.device.type == "cpu":
+            check_finite(views, where=lambda: _where(module), consequence=_UNCHANGED)
         elif self._acts or self._scaled:
-            self._views = views
+            self._views = [view.detach() for view in floating(views)]
 
     def looking_later(self) -> AbstractContextManager[None]:
         """Around the forward pass: bound and regularizer leave it to :meth:`decide` to look whether they are finite.
@@ -118,11 +128,12 @@ class NonFiniteGuard:
         """
         return checked_later() if self._acts or self._scaled or self._responds else nullcontext()
 
-    def watch(self, output: StepOutput, numbers: Tensor, loss: Tensor, logged: bool) -> Tensor:
+    def watch(self, output: StepOutput, scores: Scores, numbers: Tensor, loss: Tensor, logged: bool) -> Tensor:
         """After the forward pass: the loss to go backward from.
 
         Args:
             output: Of the step.
+            scores: Its scores, detached: between steps nothing here holds a graph.
             numbers: Its terms among others, without gradient; see :func:`digest`.
             loss: With a probe's.
             logged: Whether the step is.
@@ -130,12 +141,14 @@ class NonFiniteGuard:
         if not (self._acts or self._scaled):
             return loss
         read = loss.detach()
-        self._watched = _Watched(output.scores, read, logged)
-        self._read.append(_Read(output.terms, output.penalty, (numbers, read)))
+        terms = BoundTerms(*(term.detach() for term in output.terms))
+        penalty = None if output.penalty is None else output.penalty.detach()
+        self._watched = _Watched(scores, read, logged)
+        self._read.append(_Read(terms, penalty, (numbers, read)))
         if self._alone:
             return loss
         finite = torch.isfinite(read)
-        for view in floating(self._views):
+        for view in self._views:
             finite = finite & torch.isfinite(view).all()
         return loss * torch.where(finite, 1.0, torch.nan)
 
@@ -160,7 +173,7 @@ class NonFiniteGuard:
             return
         scores, loss, logged = self._watched
         # The sum of finite values may overflow, which is looked into; over several processes the loss tells of views.
-        sums = [view.sum() for view in floating(self._views)] if self._alone else []
+        sums = [view.sum() for view in self._views] if self._alone else []
         if all_finite([*gradients, *sums, *(tensor for one in read for tensor in one.looked_at)]):
             if (logged or self._first) and not self._said_flat:
                 self._warn_if_flat(module, scores, gradients)
@@ -185,7 +198,7 @@ class NonFiniteGuard:
     def _culprit(self, module: L.LightningModule, scores: Scores, loss: Tensor) -> ValueError | None:
         """What is wrong on this process before its gradients."""
         try:
-            check_finite(self._views, where=lambda: _where(module))
+            check_finite(self._views, where=lambda: _where(module), consequence=_UNCHANGED)
         except ValueError as problem:
             return problem
         for name, tensor in (("Joint scores", scores.joint), ("Marginal scores", scores.marginal_values())):
@@ -241,7 +254,12 @@ def _leave_out(optimizer: Optimizer, fused: bool) -> None:
 
 
 def _where(module: L.LightningModule) -> str:
-    return f"training step {module.global_step} on process {module.global_rank}"
+    if module._trainer is None:
+        return "a step outside of a trainer"
+    if module.training:
+        return f"training step {module.global_step} on process {module.global_rank}"
+    stage = module.trainer.state.stage
+    return f"a batch of {'evaluation' if stage is None else stage.value} on process {module.global_rank}"
 
 
 def _error(module: L.LightningModule, what: str) -> NonFiniteStepError:

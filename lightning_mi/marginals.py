@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from typing import final
@@ -48,6 +49,10 @@ class AbstractMarginals(ABC):
     @abstractmethod
     def values(self, at_most: int | None = None) -> Tensor:
         """(K,) the scores in the order of the rows, thinned evenly to at most so many."""
+
+    @abstractmethod
+    def detach(self) -> AbstractMarginals:
+        """The same scores without their autograd graph."""
 
     @abstractmethod
     def extremes(self) -> tuple[Tensor, Tensor]:
@@ -131,6 +136,14 @@ class DenseMarginals(AbstractMarginals):
             mask = all_but(self._scores, self._unmarked)
         values = self._scores.flatten() if mask is None else self._scores[mask]
         return values if at_most is None else values[:: stride(len(values), at_most)]
+
+    def detach(self) -> DenseMarginals:
+        """The same scores without their autograd graph; what has been computed is shared."""
+        detached = copy.copy(self)
+        detached._scores = self._scores.detach()
+        detached._kept = None if self._kept is None else self._kept.detach()
+        detached._log_weights = None if self._log_weights is None else self._log_weights.detach()
+        return detached
 
     def extremes(self) -> tuple[Tensor, Tensor]:
         """The lowest and the highest score."""

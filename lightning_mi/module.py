@@ -3,16 +3,17 @@
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import lightning.pytorch as L
+import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import MetricCollection
 
+from lightning_mi._compat import batches_done, is_logged
 from lightning_mi.absent_devices import search_no_further
 from lightning_mi.batch_labels import take_apart
 from lightning_mi.bounds import AbstractBound, BoundTerms
@@ -26,13 +27,14 @@ from lightning_mi.labels import check_num_classes
 from lightning_mi.metrics.batches import digest
 from lightning_mi.optimizers import OptimizerPlan, gradients_are_scaled
 from lightning_mi.pairs import AbstractPairing, AllPairs
+from lightning_mi.pooled_normalizer import PooledNormalizer
 from lightning_mi.probes import OnlineLinearProbe, clip_apart
 from lightning_mi.recorded_configuration import check_loadable
 from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
 from lightning_mi.resuming import Resuming
 from lightning_mi.scores import Scores
-from lightning_mi.stage_metrics import Accuracies, held_out_metrics, training_metrics
-from lightning_mi.step_logs import forget_unlogged, is_logged, references
+from lightning_mi.stage_metrics import StageMetrics, training_metrics
+from lightning_mi.step_logs import forget_unlogged, references
 from lightning_mi.step_output import StepOutput
 
 _MOST_SCORES = 2**20  # whose standard deviation is that of all, to a thousandth
@@ -134,14 +136,12 @@ class MIEstimationModule(L.LightningModule):
         self.encoder_chunk_size = encoder_chunk_size
         self._optimizers = OptimizerPlan(optimizer, scheduler, scheduler_interval)
         self._guard = NonFiniteGuard(on_non_finite)
+        self._normalizer = PooledNormalizer()
         self._resuming = Resuming()
-        self._calibration_due = isinstance(critic, Calibrated)
         held = held_target(bound, regularizer) is not None
         self.train_metrics = training_metrics(bound, target, held)
-        self.val_metrics = held_out_metrics(bound, target, held, "val")
-        self.test_metrics = held_out_metrics(bound, target, held, "test")
-        self.val_accuracies = Accuracies("val", self.pairs, probe)
-        self.test_accuracies = Accuracies("test", self.pairs, probe)
+        self.val_metrics = StageMetrics("val", bound, target, held, self.pairs, probe)
+        self.test_metrics = StageMetrics("test", bound, target, held, self.pairs, probe)
 
     # Hooks: override these in a subclass.
 
@@ -254,7 +254,7 @@ class MIEstimationModule(L.LightningModule):
         """
         representations, labels = self._represent(batch, self.probe)
         paired = self._paired(representations, labels)
-        if self.training and self._calibration_due:
+        if self.training and getattr(self.critic, "needs_calibration", False):
             self._calibrate(paired)
         scores = self.scores(*paired)
         terms: BoundTerms = self.bound(scores)
@@ -265,7 +265,7 @@ class MIEstimationModule(L.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """One step; callbacks find ``scores``, ``terms``, ``features`` and ``labels`` in its outputs."""
         if self.regularizer is not None:
-            self.regularizer.step = self.global_step
+            self.regularizer.step = batches_done(self.trainer)
         self._guard.begin(self, self.train_metrics)
         with self._guard.looking_later():
             output = self.step(batch)
@@ -274,17 +274,18 @@ class MIEstimationModule(L.LightningModule):
         probe_loss = None
         if self.probe is not None and output.labels is not None:
             probe_loss = self.probe.loss(output.features, output.labels)
-        # Only where Lightning will write them: `log` costs more than a small critic's whole step.
-        logged = is_logged(self.trainer, self.global_step + 1)
-        if logged:
-            logs = output.logs(probe_loss, count_pairs=self.pairs.takes_labels)
-            logs |= references(self.trainer, self.bound, output.scores)
-            if self._guard.policy == "skip":
-                logs["skipped_steps"] = float(self._guard.skipped)
-            self.log_dict({f"train/{name}": value for name, value in logs.items()})
-            forget_unlogged(self.trainer, "training_step", logs)
+        logs = output.logs(probe_loss, count_pairs=self.pairs.takes_labels)
+        logs |= references(self.trainer, self.bound, output.scores)
+        if self._guard.policy == "skip":
+            logs["skipped_steps"] = float(self._guard.skipped)
+        has_bar = self.trainer.progress_bar_callback is not None
+        for name, value in logs.items():
+            self.log(f"train/{name}", value, prog_bar=has_bar and name == "mi")
+        forget_unlogged(self.trainer, "training_step", logs)
         outputs = output.for_callbacks(probe_loss)
-        outputs["loss"] = self._guard.watch(output, read.numbers, outputs["loss"], logged)
+        outputs["loss"] = self._guard.watch(
+            output, outputs["scores"], read.numbers, outputs["loss"], is_logged(self.trainer)
+        )
         return outputs
 
     training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]  # asked at every step
@@ -293,22 +294,35 @@ class MIEstimationModule(L.LightningModule):
         """Let a step that is not finite change nothing."""
         self._guard.decide(self, optimizer, self.train_metrics)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Reads the held-out estimate; nothing trains. Its outputs are those of :meth:`training_step`."""
-        return self._evaluate(batch, "val", self.val_metrics, self.val_accuracies)
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Read the held-out estimate; nothing trains. The outputs are those of :meth:`training_step`."""
+        return self._evaluate(batch, "val", self.val_metrics, dataloader_idx)
 
-    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Reads the estimate on the test set; nothing trains. Its outputs are those of :meth:`training_step`."""
-        return self._evaluate(batch, "test", self.test_metrics, self.test_accuracies)
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Read the estimate on the test set; nothing trains. The outputs are those of :meth:`training_step`."""
+        return self._evaluate(batch, "test", self.test_metrics, dataloader_idx)
 
-    def predict_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
-        """Pointwise mutual information of the batch's joint pairs, log p(x, y) / (p(x) p(y)), normalized on the batch.
+    def predict_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> Tensor:
+        """Pointwise mutual information of the batch's joint pairs, log p(x, y) / (p(x) p(y)).
+
+        It is normalized by the marginal pairs of the batch. A batch of one sample, which has none, is normalized by
+        those of the batches before it in its data loader.
 
         Returns:
             (J,) nats.
+
+        Raises:
+            ValueError: Neither the batch nor one before it has marginal pairs.
         """
         representations, labels = self._represent(batch, None)
-        return self.bound.log_ratio(self.scores(*self._paired(representations, labels)))
+        scores = self.scores(*self._paired(representations, labels))
+        own = self.bound.log_mean_exp(scores) if scores.num_marginal else None
+        pooled = self._normalizer.of_batch(own, scores.num_marginal, batch_idx, dataloader_idx)
+        return self.bound.log_ratio(scores, pooled if own is None else None)
+
+    def on_predict_end(self) -> None:
+        """Drop what normalized the predictions."""
+        self._normalizer.clear()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of all parameters that train, and its scheduler.
@@ -345,13 +359,12 @@ class MIEstimationModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the held-out metrics."""
         self._resuming.validation_ends()
-        self.log_dict(self.val_metrics)
-        self.log_dict(self.val_accuracies.named())
+        batches = self.trainer.num_sanity_val_batches if self.trainer.sanity_checking else self.trainer.num_val_batches
+        self._log_metrics(self.val_metrics, len(batches))
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test set."""
-        self.log_dict(self.test_metrics)
-        self.log_dict(self.test_accuracies.named())
+        self._log_metrics(self.test_metrics, len(self.trainer.num_test_batches))
 
     def on_fit_start(self) -> None:
         """Lay out the TensorBoard charts, and say so where several processes each pair their own samples.
@@ -378,6 +391,12 @@ class MIEstimationModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember it until training starts."""
         self._resuming.load(self._trainer, checkpoint)
+        if self.regularizer is None:  # StabilityMonitor may have installed one, and installs it again
+            checkpoint["state_dict"].pop("regularizer._extra_state", None)
+
+    def on_train_end(self) -> None:
+        """Drop what was kept of the last steps."""
+        self._guard.finish()
 
     def on_train_start(self) -> None:
         """Go on with the random numbers, the metrics and the logs where they were."""
@@ -401,20 +420,26 @@ class MIEstimationModule(L.LightningModule):
     def _probe_parameters(self) -> list[nn.Parameter]:
         return [] if self.probe is None else list(self.probe.parameters())
 
-    def _evaluate(self, batch: Any, stage: str, metrics: MetricCollection, accuracies: Accuracies) -> dict[str, Any]:
+    def _evaluate(self, batch: Any, stage: str, metrics: StageMetrics, loader: int) -> dict[str, Any]:
         output = self.step(batch)
-        metrics.update(terms=output.terms, scores=output.scores)
-        accuracies.update(output, self.critic, self.pairs, self.probe)
-        means = {"loss": output.loss} | references(self.trainer, self.bound, output.scores)
+        metrics.update(output, self.critic, self.pairs, self.probe, loader)
+        # A batch without marginal pairs has no loss: it counts as nothing in the mean.
+        counted = output.scores.num_joint if output.scores.num_marginal else 0
+        loss = output.loss if output.scores.num_marginal else torch.zeros_like(output.loss)
+        means = {"loss": loss} | references(self.trainer, self.bound, output.scores)
         logs = {f"{stage}/{name}": value for name, value in means.items()}
-        self.log_dict(logs, on_epoch=True, sync_dist=True, batch_size=output.scores.num_joint)
+        self.log_dict(logs, on_epoch=True, sync_dist=True, batch_size=counted)
         return output.for_callbacks()
 
+    def _log_metrics(self, metrics: StageMetrics, num_loaders: int) -> None:
+        has_bar = self.trainer.progress_bar_callback is not None
+        for name, metric in metrics.named(num_loaders).items():
+            self.log(name, metric, metric_attribute=name, prog_bar=has_bar and name == "val/mi")
+
     def _calibrate(self, representations: Sequence[Tensor]) -> None:
-        if isinstance(self.critic, Calibrated):
-            self.critic.calibrate(
-                marginal_scores=lambda: self.scores(*representations).marginal_values(_MOST_SCORES),
-                log_normalizer=lambda: self.bound(self.scores(*representations)).log_normalizer,
-                target=self.target,
-            )
-            self._calibration_due = not self.critic.calibrated  # it waits for a batch that is finite
+        # By name: torch.compile wraps a critic in a module of another class, which passes attributes on.
+        cast("Calibrated", self.critic).calibrate(
+            marginal_scores=lambda: self.scores(*representations).marginal_values(_MOST_SCORES),
+            log_normalizer=lambda: self.bound(self.scores(*representations)).log_normalizer,
+            target=self.target,
+        )

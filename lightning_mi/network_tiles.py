@@ -39,7 +39,7 @@ class Networks(AbstractTiles):
         self._halves = (hx, hy)
         self._scale: Tensor | None = None
         self._offset: Tensor | None = None
-        self._parameters = tuple(rest.parameters())
+        self._parameters: tuple[Tensor, ...] = tuple(rest.parameters())
         self.inputs = (hx, hy, *self._parameters)
         self.shape = (len(hx), len(hy))
         widths = [hx.shape[1], *(getattr(layer, "out_features", 0) for layer in rest.modules())]
@@ -50,12 +50,13 @@ class Networks(AbstractTiles):
 
     def matrix(self) -> Tensor:
         """(N, M) the scores of all pairs, with all activations."""
-        return with_affine(self._score(*self._halves), self._scale, self._offset)
+        with self._recorded():
+            return with_affine(self._score(*self._halves), self._scale, self._offset)
 
     def at(self, rows: Index, columns: Index) -> Tensor:
         """(K,) scores of some pairs of rows."""
         hx, hy = self._halves
-        with self._precision():
+        with self._recorded(), self._precision():
             scores: Tensor = self._rest(taken(hx, rows) + taken(hy, columns))
         return with_affine(upcast(scores.squeeze(-1)), self._scale, self._offset)
 
@@ -86,19 +87,36 @@ class Networks(AbstractTiles):
 
         return scores, pull
 
+    def detach(self) -> Networks:
+        """The same network on detached halves."""
+        made = copy.copy(self)
+        made._halves = (self._halves[0].detach(), self._halves[1].detach())
+        made._parameters = tuple(one.detach() for one in self._parameters)
+        made._scale = None if self._scale is None else self._scale.detach()
+        made._offset = None if self._offset is None else self._offset.detach()
+        return made._with_inputs()
+
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
         """The network's scores times a scale plus an offset."""
         made = copy.copy(self)
         if scale is not None:
             made._scale = scale if self._scale is None else self._scale * scale
         made._offset = offset if self._offset is None else with_affine(self._offset, scale, offset)
-        made.inputs = (*self._halves, *self._parameters, *(t for t in (made._scale, made._offset) if t is not None))
-        return made
+        return made._with_inputs()
+
+    def _with_inputs(self) -> Networks:
+        constants = (one for one in (self._scale, self._offset) if one is not None)
+        self.inputs = (*self._halves, *self._parameters, *constants)
+        return self
 
     def _score(self, hx: Tensor, hy: Tensor) -> Tensor:
         pairs = (hx.unsqueeze(1) + hy).flatten(0, 1)  # (N M, H) each row of hx plus each row of hy
         scores: Tensor = self._rest(pairs)
         return scores.view(len(hx), len(hy))
+
+    def _recorded(self) -> contextlib.AbstractContextManager[object]:
+        """Autograd records the network unless these tiles are detached, though its own parameters need a gradient."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() and any(one.requires_grad for one in self.inputs))
 
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +58,10 @@ class AbstractRegularizer(nn.Module, ABC):
             which has the same optimum and overflows where the log scale does not.
 
     Attributes:
-        step: The training step at which a scheduled weight is read. ``MIEstimationModule`` sets it before each batch.
-        factor: What the weight, scheduled or not, is multiplied with: 1, unless a callback adapts it.
+        step: How many training batches there were before this one: where a scheduled weight is read.
+            ``MIEstimationModule`` sets it before each batch.
+        factor: What the weight, scheduled or not, is multiplied with: 1, unless a callback adapts it. It is in the
+            state dict.
 
     Raises:
         ValueError: The weight is negative or not finite, or the scale is unknown.
@@ -81,6 +83,19 @@ class AbstractRegularizer(nn.Module, ABC):
         self.scale = scale
         self.step = 0
         self.factor = 1.0
+
+    def get_extra_state(self) -> Tensor:
+        """The factor, as ``state_dict`` holds it: a scalar on the CPU, which no step has to wait for."""
+        return torch.tensor(self.factor, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Put back what :meth:`get_extra_state` gave."""
+        self.factor = float(state)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # What was saved without a regularizer can be loaded: the factor is then 1.
+        state_dict.setdefault(f"{prefix}_extra_state", torch.tensor(1.0))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @abstractmethod
     def distance(self, deviation: Tensor) -> Tensor:

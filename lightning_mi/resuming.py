@@ -62,7 +62,8 @@ class Resuming:
             The number of skipped steps; 0 in a training that starts anew.
         """
         state, self._state = self._state, None
-        if state is None:
+        # Tuner.lr_find and scale_batch_size put a checkpoint back and leave without a training: it is not this one's.
+        if state is None or trainer.ckpt_path is None:
             return 0
         restore_state(trainer, metrics, state)
         self._at_epoch_end = state["due"] == "epoch end"
@@ -83,6 +84,7 @@ class Resuming:
         """Put them back there, unless a subclass has a start of its own."""
         if self._random:
             set_random_state(self._random)
+            self._random = {}
 
 
 def collect_state(trainer: L.Trainer, metrics: BufferedMetrics) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from typing import final
@@ -89,6 +90,7 @@ class Scores:
         marginal: Tensor | None = None,
         log_weights: Tensor | None = None,
         allow_no_joint: bool = False,
+        allow_no_marginal: bool = False,
         y: Tensor | None = None,
         diagonal: int = 0,
         pooled: bool | Pool = False,
@@ -102,6 +104,7 @@ class Scores:
             log_weights: (M,) log of the weight that each candidate has in a mean over marginal pairs; the weights sum
                 to 1. A weight of 0 is a logarithm of -inf. Every entry is then a marginal pair. Equal by default.
             allow_no_joint: Take a ``joint`` mask without a single True; see ``num_joint``.
+            allow_no_marginal: The same of ``marginal``: a bound's value is then not a number.
             y: (M, D) candidate representations, for a learned baseline.
             diagonal: The column of the first row's joint pair, where no mask says which pairs are joint.
             pooled: The rows are this process's share; the columns may be candidates of all processes. A share may be
@@ -126,8 +129,11 @@ class Scores:
         else:
             layout = lay_out_masks(matrix, joint, marginal, log_weights, diagonal)
         made = cls(layout, y, pooled)
-        for name, count in (("joint", made.num_joint or allow_no_joint), ("marginal", made.num_marginal)):
-            if not count:
+        for name, has_some in (
+            ("joint", made.num_joint or allow_no_joint),
+            ("marginal", made.num_marginal or allow_no_marginal),
+        ):
+            if not has_some:
                 raise ValueError(f"Got a `{name}` mask without a single True: a bound needs at least one {name} pair.")
         return made
 
@@ -177,6 +183,7 @@ class Scores:
         *,
         joint_columns: Tensor | None = None,
         marginal_columns: Tensor | None = None,
+        allow_no_marginal: bool = False,
         y: Tensor | None = None,
         pooled: bool | Pool = False,
     ) -> Scores:
@@ -187,6 +194,7 @@ class Scores:
             marginal: (K,) scores of marginal pairs.
             joint_columns: (J,) rows of ``y`` that the joint pairs use; 0..J-1 by default.
             marginal_columns: (K,) rows of ``y`` that the marginal pairs use; J..J+K-1 by default.
+            allow_no_marginal: As in :meth:`from_matrix`.
             y: (M, D) candidate representations, for a learned baseline.
             pooled: As in :meth:`from_matrix`.
 
@@ -199,9 +207,9 @@ class Scores:
         """
         shared = bool(pooled) and world_size() > 1
         check_scores(joint, "joint", ndim=1, may_be_empty=shared)
-        check_scores(marginal, "marginal", ndim=1, may_be_empty=shared)
+        check_scores(marginal, "marginal", ndim=1, may_be_empty=shared or allow_no_marginal)
         made = cls(lay_out_samples(joint, marginal, joint_columns, marginal_columns), y, pooled)
-        if not (made.num_joint and made.num_marginal):
+        if not (made.num_joint and (made.num_marginal or allow_no_marginal)):
             raise ValueError(
                 f"Got {made.num_joint} joint and {made.num_marginal} marginal pairs over all processes: a bound "
                 "needs at least one of each."
@@ -213,6 +221,21 @@ class Scores:
         if self._pool is self._own:
             return self
         return self._with(self._own)
+
+    def detach(self) -> Scores:
+        """The same scores without their autograd graph.
+
+        Example:
+            >>> scores = Scores.from_matrix(torch.eye(4, requires_grad=True))
+            >>> scores.detach().log_mean_exp().requires_grad
+            False
+        """
+        detached = self._with(self._pool)
+        detached.joint, detached._marginals = self.joint.detach(), self._marginals.detach()
+        detached.y = None if self.y is None else self.y.detach()
+        detached._layout = dataclasses.replace(self._layout, joint=detached.joint, marginals=detached._marginals)
+        detached._known = self._known
+        return detached
 
     def together(self, read: Callable[[Scores], Iterable[Tensor]]) -> tuple[Tensor, ...]:
         """Several means at once: of pooled scores the processes talk to each other once, and not for each.

@@ -1,5 +1,6 @@
-"""The metrics of a stage: of the estimate in training, validation and test, and of predictions in the latter two."""
+"""The metrics of a stage: of the estimate, and in validation and test of predicted labels."""
 
+import copy
 from typing import final
 
 import torch
@@ -16,19 +17,32 @@ from lightning_mi.pairs import AbstractPairing
 from lightning_mi.probes import OnlineLinearProbe
 from lightning_mi.step_output import StepOutput
 
+_LOADER = "/dataloader_idx_"  # as Lightning names what is logged of one of several loaders
+
 
 def standard_error_name(monitor: str) -> str:
     """The name under which the standard error of a logged estimate is logged.
 
     Example:
-        >>> standard_error_name("val/mi")
-        'val/mi_standard_error'
+        >>> standard_error_name("val/mi"), standard_error_name("val/mi/dataloader_idx_1")
+        ('val/mi_standard_error', 'val/mi_standard_error/dataloader_idx_1')
     """
-    return f"{monitor}_standard_error"
+    name, loader, index = monitor.partition(_LOADER)
+    return f"{name}_standard_error{loader}{index}"
+
+
+def loader_name(name: str, loader: int, num_loaders: int) -> str:
+    """The name under which a metric of one of several data loaders is logged: Lightning's own.
+
+    Example:
+        >>> loader_name("val/mi", 0, num_loaders=1), loader_name("val/mi", 0, num_loaders=2)
+        ('val/mi', 'val/mi/dataloader_idx_0')
+    """
+    return name if num_loaders == 1 else f"{name}{_LOADER}{loader}"
 
 
 def training_metrics(bound: AbstractBound, target: float, held: bool) -> BufferedMetrics:
-    """The metrics of an epoch of training; the names that they do not share with a single step's logs are theirs.
+    """The metrics of an epoch of training; names that a single step's logs have too are suffixed with ``_micro``.
 
     Args:
         bound: What is read.
@@ -44,53 +58,108 @@ def training_metrics(bound: AbstractBound, target: float, held: bool) -> Buffere
     return BufferedMetrics(metrics, prefix="train/")
 
 
-def held_out_metrics(bound: AbstractBound, target: float, held: bool, stage: str) -> MetricCollection:
-    """The metrics of validation or test, with the standard errors of the estimates.
-
-    Args:
-        bound: As in :func:`training_metrics`.
-        target: As there.
-        held: As there.
-        stage: ``"val"`` or ``"test"``.
-    """
-    metrics: dict[str, Metric | MetricCollection] = {
-        "log_normalizer": LogNormalizer(bound),
-        "effective_sample_size": EffectiveSampleSize(),
-    }
-    for name, average in _averages("mi", held).items():
-        metrics[name] = MutualInformation(bound, average, target=target)
-        metrics[standard_error_name(name)] = StandardError(bound, average)
-    return MetricCollection(metrics, prefix=f"{stage}/")
-
-
 def _averages(micro: str, held: bool) -> dict[str, Average]:
     averages: dict[str, Average] = {micro: "micro", "mi_macro": "macro"}
     return averages | {"mi_plug_in": "plug-in"} if held else averages
 
 
 @final
-class Accuracies(nn.Module):
-    """The shares of right predictions in an epoch: of the pairing, where it predicts labels, and of an online probe.
-
-    A sample whose logits are infinite or not a number counts as wrong.
+class StageMetrics(nn.Module):
+    """The metrics of validation or test: a set of its own for each data loader.
 
     Args:
         stage: ``"val"`` or ``"test"``.
-        pairs: Predicts where it has a method ``predict(critic, x)``.
-        probe: May be None.
+        bound: As in :func:`training_metrics`.
+        target: As there.
+        held: As there.
+        pairs: Its predictions are counted where it has a method ``predict(critic, x)``.
+        probe: Its predictions are counted; may be None.
+
+    Example:
+        >>> from lightning_mi import bounds, pairs
+        >>> metrics = StageMetrics("val", bounds.DV(), 0.0, held=False, pairs=pairs.AllPairs(), probe=None)
+        >>> [name for name in metrics.named(num_loaders=2) if name.startswith("val/mi/")]
+        ['val/mi/dataloader_idx_0', 'val/mi/dataloader_idx_1']
     """
 
-    def __init__(self, stage: str, pairs: AbstractPairing, probe: OnlineLinearProbe | None) -> None:
+    def __init__(
+        self,
+        stage: str,
+        bound: AbstractBound,
+        target: float,
+        held: bool,
+        pairs: AbstractPairing,
+        probe: OnlineLinearProbe | None,
+    ) -> None:
         super().__init__()
+        self._loaders = nn.ModuleList([_LoaderMetrics(stage, bound, target, held, pairs, probe)])
+
+    def update(
+        self,
+        output: StepOutput,
+        critic: AbstractCritic,
+        pairs: AbstractPairing,
+        probe: OnlineLinearProbe | None,
+        loader: int = 0,
+    ) -> None:
+        """Add a batch of a data loader."""
+        self._require(loader + 1)
+        metrics = self._loaders[loader]
+        assert isinstance(metrics, _LoaderMetrics)
+        metrics.update(output, critic, pairs, probe)
+
+    def named(self, num_loaders: int = 1) -> dict[str, Metric]:
+        """The metrics by the names they are logged under, of every data loader."""
+        self._require(num_loaders)
+        return {
+            loader_name(name, i, num_loaders): metric
+            for i, metrics in enumerate(self._loaders)
+            if isinstance(metrics, _LoaderMetrics) and i < num_loaders
+            for name, metric in metrics.named().items()
+        }
+
+    def _require(self, num_loaders: int) -> None:
+        while len(self._loaders) < num_loaders:
+            metrics = copy.deepcopy(self._loaders[0])
+            assert isinstance(metrics, _LoaderMetrics)
+            metrics.reset()
+            self._loaders.append(metrics)
+
+
+@final
+class _LoaderMetrics(nn.Module):
+    """The estimate with its standard errors, and the shares of right predictions, over one data loader.
+
+    A sample whose logits are infinite or not a number counts as wrong.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        bound: AbstractBound,
+        target: float,
+        held: bool,
+        pairs: AbstractPairing,
+        probe: OnlineLinearProbe | None,
+    ) -> None:
+        super().__init__()
+        metrics: dict[str, Metric | MetricCollection] = {
+            "log_normalizer": LogNormalizer(bound),
+            "effective_sample_size": EffectiveSampleSize(),
+        }
+        for name, average in _averages("mi", held).items():
+            metrics[name] = MutualInformation(bound, average, target=target)
+            metrics[standard_error_name(name)] = StandardError(bound, average)
+        self.estimates = MetricCollection(metrics, prefix=f"{stage}/")
         # Binary accuracy counts in integers, so half precision, which "bf16-true" asks of all states, loses nothing.
         self.of_pairs = BinaryAccuracy() if hasattr(pairs, "predict") else None
         self.of_probe = None if probe is None else BinaryAccuracy()
-        self._name = f"{stage}/accuracy"
+        self._accuracy = f"{stage}/accuracy"
 
     def update(
         self, output: StepOutput, critic: AbstractCritic, pairs: AbstractPairing, probe: OnlineLinearProbe | None
     ) -> None:
-        """Take in one batch; without labels there is nothing to count."""
+        self.estimates.update(terms=output.terms, scores=output.scores)
         labels = output.labels
         if labels is None:
             return
@@ -102,9 +171,14 @@ class Accuracies(nn.Module):
             _count(self.of_probe, (logits.argmax(dim=1) == labels) & torch.isfinite(logits).all(dim=1))
 
     def named(self) -> dict[str, Metric]:
-        """The metrics by the names they are logged under."""
-        named = {self._name: self.of_pairs, "probe/online_accuracy": self.of_probe}
-        return {name: metric for name, metric in named.items() if metric is not None}
+        accuracies = {self._accuracy: self.of_pairs, "probe/online_accuracy": self.of_probe}
+        estimates = dict(self.estimates.items(keep_base=False, copy_state=False))
+        return estimates | {name: metric for name, metric in accuracies.items() if metric is not None}
+
+    def reset(self) -> None:
+        for metric in (self.estimates, self.of_pairs, self.of_probe):
+            if metric is not None:
+                metric.reset()
 
 
 def _count(metric: BinaryAccuracy, correct: Tensor) -> None:

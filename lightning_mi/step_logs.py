@@ -26,17 +26,6 @@ def term_logs(terms: BoundTerms, scores: Scores, loss: Tensor) -> dict[str, Tens
     return logs
 
 
-def is_logged(trainer: L.Trainer, step: int) -> bool:
-    """Whether the trainer's loggers are given this step, counted from 1.
-
-    Example:
-        >>> [is_logged(L.Trainer(log_every_n_steps=50, logger=False, accelerator="cpu"), step) for step in (49, 50)]
-        [False, True]
-    """
-    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its logger connector
-    return step % max(every, 1) == 0
-
-
 def references(trainer: L.Trainer, bound: AbstractBound | None, scores: Scores) -> dict[str, float]:
     """The truth, where the data module knows it, and the ceiling, where the bound has one; nats."""
     found = {}

@@ -29,14 +29,14 @@ class StepOutput(NamedTuple):
     labels: Tensor | None
 
     def for_callbacks(self, probe_loss: Tensor | None = None) -> dict[str, Any]:
-        """What callbacks are handed as a step's outputs; only the loss keeps its graph, and holds the probe's.
+        """What callbacks get as a step's outputs. Only the loss, which includes the probe's, keeps its graph.
 
         The terms are of all processes. The scores are of this one, so that an observer may ask them anything alone.
         """
         return {
             "loss": self.loss if probe_loss is None else self.loss + probe_loss,
             "terms": BoundTerms(*(term.detach() for term in self.terms)),
-            "scores": self.scores.local(),
+            "scores": self.scores.local().detach(),
             "features": self.features,
             "labels": self.labels,
         }

@@ -9,6 +9,8 @@ read. Either way what is returned is a plain value plus a zero that autograd kno
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import final
@@ -81,6 +83,14 @@ class StreamedMarginals(AbstractMarginals):
         for passed in unmarked.T:  # Step over what is no marginal pair, from left to right.
             columns += columns >= passed[rows]
         return self._sweep.tiles.at(rows, columns)
+
+    def detach(self) -> StreamedMarginals:
+        """The same scores without their autograd graph; the row sums that have been computed are shared."""
+        detached = copy.copy(self)
+        detached._joint = self._joint.detach()
+        detached._sweep = dataclasses.replace(self._sweep, tiles=self._sweep.tiles.detach())
+        detached._asked, detached._offsets, detached._served, detached._free = {}, [], [], []
+        return detached
 
     def extremes(self) -> tuple[Tensor, Tensor]:
         """The lowest and the highest score."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -54,6 +55,10 @@ class AbstractTiles(ABC):
             rows: Which ones.
             differentiate: Whether what is returned beside the scores will be called: once, before the next tile.
         """
+
+    @abstractmethod
+    def detach(self) -> AbstractTiles:
+        """The same scores without their autograd graph."""
 
     @abstractmethod
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
@@ -122,6 +127,14 @@ class Products(AbstractTiles):
                     of_h += weights.T @ g
 
         return scores, pull
+
+    def detach(self) -> Products:
+        """The same products of detached factors."""
+        made = copy.copy(self)
+        made.inputs = tuple(one.detach() for one in self.inputs)
+        made._g, made._h = made.inputs[:2]
+        made._offset = made.inputs[2] if len(made.inputs) == 3 else None
+        return made
 
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
         """The scale goes into g; an offset there is is scaled too."""

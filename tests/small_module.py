@@ -68,7 +68,9 @@ def fit(module, train=None, val=None, datamodule=None, **kwargs):
 
 
 def weights(module):
-    return {name: value.clone() for name, value in module.state_dict().items()}
+    """Parameters and buffers, without a regularizer's factor."""
+    state = module.state_dict()
+    return {name: value.clone() for name, value in state.items() if not name.endswith("_extra_state")}
 
 
 def sheet_of(module, batch):

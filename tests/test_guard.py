@@ -246,7 +246,7 @@ def test_a_process_among_others_spoils_its_gradients_where_its_batch_or_loss_is_
     for view, loss, spoils in ((1.0, 1.0, False), (math.inf, 1.0, True), (1.0, math.inf, True)):
         guard.look(module, [torch.tensor([view]), torch.tensor([7]), "text"])
         given = torch.tensor(loss, requires_grad=True)
-        guard.watch(output, torch.stack(output.terms).detach(), given, logged=False).backward()
+        guard.watch(output, output.scores.detach(), torch.stack(output.terms).detach(), given, logged=False).backward()
         assert given.grad.isnan().item() == spoils
 
 

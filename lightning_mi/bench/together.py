@@ -14,7 +14,8 @@ from lightning_mi.charts import add_charts
 from lightning_mi.ensemble import EnsembleOutput, MIEnsemble
 from lightning_mi.ensemble_groups import READINGS
 from lightning_mi.module import MIEstimationModule
-from lightning_mi.step_logs import is_logged, references
+from lightning_mi._compat import is_logged
+from lightning_mi.step_logs import references
 from lightning_mi.step_output import StepOutput
 
 HISTOGRAMS_EVERY = 200  # training steps; figures come at multiples of it
@@ -89,7 +90,7 @@ class RecorderOfAll(L.Callback):
         self._truth.append(truth_of(trainer, step))
         if self._probe is not None and step % PROBE_EVERY == 0:
             self._probes.append(torch.stack([self._probe(member) for member in members]))
-        logged = is_logged(trainer, trainer.global_step)
+        logged = is_logged(trainer)
         last = trainer.global_step == trainer.estimated_stepping_batches
         if logged or last or step % HISTOGRAMS_EVERY == 0:
             for index in sorted(self._alive):

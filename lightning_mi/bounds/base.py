@@ -16,7 +16,8 @@ class BoundTerms(NamedTuple):
     """A bound, read on one batch of scores: five scalars in nats.
 
     Of scores without a joint pair they are finite but no estimate: the average over joint pairs in them counts as 0,
-    with a zero gradient, and so do all of InfoNCE's, whose rows are read for their joint pairs.
+    with a zero gradient, and so do all of InfoNCE's, whose rows are read for their joint pairs. Of scores without a
+    marginal pair, as of a batch of one sample, value and objective are not a number.
 
     Attributes:
         value: The estimate that is reported. It never contains a regularizer.
@@ -72,6 +73,9 @@ class AbstractBound(nn.Module, ABC):
         """
         with full_precision(scores.joint.device.type):
             terms = self.terms(scores)
+        if scores.num_marginal == 0:
+            nothing = torch.full_like(terms.value, math.nan)
+            return terms._replace(value=nothing, objective=nothing)
         if checked_now():
             self.warn_unless_finite(
                 terms, stacklevel=5
@@ -114,15 +118,28 @@ class AbstractBound(nn.Module, ABC):
         """
         return joint_term - self.marginal_at(self.natural_target if target is None else target)
 
-    def log_ratio(self, scores: Scores) -> Tensor:
+    def log_ratio(self, scores: Scores, log_mean_exp: Tensor | None = None) -> Tensor:
         """Pointwise mutual information of the joint pairs, log p(x, y) / (p(x) p(y)) up to the critic's error.
 
-        The scores minus the log-normalizer of this batch, so that exp of it averages to 1 over marginal pairs.
+        The scores minus the log of their mean exponential, so that exp of it averages to 1 over marginal pairs.
+
+        Args:
+            scores: Of one batch.
+            log_mean_exp: What :meth:`log_mean_exp` gave for other scores, as for a batch without marginal pairs; that
+                of these scores by default. A scalar, nats.
 
         Returns:
             (J,) nats.
         """
-        return scores.joint - scores.log_mean_exp()
+        return self.joint_scores(scores) - (self.log_mean_exp(scores) if log_mean_exp is None else log_mean_exp)
+
+    def joint_scores(self, scores: Scores) -> Tensor:
+        """(J,) the scores of joint pairs that estimate log p(x, y) / (p(x) p(y)) up to a constant, nats."""
+        return scores.joint
+
+    def log_mean_exp(self, scores: Scores) -> Tensor:
+        """The log of the mean exponential of such scores over marginal pairs: a scalar, nats."""
+        return scores.log_mean_exp()
 
 
 def self_normalized_terms(joint_term: Tensor, log_normalizer: Tensor, cap: float | None) -> BoundTerms:

@@ -5,6 +5,7 @@ from typing import Any, final
 
 import lightning.pytorch as L
 
+from lightning_mi._compat import batches_done
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.callbacks.blocks import BlockReader
 from lightning_mi.callbacks.direct_logs import log_now
@@ -76,13 +77,14 @@ class AdaptiveRegularizer(L.Callback):
         self.min_weight, self.max_weight = min_weight, max_weight
         self.factor = 1.0
         self._bound = bound
+        self._every_n_steps = every_n_steps
         self._reader = BlockReader(every_n_steps)
-        self._resumed = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse a module without a regularizer, and a band that the regularizer would pull out of."""
+        """Begin anew, unless a checkpoint is loaded after this; reject a band without the regularizer's target."""
         if stage != "fit":
             return
+        self._reader = BlockReader(self._every_n_steps)
         low, high = self.band
         target = self._regularizer(pl_module).target_of(bound_of(pl_module, self._bound, _NAME))
         if not low <= target <= high:
@@ -92,10 +94,7 @@ class AdaptiveRegularizer(L.Callback):
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Go on with what a checkpoint held."""
-        if self._resumed:
-            self._regularizer(pl_module).factor = self.factor
-            self._resumed = False
+        """Take the factor from the regularizer, whose state dict holds it."""
         self.factor = self._regularizer(pl_module).factor
 
     def on_train_batch_end(
@@ -106,7 +105,7 @@ class AdaptiveRegularizer(L.Callback):
         self._reader.add(terms, scores)
         if not self._reader.full:
             return
-        block = self._reader.close(scores, trainer.global_step)
+        block = self._reader.close(scores, batches_done(trainer))
         regularizer = self._regularizer(pl_module)
         weight = regularizer.current_weight()
         if block is not None and weight > 0:  # a warm-up begins at 0, which is not the callback's to change
@@ -125,7 +124,6 @@ class AdaptiveRegularizer(L.Callback):
         """Go on from there."""
         self.factor = state_dict["factor"]
         self._reader.load_state_dict(state_dict)
-        self._resumed = True
 
     def _regularizer(self, pl_module: L.LightningModule) -> AbstractRegularizer:
         found = regularizer_of(pl_module)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import lightning.pytorch as L
 import torch
 
+from lightning_mi._compat import logged_step
+
 
 def log_now(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
     """Write metrics of the step that has just ended to all loggers, as Lightning's ``LearningRateMonitor`` does.
@@ -14,5 +16,5 @@ def log_now(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
     same numbers.
     """
     for logger in trainer.loggers:
-        logger.log_metrics(dict(metrics), step=trainer.global_step - 1)
+        logger.log_metrics(dict(metrics), step=logged_step(trainer))
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})

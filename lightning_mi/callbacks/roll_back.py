@@ -61,7 +61,10 @@ class Snapshots:
         self._kept.clear()
         self._kept.append(snapshot)
         self._superseded = True
+        factor = None if (regularizer := regularizer_of(pl_module)) is None else regularizer.factor
         pl_module.load_state_dict(snapshot.module)
+        if regularizer is not None and factor is not None:  # what holds the log-normalizer is not rolled back
+            regularizer.factor = factor
         for optimizer, state in zip(trainer.optimizers, snapshot.optimizers, strict=True):
             optimizer.load_state_dict(_copied(state))  # it would go on in the very tensors, not in copies
             optimizer.zero_grad()  # with accumulation, what has been accumulated belongs to the state that is left

@@ -6,6 +6,7 @@ from typing import Any, Literal, final
 import lightning.pytorch as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from lightning_mi._compat import batches_done
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.callbacks.blocks import Block, BlockReader
 from lightning_mi.callbacks.direct_logs import log_now
@@ -120,19 +121,26 @@ class StabilityMonitor(L.Callback):
         self.exploded_at: int | None = None
         self.rolled_back: list[tuple[int, int]] = []
         self._bound = bound
+        self._every_n_steps = every_n_steps
         self._num_blocks = window // every_n_steps
         self._min_rate, self._alpha = min_rate, alpha
         self._max_roll_backs, self._raise_by, self._weight = max_roll_backs, raise_by, weight
-        self._reader = BlockReader(every_n_steps)
+        self._strengthened: dict[str, Any] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.drifting_at, self.exploded_at, self.rolled_back = None, None, []
+        self._reader = BlockReader(self._every_n_steps)
         self._blocks: list[Block] = []
         self._healthy_blocks = 0
         self._snapshots = Snapshots()
-        self._strengthened: dict[str, Any] | None = None
+        self._strengthened = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse what could not be watched, or not be rolled back."""
+        """Begin anew, unless a checkpoint is loaded after this; reject what cannot be watched or rolled back."""
         if stage != "fit":
             return
+        self._begin()
         bound_of(pl_module, self._bound, _NAME)
         if self.action == "roll_back":
             check_can_roll_back(trainer, pl_module)
@@ -153,7 +161,7 @@ class StabilityMonitor(L.Callback):
         if not self._reader.full:
             return
         bound = bound_of(pl_module, self._bound, _NAME)
-        block = self._reader.close(scores, trainer.global_step, push_above(bound))
+        block = self._reader.close(scores, batches_done(trainer), push_above(bound))
         if block is not None:
             if self._strengthened is not None:
                 self._strengthened = held(pl_module, bound)  # another callback may have changed it since

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from lightning_mi._compat import is_accumulating, is_logged, logged_step
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.callbacks import hyperparameter_table as table
 from lightning_mi.callbacks.figures import feature_figure, score_figure
@@ -18,7 +19,8 @@ from lightning_mi.feature_map import FeatureMap
 from lightning_mi.marginals import stride
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.scores import Scores
-from lightning_mi.step_logs import forget_unlogged, is_logged, references, term_logs
+from lightning_mi.stage_metrics import loader_name
+from lightning_mi.step_logs import forget_unlogged, references, term_logs
 
 _MOST_SCORES = 10_000  # in a histogram: more would show the same and take longer
 
@@ -78,10 +80,9 @@ class TensorBoardLayout(L.Callback):
         self._metrics = metrics
         self._charts: Charts = {}
         self._names: set[str] = set()  # of what was logged since the training began
-        self._step = -1  # the last one seen: batches that accumulate to one step are seen once
         self._last_step = -1.0
         self._next_map = 0
-        self._map: FeatureMap | None = None
+        self._maps: dict[int, FeatureMap] | None = None  # of each data loader
         self._verified = False
         self._logged_by_module: frozenset[str] | None = None
 
@@ -95,8 +96,7 @@ class TensorBoardLayout(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Find out which step is the last."""
         self._charts, self._names, self._logged_by_module, self._verified = {}, set(), None, False
-        self._step = trainer.global_step - 1
-        self._next_map = trainer.global_step
+        self._next_map = logged_step(trainer)
         self._last_step = float(trainer.estimated_stepping_batches) - 1
 
     def on_train_batch_end(
@@ -112,11 +112,10 @@ class TensorBoardLayout(L.Callback):
         if not self._verified:
             observed(outputs, pl_module, "TensorBoardLayout")
             self._verified = True
-        step = trainer.global_step - 1
-        if step == self._step:
+        if is_accumulating(trainer):
             return
-        self._step = step
-        if is_logged(trainer, trainer.global_step):
+        step = logged_step(trainer)
+        if is_logged(trainer):
             self._log_terms(trainer, pl_module, *observed(outputs, pl_module, "TensorBoardLayout"), outputs["loss"])
             if not self._charts:
                 self._arrange(trainer)
@@ -129,12 +128,12 @@ class TensorBoardLayout(L.Callback):
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin a map of the features, where one is due."""
-        due = self._figures_every is not None and not trainer.sanity_checking and trainer.global_step >= self._next_map
-        self._map = FeatureMap() if due and trainer.is_global_zero else None
+        due = self._figures_every is not None and not trainer.sanity_checking and logged_step(trainer) >= self._next_map
+        self._maps = {} if due and trainer.is_global_zero else None
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin a map of the features."""
-        self._map = FeatureMap() if self._figures_every is not None and trainer.is_global_zero else None
+        self._maps = {} if self._figures_every is not None and trainer.is_global_zero else None
 
     def on_validation_batch_end(
         self,
@@ -146,8 +145,8 @@ class TensorBoardLayout(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collect features."""
-        if self._map is not None:
-            self._map.add(outputs)
+        if self._maps is not None:
+            self._maps.setdefault(dataloader_idx, FeatureMap()).add(outputs)
 
     def on_test_batch_end(
         self,
@@ -163,16 +162,15 @@ class TensorBoardLayout(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the map, and the charts of what was logged for the first time."""
-        if self._map is not None and self._figures_every is not None:
-            self._next_map = trainer.global_step + self._figures_every
-            self._draw_map(trainer, "features/validation", self._map, trainer.global_step)
+        if self._maps is not None and self._figures_every is not None:
+            self._next_map = logged_step(trainer) + self._figures_every
+            self._draw_maps(trainer, "features/validation")
         if self._charts:
             self._arrange(trainer)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the map, and the charts of what was logged for the first time."""
-        if self._map is not None:
-            self._draw_map(trainer, "features/test", self._map, trainer.global_step)
+        self._draw_maps(trainer, "features/test")
         if self._charts:  # Without a training there may be its layout in the same folder.
             self._arrange(trainer)
 
@@ -213,8 +211,12 @@ class TensorBoardLayout(L.Callback):
             feature_map.add(outputs)
             self._draw_map(trainer, "features/training", feature_map, step)
 
+    def _draw_maps(self, trainer: L.Trainer, name: str) -> None:
+        maps, self._maps = self._maps or {}, None
+        for loader, feature_map in maps.items():
+            self._draw_map(trainer, loader_name(name, loader, len(maps)), feature_map, logged_step(trainer))
+
     def _draw_map(self, trainer: L.Trainer, name: str, feature_map: FeatureMap, step: int) -> None:
-        self._map = None
         if trainer.loggers and (points := feature_map.points()) is not None:
             log_picture(trainer.loggers, name, feature_figure(*points, title=f"step {step}"), step)
 

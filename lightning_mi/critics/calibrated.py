@@ -55,6 +55,20 @@ class Calibrated(AbstractCritic):
         self.offset = nn.Parameter(torch.zeros(())) if offset else None
         self.log_scale = nn.Parameter(torch.zeros(())) if scale else None
         self.register_buffer("calibrated", torch.tensor(False))
+        self._buffer_read: tuple[int, int] | None = None
+        self._needs_calibration = True
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether no batch has set scale and offset yet.
+
+        The buffer ``calibrated`` decides, also after a state dict was loaded. It is read again only after it was
+        written to, since reading it waits for the device.
+        """
+        state = (id(self.calibrated), self.calibrated._version)
+        if state != self._buffer_read:
+            self._needs_calibration, self._buffer_read = not bool(self.calibrated), state
+        return self._needs_calibration
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) scores of matching rows."""
@@ -82,7 +96,7 @@ class Calibrated(AbstractCritic):
             log_normalizer: Gives the bound's log-normalizer with this critic on the batch, a scalar in nats.
             target: Where the offset puts it, nats.
         """
-        if self.calibrated:
+        if not self.needs_calibration:
             return
         own = [p for p in (self.log_scale, self.offset) if p is not None]
         before = [p.clone() for p in own]

@@ -5,7 +5,7 @@ from typing import final
 
 import lightning.pytorch as L
 
-from lightning_mi.data.progress import batch_in_force
+from lightning_mi._compat import batch_in_force
 from lightning_mi.data.stream import DrawBatch, Split, StreamLoader, check_at_least
 
 

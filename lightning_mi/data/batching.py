@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_mi.data.progress import batches_done
+from lightning_mi._compat import batches_done
 from lightning_mi.data.stream import batch_generator
 from lightning_mi.data.workers import obey_parent_alone
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from lightning_mi.data.progress import batches_done
+from lightning_mi._compat import batches_done
 from lightning_mi.data.workers import obey_parent_alone
 
 Split = Literal["train", "val", "test"]

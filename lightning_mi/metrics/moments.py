@@ -24,12 +24,13 @@ class Mean(NamedTuple):
     """A mean over batches.
 
     Attributes:
-        weight: What a batch counts by: its joint pairs, its marginal pairs, or once.
+        weight: What a batch counts by: its joint pairs, its marginal pairs, once, or its joint pairs as rows. As once
+            or as rows, it counts only if it has pairs of both kinds.
         log: The value of a batch is a logarithm: its exponential is averaged, and the mean is again a logarithm.
         factor: The factor of the mean in the estimate.
     """
 
-    weight: Literal["joint", "marginal", "batch"]
+    weight: Literal["joint", "marginal", "batch", "row"]
     log: bool = False
     factor: float = 1.0
 
@@ -69,8 +70,8 @@ def batch_moments(
 ) -> Tensor:
     """The moments of batches, each by itself.
 
-    A batch without a joint pair is no estimate: it brings what it has, its marginal pairs, to a mean over those and
-    nothing to another mean. One that brings nothing at all is not counted among the batches.
+    A batch without a joint pair, or without a marginal one, is no estimate: it brings what it has to a mean over such
+    pairs and nothing to another mean. One that brings nothing at all is not counted among the batches.
 
     Args:
         means: The means of the estimate, one or two.
@@ -88,15 +89,16 @@ def batch_moments(
     counts = {
         key: torch.tensor(n, dtype=dtype).reshape(-1).to(device, non_blocking=True) for key, n in of_batch.items()
     }
-    counts["batch"] = (counts["joint"] > 0).to(dtype)
+    counts["batch"] = ((counts["joint"] > 0) & (counts["marginal"] > 0)).to(dtype)
+    counts["row"] = counts["joint"] * counts["batch"]
     one = torch.ones_like(counts["batch"])
     log_scales, u = [0 * one] * _MEANS, [0 * one] * _GRAM
     for i, (mean, value) in enumerate(zip(means, values, strict=True)):
         weight, value = counts[mean.weight], value.detach().to(dtype).reshape(-1)
         u[0] = u[0] + weight
         u[1 + 2 * i] = u[2 + 2 * i] = weight
-        if mean.log:
-            log_scales[i] = value
+        if mean.log:  # What weighs nothing must not decide about the common scale.
+            log_scales[i] = torch.where(weight > 0, value, -torch.inf)
         else:  # A weight of 0 would turn an infinite value into NaN.
             u[2 + 2 * i] = weight * torch.where(weight > 0, value, one)
     u[0] = (u[0] > 0).to(dtype)

@@ -68,7 +68,7 @@ def read_mutual_information(bound: AbstractBound, average: Average, target: floa
         return Reading("plug_in", ("joint_term",), (Mean("joint"),), constant)
     if _averages_over_rows(bound):
         # Both terms count by joint pairs, so their difference may be pooled: it keeps digits that two means lose.
-        return Reading("micro", ("value",), (Mean("joint"),))
+        return Reading("micro", ("value",), (Mean("row"),))
     marginal = Mean("marginal", log=bound.marginal_pooling == "log_mean_exp", factor=-1.0)
     return Reading("micro", ("joint_term", "marginal_term"), (Mean("joint"), marginal))
 
@@ -76,7 +76,7 @@ def read_mutual_information(bound: AbstractBound, average: Average, target: floa
 def read_log_normalizer(bound: AbstractBound) -> Reading:
     """How the log-normalizer is read from a bound's terms; see :class:`~lightning_mi.metrics.LogNormalizer`."""
     if _averages_over_rows(bound):
-        mean = Mean("joint")
+        mean = Mean("row")
     else:
         mean = Mean("marginal", log=bound.self_normalized or bound.marginal_pooling == "log_mean_exp")
     return Reading("log_normalizer", ("log_normalizer",), (mean,))

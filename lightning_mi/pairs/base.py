@@ -146,9 +146,12 @@ def check_count(views: tuple[Tensor, ...], *names: str, pairing: str) -> None:
         )
 
 
-def check_two_or_more(share: Share) -> None:
-    """Raise a ValueError unless the batch holds two or more samples."""
-    if share.total < 2:
+def check_two_or_more(share: Share, training: bool) -> None:
+    """Raise a ValueError unless a training batch holds two or more samples.
+
+    In evaluation the last batch may hold one: it has its joint pair and no marginal pair.
+    """
+    if training and share.total < 2:
         raise ValueError(
             f"Got a batch of {share.total}: marginal pairs combine different samples, so a batch holds two or more. "
             "Raise the batch size, or drop the last, smaller batch with `drop_last=True`."

@@ -63,9 +63,9 @@ class SameLabel(AbstractPairing):
         check_count(views, "x", "labels", pairing="SameLabel")
         x = views[0]
         share, labels = self.labeled_share(x, views[1])
-        check_two_or_more(share)
+        check_two_or_more(share, self.training)
         candidates, their_labels = share.gather_together(x, labels)
-        if self.exclude_same_label and bool((their_labels == their_labels[0]).all()):
+        if self.training and self.exclude_same_label and bool((their_labels == their_labels[0]).all()):
             raise ValueError(
                 f"Got a batch of {share.total} samples that all have label {int(their_labels[0])}: with "
                 "exclude_same_label=True no marginal pair is left. Raise the batch size, shuffle the samples, or leave "
@@ -79,6 +79,7 @@ class SameLabel(AbstractPairing):
             joint=same_label & others,
             marginal=~same_label if self.exclude_same_label else others,
             allow_no_joint=True,
+            allow_no_marginal=not self.training,
             y=candidates,
             pooled=share.pooled and self._pool(their_labels, len(share.counts)),
         )

@@ -34,7 +34,7 @@ class AllPairs(AbstractTiledPairing):
         """Scores of all pairs of x (N, Dx) and y (N, Dy)."""
         check_count(views, "x", "y", pairing="AllPairs")
         share = self.share(*views)
-        check_two_or_more(share)
+        check_two_or_more(share, self.training)
         x, y = views[0], share.gather(views[1])
         return self.score_all(critic, x, y, Columns.of_diagonal(x, share.start), share)
 
@@ -63,8 +63,8 @@ class Derangement(AbstractPairing):
         """Scores of x (N, Dx) with y (N, Dy), and with y shuffled."""
         check_count(views, "x", "y", pairing="Derangement")
         share = self.share(*views)
-        check_two_or_more(share)
-        if 1 in share.counts:
+        check_two_or_more(share, self.training)
+        if self.training and 1 in share.counts:
             raise ValueError(
                 f"Got batches of {', '.join(map(str, share.counts))} on the processes: Derangement shuffles within "
                 "each, so each holds two or more samples, or none. Choose another batch size, or drop the last, "
@@ -76,7 +76,12 @@ class Derangement(AbstractPairing):
         shuffle[order] = order.roll(1)
         pooled = share.pooled and Pool(share.total, share.total, share.total, copies=len(share.counts))
         return Scores.from_samples(
-            critic.paired(x, y), critic.paired(x, y[shuffle]), y=y, marginal_columns=shuffle, pooled=pooled
+            critic.paired(x, y),
+            critic.paired(x, y[shuffle]) if len(x) > 1 else x.new_empty(0),
+            y=y,
+            marginal_columns=shuffle if len(x) > 1 else shuffle[:0],
+            allow_no_marginal=not self.training,
+            pooled=pooled,
         )
 
 
@@ -145,7 +150,7 @@ class TwoViews(AbstractTiledPairing):
                 "every other, so they are alike. Use one encoder for both, or AllPairs."
             )
         share = self.share(x, y)
-        check_two_or_more(share)
+        check_two_or_more(share, self.training)
         candidates = torch.cat(share.gather_together(x, y))
         first = torch.arange(share.start, share.start + len(x), device=x.device)
         second = share.total + first

@@ -136,7 +136,7 @@ def test_probes_have_a_chart_and_columns_and_features_are_mapped(tmp_path):
     board = Board(logger)
     assert board.charts()["probes", "accuracy"] == {"probe/nearest_neighbor", "probe/accuracy"}
     assert board.charts().keys() >= {(category, title) for category, charts in CHARTS.items() for title in charts}
-    assert board.steps("Images", "features/validation") == [10, 30]
+    assert board.steps("Images", "features/validation") == [9, 29]
     assert board.steps("Images", "features/test") == [40]
     assert "features/training" not in board.tags["images"]
     assert board.hparams()[1][-2:] == ["probe/nearest_neighbor", "probe/accuracy"]

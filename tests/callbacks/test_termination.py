@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lightning_mi import pairs
+from lightning_mi._compat import batches_done
 from lightning_mi.callbacks import SaveAtTermination
 from lightning_mi.data import GaussianDataModule, ImageDataModule
-from lightning_mi.data.progress import batches_done
 from tests.small_module import DIM, Batches, draw, equal, make, trainer, weights
 
 pytestmark = [

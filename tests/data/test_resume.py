@@ -4,8 +4,8 @@ import lightning.pytorch as L
 import pytest
 import torch
 
+from lightning_mi._compat import batch_in_force, batches_done
 from lightning_mi.data import GaussianDataModule
-from lightning_mi.data.progress import batch_in_force, batches_done
 
 STEPS, EPOCHS = 8, 2  # two stairs of 4 batches an epoch
 

@@ -120,6 +120,9 @@ class Counted(AbstractTiles):
     def at(self, rows, columns):
         return self.inner.at(rows, columns)
 
+    def detach(self):
+        return Counted(self.inner.detach())
+
     def affine(self, scale, offset):
         return Counted(self.inner.affine(scale, offset))
 
