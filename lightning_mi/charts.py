@@ -9,11 +9,12 @@ from collections.abc import Collection, Iterable
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
+_LOADER = r"(/dataloader_idx_\d+)?"  # Lightning's suffix where a stage has several data loaders
 Charts = dict[str, dict[str, tuple[str, list[str]]]]
 
 
 def _curves(*names: str) -> tuple[str, list[str]]:
-    return "Multiline", [f"^{name}$" for name in names]
+    return "Multiline", [f"^{name}{_LOADER if name.startswith(('val/', 'probe/')) else ''}$" for name in names]
 
 
 CHARTS: Charts = {

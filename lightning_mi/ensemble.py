@@ -240,7 +240,8 @@ class MIEnsemble(L.LightningModule):
         for member_name, member in self.members.items():
             metrics: StageMetrics = getattr(member, f"{stage}_metrics")
             for key, metric in metrics.named(num_loaders).items():
-                self.log(f"{member_name}/{key}", metric, metric_attribute=f"{member_name}/{key}")
+                name = f"{member_name}/{key}"
+                self.log(name, metric, metric_attribute=name, add_dataloader_idx=False)
 
 
 def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

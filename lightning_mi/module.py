@@ -434,7 +434,8 @@ class MIEstimationModule(L.LightningModule):
     def _log_metrics(self, metrics: StageMetrics, num_loaders: int) -> None:
         has_bar = self.trainer.progress_bar_callback is not None
         for name, metric in metrics.named(num_loaders).items():
-            self.log(name, metric, metric_attribute=name, prog_bar=has_bar and name == "val/mi")
+            in_bar = has_bar and name == "val/mi"
+            self.log(name, metric, metric_attribute=name, add_dataloader_idx=False, prog_bar=in_bar)
 
     def _calibrate(self, representations: Sequence[Tensor]) -> None:
         # By name: torch.compile wraps a critic in a module of another class, which passes attributes on.

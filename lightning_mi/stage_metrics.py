@@ -1,6 +1,7 @@
 """The metrics of a stage: of the estimate, and in validation and test of predicted labels."""
 
 import copy
+import warnings
 from typing import final
 
 import torch
@@ -13,6 +14,7 @@ from lightning_mi.critics import AbstractCritic
 from lightning_mi.metrics import EffectiveSampleSize, LogNormalizer, MutualInformation, StandardError
 from lightning_mi.metrics.buffered import BufferedMetrics
 from lightning_mi.metrics.reading import Average
+from lightning_mi.numerics import MINumericalWarning
 from lightning_mi.pairs import AbstractPairing
 from lightning_mi.probes import OnlineLinearProbe
 from lightning_mi.step_output import StepOutput
@@ -29,6 +31,16 @@ def standard_error_name(monitor: str) -> str:
     """
     name, loader, index = monitor.partition(_LOADER)
     return f"{name}_standard_error{loader}{index}"
+
+
+def estimate_name(monitor: str) -> str:
+    """The name of a logged metric without the suffix that Lightning adds for one of several data loaders.
+
+    Example:
+        >>> estimate_name("val/mi/dataloader_idx_1")
+        'val/mi'
+    """
+    return monitor.partition(_LOADER)[0]
 
 
 def loader_name(name: str, loader: int, num_loaders: int) -> str:
@@ -123,7 +135,8 @@ class StageMetrics(nn.Module):
             metrics = copy.deepcopy(self._loaders[0])
             assert isinstance(metrics, _LoaderMetrics)
             metrics.reset()
-            self._loaders.append(metrics)
+            # Lightning warns about modules in evaluation mode, and puts back those only that it knows.
+            self._loaders.append(metrics.train())
 
 
 @final
@@ -155,11 +168,14 @@ class _LoaderMetrics(nn.Module):
         self.of_pairs = BinaryAccuracy() if hasattr(pairs, "predict") else None
         self.of_probe = None if probe is None else BinaryAccuracy()
         self._accuracy = f"{stage}/accuracy"
+        self._batches = self._estimates = 0
 
     def update(
         self, output: StepOutput, critic: AbstractCritic, pairs: AbstractPairing, probe: OnlineLinearProbe | None
     ) -> None:
         self.estimates.update(terms=output.terms, scores=output.scores)
+        self._batches += 1
+        self._estimates += bool(output.scores.num_marginal)
         labels = output.labels
         if labels is None:
             return
@@ -171,6 +187,14 @@ class _LoaderMetrics(nn.Module):
             _count(self.of_probe, (logits.argmax(dim=1) == labels) & torch.isfinite(logits).all(dim=1))
 
     def named(self) -> dict[str, Metric]:
+        if self._batches and not self._estimates:
+            warnings.warn(
+                f"No batch of {self._batches} had marginal pairs, so that nothing can be estimated: "
+                f"{', '.join(map(str, self.estimates.keys()))} are not a number. Raise the batch size to two or more.",
+                MINumericalWarning,
+                stacklevel=2,
+            )
+        self._batches = self._estimates = 0
         accuracies = {self._accuracy: self.of_pairs, "probe/online_accuracy": self.of_probe}
         estimates = dict(self.estimates.items(keep_base=False, copy_state=False))
         return estimates | {name: metric for name, metric in accuracies.items() if metric is not None}

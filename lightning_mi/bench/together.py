@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_mi._compat import is_logged
 from lightning_mi.bench.recorder import FIELDS, PROBE_EVERY, Pulse, truth_of
 from lightning_mi.callbacks import TensorBoardLayout
 from lightning_mi.charts import add_charts
 from lightning_mi.ensemble import EnsembleOutput, MIEnsemble
 from lightning_mi.ensemble_groups import READINGS
 from lightning_mi.module import MIEstimationModule
-from lightning_mi._compat import is_logged
 from lightning_mi.step_logs import references
 from lightning_mi.step_output import StepOutput
 

@@ -14,6 +14,7 @@ from lightning_mi.labels import is_labels, missing_labels
 from lightning_mi.metrics import LinearProbeAccuracy, NearestNeighborAccuracy
 from lightning_mi.metrics.nearest_neighbor import Similarity
 from lightning_mi.module import MIEstimationModule
+from lightning_mi.stage_metrics import loader_name
 
 
 @final
@@ -21,10 +22,11 @@ class Probes(L.Callback):
     """Judges the first representation by labels: nearest training samples, and a linear classifier fitted on them.
 
     Logs ``probe/nearest_neighbor`` and ``probe/accuracy`` (linear) of the validation set at the epochs asked for, and
-    both of the test set. The features that are judged are those of the validation and test steps; the reference
-    features come from one pass over the training samples in evaluation mode and without gradient. By default the
-    linear classifier, which takes the longest, is fitted at test time only. The sanity check is not probed. Nothing of
-    the training changes: modes and random numbers are put back.
+    both of the test set; several data loaders have values of their own, with Lightning's suffix. The features that are
+    judged are those of the validation and test steps; the reference features come from one pass over the training
+    samples in evaluation mode and without gradient. By default the linear classifier, which takes the longest, is
+    fitted at test time only. The sanity check is not probed. Nothing of the training changes: modes and random numbers
+    are put back.
 
     Training samples come from the data module's ``reference_dataloader()`` (in evaluation form, each once over all
     processes) and else from the training loader of the last ``fit``, with whatever augments, shuffles, pads or drops
@@ -74,7 +76,7 @@ class Probes(L.Callback):
             self._every["probe/accuracy"] = linear_every_n_epochs
         if not self._metrics:
             raise ValueError("Got nearest_neighbor=False and linear=False: nothing is left to probe.")
-        self._running: MetricCollection | None = None
+        self._running: list[MetricCollection] = []  # one for each data loader
         self._train_loader: Any = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -102,17 +104,17 @@ class Probes(L.Callback):
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin a scheduled probe."""
         if trainer.sanity_checking:
-            self._running = None
+            self._running = []
             return
         fitting = trainer.state.fn == "fit"
         due = [
             n for n, every in self._every.items() if every and (not fitting or not (trainer.current_epoch + 1) % every)
         ]
-        self._start(due, pl_module)
+        self._start(due, pl_module, len(trainer.num_val_batches))
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin every probe."""
-        self._start(list(self._metrics), pl_module)
+        self._start(list(self._metrics), pl_module, len(trainer.num_test_batches))
 
     def on_validation_batch_end(
         self,
@@ -125,8 +127,8 @@ class Probes(L.Callback):
     ) -> None:
         """Take the batch's features."""
         features, labels = _features_and_labels(outputs, pl_module, batch)
-        if self._running is not None:
-            self._running.update(features, labels)
+        if self._running:
+            self._running[dataloader_idx].update(features, labels)
 
     def on_test_batch_end(
         self,
@@ -148,22 +150,28 @@ class Probes(L.Callback):
         """Judge and log."""
         self._finish(trainer, pl_module)
 
-    def _start(self, names: list[str], pl_module: L.LightningModule) -> None:
-        # A collection, because its metrics keep one copy of the features between them.
-        chosen: dict[str, Metric | MetricCollection] = {name: self._metrics[name].clone() for name in names}
-        self._running = MetricCollection(chosen).to(pl_module.device) if chosen else None
+    def _start(self, names: list[str], pl_module: L.LightningModule, num_loaders: int) -> None:
+        def collection() -> MetricCollection:  # because its metrics keep one copy of the features between them
+            return MetricCollection({name: self._metrics[name].clone() for name in names}).to(pl_module.device)
+
+        self._running = [collection() for _ in range(num_loaders)] if names else []
 
     def _finish(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        running, self._running = self._running, None
-        if running is None:
+        running, self._running = self._running, []
+        if not running:
             return
         assert isinstance(pl_module, MIEstimationModule)
         cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it without annotations
         with isolate_rng(include_cuda=cuda), _evaluation_mode(pl_module), torch.no_grad():
             for batch in _reference_loader(trainer, self._train_loader):
-                running.update(*_encode(trainer, pl_module, batch), reference=True)
-            # Equal on all processes. Their mean is logged only because Lightning warns about a value that is not one.
-            pl_module.log_dict(running.compute(), sync_dist=True)
+                features, labels = _encode(trainer, pl_module, batch)
+                for metrics in running:
+                    metrics.update(features, labels, reference=True)
+            for loader, metrics in enumerate(running):
+                values = metrics.compute()
+                named = {loader_name(name, loader, len(running)): value for name, value in values.items()}
+                # Equal on all ranks. Their mean is logged only because Lightning warns about a value that is not one.
+                pl_module.log_dict(named, sync_dist=True, add_dataloader_idx=False)
 
 
 def _features_and_labels(outputs: Any, pl_module: L.LightningModule, batch: Any) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import lightning.pytorch as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_mi.bounds import AbstractBound
-from lightning_mi.stage_metrics import standard_error_name
+from lightning_mi.stage_metrics import estimate_name, standard_error_name
 
 _ESTIMATES = ("mi", "mi_macro", "mi_plug_in")
 
@@ -81,7 +81,7 @@ class SignificantGain:
             MisconfigurationException: The bound is not a lower bound.
         """
         bound = getattr(pl_module, "bound", None)
-        if not isinstance(bound, AbstractBound) or self.monitor.rpartition("/")[2] not in _ESTIMATES:
+        if not isinstance(bound, AbstractBound) or estimate_name(self.monitor).rpartition("/")[2] not in _ESTIMATES:
             return
         if not bound.is_lower_bound:
             raise MisconfigurationException(
