@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self, final
 import torch
 from torch import Tensor
 
-from lightning_mi.bounds.base import AbstractBound, BoundTerms
+from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores
 from lightning_mi.bounds.js import gan_means
 from lightning_mi.numerics import exp_linear, log_ema
 from lightning_mi.scores import Scores
@@ -42,6 +42,7 @@ class DV(_AbstractDonskerVaradhan):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """Value and objective are the same."""
+        check_scores(scores)
         joint, marginal = scores.together(lambda own: (own.joint_mean(), own.log_mean_exp()))
         value = joint - marginal
         return BoundTerms(value, value, joint, marginal, marginal)
@@ -86,6 +87,7 @@ class MINE(_AbstractDonskerVaradhan):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The objective has DV's value and the corrected gradient."""
+        check_scores(scores)
         joint, marginal = scores.together(lambda own: (own.joint_mean(), own.log_mean_exp()))
         current = marginal.detach()
         average = self._average(current)
@@ -153,6 +155,7 @@ class SMILE(_AbstractDonskerVaradhan):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The value clips, the log-normalizer does not."""
+        check_scores(scores)
         joint, marginal, *gan, log_normalizer = scores.together(
             lambda own: (
                 own.joint_mean(clip=self.tau if self.clip_joint else None),

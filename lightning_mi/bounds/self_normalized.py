@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, final
 
 from torch import Tensor, nn
 
-from lightning_mi.bounds.base import AbstractBound, BoundTerms, self_normalized_terms
+from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores, self_normalized_terms
 from lightning_mi.numerics import full_precision, upcast
 from lightning_mi.scores import Scores
 
@@ -55,6 +55,7 @@ class NWJ(_AbstractSelfNormalized):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is log E_Q[e^T] - 1."""
+        check_scores(scores)
         joint, marginal = scores.together(lambda own: (own.joint_mean(), own.log_mean_exp()))
         return self_normalized_terms(joint, marginal - 1, self.cap)
 
@@ -88,6 +89,7 @@ class TUBA(_AbstractSelfNormalized):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is log E_Q[e^T / a(y)]."""
+        check_scores(scores)
         log_a = self._log_baseline(scores)
         offset = None if isinstance(log_a, float) else log_a
         joint, log_normalizer = scores.together(

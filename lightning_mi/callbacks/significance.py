@@ -7,6 +7,7 @@ import lightning.pytorch as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_mi.bounds import AbstractBound
+from lightning_mi.checks import check_instance, check_number
 from lightning_mi.stage_metrics import standard_error_name
 
 _ESTIMATES = ("mi", "mi_macro", "mi_plug_in")
@@ -43,6 +44,10 @@ class SignificantGain:
     """
 
     def __init__(self, monitor: str, z: float, ceiling: float | None = None) -> None:
+        check_instance("monitor", monitor, str, '"val/mi"')
+        check_number("z", z, "how many standard errors count as better")
+        if ceiling is not None:
+            check_number("ceiling", ceiling, "what the value cannot exceed, in nats")
         if not (z >= 0 and math.isfinite(z)):
             raise ValueError(f"Got z={z}: give a number of standard errors, at least 0. At 0 the highest value wins.")
         if ceiling is not None and math.isnan(ceiling):
@@ -98,6 +103,8 @@ class SignificantGain:
         """
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its debugging connector
             return
+        if trainer.enable_validation and not trainer.num_val_batches:
+            return  # loaded before the first validation, where this is called again
         batches = sum(trainer.num_val_batches) if trainer.enable_validation else 0
         if batches * trainer.world_size < 2:
             raise MisconfigurationException(

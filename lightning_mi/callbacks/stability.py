@@ -20,6 +20,7 @@ from lightning_mi.callbacks.roll_back import (
     strengthen,
 )
 from lightning_mi.callbacks.verdicts import MIN_BLOCKS, RECENT, push_above, read_drift, read_explosion
+from lightning_mi.checks import check_instance, check_whole
 from lightning_mi.regularizers import held_target
 from lightning_mi.scores import Scores
 from lightning_mi.step_logs import references
@@ -98,7 +99,10 @@ class StabilityMonitor(L.Callback):
         raise_by: float = 10.0,
         weight: float = 0.1,
     ) -> None:
-        _check(every_n_steps >= 1, "every_n_steps", every_n_steps, "a block has one step or more")
+        if bound is not None:
+            check_instance("bound", bound, AbstractBound, "bounds.DV()")
+        check_whole("every_n_steps", every_n_steps, 1)
+        check_whole("window", window, 1)
         _check(
             window >= MIN_BLOCKS * every_n_steps,
             "window",
