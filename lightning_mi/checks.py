@@ -74,12 +74,12 @@ def check_whole(name: str, value: Any, minimum: int) -> None:
     Example:
         >>> check_whole("batch_size", 1, 2)
         Traceback (most recent call last):
-        ValueError: batch_size=1 is too small: it must be at least 2.
+        ValueError: Got batch_size=1: it must be at least 2.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"Got {describe(name, value)}: it must be a whole number, at least {minimum}.")
     if int(value) < minimum:
-        raise ValueError(f"{name}={value} is too small: it must be at least {minimum}.")
+        raise ValueError(f"Got {name}={value}: it must be at least {minimum}.")
 
 
 def check_number(name: str, value: Any, meaning: str) -> None:

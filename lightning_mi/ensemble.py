@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_mi.batched_group import grouped
 from lightning_mi.bounds import BoundTerms
-from lightning_mi.checks import check_instance, describe
+from lightning_mi.checks import check_instance
 from lightning_mi.critics import Calibrated
 from lightning_mi.ensemble_groups import AbstractGroup
 from lightning_mi.module import MIEstimationModule
@@ -279,7 +279,7 @@ def _check(members: Mapping[str, MIEstimationModule]) -> None:
     for name, member in members.items():
         if not isinstance(member, MIEstimationModule):
             raise TypeError(
-                f"Got {describe(f'member {name!r}', member)}: members are modules. Write "
+                f"Got a {type(member).__name__} as member {name!r}: members are MIEstimationModules. Write "
                 f"{{{name!r}: MIEstimationModule(critic, bound)}}."
             )
         for part, found in (("probe", member.probe), ("scheduler", member._optimizers.scheduler)):

@@ -148,11 +148,16 @@ class AbstractRegularizer(nn.Module, ABC):
         if bool(observed.isfinite() & ~penalty.isfinite()):
             warnings.warn(
                 f"{type(self).__name__} gave {penalty.detach():g} for a log-normalizer of {observed.detach():g} nats: "
-                f"the distance on the {self.scale} scale is too large for floating-point numbers. "
-                + ("Use scale='log'." if self.scale == "linear" else "Use Huber or Absolute, whose pull is bounded."),
+                f"the distance on the {self.scale} scale is too large for floating-point numbers. " + self._cure(),
                 MINumericalWarning,
                 stacklevel=stacklevel,
             )
+
+    def _cure(self) -> str:
+        if self.scale == "linear":
+            return "Use scale='log'."
+        bounded = isinstance(self, Huber | Absolute)
+        return "Lower its weight." if bounded else "Use Huber or Absolute, whose gradient is bounded."
 
     @final
     def penalty(self, log_normalizer: Tensor, bound: AbstractBound) -> Tensor:

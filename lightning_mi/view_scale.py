@@ -37,7 +37,7 @@ class ViewScaleWarning(UserWarning):
 
 @torch.no_grad()
 def warn_of_scale(critic: AbstractCritic, views: Sequence[Any]) -> bool:
-    """Warn once, of the first view that is far from unit scale; views that an encoder learns only if they are large.
+    """Warn about the first view that is far from unit scale; a representation that an encoder learns may be small.
 
     Critics without weight matrices, and critics with a normalization layer, are not affected by the scale.
 
@@ -58,43 +58,48 @@ def warn_of_scale(critic: AbstractCritic, views: Sequence[Any]) -> bool:
     """
     if all(p.ndim < 2 for p in critic.parameters()) or any(isinstance(m, _NORMALIZATIONS) for m in critic.modules()):
         return False
-    for position, view in enumerate(views):
-        if not (isinstance(view, Tensor) and view.is_floating_point()) or view.ndim == 0 or len(view) < _FEWEST:
-            continue
-        if problem := _problem(view, learned=view.requires_grad):
-            rank_zero_warn(
-                f"View {view_name(position)} {problem}. Standardize each column, such as (x - x.mean(0)) / x.std(0) "
-                "with the mean and the standard deviation of the training set: mutual information does not change.",
-                category=ViewScaleWarning,
-            )
-            return True
-    return False
+    problems = {
+        position: problem
+        for position, view in enumerate(views)
+        if isinstance(view, Tensor) and view.is_floating_point() and view.ndim and len(view) >= _FEWEST
+        if (problem := _problem(view))
+    }
+    if not problems or list(problems.values()) == [_CONSTANT] * len(views):  # the latter is NonFiniteGuard's to report
+        return False
+    position, problem = next(iter(problems.items()))
+    rank_zero_warn(f"View {view_name(position)} {problem}", category=ViewScaleWarning)
+    return True
 
 
-def _problem(view: Tensor, learned: bool) -> str | None:
-    """What is wrong with the scale of a view (N, ...), or None."""
+_CONSTANT = (
+    "is the same in all rows of the first training batch: a constant has no mutual information with anything. Check "
+    "the data."
+)
+
+
+def _problem(view: Tensor) -> str | None:
+    """What is wrong with the scale of a view (N, ...) and what to do, or None."""
     rows = view.detach().flatten(1) if view.ndim > 1 else view.detach().unsqueeze(1)
     rows = rows if rows.dtype == torch.float64 else rows.float()
     mean = rows.mean(0)
     deviation = rows - mean
     spread, offset = (float(t.square().mean().sqrt()) for t in (deviation, mean))
+    read = f"has a mean of {offset:.3g} and a standard deviation of {spread:.3g} in the first training batch"
+    remedy = (
+        "Standardize each column that is not constant, (x - mean) / std with the mean and the standard deviation of "
+        "the training set: mutual information does not change."
+    )
     if spread > _LARGE:
-        return (
-            f"has a standard deviation of {spread:.3g} in the first training batch, far above 1: scores grow with it, "
-            "and their exponentials make the estimate diverge"
-        )
-    if learned:
+        if view.requires_grad:
+            remedy = "Standardize what the encoder takes, or end it with a normalization layer, such as nn.LayerNorm."
+        return f"{read}, far above unit scale: the critic's scores grow with it, and the estimate may diverge. {remedy}"
+    if view.requires_grad:  # an encoder learns a scale of its own
         return None
-    if (largest := float(deviation.abs().max())) < _SMALL:
-        if largest <= 1e-6 * offset or largest == 0:
-            return "is the same in all rows of the first training batch, which has no mutual information with anything"
-        return (
-            f"has a standard deviation of {spread:.3g} in the first training batch, far below 1: a critic has to grow "
-            "its weights before it reads anything, and the estimate stays near 0"
-        )
+    largest = float(deviation.abs().max())
+    if largest <= 1e-6 * float(mean.abs().max()):
+        return _CONSTANT
+    if largest < _SMALL:
+        return f"{read}, far below unit scale: the critic learns slowly, and the estimate stays near 0. {remedy}"
     if offset > _OFFSET * spread:
-        return (
-            f"has a mean of {offset:.3g} and a standard deviation of {spread:.3g} in the first training batch: the "
-            "mean hides the differences between samples, and the estimate reads low"
-        )
+        return f"{read}: the mean hides the differences between samples, and the estimate reads low. {remedy}"
     return None

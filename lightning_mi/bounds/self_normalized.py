@@ -112,7 +112,7 @@ class TUBA(_AbstractSelfNormalized):
         if scores.y is None:
             raise ValueError(
                 "TUBA has a learned baseline a(y), but the scores came without the candidates' representations. "
-                "Pass `y` of shape (M, D) to Scores, or use a constant baseline."
+                "Pass `y` of shape (M, D) to the method of Scores that created them, or use TUBA(baseline=1.0)."
             )
         with full_precision(scores.joint.device.type):
             log_a: Tensor = self.baseline(self._in_own_precision(scores.y))

@@ -92,7 +92,8 @@ class SignificantGain:
             raise MisconfigurationException(
                 f"{self.monitor!r} of {type(bound).__name__} is not a lower bound of the mutual information, so the "
                 "highest value is not the best one. Keep the last checkpoint (lightning's ModelCheckpoint()), or "
-                "choose by an accuracy: ModelCheckpoint(monitor='val/accuracy', mode='max')."
+                "where the pairing predicts labels, choose by its accuracy: ModelCheckpoint(monitor='val/accuracy', "
+                "mode='max')."
             )
 
     def check_validation(self, trainer: L.Trainer) -> None:
@@ -110,5 +111,6 @@ class SignificantGain:
             raise MisconfigurationException(
                 f"Got {batches:g} validation batches: a choice by {self.monitor!r} takes its standard error over "
                 "batches, so two at the least, and ten or more to know it well. Hold out more samples "
-                "(ImageDataModule(val_fraction=...), GaussianDataModule(val_batches=...)) or make the batches smaller."
+                "(ImageDataModule(val_fraction=...), GaussianDataModule(val_batches=...)), raise "
+                "Trainer(limit_val_batches=...), or make the batches smaller."
             )

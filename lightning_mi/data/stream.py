@@ -245,7 +245,7 @@ def check_at_least(name: str, value: int, minimum: int) -> None:
     Example:
         >>> check_at_least("batch_size", 1, 2)
         Traceback (most recent call last):
-        ValueError: batch_size=1 is too small: it must be at least 2.
+        ValueError: Got batch_size=1: it must be at least 2.
     """
     check_whole(name, value, minimum)
 

@@ -148,7 +148,7 @@ def check_count(views: tuple[Tensor, ...], *names: str, pairing: str) -> None:
     if len(views) != len(names):
         raise ValueError(
             f"Got {len(views)} view{'s' * (len(views) != 1)} of the batch: {pairing} takes {len(names)}, "
-            f"{', '.join(names)}. Choose another pairing, or override `unpack_batch` to return them."
+            f"{', '.join(names)}. Choose another pairing, or give it these (in a module, `unpack_batch` returns them)."
         )
     check_tensors({name: view for name, view in zip(names, views, strict=True) if name != "labels"})
 
@@ -158,5 +158,5 @@ def check_two_or_more(share: Share) -> None:
     if share.total < 2:
         raise ValueError(
             f"Got a batch of {share.total}: marginal pairs combine different samples, so a batch holds two or more. "
-            "Raise the batch size, or drop the last, smaller batch with `drop_last=True`."
+            "Raise the batch size, or drop the last, smaller batch: DataLoader(..., drop_last=True)."
         )

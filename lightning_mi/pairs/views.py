@@ -68,7 +68,7 @@ class Derangement(AbstractPairing):
             raise ValueError(
                 f"Got batches of {', '.join(map(str, share.counts))} on the processes: Derangement shuffles within "
                 "each, so each holds two or more samples, or none. Choose another batch size, or drop the last, "
-                "smaller batch with `drop_last=True`."
+                "smaller batch: DataLoader(..., drop_last=True)."
             )
         x, y = views
         order = torch.randperm(len(x), device=x.device, generator=own_generator(x.device))
