@@ -232,6 +232,7 @@ class Huber(AbstractRegularizer):
         delta: float = 1.0,
     ) -> None:
         super().__init__(weight, target, scale)
+        check_number("delta", delta, "where the square turns linear")
         if not (delta > 0 and math.isfinite(delta)):
             raise ValueError(f"Got delta={delta}: the square turns linear at a positive distance.")
         self.delta = delta

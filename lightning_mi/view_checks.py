@@ -117,6 +117,7 @@ def _to_floating(name: str, view: Tensor) -> str:
     if view.ndim == 1 and view.dtype != torch.bool:
         return (
             f"For class indices, write torch.nn.functional.one_hot({name}, num_classes).float(), or give an encoder "
-            f"(encoders.OneHot, nn.Embedding); for counts, {name}.float().unsqueeze(1)."
+            "(encoders.OneHot, nn.Embedding), or take critics.LabelCritic, which scores labels; for counts, write "
+            f"{name}.float().unsqueeze(1)."
         )
     return f"Write {name}.float()."

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores
 from lightning_mi.bounds.js import gan_means
+from lightning_mi.checks import check_number
 from lightning_mi.numerics import exp_linear, log_ema
 from lightning_mi.scores import Scores
 
@@ -79,6 +80,7 @@ class MINE(_AbstractDonskerVaradhan):
 
     def __init__(self, rate: float = 0.01) -> None:
         super().__init__()
+        check_number("rate", rate, "the weight of the newest batch in the average")
         if not 0 < rate <= 1:
             raise ValueError(f"Got rate={rate}: the weight of the newest batch in a moving average lies in (0, 1].")
         self.rate = rate
@@ -145,6 +147,7 @@ class SMILE(_AbstractDonskerVaradhan):
 
     def __init__(self, tau: float = 5.0, objective: Literal["value", "js"] = "value", clip_joint: bool = False) -> None:
         super().__init__()
+        check_number("tau", tau, "the clamp of scores, in nats")
         if not (tau > 0 and math.isfinite(tau)):
             raise ValueError(f"Got tau={tau}: scores are clamped to [-tau, tau], so tau is a positive number.")
         if objective not in ("value", "js"):

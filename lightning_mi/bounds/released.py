@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, final
 
 from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores
 from lightning_mi.bounds.js import gan_means
+from lightning_mi.checks import check_number
 from lightning_mi.numerics import exp_linear
 from lightning_mi.scores import Scores
 
@@ -22,6 +23,7 @@ class _AbstractClipped(AbstractBound):
 
     def __init__(self, clip: float = 10.0) -> None:
         super().__init__()
+        check_number("clip", clip, "the clamp of scores, in nats")
         if not (clip > 0 and math.isfinite(clip)):
             raise ValueError(f"Got clip={clip}: scores are clamped to [-clip, clip], so it is a positive number.")
         self.clip = clip

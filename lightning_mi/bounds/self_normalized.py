@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, final
 from torch import Tensor, nn
 
 from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores, self_normalized_terms
+from lightning_mi.checks import check_number
 from lightning_mi.numerics import full_precision, upcast
 from lightning_mi.scores import Scores
 
@@ -19,6 +20,8 @@ class _AbstractSelfNormalized(AbstractBound):
 
     def __init__(self, cap: float | None = 1.0) -> None:
         super().__init__()
+        if cap is not None:
+            check_number("cap", cap, "where the exponential turns linear, in nats")
         if cap is not None and not (cap >= 0 and math.isfinite(cap)):
             raise ValueError(
                 f"Got cap={cap}: the exponential is continued linearly where the log-normalizer exceeds `cap`. "
@@ -83,6 +86,8 @@ class TUBA(_AbstractSelfNormalized):
 
     def __init__(self, baseline: float | nn.Module = 1.0, cap: float | None = 1.0) -> None:
         super().__init__(cap)
+        if not isinstance(baseline, nn.Module):
+            check_number("baseline", baseline, "or a module that returns log a(y)")
         if not isinstance(baseline, nn.Module) and not (baseline > 0 and math.isfinite(baseline)):
             raise ValueError(f"Got baseline={baseline}: a constant baseline a divides, so it is a positive number.")
         self.baseline = baseline

@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from lightning_mi.checks import check_instance
+from lightning_mi.checks import check_instance, check_number
 from lightning_mi.critics.base import AbstractCritic
 from lightning_mi.distributed import average_, standard_deviation
 from lightning_mi.tiles import AbstractTiles
@@ -51,6 +51,7 @@ class Calibrated(AbstractCritic):
         check_instance("critic", critic, AbstractCritic, "critics.InnerProductCritic()")
         if not (offset or scale):
             raise ValueError("Got offset=False and scale=False: there is nothing to calibrate; use the critic itself.")
+        check_number("offset_unit", offset_unit, "nats")
         if not 0 < offset_unit < math.inf:
             raise ValueError(f"Got offset_unit={offset_unit}: it is a positive number of nats.")
         self.critic = critic

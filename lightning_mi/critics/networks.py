@@ -122,8 +122,15 @@ class SeparableCritic(AbstractCritic):
         return Products(*self._embed(x, y))
 
     def _embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        check_shapes(x, y, self.x_dim, self.y_dim, next(self.x_net.parameters(), None))
+        check_shapes(x, y, self.x_dim, self.y_dim, _first_weight(self.x_net))
         return self.x_net(x), self.y_net(y)
+
+
+def _first_weight(network: nn.Module) -> Tensor | None:
+    """The weight of the first layer; of a network that is no sequence of layers, its first parameter, if any."""
+    first = network[0] if isinstance(network, nn.Sequential) and len(network) else network
+    weight = getattr(first, "weight", None)
+    return weight if isinstance(weight, Tensor) else next(network.parameters(), None)
 
 
 def _check_widths(**widths: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from lightning_mi.checks import check_whole
+from lightning_mi.checks import check_number, check_whole
 from lightning_mi.critics.base import AbstractCritic, check_shapes
 from lightning_mi.tiles import Products
 
@@ -76,6 +76,7 @@ class InnerProductCritic(AbstractCritic):
 
     def __init__(self, normalize: bool = False, temperature: float = 1.0, scaled: bool = False) -> None:
         super().__init__()
+        check_number("temperature", temperature, "which divides the scores")
         if not (temperature > 0 and math.isfinite(temperature)):
             raise ValueError(f"Got temperature={temperature}: it divides the scores, so it is a positive number.")
         self.normalize = normalize
