@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lightning_mi.module import MIEstimationModule
     from lightning_mi.numerics import MINumericalWarning
     from lightning_mi.scores import Scores
+    from lightning_mi.view_scale import ViewScaleWarning
 
 _MODULES = ("bounds", "callbacks", "critics", "data", "encoders", "metrics", "pairs", "probes", "regularizers")
 _NAMES = {
@@ -32,6 +33,7 @@ _NAMES = {
     "NonFiniteBatchError": "finite",
     "NonFiniteStepError": "finite",
     "Scores": "scores",
+    "ViewScaleWarning": "view_scale",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "NonFiniteBatchError",
     "NonFiniteStepError",
     "Scores",
+    "ViewScaleWarning",
     "bounds",
     "callbacks",
     "critics",

@@ -49,8 +49,9 @@ class AtomicCheckpointIO(CheckpointIO):
             if not isinstance(reason, OSError):
                 raise
             raise CheckpointError(
-                f"the checkpoint {place} could not be written: {reason}. An earlier checkpoint of that name is intact, "
-                "and nothing unfinished is left. Make room or name another folder, and go on with --ckpt_path last."
+                f"the checkpoint {place} could not be written: {reason}. An earlier checkpoint of that name, if "
+                "there is one, is intact, and nothing unfinished is left. Make room or name another folder, and resume "
+                "from the last checkpoint that was written (ckpt_path)."
             ) from problem
 
     def load_checkpoint(

@@ -86,7 +86,10 @@ def read_plain(path: Path) -> Any:
     """
     local_path(path)
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}: --ckpt_path takes a file, `best` or `last`.")
+        raise CheckpointError(
+            f"there is no checkpoint {path}. Name an existing file; on the command line, --ckpt_path also takes `best` "
+            "and `last`."
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
@@ -113,7 +116,7 @@ def naming_misfits(path: Path) -> Iterator[None]:
             raise
         raise CheckpointError(
             f"the checkpoint {path} does not fit this configuration: {' '.join(str(problem).split())} "
-            "Use the configuration that it was trained with."
+            "Use the configuration, or the arguments, that it was trained with."
         ) from None
 
 
@@ -155,7 +158,10 @@ def _best_recorded_in(last: Path, roots: Iterable[Path]) -> Path:
         # A checkpoint from elsewhere may record any name: what is not a checkpoint of these runs is not read.
         if candidate.is_file() and any(root in candidate.resolve().parents for root in within):
             return candidate
-    raise CheckpointError(f"--ckpt_path best: {last} records {recorded} as the best checkpoint, but it is gone.")
+    raise CheckpointError(
+        f"--ckpt_path best: {last} records {recorded} as the best checkpoint, which is gone, or not under the folders "
+        f"of these runs ({', '.join(map(str, roots))}). Use `last` or name a file."
+    )
 
 
 def _written(path: Path) -> int:

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from lightning_mi.checks import check_whole
+
 
 def encode_in_chunks(encoder: nn.Module, view: Tensor, size: int) -> Tensor:
     """Encode a view a chunk at a time, and again in the backward pass, where only one chunk's activations are alive.
@@ -47,9 +49,8 @@ def encode_in_chunks(encoder: nn.Module, view: Tensor, size: int) -> Tensor:
 
 
 def check_chunk_size(size: int) -> None:
-    """Raise a ValueError unless a chunk holds at least one sample."""
-    if size < 1:
-        raise ValueError(f"Got encoder_chunk_size={size}: a chunk holds at least one sample.")
+    """Check that a chunk holds at least one sample."""
+    check_whole("encoder_chunk_size", size, 1)
 
 
 def _check_independent(encoder: nn.Module) -> None:

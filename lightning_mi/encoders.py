@@ -226,5 +226,5 @@ def _check_images(encoder: nn.Module, images: Tensor, in_channels: int, smallest
     if min(images.shape[2:]) < smallest:
         raise ValueError(
             f"{name} got images of {images.shape[2]} x {images.shape[3]} pixels: it needs {smallest} x {smallest}. "
-            "Set the data module's image_size."
+            "Resize the images, as ImageDataModule(image_size=...) does."
         )

@@ -14,12 +14,14 @@ from torch.optim import Optimizer
 from lightning_mi._compat import batches_done, is_logged
 from lightning_mi.batched_group import grouped
 from lightning_mi.bounds import BoundTerms
+from lightning_mi.checks import check_instance
 from lightning_mi.ensemble_groups import AbstractGroup
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.numerics import MINumericalWarning
 from lightning_mi.stage_metrics import StageMetrics
 from lightning_mi.step_logs import references
 from lightning_mi.step_output import StepOutput
+from lightning_mi.view_scale import warn_of_scale
 
 # Whose step moves each number by what that number's own gradients were: stacked, the members train as they would apart.
 _ELEMENTWISE = (
@@ -86,7 +88,7 @@ class MIEnsemble(L.LightningModule):
             after the other, and each has bit for bit what it would have alone.
 
     Raises:
-        TypeError: A member is no ``MIEstimationModule``.
+        TypeError: ``members`` is not a mapping, or a member is no ``MIEstimationModule``.
         ValueError: There is no member, or one twice, or one has a probe or a scheduler.
 
     Example:
@@ -115,6 +117,7 @@ class MIEnsemble(L.LightningModule):
         self._places: tuple[tuple[int, int], ...] = ()
         self._order = torch.empty(0)
         self._told: set[str] = set()
+        self._scale_pending = False
 
     @property
     def members(self) -> dict[str, MIEstimationModule]:
@@ -163,11 +166,18 @@ class MIEnsemble(L.LightningModule):
         made: Optimizer = kinds[0](_merged(groups))
         return made
 
+    def on_train_start(self) -> None:
+        """Let the first step check the scale of the views."""
+        self._scale_pending = True
+
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """A step of every member; callbacks find an :class:`EnsembleOutput` in its outputs."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, optim.Optimizer)
         self._calibrate(batch)
+        if self._scale_pending:
+            self._scale_pending = False
+            self._check_scale(batch)
         for member in self._in_order():
             if member.regularizer is not None and callable(member.regularizer.weight):
                 member.regularizer.step = batches_done(self.trainer)
@@ -211,6 +221,13 @@ class MIEnsemble(L.LightningModule):
         for member in self._in_order():
             if getattr(member.critic, "needs_calibration", False):
                 member.step(batch)
+
+    def _check_scale(self, batch: Any) -> None:
+        """Warn once of views that a critic reads as they are and that are far from unit scale."""
+        for member in self._in_order():
+            as_they_are = not member.encoders and type(member).encode is MIEstimationModule.encode
+            if as_they_are and warn_of_scale(member.critic, member.unpack_batch(batch)):
+                return
 
     def _log(self, output: EnsembleOutput) -> None:
         metrics: dict[str, float] = {}
@@ -258,11 +275,15 @@ def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _check(members: Mapping[str, MIEstimationModule]) -> None:
+    check_instance("members", members, Mapping, '{"DV": MIEstimationModule(...)}')
     if not members:
         raise ValueError("Got no members: an ensemble trains one or more modules, given by name.")
     for name, member in members.items():
         if not isinstance(member, MIEstimationModule):
-            raise TypeError(f"Got a {type(member).__name__} as member {name!r}: members are MIEstimationModules.")
+            raise TypeError(
+                f"Got a {type(member).__name__} as member {name!r}: members are MIEstimationModules. Write "
+                f"{{{name!r}: MIEstimationModule(critic, bound)}}."
+            )
         for part, found in (("probe", member.probe), ("scheduler", member._optimizers.scheduler)):
             if found is not None:
                 raise ValueError(

@@ -19,6 +19,16 @@ class NonFiniteStepError(ValueError):
     """A training step has scores, a loss or gradients that are infinite or not a number."""
 
 
+def view_name(position: int) -> str:
+    """What a message calls a view of a batch.
+
+    Example:
+        >>> view_name(0), view_name(7)
+        ('x', '7')
+    """
+    return _NAMES[position] if position < len(_NAMES) else str(position)
+
+
 def floating(entries: Sequence[Any]) -> list[Tensor]:
     """The tensors among a batch's entries whose values can be other than finite."""
     return [entry for entry in entries if isinstance(entry, Tensor) and entry.is_floating_point()]
@@ -63,13 +73,13 @@ def _one(device: torch.device) -> Tensor:
     return torch.ones((), device=device)
 
 
-def check_finite(views: Sequence[Any], where: Callable[[], str], consequence: str = "") -> None:
+def check_finite(views: Sequence[Any], where: Callable[[], str], after: Callable[[], str] = str) -> None:
     """Refuse views that hold an infinite value or one that is not a number.
 
     Args:
         views: Of a batch, x and y first; only floating-point tensors are looked at.
-        where: The place in the training or evaluation, for the message.
-        consequence: A sentence of the message: what has happened to the training.
+        where: Returns where it was found, for the message.
+        after: Returns what has changed by then, a sentence with a space before it; nothing by default.
 
     Raises:
         NonFiniteBatchError: Names the view, how many values and where the first is.
@@ -84,10 +94,10 @@ def check_finite(views: Sequence[Any], where: Callable[[], str], consequence: st
         if not (isinstance(view, Tensor) and view.is_floating_point()) or math.isfinite(view.detach().sum().item()):
             continue
         if bad := count_non_finite(view):
-            name = _NAMES[position] if position < len(_NAMES) else str(position)
+            name = view_name(position)
             first = tuple(int(i) for i in (~torch.isfinite(view)).nonzero()[0])
             raise NonFiniteBatchError(
                 f"View {name} of shape {tuple(view.shape)} holds {bad} values that are not finite, the "
-                f"first, {float(view[first])}, at index {first}, at {where()}. "
-                f"{consequence}Look for it in the data or their transforms."
+                f"first, {float(view[first])}, at index {first}, at {where()}.{after()} "
+                "Look for it in the data or their transforms."
             )

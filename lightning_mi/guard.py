@@ -19,9 +19,9 @@ from lightning_mi.optimizers import gradients_are_scaled
 from lightning_mi.regularizers import AbstractRegularizer
 from lightning_mi.scores import Scores
 from lightning_mi.step_output import StepOutput
+from lightning_mi.step_place import place, unchanged
 
 Policy = Literal["raise", "skip", "off"]
-_UNCHANGED = "No parameter has changed. "
 _FLAT = 1e-6  # of float32's 6e-8, some times over
 
 
@@ -114,10 +114,10 @@ class NonFiniteGuard:
         """
         if not (module.training and module._trainer is not None):
             if self.policy != "off":
-                check_finite(views, where=lambda: _where(module))
+                check_finite(views, where=lambda: place(module))
             return
         if self._acts and self._alone and self.policy == "raise" and module.device.type == "cpu":
-            check_finite(views, where=lambda: _where(module), consequence=_UNCHANGED)
+            check_finite(views, where=lambda: place(module), after=lambda: unchanged(module))
         elif self._acts or self._scaled:
             self._views = [view.detach() for view in floating(views)]
 
@@ -198,7 +198,7 @@ class NonFiniteGuard:
     def _culprit(self, module: L.LightningModule, scores: Scores, loss: Tensor) -> ValueError | None:
         """What is wrong on this process before its gradients."""
         try:
-            check_finite(self._views, where=lambda: _where(module), consequence=_UNCHANGED)
+            check_finite(self._views, where=lambda: place(module), after=lambda: unchanged(module))
         except ValueError as problem:
             return problem
         for name, tensor in (("Joint scores", scores.joint), ("Marginal scores", scores.marginal_values())):
@@ -228,7 +228,7 @@ class NonFiniteGuard:
         if float(high - low) <= _FLAT * scale and all(float(g.norm()) <= _FLAT * max(scale, 1.0) for g in gradients):
             self._said_flat = True
             rank_zero_warn(
-                f"All pairs have the same score and the gradient is zero at {_where(module)}: nothing is learned. "
+                f"All pairs have the same score and the gradient is zero at {place(module)}: nothing is learned. "
                 "Look for constant inputs, features that are all zero, or rows that are all the same.",
                 category=MINumericalWarning,
             )
@@ -253,19 +253,10 @@ def _leave_out(optimizer: Optimizer, fused: bool) -> None:
                 parameter.grad = None
 
 
-def _where(module: L.LightningModule) -> str:
-    if module._trainer is None:
-        return "a step outside of a trainer"
-    if module.training:
-        return f"training step {module.global_step} on process {module.global_rank}"
-    stage = module.trainer.state.stage
-    return f"a batch of {'evaluation' if stage is None else stage.value} on process {module.global_rank}"
-
-
 def _error(module: L.LightningModule, what: str) -> NonFiniteStepError:
     return NonFiniteStepError(
-        f"{what}, at {_where(module)}. No parameter has changed. A regularizer or a smaller learning rate keeps scores "
-        'in range; on_non_finite="skip" leaves such steps out, "off" goes on.'
+        f"{what}, at {place(module)}.{unchanged(module)} A regularizer or a smaller learning rate keeps scores in "
+        'range; on_non_finite="skip" leaves such steps out, "off" goes on.'
     )
 
 

@@ -15,17 +15,20 @@ from torch.optim import Optimizer
 
 from lightning_mi._compat import batches_done, is_logged
 from lightning_mi.absent_devices import search_no_further
+from lightning_mi.batch_entries import check_entries, not_a_tuple
 from lightning_mi.batch_labels import take_apart
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.charts import add_charts
 from lightning_mi.checkpoint_files import naming_misfits
 from lightning_mi.chunked_encoding import check_chunk_size, encode_in_chunks
 from lightning_mi.critics import AbstractCritic, Calibrated
+from lightning_mi.first_step import FirstStep
 from lightning_mi.guard import NonFiniteGuard, Policy
 from lightning_mi.hyperparameters import save_plain_hyperparameters
 from lightning_mi.labels import check_num_classes
 from lightning_mi.metrics.batches import digest
-from lightning_mi.optimizers import OptimizerPlan, gradients_are_scaled
+from lightning_mi.module_parts import check_parts, encoder_list
+from lightning_mi.optimizers import gradients_are_scaled, plan
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.pooled_normalizer import PooledNormalizer
 from lightning_mi.probes import OnlineLinearProbe, clip_apart
@@ -87,6 +90,7 @@ class MIEstimationModule(L.LightningModule):
             warns.
 
     Raises:
+        TypeError: An argument is not of its type, such as a class instead of an instance.
         ValueError: The policy is unknown, the regularizer's target does not suit the bound, or there are more than two
             encoders.
 
@@ -118,11 +122,8 @@ class MIEstimationModule(L.LightningModule):
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
-        if isinstance(encoder, nn.ModuleList):
-            encoder = list(encoder)
-        encoders = [encoder] if isinstance(encoder, nn.Module) else encoder or []
-        if encoder is not None and len(encoders) not in (1, 2):
-            raise ValueError(f"Got {len(encoders)} encoders: give one for all views, or two, for x and for y.")
+        check_parts(critic, bound, pairs, regularizer, probe)
+        encoders = encoder_list(encoder)
         if encoder_chunk_size is not None:
             check_chunk_size(encoder_chunk_size)
         target = target_under(bound, regularizer)
@@ -134,10 +135,11 @@ class MIEstimationModule(L.LightningModule):
         self.probe = probe
         self.target = target
         self.encoder_chunk_size = encoder_chunk_size
-        self._optimizers = OptimizerPlan(optimizer, scheduler, scheduler_interval)
+        self._optimizers = plan(optimizer, scheduler, scheduler_interval)
         self._guard = NonFiniteGuard(on_non_finite)
         self._normalizer = PooledNormalizer()
         self._resuming = Resuming()
+        self._first_step = FirstStep()
         held = held_target(bound, regularizer) is not None
         self.train_metrics = training_metrics(bound, target, held)
         self.val_metrics = StageMetrics("val", bound, target, held, self.pairs, probe)
@@ -158,10 +160,7 @@ class MIEstimationModule(L.LightningModule):
             TypeError: The batch is not a tuple or a list.
         """
         if not isinstance(batch, tuple | list):
-            raise TypeError(
-                f"Got a batch of type {type(batch).__name__}: the views x and y are taken from a tuple or a list. "
-                "Override `unpack_batch` to return them from other batches."
-            )
+            raise not_a_tuple(batch)
         return batch
 
     def encode(self, *views: Any) -> Sequence[Tensor]:
@@ -256,6 +255,7 @@ class MIEstimationModule(L.LightningModule):
         paired = self._paired(representations, labels)
         if self.training and getattr(self.critic, "needs_calibration", False):
             self._calibrate(paired)
+        self._first_step.check_scale(self.critic, paired)
         scores = self.scores(*paired)
         terms: BoundTerms = self.bound(scores)
         penalty = None if self.regularizer is None else self.regularizer(terms, self.bound)
@@ -269,6 +269,7 @@ class MIEstimationModule(L.LightningModule):
         self._guard.begin(self, self.train_metrics)
         with self._guard.looking_later():
             output = self.step(batch)
+        self._first_step.check_sign(self, output)
         read = digest(output.terms, output.scores)
         self.train_metrics.take(read)
         probe_loss = None
@@ -400,6 +401,7 @@ class MIEstimationModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Go on with the random numbers, the metrics and the logs where they were."""
+        self._first_step.start()
         self._guard.start(self.trainer)
         self._guard.skipped = self._resuming.start(self.trainer, self.train_metrics)
 
@@ -410,6 +412,8 @@ class MIEstimationModule(L.LightningModule):
     def _represent(self, batch: Any, probe: OnlineLinearProbe | None) -> tuple[list[Tensor], Tensor | None]:
         """The representations, with what no pairing takes after them, and the labels."""
         entries = self.unpack_batch(batch)
+        tensors = len(self.encoders) < 2 and type(self).encode is MIEstimationModule.encode
+        check_entries(entries, self.pairs, type(self).__name__, tensors)
         self._guard.look(self, entries)
         views, labels, surplus = take_apart(entries, self.pairs, probe, training=self.training, device=self.device)
         return [*self.encode(*views), *surplus], labels

@@ -9,6 +9,32 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from lightning_mi.checks import check_choice, check_factory
+
+
+def plan(optimizer: Any, scheduler: Any, interval: Any) -> "OptimizerPlan":
+    """The plan of checked arguments; they are those of ``MIEstimationModule``.
+
+    Raises:
+        TypeError: The optimizer or the scheduler is not a callable that creates one.
+        ValueError: The interval is unknown.
+
+    Example:
+        >>> plan(torch.optim.SGD([torch.zeros(1)], lr=0.1), None, "epoch")
+        Traceback (most recent call last):
+        TypeError: Got optimizer of type SGD: it must be a callable that creates one. Write optimizer=...
+    """
+    check_factory("optimizer", optimizer, Optimizer, "lambda parameters: torch.optim.AdamW(parameters, lr=1e-3)")
+    check_factory(
+        "scheduler",
+        scheduler,
+        (LRScheduler, ReduceLROnPlateau),
+        "lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100)",
+    )
+    check_choice("scheduler_interval", interval, ("epoch", "step"))
+    return OptimizerPlan(optimizer, scheduler, interval)
 
 
 class OptimizerPlan(NamedTuple):

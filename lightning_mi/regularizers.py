@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
+from lightning_mi.checks import check_instance, check_number, check_whole
 from lightning_mi.numerics import MINumericalWarning, checked_now, exp_linear
 
 
@@ -33,8 +34,7 @@ class LinearWarmup:
 
     def __init__(self, weight: float, steps: int) -> None:
         self.weight = _check_weight(weight)
-        if steps < 1:
-            raise ValueError(f"Got steps={steps}: a warm-up takes at least one training step.")
+        check_whole("steps", steps, 1)
         self.steps = steps
 
     def __call__(self, step: int) -> float:
@@ -76,6 +76,8 @@ class AbstractRegularizer(nn.Module, ABC):
         super().__init__()
         if scale not in ("log", "linear"):
             raise ValueError(f"Got scale={scale!r}: log-normalizers are compared on the 'log' or the 'linear' scale.")
+        if target is not None:
+            check_number("target", target, "the log-normalizer to hold, in nats")
         if target is not None and not math.isfinite(target):
             raise ValueError(f"Got target={target}: the log-normalizer is held at a finite number of nats.")
         self.weight = weight if callable(weight) else _check_weight(weight)
@@ -132,11 +134,14 @@ class AbstractRegularizer(nn.Module, ABC):
             bound: Tells the natural target.
 
         Raises:
+            TypeError: ``terms`` are no :class:`BoundTerms`, or ``bound`` is no bound.
             ValueError: The target does not suit the bound, or a scheduled weight is negative.
 
         Warns:
             MINumericalWarning: The penalty is infinite though the log-normalizer is not.
         """
+        check_instance("terms", terms, BoundTerms, "bound(scores)")
+        check_instance("bound", bound, AbstractBound, "bounds.DV()")
         penalty = self.penalty(terms.log_normalizer, bound)
         if checked_now():
             self.warn_unless_finite(penalty, terms, stacklevel=5)  # past the two frames of nn.Module's call
@@ -158,11 +163,16 @@ class AbstractRegularizer(nn.Module, ABC):
         if bool(observed.isfinite() & ~penalty.isfinite()):
             warnings.warn(
                 f"{type(self).__name__} gave {penalty.detach():g} for a log-normalizer of {observed.detach():g} nats: "
-                f"the distance on the {self.scale} scale is too large for floating-point numbers. "
-                + ("Use scale='log'." if self.scale == "linear" else "Use Huber or Absolute, whose pull is bounded."),
+                f"the distance on the {self.scale} scale is too large for floating-point numbers. " + self._cure(),
                 MINumericalWarning,
                 stacklevel=stacklevel,
             )
+
+    def _cure(self) -> str:
+        if self.scale == "linear":
+            return "Use scale='log'."
+        bounded = isinstance(self, Huber | Absolute)
+        return "Lower its weight." if bounded else "Use Huber or Absolute, whose gradient is bounded."
 
     @final
     def penalty(self, log_normalizer: Tensor, bound: AbstractBound) -> Tensor:
@@ -237,6 +247,7 @@ class Huber(AbstractRegularizer):
         delta: float = 1.0,
     ) -> None:
         super().__init__(weight, target, scale)
+        check_number("delta", delta, "where the square turns linear")
         if not (delta > 0 and math.isfinite(delta)):
             raise ValueError(f"Got delta={delta}: the square turns linear at a positive distance.")
         self.delta = delta
@@ -270,6 +281,7 @@ def held_target(bound: AbstractBound, regularizer: AbstractRegularizer | None) -
 
 
 def _check_weight(weight: float) -> float:
+    check_number("weight", weight, "lambda, or a callable that returns it for a training step")
     if not (weight >= 0 and math.isfinite(weight)):
         raise ValueError(
             f"Got weight={weight}: lambda is at least 0 and finite. A negative one would push the log-normalizer away "

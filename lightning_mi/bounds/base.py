@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from lightning_mi.checks import check_instance
 from lightning_mi.numerics import MINumericalWarning, checked_now, exp_linear, full_precision
 from lightning_mi.scores import Scores
 
@@ -68,9 +69,13 @@ class AbstractBound(nn.Module, ABC):
     def forward(self, scores: Scores) -> BoundTerms:
         """Read the bound on a batch of scores.
 
+        Raises:
+            TypeError: They are not :class:`Scores`.
+
         Warns:
             MINumericalWarning: A term is infinite or not a number.
         """
+        check_scores(scores)
         with full_precision(scores.joint.device.type):
             terms = self.terms(scores)
         if scores.num_marginal == 0:
@@ -140,6 +145,15 @@ class AbstractBound(nn.Module, ABC):
     def log_mean_exp(self, scores: Scores) -> Tensor:
         """The log of the mean exponential of such scores over marginal pairs: a scalar, nats."""
         return scores.log_mean_exp()
+
+
+def check_scores(scores: object) -> None:
+    """Check that a bound is given scores, and not the critic's matrix.
+
+    Raises:
+        TypeError: They are not :class:`Scores`.
+    """
+    check_instance("scores", scores, Scores, "Scores.from_matrix(matrix)")
 
 
 def self_normalized_terms(joint_term: Tensor, log_normalizer: Tensor, cap: float | None) -> BoundTerms:

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal, Self, final
 import torch
 from torch import Tensor
 
-from lightning_mi.bounds.base import AbstractBound, BoundTerms
+from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores
 from lightning_mi.bounds.js import gan_means
+from lightning_mi.checks import check_number
 from lightning_mi.numerics import exp_linear, log_ema
 from lightning_mi.scores import Scores
 
@@ -42,6 +43,7 @@ class DV(_AbstractDonskerVaradhan):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """Value and objective are the same."""
+        check_scores(scores)
         joint, marginal = scores.together(lambda own: (own.joint_mean(), own.log_mean_exp()))
         value = joint - marginal
         return BoundTerms(value, value, joint, marginal, marginal)
@@ -78,6 +80,7 @@ class MINE(_AbstractDonskerVaradhan):
 
     def __init__(self, rate: float = 0.01) -> None:
         super().__init__()
+        check_number("rate", rate, "the weight of the newest batch in the average")
         if not 0 < rate <= 1:
             raise ValueError(f"Got rate={rate}: the weight of the newest batch in a moving average lies in (0, 1].")
         self.rate = rate
@@ -86,6 +89,7 @@ class MINE(_AbstractDonskerVaradhan):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The objective has DV's value and the corrected gradient."""
+        check_scores(scores)
         joint, marginal = scores.together(lambda own: (own.joint_mean(), own.log_mean_exp()))
         current = marginal.detach()
         average = self._average(current)
@@ -143,6 +147,7 @@ class SMILE(_AbstractDonskerVaradhan):
 
     def __init__(self, tau: float = 5.0, objective: Literal["value", "js"] = "value", clip_joint: bool = False) -> None:
         super().__init__()
+        check_number("tau", tau, "the clamp of scores, in nats")
         if not (tau > 0 and math.isfinite(tau)):
             raise ValueError(f"Got tau={tau}: scores are clamped to [-tau, tau], so tau is a positive number.")
         if objective not in ("value", "js"):
@@ -153,6 +158,7 @@ class SMILE(_AbstractDonskerVaradhan):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The value clips, the log-normalizer does not."""
+        check_scores(scores)
         joint, marginal, *gan, log_normalizer = scores.together(
             lambda own: (
                 own.joint_mean(clip=self.tau if self.clip_joint else None),

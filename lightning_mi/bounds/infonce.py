@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, final
 
 from torch import Tensor
 
-from lightning_mi.bounds.base import AbstractBound, BoundTerms
+from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores
 from lightning_mi.scores import Scores
 
 
@@ -33,6 +33,7 @@ class InfoNCE(AbstractBound):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is the mean of the rows' log-normalizers."""
+        check_scores(scores)
         value, log_normalizer, joint = scores.together(lambda own: (*own.row_means(), own.joint_mean()))
         return BoundTerms(value, value, joint, log_normalizer, log_normalizer)
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, final
 
 from torch import Tensor
 
-from lightning_mi.bounds.base import AbstractBound, BoundTerms, self_normalized_terms
+from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores, self_normalized_terms
 from lightning_mi.scores import Scores
 
 
@@ -51,6 +51,7 @@ class JS(AbstractBound):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is log E_Q[e^T]."""
+        check_scores(scores)
         softplus_joint, softplus_marginal, joint, log_normalizer = scores.together(
             lambda own: (*gan_means(own), own.joint_mean(), own.log_mean_exp())
         )

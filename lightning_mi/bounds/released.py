@@ -6,8 +6,9 @@ They are here so that published numbers can be repeated and told apart; prefer t
 import math
 from typing import ClassVar, Literal, final
 
-from lightning_mi.bounds.base import AbstractBound, BoundTerms
+from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores
 from lightning_mi.bounds.js import gan_means
+from lightning_mi.checks import check_number
 from lightning_mi.numerics import exp_linear
 from lightning_mi.scores import Scores
 
@@ -22,12 +23,14 @@ class _AbstractClipped(AbstractBound):
 
     def __init__(self, clip: float = 10.0) -> None:
         super().__init__()
+        check_number("clip", clip, "the clamp of scores, in nats")
         if not (clip > 0 and math.isfinite(clip)):
             raise ValueError(f"Got clip={clip}: scores are clamped to [-clip, clip], so it is a positive number.")
         self.clip = clip
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The value clips, the log-normalizer does not."""
+        check_scores(scores)
         joint, marginal, log_normalizer = scores.together(
             lambda own: (own.joint_mean(clip=self.clip), own.log_mean_exp(clip=self.clip), own.log_mean_exp())
         )
@@ -105,6 +108,7 @@ class ReleasedJS(AbstractBound):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer's place is taken by E_Q[softplus(T)]."""
+        check_scores(scores)
         softplus_joint, log_normalizer, joint, marginal = scores.together(
             lambda own: (*gan_means(own), own.joint_mean(), own.log_mean_exp())
         )

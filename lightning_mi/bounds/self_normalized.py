@@ -5,7 +5,8 @@ from typing import ClassVar, Literal, final
 
 from torch import Tensor, nn
 
-from lightning_mi.bounds.base import AbstractBound, BoundTerms, self_normalized_terms
+from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores, self_normalized_terms
+from lightning_mi.checks import check_number
 from lightning_mi.numerics import full_precision, upcast
 from lightning_mi.scores import Scores
 
@@ -19,6 +20,8 @@ class _AbstractSelfNormalized(AbstractBound):
 
     def __init__(self, cap: float | None = 1.0) -> None:
         super().__init__()
+        if cap is not None:
+            check_number("cap", cap, "where the exponential turns linear, in nats")
         if cap is not None and not (cap >= 0 and math.isfinite(cap)):
             raise ValueError(
                 f"Got cap={cap}: the exponential is continued linearly where the log-normalizer exceeds `cap`. "
@@ -55,6 +58,7 @@ class NWJ(_AbstractSelfNormalized):
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is log E_Q[e^T] - 1."""
+        check_scores(scores)
         joint, marginal = scores.together(lambda own: (own.joint_mean(), own.log_mean_exp()))
         return self_normalized_terms(joint, marginal - 1, self.cap)
 
@@ -82,12 +86,15 @@ class TUBA(_AbstractSelfNormalized):
 
     def __init__(self, baseline: float | nn.Module = 1.0, cap: float | None = 1.0) -> None:
         super().__init__(cap)
+        if not isinstance(baseline, nn.Module):
+            check_number("baseline", baseline, "or a module that returns log a(y)")
         if not isinstance(baseline, nn.Module) and not (baseline > 0 and math.isfinite(baseline)):
             raise ValueError(f"Got baseline={baseline}: a constant baseline a divides, so it is a positive number.")
         self.baseline = baseline
 
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is log E_Q[e^T / a(y)]."""
+        check_scores(scores)
         log_a = self._log_baseline(scores)
         offset = None if isinstance(log_a, float) else log_a
         joint, log_normalizer = scores.together(
@@ -113,7 +120,7 @@ class TUBA(_AbstractSelfNormalized):
         if scores.y is None:
             raise ValueError(
                 "TUBA has a learned baseline a(y), but the scores came without the candidates' representations. "
-                "Pass `y` of shape (M, D) to Scores, or use a constant baseline."
+                "Pass `y` of shape (M, D) to the method of Scores that created them, or use TUBA(baseline=1.0)."
             )
         with full_precision(scores.joint.device.type):
             log_a: Tensor = self.baseline(self._in_own_precision(scores.y))

@@ -11,6 +11,7 @@ from lightning_mi.callbacks.blocks import BlockReader
 from lightning_mi.callbacks.direct_logs import log_now
 from lightning_mi.callbacks.observed import bound_of, observed
 from lightning_mi.callbacks.roll_back import regularizer_of
+from lightning_mi.checks import check_instance, check_number, check_whole
 from lightning_mi.regularizers import AbstractRegularizer
 
 _NAME = "AdaptiveRegularizer"
@@ -57,11 +58,21 @@ class AdaptiveRegularizer(L.Callback):
         min_weight: float = 1e-3,
         max_weight: float = 10.0,
     ) -> None:
+        if bound is not None:
+            check_instance("bound", bound, AbstractBound, "bounds.DV()")
+        check_whole("every_n_steps", every_n_steps, 1)
+        check_instance("band", band, (tuple, list), "(low, high)")
+        if len(band) != 2:
+            raise ValueError(f"Got band={band!r}: give the lowest and the highest log-normalizer, in nats.")
         low, high = band
+        for name, number in (("low", low), ("high", high)):
+            check_number(f"band {name}", number, "a log-normalizer in nats")
+        for name, number in (("raise_by", raise_by), ("relax_by", relax_by)):
+            check_number(name, number, "a factor")
+        for name, number in (("min_weight", min_weight), ("max_weight", max_weight)):
+            check_number(name, number, "lambda")
         if not low < high:
             raise ValueError(f"Got band={band!r}: give the lowest and the highest log-normalizer, in nats.")
-        if every_n_steps < 1:
-            raise ValueError(f"Got every_n_steps={every_n_steps}: the weight follows after one step or more.")
         if not (1 < raise_by < math.inf and 0 < relax_by <= 1):
             raise ValueError(
                 f"Got raise_by={raise_by} and relax_by={relax_by}: out of the band the weight is multiplied with a "

@@ -105,6 +105,11 @@ class HeldOutCheckpoint(ModelCheckpoint):
         self._gain.check_validation(trainer)
         super().on_train_start(trainer, pl_module)
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check it here where the batches were not loaded at the start: the first validation is in a later epoch."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._gain.check_validation(trainer)
+
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check that the value and its standard error are logged; they do not count."""
         self._gain.read(trainer)
@@ -185,6 +190,11 @@ class HeldOutEarlyStopping(EarlyStopping):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check that something is held out."""
         self._gain.check_validation(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check it here where the batches were not loaded at the start: the first validation is in a later epoch."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._gain.check_validation(trainer)
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check that the value and its standard error are logged; they do not count."""

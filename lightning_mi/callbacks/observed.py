@@ -38,9 +38,12 @@ def bound_of(pl_module: L.LightningModule, bound: AbstractBound | None, observer
         TypeError: There is neither.
     """
     found = getattr(pl_module, "bound", None) if bound is None else bound
-    if not isinstance(found, AbstractBound):
-        raise TypeError(
-            f"{observer} needs to know the bound that {type(pl_module).__name__} trains with, and it has no attribute "
-            f"`bound`. Keep it there, or pass {observer}(bound=...)."
-        )
-    return found
+    if isinstance(found, AbstractBound):
+        return found
+    if isinstance(original := getattr(found, "_orig_mod", None), AbstractBound):  # compiled by torch.compile
+        return original
+    held = "is missing" if found is None else f"is of type {type(found).__name__}, not a bound of lightning_mi.bounds"
+    raise TypeError(
+        f"{observer} needs to know the bound that {type(pl_module).__name__} trains with, and the attribute `bound` "
+        f"{held}. Keep it there, or pass {observer}(bound=...)."
+    )

@@ -7,6 +7,7 @@ import lightning.pytorch as L
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_mi.bounds import AbstractBound
+from lightning_mi.checks import check_instance, check_number
 from lightning_mi.stage_metrics import estimate_name, standard_error_name
 
 _ESTIMATES = ("mi", "mi_macro", "mi_plug_in")
@@ -43,6 +44,10 @@ class SignificantGain:
     """
 
     def __init__(self, monitor: str, z: float, ceiling: float | None = None) -> None:
+        check_instance("monitor", monitor, str, '"val/mi"')
+        check_number("z", z, "how many standard errors count as better")
+        if ceiling is not None:
+            check_number("ceiling", ceiling, "what the value cannot exceed, in nats")
         if not (z >= 0 and math.isfinite(z)):
             raise ValueError(f"Got z={z}: give a number of standard errors, at least 0. At 0 the highest value wins.")
         if ceiling is not None and math.isnan(ceiling):
@@ -87,7 +92,8 @@ class SignificantGain:
             raise MisconfigurationException(
                 f"{self.monitor!r} of {type(bound).__name__} is not a lower bound of the mutual information, so the "
                 "highest value is not the best one. Keep the last checkpoint (lightning's ModelCheckpoint()), or "
-                "choose by an accuracy: ModelCheckpoint(monitor='val/accuracy', mode='max')."
+                "where the pairing predicts labels, choose by its accuracy: ModelCheckpoint(monitor='val/accuracy', "
+                "mode='max')."
             )
 
     def check_validation(self, trainer: L.Trainer) -> None:
@@ -98,10 +104,13 @@ class SignificantGain:
         """
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its debugging connector
             return
+        if trainer.enable_validation and not trainer.num_val_batches:
+            return  # loaded before the first validation, where this is called again
         batches = sum(trainer.num_val_batches) if trainer.enable_validation else 0
         if batches * trainer.world_size < 2:
             raise MisconfigurationException(
                 f"Got {batches:g} validation batches: a choice by {self.monitor!r} takes its standard error over "
                 "batches, so two at the least, and ten or more to know it well. Hold out more samples "
-                "(ImageDataModule(val_fraction=...), GaussianDataModule(val_batches=...)) or make the batches smaller."
+                "(ImageDataModule(val_fraction=...), GaussianDataModule(val_batches=...)), raise "
+                "Trainer(limit_val_batches=...), or make the batches smaller."
             )

@@ -21,6 +21,7 @@ from lightning_mi.callbacks.roll_back import (
     strengthen,
 )
 from lightning_mi.callbacks.verdicts import MIN_BLOCKS, RECENT, push_above, read_drift, read_explosion
+from lightning_mi.checks import check_instance, check_number, check_whole
 from lightning_mi.regularizers import held_target
 from lightning_mi.scores import Scores
 from lightning_mi.step_logs import references
@@ -99,7 +100,10 @@ class StabilityMonitor(L.Callback):
         raise_by: float = 10.0,
         weight: float = 0.1,
     ) -> None:
-        _check(every_n_steps >= 1, "every_n_steps", every_n_steps, "a block has one step or more")
+        if bound is not None:
+            check_instance("bound", bound, AbstractBound, "bounds.DV()")
+        check_whole("every_n_steps", every_n_steps, 1)
+        check_whole("window", window, 1)
         _check(
             window >= MIN_BLOCKS * every_n_steps,
             "window",
@@ -107,11 +111,19 @@ class StabilityMonitor(L.Callback):
             f"a trend test takes {MIN_BLOCKS} blocks of every_n_steps={every_n_steps} steps or more, so at least "
             f"{MIN_BLOCKS * every_n_steps}",
         )
+        for name, number, meaning in (
+            ("min_rate", min_rate, "nats per 1000 steps"),
+            ("alpha", alpha, "the level of each trend test"),
+            ("max_mi", math.inf if max_mi is None else max_mi, "nats"),
+            ("raise_by", raise_by, "a factor"),
+            ("weight", weight, "lambda"),
+        ):
+            check_number(name, number, meaning)
+        check_whole("max_roll_backs", max_roll_backs, 1)
         _check(action in _ACTIONS, "action", action, f"it is one of {', '.join(map(repr, _ACTIONS))}")
         _check(0 <= min_rate < math.inf, "min_rate", min_rate, "a least rate is 0 or more nats per 1000 steps")
         _check(0 < alpha < 1, "alpha", alpha, "the level of a test lies between 0 and 1")
         _check(max_mi is None or max_mi > 0, "max_mi", max_mi, "mutual information is limited to a positive number")
-        _check(max_roll_backs >= 1, "max_roll_backs", max_roll_backs, "give one or more, or another action")
         _check(1 < raise_by < math.inf, "raise_by", raise_by, "a weight is raised by a factor above 1")
         _check(0 < weight < math.inf, "weight", weight, "the weight of a regularizer is positive")
         self.action = action

@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from lightning_mi.checks import check_instance, check_number
 from lightning_mi.critics.base import AbstractCritic
 from lightning_mi.distributed import average_, standard_deviation
 from lightning_mi.tiles import AbstractTiles
@@ -29,6 +30,7 @@ class Calibrated(AbstractCritic):
             would have to wait for the offset to make room. For plain SGD, whose steps go with its square, take 1.
 
     Raises:
+        TypeError: ``critic`` is not a critic.
         ValueError: Neither is asked for, or the unit is not positive.
 
     Example:
@@ -46,8 +48,10 @@ class Calibrated(AbstractCritic):
         self, critic: AbstractCritic, offset: bool = True, scale: bool = False, offset_unit: float = 30.0
     ) -> None:
         super().__init__()
+        check_instance("critic", critic, AbstractCritic, "critics.InnerProductCritic()")
         if not (offset or scale):
             raise ValueError("Got offset=False and scale=False: there is nothing to calibrate; use the critic itself.")
+        check_number("offset_unit", offset_unit, "nats")
         if not 0 < offset_unit < math.inf:
             raise ValueError(f"Got offset_unit={offset_unit}: it is a positive number of nats.")
         self.critic = critic

@@ -7,6 +7,7 @@ from typing import final
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from lightning_mi.checks import check_whole
 from lightning_mi.critics.base import AbstractCritic, check_shapes
 from lightning_mi.network_tiles import Networks
 from lightning_mi.tiles import Products
@@ -50,6 +51,7 @@ class JointCritic(AbstractCritic):
         super().__init__()
         if not hidden:
             raise ValueError("Got hidden=(): a joint critic needs a hidden layer, or it cannot relate x to y.")
+        _check_widths(x_dim=x_dim, y_dim=y_dim)
         self.x_dim, self.y_dim = x_dim, y_dim
         # One layer of both widths, so that its initialization is that of a layer over the concatenation.
         self.first = nn.Linear(x_dim + y_dim, hidden[0])
@@ -71,8 +73,8 @@ class JointCritic(AbstractCritic):
         return Networks(*self._first(x, y), self.rest)
 
     def _first(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        check_shapes(x, y, self.x_dim, self.y_dim)
         weight = self.first.weight
+        check_shapes(x, y, self.x_dim, self.y_dim, weight)
         return linear(x, weight[:, : self.x_dim], self.first.bias), linear(y, weight[:, self.x_dim :])
 
 
@@ -100,6 +102,7 @@ class SeparableCritic(AbstractCritic):
 
     def __init__(self, x_dim: int, y_dim: int, hidden: Sequence[int] = (256, 256), embed_dim: int = 32) -> None:
         super().__init__()
+        _check_widths(x_dim=x_dim, y_dim=y_dim, embed_dim=embed_dim)
         self.x_dim, self.y_dim = x_dim, y_dim
         self.x_net = mlp(x_dim, hidden, embed_dim)
         self.y_net = mlp(y_dim, hidden, embed_dim)
@@ -118,5 +121,17 @@ class SeparableCritic(AbstractCritic):
         return Products(*self._embed(x, y))
 
     def _embed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        check_shapes(x, y, self.x_dim, self.y_dim)
+        check_shapes(x, y, self.x_dim, self.y_dim, _first_weight(self.x_net))
         return self.x_net(x), self.y_net(y)
+
+
+def _first_weight(network: nn.Module) -> Tensor | None:
+    """The weight of the first layer; of a network that is no sequence of layers, its first parameter, if any."""
+    first = network[0] if isinstance(network, nn.Sequential) and len(network) else network
+    weight = getattr(first, "weight", None)
+    return weight if isinstance(weight, Tensor) else next(network.parameters(), None)
+
+
+def _check_widths(**widths: int) -> None:
+    for name, width in widths.items():
+        check_whole(name, width, 1)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from lightning_mi.checks import check_number, check_whole
 from lightning_mi.critics.base import AbstractCritic, check_shapes
 from lightning_mi.tiles import Products
 
@@ -31,6 +32,8 @@ class BilinearCritic(AbstractCritic):
 
     def __init__(self, x_dim: int, y_dim: int) -> None:
         super().__init__()
+        check_whole("x_dim", x_dim, 1)
+        check_whole("y_dim", y_dim, 1)
         self.weight = nn.Parameter(torch.randn(x_dim, y_dim) / math.sqrt(x_dim * y_dim))
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
@@ -46,7 +49,8 @@ class BilinearCritic(AbstractCritic):
         return Products(self._project(x, y), y)
 
     def _project(self, x: Tensor, y: Tensor) -> Tensor:
-        check_shapes(x, y, *self.weight.shape)
+        x_dim, y_dim = self.weight.shape
+        check_shapes(x, y, x_dim, y_dim, self.weight)
         return x @ self.weight
 
 
@@ -72,6 +76,7 @@ class InnerProductCritic(AbstractCritic):
 
     def __init__(self, normalize: bool = False, temperature: float = 1.0, scaled: bool = False) -> None:
         super().__init__()
+        check_number("temperature", temperature, "which divides the scores")
         if not (temperature > 0 and math.isfinite(temperature)):
             raise ValueError(f"Got temperature={temperature}: it divides the scores, so it is a positive number.")
         self.normalize = normalize
@@ -92,7 +97,7 @@ class InnerProductCritic(AbstractCritic):
         return Products(*self._prepare(x, y))
 
     def _prepare(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        check_shapes(x, y, x.shape[-1], x.shape[-1])
+        check_shapes(x, y, None, None)
         if self.normalize:
             x, y = normalize(x, dim=-1), normalize(y, dim=-1)
         factor = 1 / (self.temperature * (math.sqrt(x.shape[-1]) if self.scaled else 1.0))

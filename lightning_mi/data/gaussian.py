@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from lightning_mi.checks import check_number
 from lightning_mi.data.base import AbstractStreamDataModule
 from lightning_mi.data.laws import gaussian_log_ratio, gaussian_log_ratio_matrix, gaussian_rho
 from lightning_mi.data.stream import Batch, check_at_least
@@ -93,7 +94,10 @@ class GaussianDataModule(AbstractStreamDataModule):
         val_batches: int = 100,
         test_batches: int = 100,
     ) -> None:
-        levels = tuple(float(level) for level in mi) if isinstance(mi, Sequence) else (float(mi),)
+        given = tuple(mi) if isinstance(mi, Sequence) else (mi,)
+        for level in given:
+            check_number("mi", level, "the mutual information in nats, or a list of them")
+        levels = tuple(map(float, given))
         if not levels:
             raise ValueError("mi is an empty list: give one mutual information in nats, or one for each stair.")
         check_at_least("dim", dim, 1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lightning_mi._compat import batches_done
+from lightning_mi.checks import check_whole
 from lightning_mi.data.workers import obey_parent_alone
 
 Split = Literal["train", "val", "test"]
@@ -238,15 +239,15 @@ def check_at_least(name: str, value: int, minimum: int) -> None:
     """Check an integer argument.
 
     Raises:
+        TypeError: If ``value`` is not a whole number.
         ValueError: If ``value`` is below ``minimum``.
 
     Example:
         >>> check_at_least("batch_size", 1, 2)
         Traceback (most recent call last):
-        ValueError: batch_size=1 is too small: it must be at least 2.
+        ValueError: Got batch_size=1: it must be at least 2.
     """
-    if value < minimum:
-        raise ValueError(f"{name}={value} is too small: it must be at least {minimum}.")
+    check_whole(name, value, minimum)
 
 
 def _as_is(batch: Any) -> Any:

@@ -153,7 +153,7 @@ def can_be_judged(
     if bad:
         warnings.warn(
             f"{taker} is NaN: {bad} of {len(features) + len(reference_features)} samples have features that are "
-            "infinite or not a number. The encoder has diverged.",
+            "infinite or not a number. Check the data, and whether the encoder has diverged.",
             MINumericalWarning,
             stacklevel=3,
         )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
+from lightning_mi.checks import check_instance
 from lightning_mi.metrics.batches import Batches
 from lightning_mi.metrics.moments import Estimate, Mean, batch_moments, read_moments
 from lightning_mi.scores import Scores
@@ -53,8 +54,10 @@ def read_mutual_information(bound: AbstractBound, average: Average, target: floa
     """How mutual information is read from a bound's terms; see :class:`~lightning_mi.metrics.MutualInformation`.
 
     Raises:
+        TypeError: ``bound`` is not a bound.
         ValueError: The average is none of the three.
     """
+    check_instance("bound", bound, AbstractBound, "bounds.DV()")
     if average not in get_args(Average):
         raise ValueError(
             f"Got average={average!r}, but batches are averaged in one of three ways: 'micro' pools the pairs of all "
@@ -75,6 +78,7 @@ def read_mutual_information(bound: AbstractBound, average: Average, target: floa
 
 def read_log_normalizer(bound: AbstractBound) -> Reading:
     """How the log-normalizer is read from a bound's terms; see :class:`~lightning_mi.metrics.LogNormalizer`."""
+    check_instance("bound", bound, AbstractBound, "bounds.DV()")
     if _averages_over_rows(bound):
         mean = Mean("row")
     else:

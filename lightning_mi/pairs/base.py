@@ -14,6 +14,7 @@ from lightning_mi.labels import check_labels
 from lightning_mi.pooling import Pool
 from lightning_mi.scores import Scores
 from lightning_mi.tiles import check_tile_bytes
+from lightning_mi.view_checks import check_tensors
 
 
 class AbstractPairing(nn.Module, ABC):
@@ -138,12 +139,18 @@ class AbstractTiledPairing(AbstractPairing):
 
 
 def check_count(views: tuple[Tensor, ...], *names: str, pairing: str) -> None:
-    """Raise a ValueError unless there are as many views as names."""
+    """Check that there are as many views as names, and that each, except labels, is a tensor with rows.
+
+    Raises:
+        TypeError: A view is not a tensor.
+        ValueError: There are more or fewer, or one has no dimension.
+    """
     if len(views) != len(names):
         raise ValueError(
             f"Got {len(views)} view{'s' * (len(views) != 1)} of the batch: {pairing} takes {len(names)}, "
-            f"{', '.join(names)}. Choose another pairing, or override `unpack_batch` to return them."
+            f"{', '.join(names)}. Choose another pairing, or give it these (in a module, `unpack_batch` returns them)."
         )
+    check_tensors({name: view for name, view in zip(names, views, strict=True) if name != "labels"})
 
 
 def check_two_or_more(share: Share, training: bool) -> None:
@@ -154,5 +161,5 @@ def check_two_or_more(share: Share, training: bool) -> None:
     if training and share.total < 2:
         raise ValueError(
             f"Got a batch of {share.total}: marginal pairs combine different samples, so a batch holds two or more. "
-            "Raise the batch size, or drop the last, smaller batch with `drop_last=True`."
+            "Raise the batch size, or drop the last, smaller batch: DataLoader(..., drop_last=True)."
         )

@@ -68,7 +68,7 @@ class Derangement(AbstractPairing):
             raise ValueError(
                 f"Got batches of {', '.join(map(str, share.counts))} on the processes: Derangement shuffles within "
                 "each, so each holds two or more samples, or none. Choose another batch size, or drop the last, "
-                "smaller batch with `drop_last=True`."
+                "smaller batch: DataLoader(..., drop_last=True)."
             )
         x, y = views
         order = torch.randperm(len(x), device=x.device, generator=own_generator(x.device))
@@ -107,6 +107,8 @@ class IndependentMarginal(AbstractPairing):
         """Scores of x (N, Dx) with y (N, Dy), and of x' (K, Dx) with y' (K, Dy)."""
         names = ("x", "y", "x_marginal", "y_marginal")
         check_count(views, *names, pairing="IndependentMarginal")
+        for first, second in (0, 2), (1, 3):
+            _check_alike(names[first], views[first], names[second], views[second])
         share, _, marginal, _ = self.shares(*views)
         x, y, x_marginal, y_marginal = views
         pooled = share.pooled and Pool(share.total, marginal.total, marginal.total, copies=len(share.counts))
@@ -156,3 +158,17 @@ class TwoViews(AbstractTiledPairing):
         second = share.total + first
         columns = Columns(torch.cat([second, first]), left_out=torch.cat([first, second]))
         return self.score_all(critic, torch.cat([x, y]), candidates, columns, share)
+
+
+def _check_alike(name: str, view: Tensor, marginal_name: str, marginal: Tensor) -> None:
+    """Check that independent samples are of the type and width of the joint ones."""
+    if marginal.shape[1:] != view.shape[1:]:
+        raise ValueError(
+            f"Got {name} of shape {tuple(view.shape)} and {marginal_name} of shape {tuple(marginal.shape)}: both are "
+            "samples of one variable, so they differ in length alone. Check the order of the batch: x, y, x', y'."
+        )
+    if marginal.dtype != view.dtype:
+        raise TypeError(
+            f"Got {name} of type {view.dtype} and {marginal_name} of type {marginal.dtype}: both are samples of one "
+            f"variable. Write {marginal_name}.to({view.dtype})."
+        )

@@ -160,7 +160,7 @@ def test_validation_of_a_training_stopped_on_a_stair_is_at_that_stair_and_a_new_
         ({"mi": []}, "mi is an empty list"),
         ({"mi": 1e3}, "lower mi or raise dim"),
         ({"dim": 0}, "dim=0"),
-        ({"batch_size": 1}, "batch_size=1 is too small: it must be at least 2"),
+        ({"batch_size": 1}, "batch_size=1: it must be at least 2"),
         ({"steps_per_mi": 0}, "steps_per_mi=0"),
         ({"seed": -1}, "seed=-1"),
         ({"val_batches": -1}, "val_batches=-1"),

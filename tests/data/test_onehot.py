@@ -46,7 +46,7 @@ def test_splits_have_their_lengths_and_their_own_fixed_batches():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_symbols": 1}, "num_symbols=1 is too small"),
+        ({"num_symbols": 1}, "num_symbols=1: it must be at least"),
         ({"batch_size": 1}, "batch_size=1"),
         ({"steps": 0}, "steps=0"),
         ({"seed": -1}, "seed=-1"),

@@ -1,0 +1,117 @@
+"""Argument checks with one form of error: what was received, what it must be, what to write."""
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+
+def check_instance(name: str, value: Any, kind: type | tuple[type, ...], example: str) -> None:
+    """Check that an argument is an instance of a class; a module compiled by ``torch.compile`` counts as what it wraps.
+
+    Args:
+        name: The argument.
+        value: What was received.
+        kind: The class, or several.
+        example: What to write instead, without the argument's name.
+
+    Raises:
+        TypeError: It is none of them.
+
+    Example:
+        >>> check_instance("bound", "DV", int, "bounds.DV()")
+        Traceback (most recent call last):
+        TypeError: Got bound='DV', a str: it must be an instance of int. Write bound=bounds.DV().
+    """
+    if isinstance(value, kind) or isinstance(getattr(value, "_orig_mod", None), kind):
+        return
+    names = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+    raise TypeError(f"Got {describe(name, value)}: it must be an instance of {names}. Write {name}={example}.")
+
+
+def check_factory(name: str, value: Any, made: type | tuple[type, ...], example: str) -> None:
+    """Check that an argument is None or a callable that creates an object, not the object.
+
+    Args:
+        name: The argument.
+        value: What was received.
+        made: The class of what it creates.
+        example: What to write instead.
+
+    Raises:
+        TypeError: It is not callable, or was created already.
+
+    Example:
+        >>> check_factory("optimizer", 1e-3, dict, "lambda parameters: torch.optim.Adam(parameters)")
+        Traceback (most recent call last):
+        TypeError: Got optimizer=0.001, a float: it must be a callable that creates one. Write optimizer=lambda ...
+    """
+    if value is not None and (isinstance(value, made) or not callable(value)):
+        raise TypeError(f"Got {describe(name, value)}: it must be a callable that creates one. Write {name}={example}.")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Check that an argument is one of a few strings.
+
+    Raises:
+        ValueError: It is not.
+
+    Example:
+        >>> check_choice("scheduler_interval", "batch", ("epoch", "step"))
+        Traceback (most recent call last):
+        ValueError: Got scheduler_interval='batch': it is one of 'epoch', 'step'.
+    """
+    if value not in choices:
+        raise ValueError(f"Got {name}={value!r}: it is one of {', '.join(map(repr, choices))}.")
+
+
+def check_whole(name: str, value: Any, minimum: int) -> None:
+    """Check that an argument is a whole number, at least ``minimum``.
+
+    Raises:
+        TypeError: It is not a whole number.
+        ValueError: It is below the minimum.
+
+    Example:
+        >>> check_whole("batch_size", 1, 2)
+        Traceback (most recent call last):
+        ValueError: Got batch_size=1: it must be at least 2.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"Got {describe(name, value)}: it must be a whole number, at least {minimum}.")
+    if int(value) < minimum:
+        raise ValueError(f"Got {name}={value}: it must be at least {minimum}.")
+
+
+def check_number(name: str, value: Any, meaning: str) -> None:
+    """Check that an argument is a number; its range is the caller's.
+
+    Args:
+        name: The argument.
+        value: What was received.
+        meaning: What the number is, for the message.
+
+    Raises:
+        TypeError: It is not a number.
+
+    Example:
+        >>> check_number("mi", "2", "the mutual information in nats")
+        Traceback (most recent call last):
+        TypeError: Got mi='2', a str: it must be a number, the mutual information in nats.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"Got {describe(name, value)}: it must be a number, {meaning}.")
+
+
+def describe(name: str, value: Any) -> str:
+    """An argument and its type, for a message.
+
+    Example:
+        >>> describe("bound", dict), describe("probe", 10)
+        ('bound=dict, a class', 'probe=10, an int')
+    """
+    if isinstance(value, type):
+        return f"{name}={value.__name__}, a class"
+    kind = type(value).__name__
+    article = "an" if kind[0].lower() in "aeiou" else "a"
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return f"{name}={value!r}, {article} {kind}" if plain else f"{name} of type {kind}"
