@@ -48,12 +48,13 @@ class MIEstimationModule(L.LightningModule):
         batch - unpack_batch -> views - encode -> x, y - scores -> Scores - bound -> BoundTerms - regularizer -> loss
 
     Training logs ``train/mi`` (the value), ``train/joint_term``, ``train/marginal_term``, ``train/log_normalizer``,
-    ``train/loss`` and ``train/penalty`` at each logged step, with ``train/true_mi`` where the data module has a
-    ``true_mi()`` and ``train/log_n`` where the bound is capped at log N. Every epoch of training, validation and
-    test logs ``<stage>/mi`` (micro; ``train/mi_micro`` in training), ``<stage>/mi_macro``, ``<stage>/mi_plug_in``,
-    ``<stage>/log_normalizer`` and ``<stage>/effective_sample_size``, exact over batches and processes; validation and
-    test also log the standard error of each estimate, as ``<stage>/mi_standard_error``. All in nats. A batch without
-    joint pairs is in none of the averages.
+    ``train/loss`` and ``train/penalty`` at each logged step, with ``train/true_mi`` where data module and pairing know
+    what is estimated (:meth:`AbstractPairing.true_value`) and ``train/log_n``, InfoNCE's ceiling
+    (:meth:`Scores.row_ceiling`). Every epoch of training, validation and test logs ``<stage>/mi`` (micro;
+    ``train/mi_micro`` in training), ``<stage>/mi_macro``, ``<stage>/mi_plug_in``, ``<stage>/log_normalizer`` and
+    ``<stage>/effective_sample_size``, exact over batches and processes; validation and test also log the standard error
+    of each estimate, as ``<stage>/mi_standard_error``. All in nats. A batch without joint pairs is in none of the
+    averages.
 
     Where several processes train together, the pairs of a training step run over the samples of all of them, unless the
     pairing has ``gather=False``: its terms, its loss and the averaged gradient are those of one process on the whole
@@ -278,7 +279,7 @@ class MIEstimationModule(L.LightningModule):
         logged = is_logged(self.trainer, self.global_step + 1)
         if logged:
             logs = output.logs(probe_loss, count_pairs=self.pairs.takes_labels)
-            logs |= references(self.trainer, self.bound, output.scores)
+            logs |= references(self.trainer, self, self.bound, output.scores)
             if self._guard.policy == "skip":
                 logs["skipped_steps"] = float(self._guard.skipped)
             self.log_dict({f"train/{name}": value for name, value in logs.items()})
@@ -361,7 +362,9 @@ class MIEstimationModule(L.LightningModule):
         Raises:
             ValueError: The pairing or the probe has another number of classes than the data module.
         """
-        check_num_classes((self.pairs, self.probe), getattr(self.trainer, "datamodule", None))
+        data = getattr(self.trainer, "datamodule", None)
+        check_num_classes((self.pairs, self.probe), data)
+        self.pairs.prepare(data)
         if self.trainer.world_size > 1 and not self.pairs.gather:
             rank_zero_info(
                 f"{type(self.pairs).__name__} has gather=False: each of the {self.trainer.world_size} processes pairs "
@@ -405,16 +408,17 @@ class MIEstimationModule(L.LightningModule):
         output = self.step(batch)
         metrics.update(terms=output.terms, scores=output.scores)
         accuracies.update(output, self.critic, self.pairs, self.probe)
-        means = {"loss": output.loss} | references(self.trainer, self.bound, output.scores)
+        means = {"loss": output.loss} | references(self.trainer, self, self.bound, output.scores)
         logs = {f"{stage}/{name}": value for name, value in means.items()}
         self.log_dict(logs, on_epoch=True, sync_dist=True, batch_size=output.scores.num_joint)
         return output.for_callbacks()
 
     def _calibrate(self, representations: Sequence[Tensor]) -> None:
         if isinstance(self.critic, Calibrated):
-            self.critic.calibrate(
-                marginal_scores=lambda: self.scores(*representations).marginal_values(_MOST_SCORES),
-                log_normalizer=lambda: self.bound(self.scores(*representations)).log_normalizer,
-                target=self.target,
-            )
+            with self.pairs.uncounted():  # the batch is scored several times
+                self.critic.calibrate(
+                    marginal_scores=lambda: self.scores(*representations).marginal_values(_MOST_SCORES),
+                    log_normalizer=lambda: self.bound(self.scores(*representations)).log_normalizer,
+                    target=self.target,
+                )
             self._calibration_due = not self.critic.calibrated  # it waits for a batch that is finite
