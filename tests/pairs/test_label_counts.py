@@ -163,6 +163,7 @@ def test_fit_counts_each_training_label_once() -> None:
     assert math.isfinite(logged["val/mi"])
 
 
+@pytest.mark.filterwarnings("ignore:DV read value = nan")
 def test_skipped_step_is_not_counted() -> None:
     x = X.clone()
     x[30] = math.nan
@@ -175,7 +176,7 @@ def test_ensemble_members_count_each_label_once() -> None:
     from lightning_mi.ensemble import MIEnsemble
 
     members = {name: module(Calibrated(LabelCritic())) for name in ("a", "b")}
-    trainer(max_epochs=1).fit(MIEnsemble(members), loader())
+    trainer(max_epochs=1, log_every_n_steps=100).fit(MIEnsemble(members), loader())
     assert [member.pairs.label_counts.tolist() for member in members.values()] == [COUNTS, COUNTS]
 
 
