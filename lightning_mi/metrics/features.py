@@ -151,9 +151,9 @@ def can_be_judged(
         )
     if not bool(torch.isin(labels, reference_labels).any()):
         raise ValueError(
-            f"{taker} got labels {labels.unique().tolist()[:5]} and reference labels "
-            f"{reference_labels.unique().tolist()[:5]}, without one in common: no sample can be judged right. Number "
-            "the classes of both splits alike."
+            f"{taker} got labels {torch.unique(labels).tolist()[:5]} and reference labels "
+            f"{torch.unique(reference_labels).tolist()[:5]}, without one in common: no sample can be judged right. "
+            "Number the classes of both splits alike."
         )
     bad = sum(int((~torch.isfinite(values)).any(dim=1).sum()) for values in (features, reference_features))
     if bad:
