@@ -40,10 +40,12 @@ def test_unbalanced_labels_read_their_entropy_by_default() -> None:
     assert read(pairs.EnumeratedLabels(3, "uniform"), perfect([1 / 3] * 3)) == pytest.approx(math.log(3), abs=1e-6)
 
 
-def test_log_ratio_is_that_of_the_labels_by_default() -> None:
-    scores = pairs.EnumeratedLabels(3)(LabelCritic(), perfect([n / 100 for n in COUNTS]) + 5.0, LABELS)
-    expected = -np.log(np.repeat(COUNTS, COUNTS) / 100)
-    np.testing.assert_allclose(bounds.DV().log_ratio(scores).numpy(), expected, rtol=1e-6)
+def test_log_ratio_is_normalized_by_the_frequencies_by_default() -> None:
+    x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)).double()
+    scores = pairs.EnumeratedLabels(3)(LabelCritic(), x, LABELS)
+    normalizer = (scores.joint - bounds.DV().log_ratio(scores))[:1]
+    ratios = (x - normalizer).exp().numpy()
+    assert (ratios @ (np.array(COUNTS) / 100)).mean() == pytest.approx(1.0, abs=1e-6)
 
 
 def test_training_counts_each_batch_before_it_scores_it() -> None:
