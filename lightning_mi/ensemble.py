@@ -138,6 +138,11 @@ class MIEnsemble(L.LightningModule):
         for member in self._in_order():
             member.trainer = self.trainer
 
+    def on_fit_start(self) -> None:
+        """Give the members' pairings what they need to know of the data."""
+        for member in self._in_order():
+            member.pairs.prepare(getattr(self.trainer, "datamodule", None))
+
     def configure_optimizers(self) -> Optimizer:
         """One optimizer, of what each member's own would train, with its settings.
 
@@ -220,7 +225,8 @@ class MIEnsemble(L.LightningModule):
     def _calibrate(self, batch: Any) -> None:
         for member in self._in_order():
             if getattr(member.critic, "needs_calibration", False):
-                member.step(batch)
+                with member.pairs.uncounted():
+                    member.step(batch)
 
     def _check_scale(self, batch: Any) -> None:
         """Warn once of views that a critic reads as they are and that are far from unit scale."""
@@ -234,7 +240,7 @@ class MIEnsemble(L.LightningModule):
         for name, member in zip(output.names, self._in_order(), strict=True):
             own = output.member(name)
             logs = own.logs(None, count_pairs=member.pairs.takes_labels)
-            logs |= references(self.trainer, member.bound, own.scores)
+            logs |= references(self.trainer, member, member.bound, own.scores)
             metrics |= {f"{name}/train/{key}": float(value) for key, value in logs.items()}
             if not math.isfinite(metrics[f"{name}/train/loss"]) and name not in self._told:
                 self._told.add(name)

@@ -6,6 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+NEGATIVE_LABEL = (
+    "class labels are at least 0. A negative label often means an unlabelled sample, which belongs to no class. Drop "
+    "the samples without a label, or number the classes from 0."
+)
+
 
 class LabelledViews(NamedTuple):
     """A batch, taken apart.
@@ -74,14 +79,23 @@ def missing_labels(entries: Sequence[Any], num_views: int | None, taker: str) ->
     )
 
 
-def check_labels(labels: Any, num_samples: int, taker: str) -> Tensor:
-    """The class labels of ``num_samples`` samples, as int64.
+def check_labels(labels: object, num_samples: int, taker: str, num_classes: int | None = None) -> Tensor:
+    """The class labels of ``num_samples`` samples, as int64. One host-device sync.
+
+    Args:
+        labels: What the batch holds as labels.
+        num_samples: N.
+        taker: What takes them, for the message.
+        num_classes: C, where labels run from 0 to C - 1; any label of at least 0 by default.
 
     Raises:
         TypeError: They are not a tensor of integers.
-        ValueError: They are not of shape (N,).
+        ValueError: They are not of shape (N,), one is negative, or one is not below ``num_classes``.
 
     Example:
+        >>> check_labels(torch.tensor([0, -1]), 2, "SameLabel")
+        Traceback (most recent call last):
+        ValueError: SameLabel got label -1 at position 1: class labels are at least 0. A negative label often means ...
         >>> check_labels(torch.tensor([0.0, 1.0]), 2, "NearestNeighborAccuracy")
         Traceback (most recent call last):
         TypeError: NearestNeighborAccuracy got labels of type float32: class labels are integers. Convert them with ...
@@ -101,7 +115,18 @@ def check_labels(labels: Any, num_samples: int, taker: str) -> Tensor:
             f"{taker} got labels of shape {tuple(labels.shape)} for {num_samples} samples: there is one label for "
             f"each, so the shape is ({num_samples},)."
         )
-    return labels.long()
+    labels = labels.long()
+    outside = labels < 0 if num_classes is None else (labels < 0) | (labels >= num_classes)
+    if bool(outside.any()):
+        position = int(outside.nonzero()[0, 0])
+        label = int(labels[position])
+        if label < 0 or num_classes is None:
+            raise ValueError(f"{taker} got label {label} at position {position}: {NEGATIVE_LABEL}")
+        raise ValueError(
+            f"{taker} got label {label} at position {position}: its {num_classes} labels are 0 to {num_classes - 1}. "
+            "Set `num_classes` to the number of classes, or number the labels from 0."
+        )
+    return labels
 
 
 def check_num_classes(parts: Iterable[object], data: object) -> None:

@@ -53,12 +53,13 @@ class MIEstimationModule(L.LightningModule):
         batch - unpack_batch -> views - encode -> x, y - scores -> Scores - bound -> BoundTerms - regularizer -> loss
 
     Training logs ``train/mi`` (the value), ``train/joint_term``, ``train/marginal_term``, ``train/log_normalizer``,
-    ``train/loss`` and ``train/penalty`` at each logged step, with ``train/true_mi`` where the data module has a
-    ``true_mi()`` and ``train/log_n`` where the bound is capped at log N. Every epoch of training, validation and
-    test logs ``<stage>/mi`` (micro; ``train/mi_micro`` in training), ``<stage>/mi_macro``, ``<stage>/mi_plug_in``,
-    ``<stage>/log_normalizer`` and ``<stage>/effective_sample_size``, exact over batches and processes; validation and
-    test also log the standard error of each estimate, as ``<stage>/mi_standard_error``. All in nats. A batch without
-    joint pairs is in none of the averages.
+    ``train/loss`` and ``train/penalty`` at each logged step, with ``train/true_mi`` where data module and pairing know
+    what is estimated (:meth:`AbstractPairing.true_value`) and ``train/log_n``, InfoNCE's ceiling
+    (:meth:`Scores.row_ceiling`). Every epoch of training, validation and test logs ``<stage>/mi`` (micro;
+    ``train/mi_micro`` in training), ``<stage>/mi_macro``, ``<stage>/mi_plug_in``, ``<stage>/log_normalizer`` and
+    ``<stage>/effective_sample_size``, exact over batches and processes; validation and test also log the standard error
+    of each estimate, as ``<stage>/mi_standard_error``. All in nats. A batch without joint pairs is in none of the
+    averages.
 
     Where several processes train together, the pairs of a training step run over the samples of all of them, unless the
     pairing has ``gather=False``: its terms, its loss and the averaged gradient are those of one process on the whole
@@ -276,7 +277,9 @@ class MIEstimationModule(L.LightningModule):
         if self.probe is not None and output.labels is not None:
             probe_loss = self.probe.loss(output.features, output.labels)
         logs = output.logs(probe_loss, count_pairs=self.pairs.takes_labels)
-        logs |= references(self.trainer, self.bound, output.scores)
+        logged = is_logged(self.trainer)
+        if logged:  # constants, which may take a collective
+            logs |= references(self.trainer, self, self.bound, output.scores)
         if self._guard.policy == "skip":
             logs["skipped_steps"] = float(self._guard.skipped)
         has_bar = self.trainer.progress_bar_callback is not None
@@ -284,9 +287,7 @@ class MIEstimationModule(L.LightningModule):
             self.log(f"train/{name}", value, prog_bar=has_bar and name == "mi")
         forget_unlogged(self.trainer, "training_step", logs)
         outputs = output.for_callbacks(probe_loss)
-        outputs["loss"] = self._guard.watch(
-            output, outputs["scores"], read.numbers, outputs["loss"], is_logged(self.trainer)
-        )
+        outputs["loss"] = self._guard.watch(output, outputs["scores"], read.numbers, outputs["loss"], logged)
         return outputs
 
     training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]  # asked at every step
@@ -375,7 +376,9 @@ class MIEstimationModule(L.LightningModule):
         Raises:
             ValueError: The pairing or the probe has another number of classes than the data module.
         """
-        check_num_classes((self.pairs, self.probe), getattr(self.trainer, "datamodule", None))
+        data = getattr(self.trainer, "datamodule", None)
+        check_num_classes((self.pairs, self.probe), data)
+        self.pairs.prepare(data)
         if self.trainer.world_size > 1 and not self.pairs.gather:
             rank_zero_info(
                 f"{type(self.pairs).__name__} has gather=False: each of the {self.trainer.world_size} processes pairs "
@@ -430,7 +433,7 @@ class MIEstimationModule(L.LightningModule):
         # A batch without marginal pairs has no loss: it counts as nothing in the mean.
         counted = output.scores.num_joint if output.scores.num_marginal else 0
         loss = output.loss if output.scores.num_marginal else torch.zeros_like(output.loss)
-        means = {"loss": loss} | references(self.trainer, self.bound, output.scores)
+        means = {"loss": loss} | references(self.trainer, self, self.bound, output.scores)
         logs = {f"{stage}/{name}": value for name, value in means.items()}
         self.log_dict(logs, on_epoch=True, sync_dist=True, batch_size=counted)
         return output.for_callbacks()
@@ -442,9 +445,10 @@ class MIEstimationModule(L.LightningModule):
             self.log(name, metric, metric_attribute=name, add_dataloader_idx=False, prog_bar=in_bar)
 
     def _calibrate(self, representations: Sequence[Tensor]) -> None:
-        # By name: torch.compile wraps a critic in a module of another class, which passes attributes on.
-        cast("Calibrated", self.critic).calibrate(
-            marginal_scores=lambda: self.scores(*representations).marginal_values(_MOST_SCORES),
-            log_normalizer=lambda: self.bound(self.scores(*representations)).log_normalizer,
-            target=self.target,
-        )
+        with self.pairs.uncounted():  # the batch is scored several times
+            # By name: torch.compile wraps a critic in a module of another class, which passes attributes on.
+            cast("Calibrated", self.critic).calibrate(
+                marginal_scores=lambda: self.scores(*representations).marginal_values(_MOST_SCORES),
+                log_normalizer=lambda: self.bound(self.scores(*representations)).log_normalizer,
+                target=self.target,
+            )

@@ -90,15 +90,7 @@ class OnlineLinearProbe(nn.Module):
 
     def check(self, labels: Tensor, num_samples: int) -> None:
         """Refuse labels that it cannot learn, with the errors of :meth:`loss`."""
-        check_labels(labels, num_samples, "OnlineLinearProbe")
-        outside = (labels < 0) | (labels >= self.num_classes)
-        if bool(outside.any()):
-            index = int(outside.nonzero()[0, 0])
-            raise ValueError(
-                f"Label {int(labels[index])} at index {index} is out of range: OnlineLinearProbe(num_classes="
-                f"{self.num_classes}) takes labels from 0 to {self.num_classes - 1}. Raise num_classes or check the "
-                "labels."
-            )
+        check_labels(labels, num_samples, "OnlineLinearProbe", self.num_classes)
 
     def extra_repr(self) -> str:
         """The arguments, for ``print(module)``."""

@@ -25,6 +25,7 @@ class Layout:
     num_rows: int
     joint_rows: Tensor | None = None  # (J,) the row of each joint pair; None without rows
     row_count: Tensor | int = 0  # (N,) the marginal and joint pairs of each row; an int if it is the same in every row
+    log_weights: Tensor | None = None  # (M,) of the candidates in a row; equal by default
 
 
 def lay_out_columns(scores: Tensor | AbstractTiles, columns: Columns, tile_bytes: float | None = None) -> Layout:
@@ -63,15 +64,16 @@ def lay_out_columns(scores: Tensor | AbstractTiles, columns: Columns, tile_bytes
 def lay_out_masks(
     matrix: Tensor, joint: Tensor | None, marginal: Tensor | None, log_weights: Tensor | None, diagonal: int
 ) -> Layout:
-    """Pairs where masks say so; a mask that is not given is the diagonal, or all but that, or all with weights.
+    """Pairs as masks give them; by default the joint pairs are the diagonal, the marginal ones all others.
+
+    With weights the marginal pairs are all pairs by default.
 
     Raises:
-        ValueError: A mask or the weights do not fit the matrix.
+        ValueError: A mask or the weights do not fit the matrix, or the diagonal does not meet each row.
     """
-    on_diagonal = _diagonal_mask(matrix, diagonal)
+    joint = _check_mask(_diagonal_mask(matrix, diagonal) if joint is None else joint, "joint", matrix)
     if marginal is None:
-        marginal = ~on_diagonal if log_weights is None else torch.ones_like(on_diagonal)
-    joint = _check_mask(on_diagonal if joint is None else joint, "joint", matrix)
+        marginal = ~joint if log_weights is None else torch.ones_like(joint)
     marginal = _check_mask(marginal, "marginal", matrix)
     if log_weights is not None:
         log_weights = _check_log_weights(log_weights, marginal, matrix)
@@ -86,6 +88,7 @@ def lay_out_masks(
         num_rows=len(matrix),
         joint_rows=joint_rows,
         row_count=row_count,
+        log_weights=log_weights,
     )
 
 
@@ -117,16 +120,37 @@ def check_square(matrix: Tensor, diagonal: int, may_be_wide: bool) -> None:
     Without ``may_be_wide`` the matrix is square.
     """
     num_rows, num_columns = matrix.shape
-    fits = num_rows <= num_columns - diagonal if may_be_wide else num_rows == num_columns
+    fits = 0 <= diagonal <= num_columns - num_rows and (may_be_wide or num_rows == num_columns)
     if not fits or num_columns < 2:
         raise ValueError(
-            f"Got scores of shape {tuple(matrix.shape)}: without masks the diagonal holds the joint pairs and "
-            "the rest the marginal pairs, which takes a square matrix of at least 2 x 2. "
+            f"Got scores of shape {tuple(matrix.shape)} and diagonal={diagonal}: without masks the diagonal holds "
+            "the joint pairs and the rest the marginal pairs, which takes a square matrix of at least 2 x 2. "
             "Use a batch of two or more samples, or pass `joint` and `marginal`."
         )
 
 
+def check_default_columns(
+    y: Tensor, num_joint: int, num_marginal: int, joint_columns: Tensor | None, marginal_columns: Tensor | None
+) -> None:
+    """Raise a ValueError unless the candidates are those that pairs use by default, where columns are not given."""
+    if marginal_columns is None:
+        fits = len(y) == num_joint + num_marginal
+    else:
+        fits = joint_columns is not None or len(y) >= num_joint
+    if not fits:
+        raise ValueError(
+            f"Got {len(y)} candidates `y` for {num_joint} joint and {num_marginal} marginal scores: by default `y` has "
+            "one row for each pair, those of the joint pairs first. Give `joint_columns` and `marginal_columns`, the "
+            "row that each pair uses."
+        )
+
+
 def _diagonal_mask(matrix: Tensor, diagonal: int) -> Tensor:
+    if not 0 <= diagonal <= matrix.shape[1] - len(matrix):
+        raise ValueError(
+            f"Got scores of shape {tuple(matrix.shape)} and diagonal={diagonal}: without a `joint` mask the joint pair "
+            "of row i is in column diagonal + i, which each row must have. Pass `joint`."
+        )
     mask = torch.zeros(matrix.shape, dtype=torch.bool, device=matrix.device)
     mask.diagonal(diagonal).fill_(True)
     return mask

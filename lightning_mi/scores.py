@@ -17,6 +17,7 @@ from lightning_mi.numerics import mean_or_zero, upcast
 from lightning_mi.pooling import Pool
 from lightning_mi.score_layout import (
     Layout,
+    check_default_columns,
     check_scores,
     check_square,
     lay_out_columns,
@@ -100,20 +101,21 @@ class Scores:
         Args:
             matrix: (N, M) scores, T(x_i, y_j) in row i and column j; any floating-point type.
             joint: (N, M) boolean, True at joint pairs; the diagonal by default.
-            marginal: (N, M) boolean, True at marginal pairs; all but the diagonal by default, or all with weights.
+            marginal: (N, M) boolean, True at marginal pairs; by default all pairs that are not joint, or, with
+                ``log_weights``, all pairs.
             log_weights: (M,) log of the weight that each candidate has in a mean over marginal pairs; the weights sum
                 to 1. A weight of 0 is a logarithm of -inf. Every entry is then a marginal pair. Equal by default.
             allow_no_joint: Take a ``joint`` mask without a single True; see ``num_joint``.
             allow_no_marginal: The same of ``marginal``: a bound's value is then not a number.
             y: (M, D) candidate representations, for a learned baseline.
-            diagonal: The column of the first row's joint pair, where no mask says which pairs are joint.
+            diagonal: The column of the first row's joint pair, without a ``joint`` mask; 0 by default.
             pooled: The rows are this process's share; the columns may be candidates of all processes. A share may be
                 empty, all of them together not. Every process must say the same. The pool of all processes itself,
                 where it is known, saves them an exchange of their counts.
 
         Raises:
-            ValueError: The matrix is not two-dimensional, holds no joint or no marginal pair, or a mask or the weights
-                do not fit.
+            ValueError: The matrix is not two-dimensional, holds no joint or no marginal pair, a mask or the weights
+                do not fit, the diagonal does not meet every row, or there is a diagonal beside a ``joint`` mask.
 
         Example:
             >>> Scores.from_matrix(torch.tensor([[2.0, 0.0], [1.0, 3.0]])).joint
@@ -123,6 +125,10 @@ class Scores:
         check_scores(matrix, "matrix", ndim=2, may_be_empty=shared)
         _check_candidates(y, matrix.shape[1])
         matrix = upcast(matrix)
+        if joint is not None and diagonal:
+            raise ValueError(
+                f"Got a `joint` mask and diagonal={diagonal}: both place the joint pairs. Give one of them."
+            )
         if joint is None and marginal is None and log_weights is None:
             check_square(matrix, diagonal, may_be_wide=shared)
             layout = lay_out_columns(matrix, Columns.of_diagonal(matrix, diagonal))
@@ -193,13 +199,14 @@ class Scores:
             joint: (J,) scores of joint pairs.
             marginal: (K,) scores of marginal pairs.
             joint_columns: (J,) rows of ``y`` that the joint pairs use; 0..J-1 by default.
-            marginal_columns: (K,) rows of ``y`` that the marginal pairs use; J..J+K-1 by default.
+            marginal_columns: (K,) rows of ``y`` that the marginal pairs use; by default J..J+K-1, the rows after those
+                of the joint pairs, so that ``y`` has one row for each pair.
             allow_no_marginal: As in :meth:`from_matrix`.
             y: (M, D) candidate representations, for a learned baseline.
             pooled: As in :meth:`from_matrix`.
 
         Raises:
-            ValueError: A list is empty or not one-dimensional.
+            ValueError: A list is empty or not one-dimensional, or ``y`` does not have the rows of the default columns.
 
         Example:
             >>> Scores.from_samples(torch.ones(2), torch.zeros(5)).num_marginal
@@ -208,6 +215,8 @@ class Scores:
         shared = bool(pooled) and world_size() > 1
         check_scores(joint, "joint", ndim=1, may_be_empty=shared)
         check_scores(marginal, "marginal", ndim=1, may_be_empty=shared or allow_no_marginal)
+        if y is not None:
+            check_default_columns(y, len(joint), len(marginal), joint_columns, marginal_columns)
         made = cls(lay_out_samples(joint, marginal, joint_columns, marginal_columns), y, pooled)
         if not (made.num_joint and (made.num_marginal or allow_no_marginal)):
             raise ValueError(
@@ -266,7 +275,7 @@ class Scores:
 
     @property
     def num_candidates(self) -> int | None:
-        """How many pairs the longest row holds, the N in InfoNCE's ceiling log N.
+        """How many pairs the longest row holds; :meth:`row_ceiling` is what it means for InfoNCE.
 
         None where there are no rows, or where the candidates have unequal weights.
         """
@@ -276,6 +285,43 @@ class Scores:
             return self._pool.longest_row
         count = self._layout.row_count
         return count if isinstance(count, int) else int(count.max()) if len(count) else 0
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether each joint pair has a row of candidates, as InfoNCE needs it."""
+        return self._layout.joint_rows is not None
+
+    @torch.no_grad()
+    def row_ceiling(self) -> Tensor:
+        r"""The most that InfoNCE can read on these pairs, whatever the critic: a scalar, nats.
+
+        Let row i have candidates with weights w that sum to 1 and k joint pairs, and let s be the softmax of
+        :math:`T + \log w` over the row. A joint pair contributes :math:`T - \log \sum w e^T = \log s - \log w`. The k
+        values of s sum to 1 at most, so the sum of their logarithms is at most :math:`-k \log k`, and the mean over
+        joint pairs is at most the mean of
+
+        .. math:: -\log (w k).
+
+        That is log N for one joint pair among N candidates of equal weight, log(N / k) for k of them, and -log q(y)
+        where the candidates are labels with a prior q. Without a joint pair it is that of a row with one, and infinite
+        with weights. Of pooled scores it is that of all ranks, which must all call it.
+
+        Raises:
+            ValueError: There are no rows.
+
+        Example:
+            >>> Scores.from_matrix(torch.zeros(4, 4)).row_ceiling()  # log 4
+            tensor(1.3863)
+        """
+        rows, count = self.joint_rows, self._layout.row_count
+        if isinstance(count, int):  # one joint pair in each row, and rows of one length on all ranks
+            return self.joint.new_tensor(math.log(count))
+        if self.num_joint == 0:
+            return self.joint.new_tensor(math.inf if self.num_candidates is None else math.log(self.num_candidates))
+        log_weights = self._layout.log_weights
+        inverse = count[rows].to(self.joint).log() if log_weights is None else -log_weights[self.joint_columns]
+        positives = torch.zeros_like(count).index_add_(0, rows, torch.ones_like(rows))
+        return self.mean_over_joint(inverse - positives[rows].to(self.joint).log())
 
     @property
     def joint_rows(self) -> Tensor:

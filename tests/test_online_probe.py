@@ -58,8 +58,13 @@ def test_no_gradient_goes_to_the_features_and_no_random_number_is_drawn():
         (torch.zeros(4, 16, 1), torch.zeros(4, dtype=torch.long), ValueError, r"\(4, 16, 1\)"),
         (torch.zeros(4, 16), torch.zeros(4), TypeError, "labels of type float32"),
         (torch.zeros(4, 16), torch.zeros(3, dtype=torch.long), ValueError, r"shape \(3,\) for 4 samples"),
-        (torch.zeros(2, 16), torch.tensor([0, 10]), ValueError, "Label 10 at index 1 .* from 0 to 9"),
-        (torch.zeros(2, 16), torch.tensor([-1, 0]), ValueError, "Label -1 at index 0"),
+        (torch.zeros(2, 16), torch.tensor([0, 10]), ValueError, "got label 10 at position 1: its 10 labels are 0 to 9"),
+        (
+            torch.zeros(2, 16),
+            torch.tensor([-1, 0]),
+            ValueError,
+            "got label -1 at position 0: class labels are at least 0",
+        ),
     ],
 )
 def test_what_does_not_fit_is_explained(features, labels, error, message):

@@ -66,7 +66,7 @@ def test_the_only_candidate_has_all_the_weight() -> None:
 
 def test_what_is_made_beside_the_scores_lies_on_their_device() -> None:
     t = torch.zeros(4, 4, device="meta")
-    for scores in (Scores.from_matrix(t), Scores.from_samples(t[0], t[1], y=t)):
+    for scores in (Scores.from_matrix(t), Scores.from_samples(t[0], t[1], y=torch.cat([t, t]))):
         made = [scores.joint, scores.joint_columns, scores.log_mean_exp(), scores.mean_softplus()]
         assert {tensor.device.type for tensor in made} == {"meta"}
     rows = Scores.from_matrix(t)

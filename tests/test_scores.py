@@ -86,9 +86,9 @@ def test_row_holds_the_diagonal_by_default() -> None:
 @pytest.mark.parametrize("given", ["joint", "marginal"])
 def test_mask_that_is_left_out_is_the_diagonal_or_the_rest(given: str) -> None:
     t, mask = torch.randn(3, 5), torch.rand(3, 5) < 0.5
-    mask[0, 0] = True
+    mask[0, 0], mask[1, 1] = True, False  # so that the diagonal and the mask differ
     eye = torch.eye(3, 5, dtype=torch.bool)
-    masks = {"joint": eye, "marginal": ~eye, given: mask}
+    masks = {"joint": mask, "marginal": ~mask} if given == "joint" else {"joint": eye, "marginal": mask}
     observed, expected = Scores.from_matrix(t, **{given: mask}), Scores.from_matrix(t, **masks)
     assert torch.equal(observed.joint, expected.joint)
     assert torch.equal(observed.marginal_values(), expected.marginal_values())

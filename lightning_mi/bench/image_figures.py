@@ -24,7 +24,7 @@ def _first_seed(runs: Runs) -> list[tuple[Cell, dict[str, Any]]]:
 
 
 def estimate_figure(runs: Runs, path: Path) -> None:
-    """Per loss, original and regularized estimates over training steps, with H(Y)."""
+    """Per loss, original and regularized estimates over training steps, with the truth, if it is known."""
     runs = _first_seed(runs)
     losses = list(dict.fromkeys(cell.loss for cell, _ in runs))
     figure, axes = panels(len(losses), columns=3)
@@ -41,8 +41,9 @@ def estimate_figure(runs: Runs, path: Path) -> None:
                     steps = np.flatnonzero(~np.isnan(value))
                     panel.plot(steps, smooth(known, span), color=color, linewidth=1.4, label=cell.variant)
                 mark_divergence(panel, cell, curves)
-        panel.axhline(truth, color="black", linewidth=0.8, linestyle="--", label="H(Y)")
-        panel.set_ylim(-0.5 * truth, 1.6 * truth)
+        if not math.isnan(truth):
+            panel.axhline(truth, color="black", linewidth=0.8, linestyle="--", label="truth")
+            panel.set_ylim(-0.5 * truth, 1.6 * truth)
         panel.set_title(loss)
         panel.set_xlabel("step")
         panel.set_ylabel("nats")

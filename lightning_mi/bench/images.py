@@ -55,7 +55,7 @@ def run_statistics(cell: Cell, curves: dict[str, Any], kind: str) -> dict[str, A
         "linear_probe": tested.get("probe/accuracy", math.nan),
         "true_mi": truth,
         "diverged_at": curves["diverged_at"],
-        "collapsed": bool(not alive or not accuracy > _COLLAPSED * math.exp(-truth)),
+        "collapsed": bool(not alive or not accuracy > _COLLAPSED / curves["num_classes"]),
     }
 
 
@@ -109,7 +109,8 @@ def _markdown(grid: Grid, runs: list[tuple[Cell, dict[str, Any]]], rows: list[di
         [
             f"# {grid.report.capitalize()} benchmark on {grid.data}, preset {grid.preset}",
             "",
-            f"Truth: H(Y) = {truth:.4f} nats, of the training labels. Mean ± standard deviation over seeds "
+            f"Truth: {'not known' if math.isnan(truth) else f'{truth:.4f} nats, of the training labels'}. "
+            "Mean ± standard deviation over seeds "
             f"{', '.join(map(str, seeds))}. `MI` is the bound without the penalty, the mean over the training batches "
             "of the last epoch; `across batches` its standard deviation over them. `test MI` is read once, on the test "
             "set: micro pools all pairs, macro averages batches, plug-in puts the log-normalizer at its target.",

@@ -1,5 +1,6 @@
 """Records what a bound reads at every training step, so that a run can be tabulated and drawn afterwards."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, final
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from lightning_mi.feature_map import FeatureMap
 from lightning_mi.module import MIEstimationModule
+from lightning_mi.step_logs import true_value
 
 FIELDS = ("value", "joint_term", "marginal_term", "log_normalizer", "plug_in", "true_mi")
 PROBE_EVERY = 20  # training steps
@@ -46,10 +48,10 @@ class Pulse:
             self._report(trainer.global_step / float(trainer.estimated_stepping_batches))
 
 
-def truth_of(trainer: L.Trainer, step: int) -> float:
-    """The mutual information of the batch of a step, as the data module of every grid knows it; nats."""
-    truth: float = trainer.datamodule.true_mi(step)  # type: ignore[attr-defined]  # set by its data connector
-    return truth
+def truth_of(trainer: L.Trainer, module: MIEstimationModule) -> float:
+    """What is estimated on the batch that was trained on, nats; NaN where it is not known."""
+    truth = true_value(trainer, module, module.bound)
+    return math.nan if truth is None else truth
 
 
 @final
@@ -93,7 +95,7 @@ class Recorder(L.Callback):
         if outputs["scores"].num_joint == 0:
             kept[[0, 1, 4]] = torch.nan  # what rests on joint pairs: without any there is no estimate
         self._rows.append(kept)
-        self._truth.append(truth_of(trainer, trainer.global_step - 1))
+        self._truth.append(truth_of(trainer, pl_module))
         if self._probe is not None and (trainer.global_step - 1) % PROBE_EVERY == 0:
             self._probes.append(self._probe(pl_module))
         if not torch.isfinite(outputs["loss"]):

@@ -63,7 +63,7 @@ class RecorderOfAll(L.Callback):
         self._pulse, self._probe = Pulse(report, stopped), probe
         self._seats: list[Any] = []
         self._readings: list[Tensor] = []
-        self._truth: list[float] = []
+        self._truth: list[list[float]] = []
         self._probes: list[Tensor] = []
         self._alive = set(range(len(layouts)))
 
@@ -87,7 +87,7 @@ class RecorderOfAll(L.Callback):
         output: EnsembleOutput = outputs["ensemble"]
         step, members = trainer.global_step - 1, _members(pl_module)
         self._readings.append(output.readings)
-        self._truth.append(truth_of(trainer, step))
+        self._truth.append([truth_of(trainer, member) for member in members])
         if self._probe is not None and step % PROBE_EVERY == 0:
             self._probes.append(torch.stack([self._probe(member) for member in members]))
         logged = is_logged(trainer)
@@ -115,7 +115,7 @@ class RecorderOfAll(L.Callback):
             terms = dict(zip(READINGS, rows.unbind(dim=1), strict=True))
             terms["plug_in"] = member.bound.plug_in(terms["joint_term"], member.target)
             columns = {name: terms[name].numpy() for name in FIELDS if name in terms}
-            columns["true_mi"] = truth[: len(rows)]
+            columns["true_mi"] = truth[: len(rows), index]
             if probes is not None:
                 columns["probe"] = probes[: 1 + (len(rows) - 1) // PROBE_EVERY, index]
             found.append((columns, diverged_at))
@@ -124,7 +124,7 @@ class RecorderOfAll(L.Callback):
 
 def _log(seat: Any, member: MIEstimationModule, output: StepOutput) -> None:
     """What the member logs of a step in a training of its own."""
-    logs = output.logs(None, count_pairs=False) | references(seat, member.bound, output.scores)
+    logs = output.logs(None, count_pairs=False) | references(seat, member, member.bound, output.scores)
     metrics = {f"train/{name}": float(value) for name, value in logs.items()}
     seat.callback_metrics.update(metrics)
     for logger in seat.loggers:

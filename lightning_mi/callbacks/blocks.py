@@ -27,7 +27,7 @@ class Block(NamedTuple):
         effective_pairs: How many of the marginal pairs of the last step its mean of exponentials rests on, on each
             process: ``num_marginal`` times :class:`~lightning_mi.metrics.EffectiveSampleSize`.
         effective_share: The same as a share of the marginal pairs.
-        log_candidates: Log of the number of candidates in a row of the last step, nats; infinite without rows.
+        log_candidates: What InfoNCE could read of the last step at most, nats; infinite without rows.
         limit: What the estimate could not exceed, nats, as far as who reads it knows.
     """
 
@@ -135,9 +135,9 @@ class BlockReader:
 
 
 def _of_scores(scores: Scores) -> Tensor:
-    """(5,) the lowest and highest score, effective number and share of marginal pairs, log of the candidates."""
+    """(5,) the lowest and highest score, effective number and share of marginal pairs, InfoNCE's ceiling."""
     low, high = scores.extremes()
     share = effective_sample_size(scores)
-    candidates = math.inf if scores.num_candidates is None else math.log(scores.num_candidates)
-    parts = (low, high, scores.num_marginal * share, share, share.new_tensor(candidates))
+    ceiling = scores.row_ceiling() if scores.has_rows else share.new_tensor(math.inf)
+    parts = (low, high, scores.num_marginal * share, share, ceiling)
     return torch.stack([part.float() for part in parts])

@@ -23,8 +23,7 @@ from lightning_mi.callbacks.roll_back import (
 from lightning_mi.callbacks.verdicts import MIN_BLOCKS, RECENT, push_above, read_drift, read_explosion
 from lightning_mi.checks import check_instance, check_number, check_whole
 from lightning_mi.regularizers import held_target
-from lightning_mi.scores import Scores
-from lightning_mi.step_logs import references
+from lightning_mi.step_logs import max_value
 
 _NAME = "StabilityMonitor"
 SNAPSHOT_EVERY = RECENT // 2  # blocks
@@ -43,8 +42,8 @@ class StabilityMonitor(L.Callback):
     processes. *Drifting*: over the blocks of the window, the joint term and the log-normalizer have trends of the same
     sign (Mann-Kendall, both significant) at ``min_rate`` or more (Theil-Sen), while the value's is not half as fast;
     of a bound that is capped at log N, the rate is only logged. *Explosion*: a term is not finite; the values' mean is
-    above ``max_mi`` or log N; or, of a bound without that cap, three batches push with five times the force of the
-    optimum, the scores span more than float32's exponentials, or the marginal term rests on single pairs.
+    above ``max_mi`` or InfoNCE's ceiling; or, of a bound without that cap, three batches push with five times the force
+    of the optimum, the scores span more than float32's exponentials, or the marginal term rests on single pairs.
     ``docs/monitoring.md`` has the rules, their rates of false alarms, and what they do on known cases.
 
     Logs ``stability/drift_rate`` (nats per 1000 steps, of the log-normalizer over the window, or over what there is of
@@ -65,8 +64,8 @@ class StabilityMonitor(L.Callback):
         every_n_steps: Steps of a block.
         min_rate: The least drift that counts, nats per 1000 steps.
         alpha: The level of each trend test.
-        max_mi: What the estimate cannot exceed, nats, such as H(Y); by default, for lower bounds, the data module's
-            ``true_mi()``, if it has one.
+        max_mi: What the estimate cannot exceed, nats, such as H(Y); by default, for lower bounds, what data module and
+            pairing know of it (:meth:`AbstractPairing.max_value`).
         max_roll_backs: How often to roll back at most.
         raise_by: What the weight is multiplied with at a roll-back.
         weight: Of the regularizer that is installed where there is none.
@@ -177,7 +176,8 @@ class StabilityMonitor(L.Callback):
         if block is not None:
             if self._strengthened is not None:
                 self._strengthened = held(pl_module, bound)  # another callback may have changed it since
-            block = block._replace(limit=self._limit(trainer, bound, scores))
+            limit = max_value(trainer, pl_module, bound) if self.max_mi is None else self.max_mi
+            block = block._replace(limit=limit)
             self._blocks = [*self._blocks, block][-self._num_blocks :]
             self._look(trainer, pl_module, bound)
 
@@ -202,12 +202,6 @@ class StabilityMonitor(L.Callback):
         self.exploded_at = state_dict["exploded_at"]
         self.rolled_back = [(at, to) for at, to in state_dict["rolled_back"]]
         self._strengthened = state_dict["strengthened"]
-
-    def _limit(self, trainer: L.Trainer, bound: AbstractBound, scores: Scores) -> float:
-        """What the estimate cannot exceed, nats, apart from log N."""
-        if self.max_mi is not None:
-            return self.max_mi
-        return references(trainer, bound, scores).get("true_mi", math.inf) if bound.is_lower_bound else math.inf
 
     def _look(self, trainer: L.Trainer, pl_module: L.LightningModule, bound: AbstractBound) -> None:
         """Judge the blocks; every process comes to the same verdict, since it has the same blocks."""

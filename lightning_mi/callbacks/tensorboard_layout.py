@@ -183,7 +183,7 @@ class TensorBoardLayout(L.Callback):
         if self._logged_by_module is None:
             self._logged_by_module = frozenset(trainer.callback_metrics)
         logs: dict[str, Any] = dict(term_logs(BoundTerms(*(term.detach() for term in terms)), scores, loss))
-        logs |= references(trainer, table.part(pl_module, AbstractBound), scores)
+        logs |= references(trainer, pl_module, table.part(pl_module, AbstractBound), scores)
         named = {f"train/{name}": value for name, value in logs.items()}
         pl_module.log_dict({name: value for name, value in named.items() if name not in self._logged_by_module})
         forget_unlogged(trainer, "on_train_batch_end", logs)

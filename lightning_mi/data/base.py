@@ -52,7 +52,12 @@ class AbstractStreamDataModule(L.LightningDataModule, ABC):
 
     @abstractmethod
     def true_mi(self, step: int | None = None) -> float:
-        """The mutual information, in nats, at a training step; by default the one in force."""
+        """I(x; y) of the first two entries of a batch, nats, at a training step; by default the one in force."""
+
+    @property
+    def exchangeable(self) -> bool:
+        """Whether (x, y) and (y, x) have the same law, as :class:`~lightning_mi.pairs.TwoViews` takes them."""
+        return False
 
     @final
     def train_dataloader(self) -> StreamLoader:

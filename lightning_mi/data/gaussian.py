@@ -132,6 +132,11 @@ class GaussianDataModule(AbstractStreamDataModule):
         """
         return self._staircase.mi(self.step_in_force() if step is None else step)
 
+    @property
+    def exchangeable(self) -> bool:
+        """Whether (x, y) and (y, x) have the same law: only if y is not mapped."""
+        return self._staircase.transform == "identity"
+
     def log_ratio(self, x: Tensor, y: Tensor, step: int = 0) -> Tensor:
         """The exact log p(x, y) / (p(x) p(y)) of each pair: the oracle critic.
 

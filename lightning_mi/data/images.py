@@ -18,7 +18,7 @@ from lightning_mi.data.image_sets import (
     pair_digits,
 )
 from lightning_mi.data.image_sources import AbstractImages, DatasetImages
-from lightning_mi.data.labels import class_frequencies, entropy, split_by_class, take_by_class
+from lightning_mi.data.labels import entropy, split_by_class, take_by_class
 from lightning_mi.data.pixels import PixelScaling, channel_statistics
 from lightning_mi.data.stream import Batch, Split, check_at_least
 from lightning_mi.data.views import ImageViews
@@ -35,9 +35,10 @@ class _Parts(NamedTuple):
 class ImageDataModule(L.LightningDataModule):
     """Images and their class labels: known datasets by name, a folder of files, or a dataset of your own.
 
-    The label is a function of the image, so that I(X; Y) = H(Y), and two images that share nothing but their label
-    have I(X1; X2) = H(Y) at most. A batch is a tuple (image, label), or (view1, view2, label) with ``two_views``;
-    images reach the module as (N, C, H, W) float32, labels as (N,) int64.
+    The label is a function of the image, so that I(X; Y) = H(Y), the entropy of the labels in the split
+    (:meth:`true_mi`). What a training estimates on these labels depends on the pairing. A batch is a tuple (image,
+    label), or (view1, view2, label) with ``two_views``; images reach the module as (N, C, H, W) float32, labels as (N,)
+    int64.
 
     Known datasets:
 
@@ -69,7 +70,9 @@ class ImageDataModule(L.LightningDataModule):
             (C, H, W), applied to one image at a time, as bytes, in training. What it draws from torch's global
             generator depends on ``seed``, pass and sample alone.
         two_views: Apply ``transform`` twice: a batch is (view1, view2, label). In validation and test too, where the
-            two views of a sample are always the same; :meth:`reference_dataloader` has the images themselves.
+            two views of a sample are always the same; :meth:`reference_dataloader` has the images themselves. Two views
+            of an image share more than its label, and how much is not known.
+        noisy_labels: Whether equal images may have different labels. H(Y) then exceeds I(X; Y), which is not known.
         normalize: Subtract each channel's mean over the training images and divide by its deviation. Of images that
             are read one by one, 1,000 are looked at.
         limit_train: Train on at most this many samples, each class in proportion.
@@ -103,6 +106,7 @@ class ImageDataModule(L.LightningDataModule):
         # Not Tensor to Tensor: for that, jsonargparse would want a class_path of a Tensor in YAML.
         transform: Callable[[Any], Any] | None = None,
         two_views: bool = False,
+        noisy_labels: bool = False,
         normalize: bool = True,
         limit_train: int | None = None,
         eval_batch_size: int | None = None,
@@ -138,8 +142,10 @@ class ImageDataModule(L.LightningDataModule):
         self.image_size = None if size is None else (size[0], size[1])
         self.transform = transform
         self.two_views = two_views
+        self.noisy_labels = noisy_labels
         self.normalize = normalize
         self.limit_train = limit_train
+        self._class_counts: dict[Split, Tensor] = {}
         self.seed = seed
         self.num_workers = num_workers
 
@@ -176,16 +182,47 @@ class ImageDataModule(L.LightningDataModule):
     @property
     def class_prior(self) -> Tensor:
         """The share of each class among the training samples, (C,) float32."""
-        return class_frequencies(self._train_labels, self.num_classes).float()
+        counts = self.class_counts("train")
+        return (counts.double() / counts.sum()).float()
 
-    def true_mi(self, step: int | None = None) -> float:
-        """H(Y) of the training labels, in nats, at every training step: the MI of image and label."""
+    def class_counts(self, split: Split | None = None) -> Tensor:
+        """(C,) int64, the samples of each class in a split; by default of the one in force.
+
+        Raises:
+            ValueError: There is no such split.
+
+        Example:
+            >>> ImageDataModule("digits").class_counts("test")
+            tensor([36, 36, 35, 37, 36, 36, 36, 36, 35, 36])
+        """
+        return self._counts(self._split_in_force() if split is None else split)
+
+    def true_mi(self, step: int | None = None) -> float | None:
+        """H(Y) of the labels in the split in force, nats: I(image; label), the same at every training step.
+
+        None where I(X; Y) is not known: with ``two_views``, with ``noisy_labels``, and in training
+        with a ``transform``, whose view may lose the label.
+        """
         del step
-        return self._entropy
+        split = self._split_in_force()
+        if self.two_views or self.noisy_labels or (split == "train" and self.transform is not None):
+            return None
+        counts = self._counts(split).double()
+        return entropy(counts / counts.sum())
 
-    @cached_property
-    def _entropy(self) -> float:
-        return entropy(class_frequencies(self._train_labels, self.num_classes))  # of all labels, and asked every step
+    def _counts(self, split: Split) -> Tensor:
+        if split not in self._class_counts:  # asked at every logged step
+            labels = self._images(split).labels
+            self._class_counts[split] = torch.bincount(labels, minlength=self.num_classes)
+        return self._class_counts[split]
+
+    def _split_in_force(self) -> Split:
+        trainer = self.trainer
+        if trainer is None or trainer.state.fn is None:
+            return "train"
+        if trainer.validating or trainer.sanity_checking:
+            return "val"
+        return "test" if trainer.testing or trainer.predicting else "train"
 
     def train_dataloader(self) -> BatchLoader:
         """Training batches, from the first that has not been trained on."""
@@ -220,10 +257,8 @@ class ImageDataModule(L.LightningDataModule):
         Raises:
             ValueError: There is no such split.
         """
-        if split not in self._parts.splits:
-            raise ValueError(f"There is no {split} split: this data module has {', '.join(self._parts.splits)}.")
+        images = self._images(split)
         rank, world_size = self._place()
-        images = self._parts.splits[split]
         batches = FixedBatches(len(images), self.eval_batch_size, rank=rank, world_size=world_size, keep_all=True)
         return self._loader(self._views(split, augment=False), batches)
 
@@ -269,9 +304,10 @@ class ImageDataModule(L.LightningDataModule):
             return PixelScaling(size=self.image_size)
         return PixelScaling(*channel_statistics(self._parts.splits["train"], self.image_size), size=self.image_size)
 
-    @property
-    def _train_labels(self) -> Tensor:
-        return self._parts.splits["train"].labels
+    def _images(self, split: Split) -> AbstractImages:
+        if split not in self._parts.splits:
+            raise ValueError(f"There is no {split} split: this data module has {', '.join(self._parts.splits)}.")
+        return self._parts.splits[split]
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

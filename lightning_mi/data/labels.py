@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_mi.labels import NEGATIVE_LABEL
+
 
 def check_labels(values: Any) -> Tensor:
     """Turn labels into a tensor: whole numbers from 0, one a sample.
@@ -43,18 +45,8 @@ def check_labels(values: Any) -> Tensor:
         raise ValueError(f"Labels have shape {tuple(labels.shape)}, but each sample has one label: give (N,).")
     labels = labels.long()
     if labels.min() < 0:
-        raise ValueError(f"Label {int(labels.min())} is negative: classes are numbered from 0 to C - 1.")
+        raise ValueError(f"Got label {int(labels.min())} in the dataset: {NEGATIVE_LABEL}")
     return labels
-
-
-def class_frequencies(labels: Tensor, num_classes: int) -> Tensor:
-    """The fraction of the samples in each class: (N,) integers to (C,) float64.
-
-    Example:
-        >>> class_frequencies(torch.tensor([0, 0, 2, 2]), 3)
-        tensor([0.5000, 0.0000, 0.5000], dtype=torch.float64)
-    """
-    return torch.bincount(labels, minlength=num_classes).double() / len(labels)
 
 
 def entropy(frequencies: Tensor) -> float:

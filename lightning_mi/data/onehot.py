@@ -84,3 +84,8 @@ class OneHotDataModule(AbstractStreamDataModule):
         """log(num_symbols), in nats, at every training step."""
         del step
         return math.log(self.num_symbols)
+
+    @property
+    def exchangeable(self) -> bool:
+        """(x, y) and (y, x) have the same law, since y is x."""
+        return True

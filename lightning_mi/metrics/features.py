@@ -110,7 +110,7 @@ def check_features(features: Tensor, labels: Tensor, taker: str) -> None:
 
     Raises:
         TypeError: The labels are not integers.
-        ValueError: A shape or the features' type is wrong.
+        ValueError: A shape or the features' type is wrong, or a label is negative.
     """
     if features.ndim != 2 or not features.is_floating_point():
         raise ValueError(
@@ -127,8 +127,8 @@ def can_be_judged(
 
     Raises:
         TypeError: Labels are not integers.
-        ValueError: There are no features or no reference features, they differ in width, or the reference labels are
-            of a single class.
+        ValueError: There are no features or no reference features, they differ in width, the reference labels are of
+            a single class, or no label is among them.
 
     Warns:
         MINumericalWarning: A value is infinite or not a number.
@@ -148,6 +148,12 @@ def can_be_judged(
         raise ValueError(
             f"{taker} got reference features of a single class, {int(reference_labels[0])}: there is nothing to tell "
             "apart. Check the labels, and that the reference samples are not one sorted part of the data."
+        )
+    if not bool(torch.isin(labels, reference_labels).any()):
+        raise ValueError(
+            f"{taker} got labels {torch.unique(labels).tolist()[:5]} and reference labels "
+            f"{torch.unique(reference_labels).tolist()[:5]}, without one in common: no sample can be judged right. "
+            "Number the classes of both splits alike."
         )
     bad = sum(int((~torch.isfinite(values)).any(dim=1).sum()) for values in (features, reference_features))
     if bad:

@@ -2,15 +2,19 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar, final
 
 from torch import Tensor, nn
 
+from lightning_mi.bounds import AbstractBound
 from lightning_mi.columns import Columns
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.distributed import exchange, raise_any, refuse_together, world_size
 from lightning_mi.gathering import Share, share_of
 from lightning_mi.labels import check_labels
+from lightning_mi.pairs.known_law import known_mi
 from lightning_mi.pooling import Pool
 from lightning_mi.scores import Scores
 from lightning_mi.tiles import check_tile_bytes
@@ -30,10 +34,12 @@ class AbstractPairing(nn.Module, ABC):
     Attributes:
         num_views: How many views of a batch, its first ones, the encoders turn into representations; None for all.
         takes_labels: The labels of the samples, (N,), follow the representations.
+        mixes_views: x is scored against x as well, as if it were a y. So both need one encoder.
     """
 
     num_views: ClassVar[int | None] = None
     takes_labels: ClassVar[bool] = False
+    mixes_views: ClassVar[bool] = False
 
     def __init__(self, gather: bool = True) -> None:
         super().__init__()
@@ -48,16 +54,70 @@ class AbstractPairing(nn.Module, ABC):
             views: The representations, x and y first; then the labels, if the pairing takes them.
         """
 
+    def prepare(self, data: object) -> None:
+        """Take what the pairing needs to know of the data, at the start of a fit; nothing by default.
+
+        Args:
+            data: The trainer's data module, or None.
+        """
+        del data
+
+    @final
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Score a batch without counting it: the buffers are put back afterwards.
+
+        Example:
+            >>> import torch
+            >>> from lightning_mi import critics, pairs
+            >>> pairing = pairs.EnumeratedLabels(2)
+            >>> with pairing.uncounted():
+            ...     scores = pairing(critics.LabelCritic(), torch.eye(2), torch.arange(2))
+            >>> pairing.label_counts
+            tensor([0, 0])
+        """
+        before = [buffer.clone() for buffer in self.buffers()]
+        try:
+            yield
+        finally:
+            for buffer, old in zip(self.buffers(), before, strict=True):
+                buffer.copy_(old)
+
+    def true_value(self, data: object, bound: AbstractBound) -> float | None:
+        """What the bound estimates on these pairs, nats: its value with exact expectations and the optimal critic.
+
+        By default I(x; y), as the data module knows it: joint pairs are drawn from p(x, y), marginal pairs from
+        p(x) p(y). Override it where a pairing draws other pairs.
+
+        Args:
+            data: The data module; see ``lightning_mi/pairs/known_law.py`` for what it may state.
+            bound: What is estimated may depend on whether it normalizes each row by itself (``capped_at_log_n``).
+
+        Returns:
+            None where it is not known.
+        """
+        del bound
+        return known_mi(data)
+
+    def max_value(self, data: object, bound: AbstractBound) -> float:
+        """What the value of a lower bound cannot exceed with exact expectations, nats; infinite where nothing is known.
+
+        The true value by default: an encoder can only lose information.
+        """
+        truth = self.true_value(data, bound)
+        return math.inf if truth is None else truth
+
     def labeled_share(self, x: Tensor, labels: Tensor) -> tuple[Share, Tensor]:
         """:meth:`share` of samples, and their labels; those that a pairing cannot take end all processes.
 
         Raises:
             TypeError: The labels are not integers.
-            ValueError: There is not one for each sample, or the pairing refuses one.
+            ValueError: There is not one for each sample, one is negative, or the pairing refuses one.
         """
         problem = None
         try:
-            labels = self.check_labels(check_labels(labels, len(x), type(self).__name__).to(x.device))
+            labels = check_labels(labels, len(x), type(self).__name__, getattr(self, "num_classes", None))
+            labels = self.check_labels(labels.to(x.device))
         except (TypeError, ValueError) as found:
             problem = found
         if self.training and not self.gather:  # the shares are not told of, but their gradients are averaged
@@ -65,7 +125,7 @@ class AbstractPairing(nn.Module, ABC):
         return self.share(x, problem=problem), labels
 
     def check_labels(self, labels: Tensor) -> Tensor:
-        """The labels, (N,) integers, unless the pairing refuses one with a ValueError; override it to do so."""
+        """The labels, (N,) integers of at least 0, unless the pairing rejects one with a ValueError: override it to."""
         return labels
 
     def share(self, *views: Tensor, problem: Exception | None = None) -> Share:

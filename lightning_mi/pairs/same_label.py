@@ -1,12 +1,15 @@
 """Pairs of samples that share a label."""
 
+import math
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
+from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs.base import AbstractPairing, check_count, check_two_or_more
+from lightning_mi.pairs.known_law import cross_entropy, known_counts, known_mi
 from lightning_mi.pooling import Pool
 from lightning_mi.scores import Scores
 
@@ -16,9 +19,21 @@ class SameLabel(AbstractPairing):
     r"""Two samples of a batch are a joint pair where they have the same label; every two samples are a marginal pair.
 
     No sample is paired with itself. Same-label pairs are among the marginal pairs, because that is what independent
-    samples are. A class of which a share p(c) is drawn makes a share of joint pairs that goes with p(c)^2, so the value
-    is at most :math:`-\log \sum_c p(c)^2`: H(Y) = log C where C classes are equally frequent, less than H(Y) elsewhere.
-    For InfoNCE a row is a sample against all others, and counts once for each of its joint pairs.
+    samples are.
+
+    What is estimated, where each sample determines its label: two independent samples share label c with probability
+    p(c)^2, so a joint pair is of class c with probability :math:`w(c) = p(c)^2 / \sum_b p(b)^2`. Two samples with the
+    same label have the density ratio :math:`r = 1 / \sum_b p(b)^2`, and the value at the optimum is
+    :math:`\log r = -\log \sum_c p(c)^2`: H(Y) = log C where C classes are equally frequent, less than H(Y) elsewhere.
+
+    For InfoNCE a row is a sample against all others, and counts once for each of its joint pairs. Normalized by rows,
+    the ratio is :math:`p(x' | x) / p(x') = 1 / p(c)`, and the value at the optimum
+    :math:`-\sum_c w(c) \log p(c) \le -\log \sum_c p(c)^2` (they differ by :math:`\mathrm{KL}(w \| p)`). With k joint
+    pairs among the R candidates of each row it cannot exceed :math:`\log (R / k)`.
+
+    Of n samples, n(c) in class c, that are paired without replacement, a share
+    :math:`\sum_c n(c) (n(c) - 1) / (n (n - 1))` of the pairs has the same label. Minus its logarithm exceeds the value
+    above by about (C - 1) / n, and is what no lower bound can exceed (``max_value``).
 
     A class with a single sample in the batch has no joint pair. A batch without any gives scores with ``num_joint`` 0:
     averages over joint pairs are then 0 with a zero gradient, what remains holds the marginal pairs, and what a bound
@@ -42,7 +57,7 @@ class SameLabel(AbstractPairing):
 
     Raises:
         TypeError: The labels are not integers.
-        ValueError: The batch has one sample, the labels do not fit it, or no marginal pair is left.
+        ValueError: The batch has one sample, the labels do not fit it or one is negative, or no marginal pair is left.
 
     Example:
         >>> from lightning_mi import critics
@@ -83,6 +98,30 @@ class SameLabel(AbstractPairing):
             y=candidates,
             pooled=share.pooled and self._pool(their_labels, len(share.counts)),
         )
+
+    def true_value(self, data: object, bound: AbstractBound) -> float | None:
+        """See the class; None with ``exclude_same_label``, or where a sample may not determine its label.
+
+        It does if and only if I(x; label) = H(label).
+        """
+        mi, counts = known_mi(data), known_counts(data)
+        if self.exclude_same_label or mi is None or counts is None:
+            return None
+        law = counts / counts.sum()
+        if not math.isclose(mi, cross_entropy(law, law), abs_tol=1e-6):
+            return None
+        squares = law.square()
+        if bound.capped_at_log_n:
+            return cross_entropy(squares / squares.sum(), law)
+        return -math.log(squares.sum())
+
+    def max_value(self, data: object, bound: AbstractBound) -> float:
+        """That of samples paired without replacement; infinite with ``exclude_same_label``."""
+        counts = known_counts(data)
+        if self.exclude_same_label or counts is None:
+            return math.inf
+        total, same = counts.sum(), (counts * (counts - 1)).sum()
+        return math.log(total * (total - 1) / same) if same > 0 else math.inf
 
     def _pool(self, labels: Tensor, copies: int) -> Pool:
         """That of all processes, from the labels of all."""

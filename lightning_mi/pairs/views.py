@@ -5,10 +5,12 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from lightning_mi.bounds import AbstractBound
 from lightning_mi.columns import Columns
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.distributed import own_generator
 from lightning_mi.pairs.base import AbstractPairing, AbstractTiledPairing, check_count, check_two_or_more
+from lightning_mi.pairs.known_law import known_mi
 from lightning_mi.pooling import Pool
 from lightning_mi.scores import Scores
 
@@ -128,6 +130,12 @@ class TwoViews(AbstractTiledPairing):
     views of different samples are the marginal pairs, 4 N (N - 1) of them. For InfoNCE a row is a view against all
     others but itself, so its ceiling is log(2 N - 1). The critic scores x against x too: both are of the same kind.
 
+    A joint pair is (x, y) or (y, x), each with probability 1/2, and both sides of a marginal pair are drawn from the
+    mixture of p(x) and p(y). So what is estimated is I(x; y) if the two views are exchangeable, that is
+    p(x, y) = p(y, x) (the data module states ``exchangeable = True``), and one encoder takes both. Otherwise it is
+    another number: log 2 more than I(x; y) where every x can be told from every y, and less where both have the same
+    law and p(x, y) is not symmetric.
+
     Source: Chen et al. 2020 (SimCLR).
 
     Raises:
@@ -141,6 +149,11 @@ class TwoViews(AbstractTiledPairing):
     """
 
     num_views: ClassVar[int | None] = 2
+    mixes_views: ClassVar[bool] = True
+
+    def true_value(self, data: object, bound: AbstractBound) -> float | None:
+        """I(x; y) of exchangeable views; None of others."""
+        return known_mi(data) if getattr(data, "exchangeable", False) else None
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of all pairs of the views x (N, D) and y (N, D) of N samples."""

@@ -14,14 +14,16 @@ from lightning_mi.bench.grid import Cell, load_grid
 EPOCH = 10
 
 
-def write_run(folder: Path, cell: Cell, accuracy: float, diverged_at: int | None = None) -> None:
+def write_run(
+    folder: Path, cell: Cell, accuracy: float, diverged_at: int | None = None, truth: float = math.log(10)
+) -> None:
     rng = np.random.default_rng(cell.seed)
     steps = 40 if diverged_at is None else diverged_at + 1
     columns: dict[str, Any] = {
         name: rng.normal(2.0, 0.1, steps).astype(np.float32)
         for name in ("value", "joint_term", "marginal_term", "log_normalizer", "plug_in")
     }
-    columns["true_mi"] = np.full(steps, math.log(10), dtype=np.float32)
+    columns["true_mi"] = np.full(steps, truth, dtype=np.float32)
     if diverged_at is None:
         columns["map"] = rng.normal(size=(60, 2)).astype(np.float32)
         columns["map_labels"] = np.arange(60) % 10
@@ -47,7 +49,7 @@ def test_the_report_writes_table_rows_and_figures(kind: str, tmp_path: Path) -> 
     assert {row["collapsed"] for row in rows if row["loss"] == "NWJ" and row["variant"] == "original"} == {"True"}
     assert {row["mi"] for row in rows if row["collapsed"] == "True"} == {"nan"}
     table = paths[1].read_text()
-    assert "Truth: H(Y) = 2.3026 nats" in table
+    assert "Truth: 2.3026 nats" in table
     assert "3 of 3" in table  # NWJ original, collapsed
     assert "**0.901 ± 0.001**" in table  # separate intervals
     assert not any("**" in line for line in table.splitlines() if "| DV | original |" in line)
@@ -110,3 +112,13 @@ def test_weights_of_a_sweep_are_rows_of_their_own() -> None:
         "labels-DV-original-seed0",
         *(f"labels-DV-regularized-weight{weight}-seed0" for weight in ("0.1", "0.01", "0.001")),
     ]
+
+
+def test_a_grid_without_a_known_truth_is_reported(tmp_path: Path) -> None:
+    grid = load_grid("contrastive", "quick", losses=["DV"])
+    for cell in grid.cells:
+        write_run(tmp_path, cell, 0.8, truth=math.nan)
+    paths = images.report(grid, tmp_path)
+    assert "Truth: not known." in paths[1].read_text()
+    rows = list(csv.DictReader(paths[0].read_text().splitlines()))
+    assert {(row["true_mi"], row["collapsed"]) for row in rows} == {("nan", "False")}

@@ -165,6 +165,19 @@ def test_the_limit_is_the_truth_that_the_data_module_knows_unless_the_bound_may_
     assert monitor.exploded_at == at
 
 
+class Unknown(Known):
+    def true_mi(self):
+        return None
+
+
+def test_a_data_module_without_a_truth_sets_no_limit():
+    monitor = StabilityMonitor(window=WINDOW, every_n_steps=EVERY, action="stop")
+    fitted = trainer(callbacks=monitor)
+    fitted.fit(Scripted(course()), datamodule=Unknown())
+    assert monitor.exploded_at is None
+    assert not fitted.should_stop
+
+
 # What is logged.
 
 

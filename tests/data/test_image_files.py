@@ -103,7 +103,7 @@ def tensors(labels, shape=(1, 8, 8)):
         (tensors([0.5, 1.0] * 20), TypeError, "Labels are torch.float32"),
         (tensors([True, False] * 20), TypeError, "Labels are torch.bool"),
         (tensors([[0, 1], [1, 0]] * 20), TypeError, "Labels could not be read as numbers"),
-        (tensors([0, -1] * 20), ValueError, "Label -1 is negative"),
+        (tensors([0, -1] * 20), ValueError, "Got label -1 in the dataset: .* often means an unlabelled"),
         (tensors([]), ValueError, "The dataset is empty"),
         (
             TensorDataset(torch.zeros(4, 1, 8, 8)),

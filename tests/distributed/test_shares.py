@@ -72,14 +72,18 @@ def labels_of(*labels):
     return lambda rank: (torch.ones(3, 5), torch.tensor(labels[rank]))
 
 
+UNLABELLED = labels_of([0, 1, 0], [1, 1, -1])
 OUT_OF_RANGE, FLOATING, SHORT = labels_of([0, 1, 4], [0, 5, 1]), labels_of([0, 1, 4], [0.0, 1.0, 4.0]), [[0, 1, 4], [0]]
 # fmt: off
 REFUSED_LABELS = {
-    "out of range": (lambda: pairs.EnumeratedLabels(5), OUT_OF_RANGE, "Got label 5 at position 1"),
-    "local and out of range": (lambda: pairs.EnumeratedLabels(5, gather=False), OUT_OF_RANGE, "Got label 5 at"),
+    "out of range": (lambda: pairs.EnumeratedLabels(5), OUT_OF_RANGE, "EnumeratedLabels got label 5 at position 1"),
+    "local and out of range": (lambda: pairs.EnumeratedLabels(5, gather=False), OUT_OF_RANGE,
+                               "EnumeratedLabels got label 5"),
     "impossible": (lambda: pairs.EnumeratedLabels(5, prior=[0.2, 0.2, 0.2, 0, 0.4]), labels_of([0, 1, 4], [0, 3, 1]),
                    "Got label 3 at position 1, to which the prior gives"),
     "floating": (lambda: pairs.EnumeratedLabels(5), FLOATING, "EnumeratedLabels got labels of type float32"),
+    "unlabelled": (pairs.SameLabel, UNLABELLED, "SameLabel got label -1 at position 2: class labels are at least 0"),
+    "local and unlabelled": (lambda: pairs.SameLabel(gather=False), UNLABELLED, "SameLabel got label -1"),
     "floating, same label": (pairs.SameLabel, FLOATING, "SameLabel got labels of type float32"),
     "too few": (pairs.SameLabel, labels_of(*SHORT), r"SameLabel got labels of shape \(1,\) for 3 samples"),
 }
@@ -90,7 +94,7 @@ REFUSED_LABELS = {
 def test_labels_that_one_process_cannot_take_are_an_error_on_every_process_at_once(case, tmp_path):
     make, views_of, message = REFUSED_LABELS[case]
     other = "Process 1 refused its share of the batch"
-    critic = critics.LabelCritic if make is not pairs.SameLabel else critics.InnerProductCritic
+    critic = critics.InnerProductCritic if isinstance(make(), pairs.SameLabel) else critics.LabelCritic
     for rank, (said, seconds, agreed) in enumerate(on_processes(refused(make, views_of, critic), 2, tmp_path)):
         assert re.match(message if rank else other, said), said
         assert seconds < 5
@@ -122,7 +126,7 @@ MISSING = r"TypeError: \w+ needs labels, but the batch holds"
     [
         (False, [[0, 1, 0], [0.0, 1.0, 0.0]], MISSING),
         (True, [[0, 1, 0], [0.0, 1.0, 0.0]], MISSING),
-        (True, [[0, 1, 0], [0, 5, 0]], "ValueError: Label 5 at index 1 is out of range"),
+        (True, [[0, 1, 0], [0, 5, 0]], "ValueError: OnlineLinearProbe got label 5 at position 1: its 5"),
     ],
 )
 def test_so_are_those_that_a_module_misses_on_one_process(probe, labels, message, tmp_path):

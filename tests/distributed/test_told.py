@@ -173,7 +173,7 @@ def test_a_diagonal_that_ends_before_the_rows_do_is_refused(tmp_path):
             return str(error)
 
     for said in on_processes(work, 2, tmp_path):
-        assert said.startswith("Got scores of shape (2, 5): without masks the diagonal holds the joint pairs")
+        assert said.startswith("Got scores of shape (2, 5) and diagonal=4: without masks the diagonal holds the joint")
 
 
 def test_a_share_without_pairs_adds_nothing(tmp_path):

@@ -105,8 +105,8 @@ def test_a_collapsed_encoder_gets_the_share_of_the_smallest_label():
 
 
 def test_labels_need_not_count_from_zero_and_one_without_reference_is_never_right():
-    reference = torch.eye(2), torch.tensor([-5, 10**12])
-    x, y = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([-5, 10**12, 3])
+    reference = torch.eye(2), torch.tensor([5, 10**12])
+    x, y = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([5, 10**12, 3])
     assert float(functional.nearest_neighbor_accuracy(x, y, *reference)) == pytest.approx(2 / 3)
 
 
@@ -190,6 +190,9 @@ def test_features_that_are_not_finite_have_no_accuracy(accuracy, part, value):
         ({0: torch.zeros(10, 2, 2)}, ValueError, r"shape \(10, 2, 2\)"),
         ({2: torch.zeros(20, 4, dtype=torch.long)}, ValueError, "type int64"),
         ({3: torch.full((20,), 7)}, ValueError, "single class, 7"),
+        ({1: torch.arange(10) - 1}, ValueError, "got label -1 at position 0: class labels are at least 0"),
+        ({3: torch.arange(20) - 2}, ValueError, "got label -2 at position 0: class labels are at least 0"),
+        ({1: torch.arange(10) + 100}, ValueError, "without one in common: no sample can be judged right"),
     ],
 )
 def test_what_does_not_fit_is_explained(accuracy, change, error, message):
@@ -270,6 +273,12 @@ def test_a_single_batch_has_no_value(make):
     with pytest.raises(TypeError, match="no value for a batch"):
         metric(*digits()[:2])
     assert torch.equal(metric.compute(), updated(make, digits()).compute())
+
+
+@every_metric
+def test_negative_label_is_refused_when_it_comes(make):
+    with pytest.raises(ValueError, match="got label -1 at position 1"):
+        make().update(torch.zeros(2, 3), torch.tensor([0, -1]))
 
 
 @every_metric

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -73,9 +73,12 @@ class Batch:
         return self.pairing(Given(t), z, labels)
 
 
-def enumerated(name: str, labels: list[int], prior: list[float] | None = None, num_classes: int = 4) -> Batch:
+def enumerated(
+    name: str, labels: list[int], prior: list[float] | Literal["uniform"] | None = None, num_classes: int = 4
+) -> Batch:
     n = len(labels)
-    law = prior or [1 / num_classes] * num_classes
+    law = [labels.count(c) / n for c in range(num_classes)] if prior is None else prior  # each batch has these labels
+    law = [1 / num_classes] * num_classes if law == "uniform" else law
     joint = [(i, labels[i]) for i in range(n)]
     marginal = [(law[c] / n, i, c) for i in range(n) for c in range(num_classes)]
     rows = {i: [(law[c], c) for c in range(num_classes)] for i in range(n)}
@@ -106,10 +109,12 @@ def two_views(name: str, n: int) -> Batch:
 
 NO_JOINT = same_label("same label, no joint pair", [3, 1, 2, 0])
 BATCHES = [
-    enumerated("labels", [2, 0, 3, 2, 2]),
+    enumerated("labels", [2, 0, 3, 2, 2], "uniform"),
+    enumerated("labels, counted", [2, 0, 3, 2, 2]),
+    enumerated("labels, counted alike", [2, 0, 3, 1]),
     enumerated("labels, prior", [2, 0, 3, 2, 2], PRIOR),
     enumerated("labels, prior with a zero", [2, 0, 2], [0.5, 0.0, 0.25, 0.25]),
-    enumerated("labels, batch of one", [1]),
+    enumerated("labels, batch of one", [1], "uniform"),
     enumerated("labels, prior, batch of one", [1], PRIOR),
     same_label("same label", [5, 2, 5, 5, 2]),
     same_label("same label, a class of one sample", [0, 9, 0, 4]),

@@ -28,7 +28,7 @@ def perfect(labels: Tensor, prior: Tensor, shift: float = 0.0) -> Tensor:
 
 def value(bound: bounds.AbstractBound, shift: float) -> float:
     uniform = torch.full((C,), 1 / C, dtype=torch.float64)
-    return bound(EnumeratedLabels(C)(LabelCritic(), perfect(LABELS, uniform, shift), LABELS)).value.item()
+    return bound(EnumeratedLabels(C, "uniform")(LabelCritic(), perfect(LABELS, uniform, shift), LABELS)).value.item()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_released_js_reads_the_published_figures() -> None:
 def test_regularized_optimum_of_released_nwj_reads_low_by_its_known_gap(weight: float, gap: float) -> None:
     """Over all constants that may be added to the log ratio, the one where the regularized objective is highest."""
     bound, penalize = bounds.ReleasedNWJ(), regularizers.Squared(weight)
-    x, pairing = perfect(LABELS, torch.full((C,), 1 / C, dtype=torch.float64)), EnumeratedLabels(C)
+    x, pairing = perfect(LABELS, torch.full((C,), 1 / C, dtype=torch.float64)), EnumeratedLabels(C, "uniform")
 
     def slope(shift: float) -> float:
         constant = torch.tensor(shift, dtype=torch.float64, requires_grad=True)
@@ -82,14 +82,14 @@ def test_prior_that_is_not_the_datas_adds_its_divergence() -> None:
 
 def test_more_classes_than_the_data_holds_raise_the_value_to_their_logarithm() -> None:
     uniform = torch.full((20,), 1 / 20, dtype=torch.float64)
-    scores = EnumeratedLabels(20)(LabelCritic(), perfect(LABELS, uniform), LABELS)
+    scores = EnumeratedLabels(20, "uniform")(LabelCritic(), perfect(LABELS, uniform), LABELS)
     assert bounds.DV()(scores).value.item() == pytest.approx(math.log(20), abs=1e-12)
 
 
 @pytest.mark.parametrize("prior", [[0.25] * 4, torch.full((4,), 0.25)], ids=["list", "tensor"])
-def test_uniform_prior_is_bitwise_no_prior(prior) -> None:
+def test_uniform_prior_is_bitwise_that_of_equal_numbers(prior) -> None:
     x, labels = torch.randn(6, 4), torch.tensor([3, 0, 0, 1, 2, 2])
-    default, given = (EnumeratedLabels(4, p)(LabelCritic(), x, labels) for p in (None, prior))
+    default, given = (EnumeratedLabels(4, p)(LabelCritic(), x, labels) for p in ("uniform", prior))
     for read in ("log_mean_exp", "row_log_mean_exp", "mean_softplus"):
         assert torch.equal(getattr(default, read)(), getattr(given, read)())
     assert given.num_candidates == 4
@@ -107,7 +107,7 @@ def test_prediction_is_the_label_of_the_highest_score() -> None:
     x = torch.randn(50, 7)
     expected = [max(range(7), key=lambda c: x[i, c].item()) for i in range(50)]
     for critic in (LabelCritic(), Calibrated(LabelCritic())):
-        observed = EnumeratedLabels(7).predict(critic, x.requires_grad_())
+        observed = EnumeratedLabels(7, "uniform").predict(critic, x.requires_grad_())
         assert observed.tolist() == expected
         assert (observed.dtype, observed.requires_grad) == (torch.int64, False)
 
@@ -157,7 +157,7 @@ def test_labels_that_are_not_one_for_each_sample_are_an_error(shape: tuple[int, 
 @pytest.mark.parametrize("bad", [4, 200, -1])
 @pytest.mark.parametrize("prior", [None, [0.1, 0.2, 0.3, 0.4]])
 def test_label_outside_the_classes_is_an_error_that_names_the_first(bad: int, prior: list[float] | None) -> None:
-    with pytest.raises(ValueError, match=f"Got label {bad} at position 1: the 4 labels of EnumeratedLabels are 0 to 3"):
+    with pytest.raises(ValueError, match=f"EnumeratedLabels got label {bad} at position 1: (its 4 lab|class)"):
         EnumeratedLabels(4, prior)(LabelCritic(), torch.zeros(4, 4), torch.tensor([0, bad, 99, 1]))
 
 

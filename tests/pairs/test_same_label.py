@@ -101,8 +101,10 @@ def test_batch_without_a_joint_pair_pulls_at_no_score_by_its_joint_term(spec: Bo
     assert (t.grad == 0).all()
 
 
-def test_negative_labels_are_labels() -> None:
-    assert scores_of(perfect(LABELS), LABELS - 100).num_joint == 8
+@pytest.mark.parametrize("make", [SameLabel, lambda: EnumeratedLabels(5)], ids=["same", "enumerated"])
+def test_negative_label_is_an_error_with_its_remedy(make) -> None:
+    with pytest.raises(ValueError, match=r"got label -1 at position 2: .* often means an unlabelled .* Drop"):
+        make()(InnerProductCritic(), torch.ones(4, 5), torch.tensor([0, 1, -1, -1]))
 
 
 def test_batch_of_a_single_label_without_same_label_pairs_is_an_error() -> None:
