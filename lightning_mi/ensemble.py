@@ -135,6 +135,7 @@ class MIEnsemble(L.LightningModule):
                 f"Got {self.trainer.world_size} processes: an ensemble trains in one, on one device. Use "
                 "`Trainer(devices=1)`, and several ensembles in trainings of their own, or train its members apart."
             )
+        self._told = set()
         for member in self._in_order():
             member.trainer = self.trainer
 

@@ -88,7 +88,7 @@ class NonFiniteGuard:
         self._acts = self.policy != "off" and not self._responds
         self._scaled = gradients_are_scaled(trainer)
         self._alone = trainer.world_size == 1
-        self._decided, self._first = True, True
+        self._decided, self._first, self._said_flat = True, True, False
         self.finish()
 
     def finish(self) -> None:

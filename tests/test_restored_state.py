@@ -1,6 +1,7 @@
 """A state dict that is put back puts the behaviour back, and nothing of a training outlives it."""
 
 import copy
+import warnings
 
 import lightning.pytorch as L
 import pytest
@@ -180,3 +181,12 @@ def test_the_blocks_of_a_monitor_count_batches_with_two_optimizers():
     module = make(bounds.DV(), cls=TwoOptimizers, encoder=torch.nn.Linear(DIM, DIM))
     fit(module, draw(*[16] * 6), callbacks=monitor)
     assert [block.step for block in monitor._blocks] == [2, 4, 6]
+
+
+def test_each_fit_warns_of_scores_that_are_all_the_same():
+    module = make(encoder=torch.nn.Sequential(torch.nn.Linear(DIM, DIM), torch.nn.Threshold(1e9, 0.0)))
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fit(module, draw(16, 16))
+        assert sum("All pairs have the same score" in str(one.message) for one in caught) == 1
