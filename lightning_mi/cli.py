@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_mi import __version__
+from lightning_mi.interrupts import end_at_once, handle_signals
+from lightning_mi.lifeline import launched_ranks
 from lightning_mi.recipe_files import Kind, RecipeFile, UnknownRecipeError, find_file, list_files
 
 TRAINING_COMMANDS = {
@@ -71,10 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # a program, not a call from Python: until something is at stake, a signal ends it at once
+        handle_signals(end_at_once)
     if arguments and arguments[0] in TRAINING_COMMANDS:
-        from lightning_mi.cli_training import run_training  # torch and Lightning: seconds
+        with launched_ranks():
+            from lightning_mi.cli_training import run_training  # torch and Lightning: seconds
 
-        return run_training(arguments)
+            return run_training(arguments)
     options = _parser().parse_args(arguments)
     if options.command == "ls":
         return _list()

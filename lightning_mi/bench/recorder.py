@@ -21,38 +21,6 @@ class Interrupted(Exception):
 
 
 @final
-class Pulse:
-    """What a recorder does at every step besides recording: give up when told to, and say how far it is.
-
-    Args:
-        report: Called a few times a second with the fraction of the steps done.
-        stopped: Asked at every step whether the grid was interrupted.
-    """
-
-    def __init__(self, report: Callable[[float], None], stopped: Callable[[], bool]) -> None:
-        self._report, self._stopped = report, stopped
-        self._last_report = 0.0
-
-    def beat(self, trainer: L.Trainer) -> None:
-        """At the end of a step.
-
-        Raises:
-            Interrupted: The grid was.
-        """
-        if self._stopped():
-            raise Interrupted
-        if (now := time.monotonic()) - self._last_report > 0.3:
-            self._last_report = now
-            self._report(trainer.global_step / float(trainer.estimated_stepping_batches))
-
-
-def truth_of(trainer: L.Trainer, step: int) -> float:
-    """The mutual information of the batch of a step, as the data module of every grid knows it; nats."""
-    truth: float = trainer.datamodule.true_mi(step)  # type: ignore[attr-defined]  # set by its data connector
-    return truth
-
-
-@final
 class Recorder(L.Callback):
     """Keeps the terms of every step, ends a run whose loss is no longer finite, and tells how far it is.
 
@@ -73,7 +41,8 @@ class Recorder(L.Callback):
         stopped: Callable[[], bool] = lambda: False,
         probe: Callable[[MIEstimationModule], Tensor] | None = None,
     ) -> None:
-        self._pulse = Pulse(report, stopped)
+        self._report, self._stopped = report, stopped
+        self._last_report = 0.0
         self._probe = probe
         self._rows: list[Tensor] = []
         self._truth: list[float] = []
@@ -84,16 +53,24 @@ class Recorder(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep this step's terms."""
+        """Keep this step's terms.
+
+        Raises:
+            Interrupted: ``stopped`` returned True.
+        """
         assert isinstance(pl_module, MIEstimationModule)
-        self._pulse.beat(trainer)
+        if self._stopped():
+            raise Interrupted
+        if (now := time.monotonic()) - self._last_report > 0.3:
+            self._last_report = now
+            self._report(trainer.global_step / float(trainer.estimated_stepping_batches))
         terms = outputs["terms"]
         plug_in = pl_module.bound.plug_in(terms.joint_term, pl_module.target)
         kept = torch.stack((terms.value, terms.joint_term, terms.marginal_term, terms.log_normalizer, plug_in)).detach()
         if outputs["scores"].num_joint == 0:
             kept[[0, 1, 4]] = torch.nan  # what rests on joint pairs: without any there is no estimate
         self._rows.append(kept)
-        self._truth.append(truth_of(trainer, trainer.global_step - 1))
+        self._truth.append(trainer.datamodule.true_mi(trainer.global_step - 1))  # type: ignore[attr-defined]  # set by its data connector
         if self._probe is not None and (trainer.global_step - 1) % PROBE_EVERY == 0:
             self._probes.append(self._probe(pl_module))
         if not torch.isfinite(outputs["loss"]):

@@ -187,7 +187,7 @@ def test_a_worker_reports_through_its_queue(tmp_path: Path, monkeypatch: pytest.
     slots = type("Slots", (), {"get": staticmethod(lambda: 0)})()
     never = type("Event", (), {"is_set": staticmethod(lambda: False)})()
     pool._start_worker(Messages(), never, slots, 0.0)  # type: ignore[arg-type]
-    pool._train(7, tmp_path, [cell])
+    pool._train(7, tmp_path, cell)
     torch.set_num_threads(threads)
     assert sent
     assert {index for index, _ in sent} == {7}
