@@ -1,10 +1,11 @@
 """Ends commands at every moment and looks at what is left: `python benchmarks/signals.py [--commands ...]`.
 
 SIGINT, SIGTERM and SIGHUP to the first process of a command, and SIGKILL of it, at five moments of `fit` (with loader
-workers, and with two ranks), `bench` (on this machine, and a training on two ranks) and `bench --ray` (on a Ray cluster
-that is started here). Each case checks the exit status, that no process is left after 10 s, that no finished training
-and no checkpoint is lost, and that the same command then goes on and exits with 0: `fit` to the weights and curves of a
-run that nobody interrupted, bit for bit.
+workers, and with two ranks), `bench` (on this machine, and trainings on two ranks each) and `bench --ray` (on a Ray
+cluster that is started here). A command is interrupted at a moment, started again, interrupted at the next moment, and
+after the fifth runs to its end. Checked are the exit statuses, that no process is left after 10 s, that no traceback is
+printed, that no finished training is repeated, and that the last run exits with 0: `fit` with the weights, random
+states and curves of a run that nobody interrupted, bit for bit.
 """
 
 import argparse
@@ -70,120 +71,110 @@ class Fit:
     """`lightning-mi fit` on 60 steps in three epochs, saving every 5 steps."""
 
     def __init__(self, folder, workers, ranks):
-        self.folder, self.workers, self.ranks = folder, workers, ranks
+        self.workers, self.ranks = workers, ranks
         self.reference = folder / "whole"
         if self.launch(self.reference).wait() != 0:
             raise SystemExit((self.reference / "log.txt").read_text()[-3000:])
 
-    def launch(self, folder, *options):
+    def launch(self, folder):
         config = configuration(folder, "gaussian", self.workers, self.ranks)
         slow = {"class_path": "benchmarks.signals.SlowValidation", "init_args": {"folder": str(folder)}}
         config["trainer"]["callbacks"].append(slow)
-        return start(folder, config, *options)
+        (folder / "validating").unlink(missing_ok=True)
+        self.already = len(trace(folder))
+        return start(folder, config, *(["--ckpt_path=last"] if any(folder.rglob("*.ckpt")) else []))
 
     def reached(self, moment, folder):
-        steps = len(trace(folder))
+        step = max((line["step"] for line in trace(folder)[self.already :]), default=-1)
         if moment == "validation or a cell's end":
-            return steps >= 20 and (folder / "validating").exists()
-        return steps >= {"start-up": 0, "first steps": 1, "middle": 30, "near the end": 58}[moment]
+            return step >= 39 and (folder / "validating").exists()
+        return step >= {"start-up": -1, "first steps": 0, "middle": 29, "near the end": 56}[moment]
 
-    def mark(self, folder):
-        return len(trace(folder))
-
-    def go_on(self, folder, done, number):
-        """The exit status of the command that goes on, and what it lost."""
-        saved = [path for path in folder.rglob("*.ckpt") if path.name != "final.ckpt"]
-        before = (folder / "log.txt").read_text()
-        status = self.launch(folder, *(["--ckpt_path=last"] if saved else [])).wait()
-        if status != 0:
-            return status, " ".join((folder / "log.txt").read_text()[-300:].split())
+    def lost(self, folder):
+        """Steps, samples, curves and weights that differ from those of the run that nobody interrupted."""
         found = compare(folder, self.reference, self.ranks)
         exact = found.pop("same samples and losses") and not any(found.values())
-        at = [int(line.split("(step ")[1].split(")")[0]) for line in self._new(folder, before) if "(step " in line]
-        first = at[0] if at else 0
-        # SIGKILL loses the steps since the last save; a signal at most the step that its handler came too late for.
-        lost = done - first > (5 if number == "SIGKILL" else 0)
-        return status, "nothing" if exact and not lost else f"done {done}, resumed at {first}: {found}"
-
-    def _new(self, folder, before):
-        return (folder / "log.txt").read_text()[len(before) :].splitlines()
+        repeated = len(trace(folder)) - len(trace(self.reference))
+        return f"nothing, {repeated} steps repeated" if exact else str(found)
 
 
 class Bench:
     """`lightning-mi bench` on three small cells."""
 
-    def __init__(self, folder, steps, devices, *options, cells=CELLS):
+    def __init__(self, folder, steps, devices, *options):
         folder.mkdir(parents=True)
-        self.cells, self.options = cells, options
+        self.options = options
         self.program = folder / "program.py"
         self.program.write_text(PROGRAM)
-        self.sizes = [str(steps), str(devices), str(cells)]
+        self.sizes = [str(steps), str(devices), str(CELLS)]
+        self.written = {}
 
     def launch(self, folder):
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(self.program), *self.sizes, "bench", "onehot", "--output", str(folder)]
         log = (folder / "log.txt").open("a")
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.already = set(folder.glob("tensorboard/*/events*"))
         return subprocess.Popen(
             [*command, *self.options], env=environment, stdout=log, stderr=log, start_new_session=True
         )
 
     def reached(self, moment, folder):
-        started, finished = len(list(folder.glob("tensorboard/*/events*"))), len(self.mark(folder))
+        started = len(set(folder.glob("tensorboard/*/events*")) - self.already)
+        finished = self._finished(folder)
+        self.written |= {path: finished[path] for path in finished.keys() - self.written.keys()}
         return {
             "start-up": True,
             "first steps": started >= 1,
             "middle": started >= 2,
-            "validation or a cell's end": finished >= 1,
-            "near the end": finished >= self.cells - 1,
+            "validation or a cell's end": len(finished) >= 1,
+            "near the end": len(finished) >= CELLS - 1,
         }[moment]
 
-    def mark(self, folder):
-        return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/curves.npz")}
+    def lost(self, folder):
+        """Cells that finished and were trained again, or that are missing."""
+        finished = self._finished(folder)
+        of_chain = {path: written for path, written in self.written.items() if folder in path.parents}
+        again = [path.parent.name for path, written in of_chain.items() if finished.get(path) != written]
+        return "nothing" if not again and len(finished) == CELLS else f"{again}, {len(finished)} of {CELLS} finished"
 
-    def go_on(self, folder, done, number):
-        status = self.launch(folder).wait()
-        after = self.mark(folder)
-        if status != 0:
-            return status, " ".join((folder / "log.txt").read_text()[-300:].split())
-        again = [name for name, written in done.items() if after.get(name) != written]
-        return status, "nothing" if not again and len(after) == self.cells else f"{again} of {sorted(after)}"
+    def _finished(self, folder):
+        return {path: path.stat().st_mtime_ns for path in folder.glob("*/curves.npz")}
 
 
-def run_case(command, moment, number, folder):
-    """One row of the table."""
+def run_chain(command, number, moments, folder):
+    """A row of the table: one command, interrupted at each moment and started again, to its end."""
     os.environ[_CASE] = str(folder)
+    cells, faults = [], []
+    for moment in moments:
+        status, took, left = interrupt(command, number, moment, folder)
+        cells.append(f"{took:.1f} s")
+        faults += [f"{moment}: status {status}"] if status != SIGNALS[number] else []
+        faults += [f"{moment}: {len(left)} left"] if left else []
+    if number != "SIGKILL" and "Traceback" in (folder / "log.txt").read_text():
+        faults.append("traceback")
+    status = command.launch(folder).wait()
+    lost = command.lost(folder) if status == 0 else " ".join((folder / "log.txt").read_text()[-300:].split())
+    faults += [f"the last run exited with {status}"] if status != 0 else []
+    passed = not faults and lost.startswith("nothing")
+    return [*cells, "; ".join(faults) or "none", lost, "yes" if passed else "NO"]
+
+
+def interrupt(command, number, moment, folder):
+    """The exit status, the seconds until all processes had ended, and those that had not."""
     process = command.launch(folder)
     began = time.monotonic()
-    while not command.reached(moment, folder) or time.monotonic() - began < 1.5:
-        if process.poll() is not None:
-            break
+    while process.poll() is None and (time.monotonic() - began < 1 or not command.reached(moment, folder)):
         time.sleep(0.005)
-    late = process.poll() is not None
     process.send_signal(getattr(signal, number))
     sent = time.monotonic()
     while left_of(folder) and time.monotonic() - sent < PATIENCE:
         process.poll()
-        time.sleep(0.1)
+        time.sleep(0.05)
     took, left = time.monotonic() - sent, left_of(folder)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
-    status, done = process.wait(), command.mark(folder)
-    log = (folder / "log.txt").read_text()
-    traceback = "Traceback" in log and number != "SIGKILL"
-    again, lost = command.go_on(folder, done, number)
-    passed = status == SIGNALS[number] and not left and again == 0 and lost == "nothing" and not traceback and not late
-    return [
-        moment,
-        number,
-        str(status),
-        f"{took:.1f} s",
-        str(len(left)),
-        "yes" if traceback else "no",
-        lost,
-        str(again),
-        "yes" if passed else "NO" + (" (had ended)" if late else ""),
-    ]
+    return process.wait(), took, left
 
 
 def left_of(folder):
@@ -221,6 +212,14 @@ def ray_cluster():
         cluster.shutdown()
 
 
+def make(name, folder, address):
+    if name.startswith("fit"):
+        return Fit(folder, *((2, 1) if "workers" in name else (0, 2)))
+    if name == "bench --ray":
+        return Bench(folder, 400, 1, "--ray", address)
+    return Bench(folder, 400, 1, "--jobs", "2") if name == "bench" else Bench(folder, 200, 2, "--jobs", "2")
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commands", nargs="+", default=COMMANDS, choices=COMMANDS)
@@ -229,23 +228,15 @@ def main(arguments=None):
     parser.add_argument("--csv", type=Path, default=Path("signals.csv"))
     options = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="signals-"))
-    heading = ["command", "moment", "signal", "status", "ended after", "left", "traceback", "lost", "again", "passed"]
+    heading = ["command", "signal", *options.moments, "faults", "lost", "passed"]
     rows = []
     for name in options.commands:
         place = folder / str(COMMANDS.index(name))
         with ray_cluster() if "ray" in name else nullcontext() as address:
-            command = {
-                "fit, 2 loader workers": lambda at: Fit(at, 2, 1),
-                "fit, 2 ranks": lambda at: Fit(at, 0, 2),
-                "bench": lambda at: Bench(at, 400, 1, "--jobs", "2"),
-                "bench, 2 ranks a cell": lambda at: Bench(at, 200, 2, "--jobs", "1", cells=2),
-                "bench --ray": lambda at, address=address: Bench(at, 400, 1, "--ray", address),
-            }[name](place)
-            for moment in options.moments:
-                for number in options.signals:
-                    row = run_case(command, moment, number, place / f"{moment.split()[0]}-{number}")
-                    rows.append([name, *row])
-                    print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
+            command = make(name, place, address)
+            for number in options.signals:
+                rows.append([name, number, *run_chain(command, number, options.moments, place / number)])
+                print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
     show(heading, rows, options.csv)
     return 0 if all(row[-1] == "yes" for row in rows) else 1
 

@@ -1,9 +1,9 @@
 """End a process as soon as its parent has ended, even by SIGKILL.
 
-Each process watches its direct parent only, so that a tree of processes ends from the top down. The waiting is done by a
-daemon thread: on a pipe whose other end only the parent holds, or, for ranks that Lightning launches, on the parent's ID.
+Each process watches its direct parent only, so that a tree of processes ends from the top down. A daemon thread waits:
+on a pipe whose other end only the parent holds, or, in ranks that Lightning launches, on the parent's ID.
 
-`python -m lightning_mi.lifeline MODULE ARGUMENT ...` runs a module as `python -m MODULE` does, and ends with its stdin.
+`python -m lightning_mi.lifeline MODULE ARGUMENT ...` runs a module as `python -m MODULE` does and ends with its stdin.
 """
 
 import multiprocessing

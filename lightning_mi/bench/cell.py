@@ -49,7 +49,7 @@ def train_cell(
     if devices != 1 and not is_launched():
         train_on_devices(folder, cell, devices, report, stopped)
         return
-    with _quiet_process():
+    with _quiet_process(), _naming_missing_data(cell.config["data"]["init_args"]):
         cli = instantiate(cell.config, folder / "tensorboard", cell.name)
         recorder = Recorder(report, stopped, _probe(cli.datamodule))
         labelled = hasattr(cli.datamodule, "num_classes")
@@ -149,6 +149,24 @@ def _probe(data: Any) -> Any:
         return module.critic.pairwise(x, y)
 
     return scores_of_symbols
+
+
+@contextmanager
+def _naming_missing_data(data: dict[str, Any]) -> Iterator[None]:
+    """Say how to fetch a missing data set for a grid, which takes no option for it."""
+    from lightning_mi.data import DatasetNotFoundError
+
+    try:
+        yield
+    except DatasetNotFoundError as error:
+        if error.__cause__ is None or not {"dataset", "root"} <= data.keys():
+            raise
+        call = f"ImageDataModule('{data['dataset']}', root='{data['root']}', download=True).prepare_data()"
+        raise DatasetNotFoundError(
+            f"no usable {data['dataset']} in the folder {Path(data['root']).absolute()}, and `bench` downloads nothing. "
+            f'Fetch it first: python -c "from lightning_mi.data import ImageDataModule; {call}" (on a Ray cluster, on '
+            "every node)."
+        ) from error
 
 
 def _write(folder: Path, cell: Cell, curves: dict[str, Any], **facts: Any) -> None:

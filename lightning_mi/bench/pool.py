@@ -1,4 +1,4 @@
-"""Train the cells of a grid in parallel processes. A finished cell is kept; an interrupt loses only the running ones."""
+"""Train the cells of a grid in parallel processes. Finished cells are kept; an interrupt loses only running ones."""
 
 import os
 import queue

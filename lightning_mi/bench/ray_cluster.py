@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, final
@@ -27,7 +28,7 @@ from lightning_mi.whole_files import write_whole
 
 RETRIES = 3  # times that a run is done again after its worker was lost; Ray's own default for tasks
 _PATIENCE = 25.0  # seconds to connect; Ray itself tries a wrong address for minutes, then ends the process
-_FAREWELL = 5.0  # seconds that runs have to stop and tidy up after Ctrl-C, before Ray kills them
+_FAREWELL = 2.0  # seconds that runs have to stop after an interrupt, before Ray kills them
 
 
 class RayClusterError(RuntimeError):
@@ -72,6 +73,7 @@ def run_cells(
             task.options(name=cell.name).remote(progress, index, cell, gpus_per_run, __version__): index
             for index, cell in enumerate(due)
         }
+        import_module("ray.dag")  # here and not in ray.shutdown, whose import of it takes seconds after an interrupt
         try:
             _gather(ray, due, running, folder, progress, on_progress, on_finished)
         except BaseException:
@@ -121,7 +123,7 @@ def _keep_finished(ray: Any, cells: list[Cell], ended: dict[Any, int], folder: P
     """Write the files of trainings that finished while the others stopped."""
     for future, index in ended.items():
         with suppress(ray.exceptions.RayError):  # of a training that stopped
-            if packed := ray.get(future):
+            if packed := ray.get(future, timeout=_FAREWELL):
                 unpack(packed, folder, cells[index])
 
 

@@ -28,9 +28,9 @@ class SaveAtTermination(Checkpoint):
     ``lightning-mi fit`` uses this callback wherever checkpoints are kept; ``--ckpt_path last`` resumes from its file.
     With several ranks, one that receives a signal is enough: all save and exit.
 
-    During validation, an :class:`~lightning_mi.MIEstimationModule` on one rank saves after the validation batch at hand,
-    in the state before that validation, which is repeated after resuming. Validation ends first on several ranks, which
-    share no collective there, with other modules, and with callbacks that validate other weights than those they train.
+    During validation, an :class:`~lightning_mi.MIEstimationModule` on one rank saves after the validation batch at
+    hand, in the state before that validation, which is repeated after resuming. Validation ends first on several ranks,
+    which share no collective there, with other modules, and with callbacks that validate averaged weights.
     After the last batch training ends as always, and the process then exits with the signal's status.
 
     Args:
