@@ -220,7 +220,7 @@ class _TrainingCLI(LightningCLI):
             with interruptible(), naming_misfits(checkpoint) if checkpoint else nullcontext():
                 command(**{**arguments, "ckpt_path": checkpoint, "weights_only": True})
         except SystemExit as stop:
-            if stop.code in map(exit_status, SIGNALS):
+            if stop.code in [exit_status(number) for number in SIGNALS]:
                 _say(self._resume_hint())
             raise
 

@@ -163,9 +163,9 @@ def _naming_missing_data(data: dict[str, Any]) -> Iterator[None]:
             raise
         call = f"ImageDataModule('{data['dataset']}', root='{data['root']}', download=True).prepare_data()"
         raise DatasetNotFoundError(
-            f"no usable {data['dataset']} in the folder {Path(data['root']).absolute()}, and `bench` downloads nothing. "
-            f'Fetch it first: python -c "from lightning_mi.data import ImageDataModule; {call}" (on a Ray cluster, on '
-            "every node)."
+            f"no usable {data['dataset']} in {Path(data['root']).absolute()}, and `bench` does not download. "
+            f'Fetch it first: python -c "from lightning_mi.data import ImageDataModule; {call}" (on every node of '
+            "a Ray cluster)."
         ) from error
 
 

@@ -99,6 +99,7 @@ def _markdown(grid: Grid, rows: list[dict[str, Any]]) -> str:
                 f"{sum(r['dead'] for r in mine)} of {len(mine)}",
             ]
         )
+    seeds = count(len({r["seed"] for r in rows}), "seed")
     heading = [
         *("study", "loss", "variant", "target", "value", "plug-in", "log-normalizer", "drift"),
         *("single-step values", "scores", "exploded", "not finite", "dead"),
@@ -108,7 +109,7 @@ def _markdown(grid: Grid, rows: list[dict[str, Any]]) -> str:
             f"# One-hot toy, preset {grid.preset}",
             "",
             f"Truth: log 16 = 2.7726 nats. Readings are means over {WINDOWS['onehot']}, lowest to highest seed "
-            f"({count(len({r['seed'] for r in rows}), 'seed')}, those that stayed finite); `drift` is the change of the "
+            f"({seeds}, those that stayed finite); `drift` is the change of the "
             f"log-normalizer from step {_DRIFT_FROM} to the end.",
             f"`exploded`: a score beyond {_EXPLODED:g} nats either way, or the loss not finite; `not finite`: the "
             f"loss; `dead`: scores of all pairs within {_DEAD} nats of each other at the end.",

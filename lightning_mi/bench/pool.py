@@ -8,7 +8,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,7 @@ def _executor(
         slots.put(slot)
     # Only this process holds the writing end: workers end at once when it is closed, here or by this process's death.
     reader, writer = context.Pipe(duplex=False)
-    arguments = (reader, messages, slots, gpus_per_run)
+    arguments = (partial(reader.poll, None), messages, slots, gpus_per_run)
     executor = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=arguments)
     try:
         yield executor
@@ -117,9 +116,9 @@ def _terminal_signals_blocked() -> Iterator[None]:
 
 
 def _start_worker(
-    lifeline: "Connection[Any, Any]", messages: "Queue[tuple[int, float]]", slots: "Queue[int]", gpus_per_run: float
+    lifeline: Callable[[], object], messages: "Queue[tuple[int, float]]", slots: "Queue[int]", gpus_per_run: float
 ) -> None:
-    end_after(partial(lifeline.poll, None))
+    end_after(lifeline)
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which is not yet
     # Read when CUDA starts, which it has not yet.
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of(slots.get(), gpus_per_run, visible_gpus()))

@@ -98,8 +98,9 @@ class SaveAtTermination(Checkpoint):
     def _note(self, number: signal.Signals) -> None:
         self._received = number
         # Loader workers may have received it too, and have ended: torch would raise that in the middle of the save.
+        # Not SIG_DFL: Python prints an OSError if that replaces the handler of a signal that is pending.
         if hasattr(signal, "SIGCHLD"):
-            self._before.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
+            self._before.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, _do_nothing))
         if os.environ.get("LOCAL_RANK", "0") == "0":
             # Not print: a handler may run in the middle of another print.
             os.write(2, f"\nReceived {number.name}: saving after this batch. Ctrl-C ends at once.\n".encode())
@@ -118,6 +119,10 @@ class SaveAtTermination(Checkpoint):
             return Path(self._dirpath)
         folders = [c.dirpath for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
         return Path(folders[0] if folders else trainer.default_root_dir)
+
+
+def _do_nothing(*_: Any) -> None:
+    pass
 
 
 def _validates_other_weights(trainer: L.Trainer) -> bool:
