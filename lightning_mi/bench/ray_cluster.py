@@ -24,6 +24,7 @@ from lightning_mi import __version__
 from lightning_mi.bench.cell import CURVES, load_curves, train_cell
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.pool import CellFailedError, find_due
+from lightning_mi.interrupts import end_at_once, handle_signals, restore_signals
 from lightning_mi.whole_files import write_whole
 
 RETRIES = 3  # times that a run is done again after its worker was lost; Ray's own default for tasks
@@ -73,7 +74,7 @@ def run_cells(
             task.options(name=cell.name).remote(progress, index, cell, gpus_per_run, __version__): index
             for index, cell in enumerate(due)
         }
-        import_module("ray.dag")  # here and not in ray.shutdown, whose import of it takes seconds after an interrupt
+        _import_what_shutdown_needs()
         try:
             _gather(ray, due, running, folder, progress, on_progress, on_finished)
         except BaseException:
@@ -82,6 +83,16 @@ def run_cells(
             ended, _ = ray.wait(list(running), num_returns=len(running), timeout=_FAREWELL)
             _keep_finished(ray, due, {future: running[future] for future in ended}, folder)
             raise
+
+
+def _import_what_shutdown_needs() -> None:
+    """Import `ray.dag` while trainings start: it imports torch, for seconds that `ray.shutdown` would need.
+
+    A signal in the middle of it ends this process at once, and Ray the trainings with it.
+    """
+    before = handle_signals(end_at_once)
+    import_module("ray.dag")
+    restore_signals(before)
 
 
 def _start_progress(ray: Any) -> Any:
@@ -123,7 +134,8 @@ def _keep_finished(ray: Any, cells: list[Cell], ended: dict[Any, int], folder: P
     """Write the files of trainings that finished while the others stopped."""
     for future, index in ended.items():
         with suppress(ray.exceptions.RayError):  # of a training that stopped
-            if packed := ray.get(future, timeout=_FAREWELL):
+            packed = ray.get(future, timeout=_FAREWELL)
+            if packed and load_curves(folder, cells[index]) is None:
                 unpack(packed, folder, cells[index])
 
 
