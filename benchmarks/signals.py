@@ -99,14 +99,14 @@ class Fit:
 
 
 class Bench:
-    """`lightning-mi bench` on three small cells."""
+    """`lightning-mi bench` on a few small cells."""
 
-    def __init__(self, folder, steps, devices, *options):
+    def __init__(self, folder, steps, devices, *options, cells=CELLS):
         folder.mkdir(parents=True)
-        self.options = options
+        self.options, self.cells = options, cells
         self.program = folder / "program.py"
         self.program.write_text(PROGRAM)
-        self.sizes = [str(steps), str(devices), str(CELLS)]
+        self.sizes = [str(steps), str(devices), str(cells)]
         self.written = {}
 
     def launch(self, folder):
@@ -128,7 +128,7 @@ class Bench:
             "first steps": started >= 1,
             "middle": started >= 2,
             "validation or a cell's end": len(finished) >= 1,
-            "near the end": len(finished) >= CELLS - 1,
+            "near the end": len(finished) >= self.cells - 1,
         }[moment]
 
     def lost(self, folder):
@@ -136,7 +136,7 @@ class Bench:
         finished = self._finished(folder)
         of_chain = {path: written for path, written in self.written.items() if folder in path.parents}
         again = [path.parent.name for path, written in of_chain.items() if finished.get(path) != written]
-        return "nothing" if not again and len(finished) == CELLS else f"{again}, {len(finished)} of {CELLS} finished"
+        return "nothing" if not again and len(finished) == self.cells else f"{again}, {len(finished)} of {self.cells}"
 
     def _finished(self, folder):
         return {path: path.stat().st_mtime_ns for path in folder.glob("*/curves.npz")}
@@ -149,7 +149,9 @@ def run_chain(command, number, moments, folder):
     for moment in moments:
         status, took, left = interrupt(command, number, moment, folder)
         cells.append(f"{took:.1f} s")
-        faults += [f"{moment}: status {status}"] if status != SIGNALS[number] else []
+        # Killed by the signal itself, in the first moments of Python: a shell reports the same status.
+        as_shell = 128 - status if status < 0 and number != "SIGKILL" else status
+        faults += [f"{moment}: status {status}"] if as_shell != SIGNALS[number] else []
         faults += [f"{moment}: {len(left)} left"] if left else []
     if number != "SIGKILL" and "Traceback" in (folder / "log.txt").read_text():
         faults.append("traceback")
@@ -216,7 +218,7 @@ def make(name, folder, address):
     if name.startswith("fit"):
         return Fit(folder, *((2, 1) if "workers" in name else (0, 2)))
     if name == "bench --ray":
-        return Bench(folder, 400, 1, "--ray", address)
+        return Bench(folder, 400, 1, "--ray", address, cells=6)  # a cell shows here only when it has finished
     return Bench(folder, 400, 1, "--jobs", "2") if name == "bench" else Bench(folder, 200, 2, "--jobs", "2")
 
 

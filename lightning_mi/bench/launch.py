@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lightning_mi.bench.grid import Cell
-from lightning_mi.bench.recorder import Interrupted
+from lightning_mi.bench.grid import Cell, Interrupted
 
 _PROGRESS = "fraction done: "
 

@@ -9,15 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_mi.bench.grid import Interrupted
 from lightning_mi.feature_map import FeatureMap
 from lightning_mi.module import MIEstimationModule
 
 FIELDS = ("value", "joint_term", "marginal_term", "log_normalizer", "plug_in", "true_mi")
 PROBE_EVERY = 20  # training steps
-
-
-class Interrupted(Exception):
-    """The grid was stopped from outside; this run is not finished."""
 
 
 @final

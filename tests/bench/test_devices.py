@@ -10,9 +10,9 @@ import pytest
 from lightning_mi.bench import main, pool
 from lightning_mi.bench.cell import load_curves, train_cell
 from lightning_mi.bench.gpus import gpus_of, jobs_for, visible_gpus
-from lightning_mi.bench.grid import Cell, GridError, load_grid
+from lightning_mi.bench.grid import Cell, GridError, Interrupted, load_grid
 from lightning_mi.bench.launch import train_on_devices
-from lightning_mi.bench.recorder import FIELDS, Interrupted
+from lightning_mi.bench.recorder import FIELDS
 
 STEPS = 30
 

@@ -17,10 +17,10 @@ from lightning_mi import cli
 from lightning_mi.bench import main, pool, ray_cluster
 from lightning_mi.bench.cell import CURVES, instantiate, load_curves
 from lightning_mi.bench.display import Display
-from lightning_mi.bench.grid import Cell, Grid
+from lightning_mi.bench.grid import Cell, Grid, Interrupted
 from lightning_mi.bench.pool import CellFailedError
 from lightning_mi.bench.ray_cluster import Progress, RayClusterError, run_cells, train_on_worker, unpack
-from lightning_mi.bench.recorder import FIELDS, Interrupted
+from lightning_mi.bench.recorder import FIELDS
 from tests.bench.test_run import tiny_grid
 
 ROOT = Path(__file__).resolve().parents[2]

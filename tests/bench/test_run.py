@@ -16,8 +16,8 @@ from rich.console import Console
 from lightning_mi.bench import main, pool
 from lightning_mi.bench.cell import CURVES, instantiate, load_curves, train_cell
 from lightning_mi.bench.display import Display
-from lightning_mi.bench.grid import Cell, Grid, load_grid
-from lightning_mi.bench.recorder import FIELDS, Interrupted
+from lightning_mi.bench.grid import Cell, Grid, Interrupted, load_grid
+from lightning_mi.bench.recorder import FIELDS
 from lightning_mi.data import DatasetNotFoundError
 from lightning_mi.recipe_files import find_file
 
