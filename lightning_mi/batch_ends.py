@@ -1,4 +1,4 @@
-"""What is left to do after a batch when a checkpoint is saved at its end: a validation, the end of the epoch.
+"""Work still owed when a checkpoint is saved at the end of a batch: validation or epoch end.
 
 Lightning takes a batch whose end a checkpoint was saved in for done, and the validation and the epoch's end after it
 too: a training that goes on would leave them out.
@@ -14,7 +14,9 @@ _MIDWAY = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # a valida
 
 
 def after_this_batch(trainer: L.Trainer) -> Due | None:
-    """What follows the batch at whose end a checkpoint is being saved; None where training goes on, or it is not one.
+    """Work still owed when a checkpoint is saved at the end of a training batch, or of a batch of its validation.
+
+    None if training goes on, and at any other moment. A validation in progress is owed as a whole.
 
     Example:
         >>> after_this_batch(L.Trainer(barebones=True)) is None
@@ -22,7 +24,9 @@ def after_this_batch(trainer: L.Trainer) -> Due | None:
     """
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
     batches: Any = loop.batch_progress.total
-    if not trainer.training or fetcher is None or batches.completed != batches.processed - 1:
+    evaluated: Any = loop.val_loop.batch_progress.current
+    validating = trainer.validating and evaluated.completed < evaluated.ready
+    if fetcher is None or not (validating or (trainer.training and batches.completed == batches.processed - 1)):
         return None
     if trainer.should_stop or trainer._val_check_time_interval is not None:  # type: ignore[attr-defined]  # set in setup
         return None  # a training that goes on does not stop there, nor validate at that minute

@@ -4,6 +4,8 @@ Nothing here imports torch. `fit`, `validate`, `test` and `predict` belong to `c
 """
 
 import argparse
+import atexit
+import os
 import shutil
 import sys
 import tempfile
@@ -11,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_mi import __version__
+from lightning_mi.interrupts import end_at_once, handle_signals
+from lightning_mi.lifeline import is_launched_rank, launched_ranks
 from lightning_mi.recipe_files import Kind, RecipeFile, UnknownRecipeError, find_file, list_files
 
 TRAINING_COMMANDS = {
@@ -70,11 +74,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["cp", "no_such_recipe"])
         2
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in TRAINING_COMMANDS:
-        from lightning_mi.cli_training import run_training  # torch and Lightning: seconds
+    if argv is not None:
+        return _run(list(argv))
+    # A program, not a call from Python: until something is at stake, a signal ends it at once.
+    handle_signals(end_at_once)
+    interrupted: list[int] = []
+    atexit.register(_skip_finalization, interrupted)  # registered first, so it runs after every other exit function
+    status = _run(sys.argv[1:])
+    if status > 128 or is_launched_rank():
+        interrupted.append(status)
+    return status
 
-        return run_training(arguments)
+
+def _skip_finalization(interrupted: list[int]) -> None:
+    """End an interrupted program now: an interpreter that has imported torch takes seconds to free it."""
+    if interrupted:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(*interrupted)
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments and arguments[0] in TRAINING_COMMANDS:
+        with launched_ranks():
+            from lightning_mi.cli_training import run_training  # torch and Lightning: seconds
+
+            return run_training(arguments)
     options = _parser().parse_args(arguments)
     if options.command == "ls":
         return _list()

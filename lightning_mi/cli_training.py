@@ -5,13 +5,15 @@ What differs from a stock `LightningCLI`:
 1. `--config` takes a recipe's name as well as a file.
 2. `--ckpt_path best | last` finds the checkpoint of an earlier process and says which one it took.
 3. The command line decides the hyper-parameters. A checkpoint gives weights and state, read with `weights_only=True`.
-4. Checkpoints are written whole or not at all, by `AtomicCheckpointIO`; SIGTERM saves one and exits with status 143.
+4. Checkpoints are written whole or not at all, by `AtomicCheckpointIO`. SIGINT, SIGTERM and SIGHUP save one; the exit
+   status is 130, 143 or 129.
 5. A mistake in the configuration, or an output folder that cannot be written, is one message before anything is
    written. Set `JSONARGPARSE_DEBUG=true` for the traceback.
 """
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -40,6 +42,8 @@ from lightning_mi.cli import TRAINING_COMMANDS, require_writable
 from lightning_mi.cli_messages import readable, silence_notices, silence_training_state
 from lightning_mi.distributed import leave
 from lightning_mi.freed_memory import keep_freed_memory
+from lightning_mi.interrupts import SIGNALS, exit_status, interruptible
+from lightning_mi.lifeline import is_launched_rank
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.recipe_files import UnknownRecipeError, find_file
 from lightning_mi.whole_files import sweep
@@ -98,8 +102,10 @@ def run_training(arguments: Sequence[str]) -> int:
             auto_configure_optimizers=False,  # the module builds its own optimizer: one place to choose it
             args=list(arguments),
         )
-    except SystemExit as stop:  # help and version stop with 0, errors with 2
-        return stop.code if isinstance(stop.code, int) else 1
+    except SystemExit as stop:  # help and version stop with 0, errors with 2, signals with 128 and more
+        status = stop.code if isinstance(stop.code, int) else 1
+        # Lightning kills the first rank if another one, which saved and ended as it should, has any status but 0.
+        return 0 if status > 128 and is_launched_rank() else status
     except (CheckpointError, MisconfigurationException, _ConfigurationError) as problem:
         if _wants_tracebacks():
             raise
@@ -164,7 +170,8 @@ class _TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Keep the checkpoint from Lightning, which would let its hyper-parameters override the command line's."""
-        self.config = parser.parse_args(cast("Sequence[str] | None", args))
+        self._arguments = cast("Sequence[str]", args)
+        self.config = parser.parse_args(self._arguments)
         self._requested_checkpoint: str | None = self.config[self.config.subcommand].ckpt_path
         self.config[self.config.subcommand].ckpt_path = None
 
@@ -209,8 +216,25 @@ class _TrainingCLI(LightningCLI):
         if self.subcommand != "fit":
             silence_training_state()
         # Lightning's own default is to run code from a checkpoint that comes from a web address
-        with naming_misfits(checkpoint) if checkpoint else nullcontext():
-            command(**{**arguments, "ckpt_path": checkpoint, "weights_only": True})
+        try:
+            with interruptible(), naming_misfits(checkpoint) if checkpoint else nullcontext():
+                command(**{**arguments, "ckpt_path": checkpoint, "weights_only": True})
+        except SystemExit as stop:
+            if stop.code in [exit_status(number) for number in SIGNALS]:
+                _say(self._resume_hint())
+            raise
+
+    def _resume_hint(self) -> str:
+        """What a signal left, and the command that goes on from it."""
+        callbacks = self.trainer.checkpoint_callbacks
+        if not any(isinstance(callback, SaveAtTermination) and callback.saved for callback in callbacks):
+            return "Ended by a signal; no checkpoint was saved."
+        options = [*self._arguments]
+        for index, option in enumerate(options):
+            if option.startswith("--ckpt_path"):
+                del options[index : index + (1 if "=" in option else 2)]
+                break
+        return f"Go on from there: {shlex.join(['lightning-mi', *options, '--ckpt_path', 'last'])}"
 
     def _checkpoint(self) -> Path | None:
         request = self._requested_checkpoint

@@ -45,7 +45,9 @@ class Resuming:
 
     def save(self, trainer: L.Trainer, metrics: BufferedMetrics, checkpoint: dict[str, Any], skipped: int) -> None:
         """Add to a checkpoint; all processes must call it."""
-        checkpoint[_ENTRY] = collect_state(trainer, metrics) | {"skipped": skipped, "due": after_this_batch(trainer)}
+        random = self._random if trainer.validating and self._random else random_state()
+        state = collect_state(trainer, metrics, random)
+        checkpoint[_ENTRY] = state | {"skipped": skipped, "due": after_this_batch(trainer)}
 
     def load(self, trainer: L.Trainer | None, checkpoint: dict[str, Any]) -> None:
         """Remember it until training starts; a checkpoint of which only the weights are taken changes nothing else."""
@@ -87,8 +89,10 @@ class Resuming:
             self._random = {}
 
 
-def collect_state(trainer: L.Trainer, metrics: BufferedMetrics) -> dict[str, Any]:
+def collect_state(trainer: L.Trainer, metrics: BufferedMetrics, random: dict[str, Any] | None = None) -> dict[str, Any]:
     """Of each process the random streams and the metrics, and what is not logged yet; plain data and tensors.
+
+    The random streams are where they are now, unless their state is given: during validation, that before it.
 
     All processes must call it. After an error, which may have struck one process alone, it tells of this one only.
 
@@ -97,7 +101,7 @@ def collect_state(trainer: L.Trainer, metrics: BufferedMetrics) -> dict[str, Any
         >>> state["row"], [sorted(process) for process in state["processes"]]
         (None, [['metrics', 'random']])
     """
-    own = {"random": random_state(), "metrics": metrics.snapshot()}
+    own = {"random": random_state() if random is None else random, "metrics": metrics.snapshot()}
     alone = trainer.interrupted and not trainer.received_sigterm
     return {"processes": [own] if alone else gather_objects(own), "row": _unwritten_row(trainer)}
 

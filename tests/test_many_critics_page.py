@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from lightning_mi.bench import sharing
-
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "many_critics.md").read_text(encoding="utf-8")
 
 
@@ -20,7 +18,3 @@ def test_the_example_runs():
     example = example.replace("range(5)", "range(2)").replace("seed 3", "seed 1")
     exec(example.replace("log_every_n_steps=50", "log_every_n_steps=2"), names)
     assert len(names["ensemble"].members) == 24  # type: ignore[attr-defined]
-
-
-def test_the_most_cells_of_a_process_are_those_in_the_text():
-    assert f"at most {sharing._MOST} at a time" in " ".join(PAGE.split())

@@ -94,6 +94,8 @@ HALF = {"val_check_interval": 0.5}
         ("on_train_batch_end", STEPS, {"check_val_every_n_epoch": 2}),
         ("on_train_batch_end", 2 * STEPS, {"check_val_every_n_epoch": 2}),
         ("on_train_batch_end", 3, {"accumulate_grad_batches": 2, "limit_train_batches": 3}),
+        ("on_validation_batch_end", STEPS, {}),
+        ("on_validation_batch_end", 2, HALF),
         ("on_validation_end", STEPS, {}),
         ("on_train_epoch_end", STEPS, {"scheduler": None}),
         ("on_train_batch_end", STEPS + 2, {}),

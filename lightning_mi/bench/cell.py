@@ -31,7 +31,9 @@ def load_curves(folder: Path, cell: Cell) -> dict[str, Any] | None:
     return curves | meta if meta["digest"] == cell.digest else None
 
 
-def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stopped: Callable[[], bool]) -> None:
+def train_cell(
+    folder: Path, cell: Cell, report: Callable[[float], None], stopped: Callable[[], bool] = lambda: False
+) -> None:
     """Train a cell and write its curves under ``folder``, whole or not at all.
 
     Args:
@@ -47,7 +49,7 @@ def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stoppe
     if devices != 1 and not is_launched():
         train_on_devices(folder, cell, devices, report, stopped)
         return
-    with _quiet_process():
+    with _quiet_process(), _naming_missing_data(cell.config["data"]["init_args"]):
         cli = instantiate(cell.config, folder / "tensorboard", cell.name)
         recorder = Recorder(report, stopped, _probe(cli.datamodule))
         labelled = hasattr(cli.datamodule, "num_classes")
@@ -66,40 +68,6 @@ def train_cell(folder: Path, cell: Cell, report: Callable[[float], None], stoppe
             tested=tested,
             num_classes=getattr(cli.datamodule, "num_classes", None),
         )
-
-
-def train_cells(folder: Path, cells: list[Cell], report: Callable[[float], None], stopped: Callable[[], bool]) -> None:
-    """Train cells as :func:`train_cell` does, those that ``sharing.shared`` puts together in one training."""
-    if len(cells) == 1:
-        train_cell(folder, cells[0], report, stopped)
-        return
-    from lightning_mi.bench.together import RecorderOfAll
-    from lightning_mi.ensemble import MIEnsemble
-
-    with _quiet_process():
-        clis = [instantiate(cell.config, folder / "tensorboard", cell.name) for cell in cells]
-        # Not batched: trainings that explode make any rounding visible, and a cell is to have the same curves whichever
-        # cells it shares a process with.
-        models = {cell.name: cli.model for cell, cli in zip(cells, clis, strict=True)}
-        ensemble = MIEnsemble(models, batched=False)
-        recorder = RecorderOfAll(
-            [_streamed_layout(cell) for cell in cells],
-            [cli.trainer.loggers for cli in clis],
-            report,
-            stopped,
-            _probe(clis[0].datamodule),
-        )
-        trainer = clis[0].trainer
-        trainer.loggers = []
-        trainer.callbacks.append(recorder)
-        trainer.fit(ensemble, datamodule=clis[0].datamodule)
-        for cli in clis:
-            for logger in cli.trainer.loggers:
-                logger.finalize("success")
-    curves = recorder.curves(list(models.values()))
-    for cell, (own, diverged_at) in zip(cells, curves, strict=True):
-        steps = int(trainer.num_training_batches)
-        _write(folder, cell, own, diverged_at=diverged_at, steps_an_epoch=steps, tested={}, num_classes=None)
 
 
 @contextmanager
@@ -161,9 +129,7 @@ def _layout(cell: Cell, histograms: int, figures: int, metrics: list[str] | None
 
 
 def _streamed_layout(cell: Cell) -> Any:
-    from lightning_mi.bench.together import HISTOGRAMS_EVERY
-
-    return _layout(cell, HISTOGRAMS_EVERY, 5 * HISTOGRAMS_EVERY, ["train/mi", "train/log_normalizer"])
+    return _layout(cell, 200, 1000, ["train/mi", "train/log_normalizer"])
 
 
 def _probe(data: Any) -> Any:
@@ -183,6 +149,24 @@ def _probe(data: Any) -> Any:
         return module.critic.pairwise(x, y)
 
     return scores_of_symbols
+
+
+@contextmanager
+def _naming_missing_data(data: dict[str, Any]) -> Iterator[None]:
+    """Say how to fetch a missing data set for a grid, which takes no option for it."""
+    from lightning_mi.data import DatasetNotFoundError
+
+    try:
+        yield
+    except DatasetNotFoundError as error:
+        if error.__cause__ is None or not {"dataset", "root"} <= data.keys():
+            raise
+        call = f"ImageDataModule('{data['dataset']}', root='{data['root']}', download=True).prepare_data()"
+        raise DatasetNotFoundError(
+            f"no usable {data['dataset']} in {Path(data['root']).absolute()}, and `bench` does not download. "
+            f'Fetch it first: python -c "from lightning_mi.data import ImageDataModule; {call}" (on every node of '
+            "a Ray cluster)."
+        ) from error
 
 
 def _write(folder: Path, cell: Cell, curves: dict[str, Any], **facts: Any) -> None:

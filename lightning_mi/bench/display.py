@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from typing import Any, final
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lightning_mi.bench.grid import Cell, Grid
-
-_LAST = 100  # steps that the table's readings average over
+from lightning_mi.bench.tables import WINDOWS, window_length
 
 
 @final
@@ -61,7 +61,8 @@ class Display:
         """A cell has ended, with these curves."""
         self.progress(cell, 1.0)
         if curves["diverged_at"] is None:
-            last = [float(np.nanmean(curves[name][-_LAST:])) for name in ("value", "plug_in", "log_normalizer")]
+            length = window_length(self._grid.report, curves)
+            last = [float(np.nanmean(curves[name][-length:])) for name in ("value", "plug_in", "log_normalizer")]
             self._readings[cell.kind].append(last)
             words = ("value", "plug-in", "log-normalizer")
             outcome = ", ".join(f"{word} {_number(mean)}" for word, mean in zip(words, last, strict=True))
@@ -74,11 +75,18 @@ class Display:
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def table(self) -> Table:
-        """Readings of the finished trainings, the mean over seeds of each one's last steps."""
-        headings = ("training", "runs", "value", "plug-in", "log-norm.", "diverged")
-        table = Table(caption=f"nats; mean of the last {_LAST} steps, over the seeds that stayed finite")
+        """Readings of the finished trainings, over the same steps as in the report's tables; mean over seeds."""
+        headings = ("training", "runs", "value", "plug-in", "log-norm.", "not finite")
+        window = WINDOWS[self._grid.report]
+        table = Table(
+            box=SIMPLE,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+            caption=f"nats; mean over {window}, of the seeds that stayed finite",
+        )
         for heading in headings:
-            table.add_column(heading, justify="left" if heading == "training" else "right", no_wrap=True)
+            first = heading == "training"
+            table.add_column(heading, justify="left" if first else "right", no_wrap=not first, overflow="fold")
         planned = Counter(cell.kind for cell in self._grid.cells)
         for kind, total in planned.items():
             runs = self._readings[kind]

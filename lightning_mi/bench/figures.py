@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,6 +20,7 @@ from lightning_mi.callbacks.figures import MARGINAL_COLOR as _MARGINAL
 Runs = Sequence[tuple[Cell, dict[str, Any]]]
 
 COLORS = {"original": "#D55E00", "regularized": "#0072B2", "published": "#999999"}
+_NARROWEST = 5.0  # inches that a title and a legend need
 _SPAN = 200  # steps of the exponential average that the paper draws
 
 
@@ -143,8 +146,15 @@ def mark_divergence(panel: Axes, cell: Cell, curves: dict[str, Any]) -> None:
     """A line where the loss was no longer finite, if it happened."""
     if curves["diverged_at"] is not None:
         panel.axvline(curves["diverged_at"], color=COLORS[cell.variant], linewidth=1.0, linestyle="-.")
+        left, right = panel.get_xlim()
+        side = "right" if curves["diverged_at"] > (left + right) / 2 else "left"  # of the text at the line
         panel.annotate(
-            "not finite", (curves["diverged_at"], 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=8
+            "not finite",
+            (curves["diverged_at"], 0.02),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            fontsize=8,
+            ha=side,
         )
 
 
@@ -157,10 +167,23 @@ def _robust_limits(panel: Axes, curves: Sequence[NDArray[Any]]) -> None:
 
 
 def legend_and_save(figure: Figure, axes: Sequence[Axes], path: Path, title: str) -> None:
-    """Put one legend of all panels below them, where they have labels, and write the picture."""
+    """Put one legend of all panels below them, where they have labels, a title above them, and write the picture.
+
+    The legend has as many columns, and the title as many lines, as fit the width.
+    """
+    figure.set_figwidth(max(figure.get_figwidth(), _NARROWEST))
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    if handles:
-        columns = min(len(handles), 6)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=9)
-    figure.suptitle(title, fontsize=11)
+    for columns in range(min(len(handles), 6), 0, -1):
+        legend = figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=9)
+        if columns == 1 or _fits(figure, legend):
+            break
+        legend.remove()
+    heading = figure.suptitle(title, fontsize=11)
+    if not _fits(figure, heading):
+        heading.set_text(fill(title, math.ceil(len(title) / 2) + 5))
     figure.savefig(path, dpi=130)
+
+
+def _fits(figure: Figure, artist: Artist) -> bool:
+    margin = 0.1 * figure.dpi  # a tenth of an inch on either side
+    return bool(artist.get_window_extent().width <= figure.bbox.width - 2 * margin)

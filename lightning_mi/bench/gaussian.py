@@ -98,7 +98,7 @@ def _markdown(grid: Grid, runs: list[tuple[Cell, dict[str, Any]]], rows: list[di
             f"# Gaussian staircase, preset {grid.preset}",
             "",
             "Each cell: bias / standard deviation / mean squared error of the raw single-step estimates over the whole "
-            f"stair, in nats; mean over seeds {', '.join(map(str, seeds))}.",
+            f"stair, in nats; {'seed' if len(seeds) == 1 else 'mean over seeds'} {', '.join(map(str, seeds))}.",
             f"Reduced against the paper: {grid.note}." if grid.note else "Settings: the paper's.",
             "`per batch` is the bound without the penalty; `plug-in` is the joint term with the log-normalizer at its "
             "target. `published` variants are regularized as in the authors' released code, run here; rows `published "

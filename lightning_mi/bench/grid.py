@@ -22,6 +22,13 @@ class GridError(ValueError):
     """A benchmark's YAML, or what was asked of it on the command line, does not fit together."""
 
 
+class Interrupted(Exception):
+    """The grid was stopped from outside; this training is not finished.
+
+    Defined beside the cells: a process that receives it from another one need not import torch.
+    """
+
+
 @final
 @dataclass(frozen=True)
 class Cell:

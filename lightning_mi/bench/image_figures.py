@@ -67,11 +67,11 @@ def accuracy_figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 if (row["loss"], row["variant"], row["weight"]) == (loss, variant, weight)
                 and math.isfinite(row["accuracy"])
             ]
-            means.append(np.mean(mine) if mine else 0.0)
-            deviations.append(np.std(mine, ddof=1) if len(mine) > 1 else 0.0)
+            means.append(np.mean(mine) if mine else math.nan)
+            deviations.append(np.std(mine, ddof=1) if len(mine) > 1 else math.nan)
         places = np.arange(len(losses)) + (position - (len(kinds) - 1) / 2) * width
-        several = sum(kind[0] == variant for kind in kinds) > 1
-        label = f"{variant}, weight {weight:g}" if several else variant
+        weights = sum(kind[0] == variant for kind in kinds)
+        label = f"{variant}, weight {weight:g}" if weights > 1 else variant
         shade = 1.0 - 0.3 * sum(kind[0] == variant for kind in kinds[:position])
         panel.bar(
             places, means, 0.92 * width, yerr=deviations, color=COLORS[variant], alpha=shade, capsize=2, label=label
@@ -79,7 +79,9 @@ def accuracy_figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
     panel.set_xticks(np.arange(len(losses)), losses)
     panel.set_ylim(0, 1.05)
     panel.set_ylabel("test accuracy")
-    legend_and_save(figure, [panel], path, title="Test accuracy, mean and standard deviation over seeds")
+    several = len({row["seed"] for row in rows}) > 1
+    title = "Test accuracy, mean and standard deviation over seeds" if several else "Test accuracy, one seed"
+    legend_and_save(figure, [panel], path, title=title)
 
 
 def map_figure(runs: Runs, path: Path) -> None:

@@ -110,8 +110,8 @@ def _markdown(grid: Grid, runs: list[tuple[Cell, dict[str, Any]]], rows: list[di
             f"# {grid.report.capitalize()} benchmark on {grid.data}, preset {grid.preset}",
             "",
             f"Truth: {'not known' if math.isnan(truth) else f'{truth:.4f} nats, of the training labels'}. "
-            "Mean ± standard deviation over seeds "
-            f"{', '.join(map(str, seeds))}. `MI` is the bound without the penalty, the mean over the training batches "
+            f"{'Seed' if len(seeds) == 1 else 'Mean ± standard deviation over seeds'} {', '.join(map(str, seeds))}. "
+            "`MI` is the bound without the penalty, the mean over the training batches "
             "of the last epoch; `across batches` its standard deviation over them. `test MI` is read once, on the test "
             "set: micro pools all pairs, macro averages batches, plug-in puts the log-normalizer at its target.",
             f"`accuracy`: {_ACCURACY_WORDS[grid.report]}; bold where it is the higher one and the intervals of one "

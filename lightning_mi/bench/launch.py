@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lightning_mi.bench.grid import Cell
-from lightning_mi.bench.recorder import Interrupted
+from lightning_mi.bench.grid import Cell, Interrupted
 
 _PROGRESS = "fraction done: "
 
@@ -39,13 +38,20 @@ def train_on_devices(
     with TemporaryDirectory(prefix="lightning_mi-") as name:
         task, errors = Path(name) / "cell.json", Path(name) / "stderr"
         task.write_text(json.dumps(asdict(cell)))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-        command += ["-m", "lightning_mi.bench.launch", str(folder), str(task)]
+        # torchrun and the ranks that it starts share a stdin, whose other end this process holds: they end with it.
+        command = [sys.executable, "-m", "lightning_mi.lifeline", "torch.distributed.run", "--standalone"]
+        command += [f"--nproc-per-node={devices}", "-m", "lightning_mi.lifeline", "lightning_mi.bench.launch"]
+        command += [str(folder), str(task)]
         with (
             errors.open("w") as stderr,
-            # Ctrl-C is this process's to hear: it ends them where the grid stops, and only there.
+            # In a session of their own: a terminal's Ctrl-C is answered by the grid's first process alone.
             subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                start_new_session=True,
             ) as processes,
         ):
             assert processes.stdout is not None
@@ -73,7 +79,7 @@ def _main() -> None:
             print(f"{_PROGRESS}{fraction}", flush=True)
 
     try:
-        train_cell(Path(folder), Cell(**json.loads(Path(task).read_text())), report, stopped=lambda: False)
+        train_cell(Path(folder), Cell(**json.loads(Path(task).read_text())), report)
     except Exception as error:
         Path(task).with_suffix(f".{os.environ['RANK']}.error").write_text(f"{type(error).__name__}: {error}")
         raise

@@ -12,7 +12,9 @@ from lightning_mi.bench.display import Display
 from lightning_mi.bench.gpus import gpus_of, jobs_for, visible_gpus
 from lightning_mi.bench.grid import Grid, load_grid
 from lightning_mi.bench.pool import CellFailedError, run_cells
+from lightning_mi.interrupts import interruptible
 from lightning_mi.recipe_files import UnknownRecipeError
+from lightning_mi.whole_files import sweep
 
 
 def run(
@@ -42,7 +44,8 @@ def run(
             turns on those of this machine. With more than 1, each trains on its share of every batch.
 
     Returns:
-        The exit status: 0, 1 after a failure, 2 for a mistake in the arguments, 130 after Ctrl-C.
+        The exit status: 0, 1 after a failure, 2 for a mistake in the arguments, 130 after Ctrl-C (SIGINT), 143 after
+        SIGTERM, 129 after SIGHUP.
     """
     console = Console()
     try:
@@ -51,6 +54,7 @@ def run(
             gpus_of(0, gpus_per_run, visible_gpus())
             jobs = jobs or jobs_for(gpus_per_run, visible_gpus())
         _check_writable(output)
+        sweep(output, recursively=True)
     except (ValueError, UnknownRecipeError, OSError) as error:
         print(f"lightning-mi bench: error: {error}", file=sys.stderr)
         return 2
@@ -59,24 +63,25 @@ def run(
         console.print(f"Preset {preset}, reduced against the paper: {grid.note}.", highlight=False, soft_wrap=True)
     display = Display(grid, console)
     try:
-        with display.live():
-            if ray is None:
-                jobs = jobs or len(os.sched_getaffinity(0))
-                run_cells(grid.cells, output, jobs, display.progress, display.finished, gpus_per_run)
-            else:
-                ray_cluster.run_cells(grid.cells, output, ray, gpus_per_run, display.progress, display.finished)
-    except KeyboardInterrupt:
+        with interruptible():
+            with display.live():
+                if ray is None:
+                    jobs = jobs or len(os.sched_getaffinity(0))
+                    run_cells(grid.cells, output, jobs, display.progress, display.finished, gpus_per_run)
+                else:
+                    ray_cluster.run_cells(grid.cells, output, ray, gpus_per_run, display.progress, display.finished)
+            console.print(display.table())
+            for path in _report(grid, output):
+                console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    except SystemExit as interrupt:
         console.print("Interrupted. Finished trainings are kept; the same command goes on from there.")
-        return 130
+        return int(interrupt.code or 0)
     except ray_cluster.RayClusterError as error:
         print(f"lightning-mi bench: error: {error}", file=sys.stderr)
         return 2
     except CellFailedError as error:
         print(f"lightning-mi bench: error: {error}\nFinished trainings are kept.", file=sys.stderr)
         return 1
-    console.print(display.table())
-    for path in _report(grid, output):
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
     console.print(
         f"curves of every training: tensorboard --logdir {output / 'tensorboard'}", highlight=False, soft_wrap=True
     )

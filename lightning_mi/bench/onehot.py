@@ -7,10 +7,9 @@ import numpy as np
 
 from lightning_mi.bench.cell import load_curves
 from lightning_mi.bench.grid import Grid
-from lightning_mi.bench.tables import markdown_table, write_csv, write_text
+from lightning_mi.bench.tables import WINDOWS, count, markdown_table, window_length, write_csv, write_text
 
 _WINDOW = 100  # steps that the drift compares
-_LAST = 500  # steps that a reading averages over
 _DRIFT_FROM = 1000  # the step from which drift is counted
 _EXPLODED = 50.0  # nats: the true log-ratios are log 16 and, for pairs that never occur, as low as training takes them
 _DEAD = 0.1  # nats: a critic whose scores of all pairs differ by less tells nothing
@@ -35,8 +34,9 @@ def run_statistics(curves: dict[str, Any]) -> dict[str, Any]:
             if alive and len(normalizer) > _DRIFT_FROM
             else float("nan")
         )
+    last = window_length("onehot", curves)
     reading = {
-        name: float(curves[name][-_LAST:].mean()) if alive else float("nan")
+        name: float(curves[name][-last:].mean()) if alive else float("nan")
         for name in ("value", "plug_in", "log_normalizer")
     }
     return {
@@ -87,7 +87,6 @@ def _markdown(grid: Grid, rows: list[dict[str, Any]]) -> str:
     table = []
     for key in dict.fromkeys((r["study"], r["loss"], r["variant"], r["target"]) for r in rows):
         mine = [r for r in rows if (r["study"], r["loss"], r["variant"], r["target"]) == key]
-        count = len(mine)
         table.append(
             [
                 *key[:3],
@@ -95,11 +94,12 @@ def _markdown(grid: Grid, rows: list[dict[str, Any]]) -> str:
                 *(_range([r[name] for r in mine]) for name in ("value", "plug_in", "log_normalizer", "drift")),
                 f"{min(r['value_min'] for r in mine):.1f} to {max(r['value_max'] for r in mine):.1f}",
                 f"{min(r['score_min'] for r in mine):.0f} to {max(r['score_max'] for r in mine):.0f}",
-                *(f"{sum(map(bool, flags))} of {count}" for flags in ([r["exploded"] for r in mine],)),
-                f"{sum(r['diverged_at'] is not None for r in mine)} of {count}",
-                f"{sum(r['dead'] for r in mine)} of {count}",
+                *(f"{sum(map(bool, flags))} of {len(mine)}" for flags in ([r["exploded"] for r in mine],)),
+                f"{sum(r['diverged_at'] is not None for r in mine)} of {len(mine)}",
+                f"{sum(r['dead'] for r in mine)} of {len(mine)}",
             ]
         )
+    seeds = count(len({r["seed"] for r in rows}), "seed")
     heading = [
         *("study", "loss", "variant", "target", "value", "plug-in", "log-normalizer", "drift"),
         *("single-step values", "scores", "exploded", "not finite", "dead"),
@@ -108,8 +108,8 @@ def _markdown(grid: Grid, rows: list[dict[str, Any]]) -> str:
         [
             f"# One-hot toy, preset {grid.preset}",
             "",
-            f"Truth: log 16 = 2.7726 nats. Readings are means over the last {_LAST} steps, lowest to highest seed "
-            f"({len({r['seed'] for r in rows})} seeds, those that stayed finite); `drift` is the change of the "
+            f"Truth: log 16 = 2.7726 nats. Readings are means over {WINDOWS['onehot']}, lowest to highest seed "
+            f"({seeds}, those that stayed finite); `drift` is the change of the "
             f"log-normalizer from step {_DRIFT_FROM} to the end.",
             f"`exploded`: a score beyond {_EXPLODED:g} nats either way, or the loss not finite; `not finite`: the "
             f"loss; `dead`: scores of all pairs within {_DEAD} nats of each other at the end.",

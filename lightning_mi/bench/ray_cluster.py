@@ -5,28 +5,31 @@ Ray places the runs, tells lost workers and does their runs again. It is importe
 
 import io
 import os
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, final
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from lightning_mi import __version__
-from lightning_mi.bench.cell import CURVES, load_curves, train_cells
+from lightning_mi.bench.cell import CURVES, load_curves, train_cell
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.pool import CellFailedError, find_due
-from lightning_mi.bench.sharing import shared
+from lightning_mi.interrupts import end_at_once, handle_signals, restore_signals
 from lightning_mi.whole_files import write_whole
 
 RETRIES = 3  # times that a run is done again after its worker was lost; Ray's own default for tasks
 _PATIENCE = 25.0  # seconds to connect; Ray itself tries a wrong address for minutes, then ends the process
-_FAREWELL = 5.0  # seconds that runs have to stop and tidy up after Ctrl-C, before Ray kills them
+_FAREWELL = 2.0  # seconds that runs have to stop after an interrupt, before Ray kills them
 
 
 class RayClusterError(RuntimeError):
@@ -41,7 +44,7 @@ def run_cells(
     on_progress: Callable[[Cell, float], None],
     on_finished: Callable[[Cell, dict[str, Any]], None],
 ) -> None:
-    """Train those cells that have not finished before, in Ray tasks of one CPU; small ones share one.
+    """Train those cells that have not finished before, in Ray tasks of one CPU.
 
     The nodes need ``lightning_mi`` in the version of this process, and no file system in common with it.
 
@@ -67,18 +70,29 @@ def run_cells(
         _require_room(ray, gpus_per_run)
         progress = _start_progress(ray)
         task = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=RETRIES)(train_on_worker)
-        groups = shared(due, int(ray.cluster_resources().get("CPU", 1)))
         running = {
-            task.options(name=group[0].name).remote(progress, index, group, gpus_per_run, __version__): index
-            for index, group in enumerate(groups)
+            task.options(name=cell.name).remote(progress, index, cell, gpus_per_run, __version__): index
+            for index, cell in enumerate(due)
         }
+        _import_what_shutdown_needs()
         try:
-            _gather(ray, groups, running, folder, progress, on_progress, on_finished)
+            _gather(ray, due, running, folder, progress, on_progress, on_finished)
         except BaseException:
             # Not by ray.cancel: where it meets the end of a task, Ray 2.54 ends this process with a failed check
             progress.stop.remote()
-            ray.wait(list(running), num_returns=len(running), timeout=_FAREWELL, fetch_local=False)
+            ended, _ = ray.wait(list(running), num_returns=len(running), timeout=_FAREWELL)
+            _keep_finished(ray, due, {future: running[future] for future in ended}, folder)
             raise
+
+
+def _import_what_shutdown_needs() -> None:
+    """Import `ray.dag` while trainings start: it imports torch, for seconds that `ray.shutdown` would need.
+
+    A signal in the middle of it ends this process at once, and Ray the trainings with it.
+    """
+    before = handle_signals(end_at_once)
+    import_module("ray.dag")
+    restore_signals(before)
 
 
 def _start_progress(ray: Any) -> Any:
@@ -91,34 +105,41 @@ def _start_progress(ray: Any) -> Any:
 
 def _gather(
     ray: Any,
-    groups: list[list[Cell]],
+    cells: list[Cell],
     running: dict[Any, int],
     folder: Path,
     progress: Any,
     on_progress: Callable[[Cell, float], None],
     on_finished: Callable[[Cell, dict[str, Any]], None],
 ) -> None:
-    """Empty ``running``, a mapping from a task's future to its cells' place in ``groups``."""
+    """Empty ``running``, a mapping from a task's future to its cell's place in ``cells``."""
     fractions = progress.take.remote()
     while running:
         finished, _ = ray.wait(list(running), timeout=0.2)
         if ray.wait([fractions], timeout=0)[0]:
             for index, fraction in _fetch_fractions(ray, fractions).items():
                 if index in running.values():  # a late word of a finished run would set its bar back
-                    for cell in groups[index]:
-                        on_progress(cell, fraction)
+                    on_progress(cells[index], fraction)
             fractions = progress.take.remote()
         for future in finished:
-            group = groups[running[future]]
-            unpack(_fetch(ray, future, ", ".join(cell.name for cell in group)), folder, group)
+            cell = cells[running[future]]
+            unpack(_fetch(ray, future, cell.name), folder, cell)
             del running[future]
-            for cell in group:
-                curves = load_curves(folder, cell)
-                assert curves is not None
-                on_finished(cell, curves)
+            curves = load_curves(folder, cell)
+            assert curves is not None
+            on_finished(cell, curves)
 
 
-def _fetch(ray: Any, future: Any, names: str) -> bytes:
+def _keep_finished(ray: Any, cells: list[Cell], ended: dict[Any, int], folder: Path) -> None:
+    """Write the files of trainings that finished while the others stopped."""
+    for future, index in ended.items():
+        with suppress(ray.exceptions.RayError):  # of a training that stopped
+            packed = ray.get(future, timeout=_FAREWELL)
+            if packed and load_curves(folder, cells[index]) is None:
+                unpack(packed, folder, cells[index])
+
+
+def _fetch(ray: Any, future: Any, name: str) -> bytes:
     try:
         packed: bytes = ray.get(future)
     except ray.exceptions.RayTaskError as error:
@@ -126,10 +147,10 @@ def _fetch(ray: Any, future: Any, names: str) -> bytes:
         reason = f"{type(cause).__name__}: {cause}"
         if isinstance(cause, ray.exceptions.RaySystemError):  # the node could not even read what it was to do
             reason = f"{reason.splitlines()[0]}. Every node needs lightning_mi {__version__}, as it is installed here"
-        raise CellFailedError(f"{names} failed: {reason}") from error
+        raise CellFailedError(f"{name} failed: {reason}") from error
     except ray.exceptions.RayError as error:
         reason = f"its worker was lost {RETRIES + 1} times, lastly by {type(error).__name__}: {error}"
-        raise CellFailedError(f"{names} failed: {reason}") from error
+        raise CellFailedError(f"{name} failed: {reason}") from error
     return packed
 
 
@@ -153,7 +174,10 @@ def _connected(address: str) -> Iterator[Any]:
         with warnings.catch_warnings():
             # Older releases tell that GPUs will no longer be hidden from tasks without; train_on_worker hides them
             warnings.simplefilter("ignore", FutureWarning)
+            handler = signal.getsignal(signal.SIGTERM)
             ray.init(**options)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)  # Ray's own would exit with status 15
         yield ray
     finally:
         ray.shutdown()
@@ -161,18 +185,26 @@ def _connected(address: str) -> Iterator[Any]:
 
 def _try_to_connect(options: dict[str, Any]) -> None:
     """Connect in a process of its own: against a wrong address, Ray neither gives up nor can be interrupted."""
-    program = f"import ray; ray.init(**{options!r})"
-    try:
-        attempt = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=_PATIENCE, check=False
-        )
-    except subprocess.TimeoutExpired:
-        reason = f"no answer within {_PATIENCE:g} s"
-    else:
-        if attempt.returncode == 0:
-            return
-        reason = ([line for line in attempt.stderr.splitlines() if line.strip()] or ["the attempt to connect died"])[-1]
-        reason = reason.rstrip(".")
+    program = f"from lightning_mi.lifeline import end_with_stdin; end_with_stdin(); import ray; ray.init(**{options!r})"
+    reader, writer = os.pipe()
+    # The attempt ends with its stdin, whose writing end only this process holds.
+    with os.fdopen(reader, "rb") as stdin, os.fdopen(writer, "wb"):
+        try:
+            attempt = subprocess.run(
+                [sys.executable, "-c", program],
+                stdin=stdin,
+                capture_output=True,
+                text=True,
+                timeout=_PATIENCE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            reason = f"no answer within {_PATIENCE:g} s"
+        else:
+            if attempt.returncode == 0:
+                return
+            lines = [line for line in attempt.stderr.splitlines() if line.strip()]
+            reason = (lines or ["the attempt to connect died"])[-1].rstrip(".")
     raise RayClusterError(
         f"cannot connect to a Ray cluster at {options['address']}: {reason}. `ray status` on one of its nodes tells "
         "whether it runs; from a machine that is not a node, use --ray ray://HOST:10001."
@@ -213,13 +245,13 @@ class Progress:
         self._stopping = True
 
 
-def train_on_worker(progress: Any, index: int, cells: list[Cell], gpus: float, version: str) -> bytes:
-    """Train cells in a folder that goes away, and return the files that they wrote.
+def train_on_worker(progress: Any, index: int, cell: Cell, gpus: float, version: str) -> bytes:
+    """Train a cell in a temporary folder, and return the files that it wrote.
 
     Args:
         progress: Handle of a ``Progress`` actor.
-        index: The cells' number, for ``progress``.
-        cells: What to train, as ``sharing.shared`` puts it together.
+        index: The cell's number, for ``progress``.
+        cell: What to train.
         gpus: That Ray set apart.
         version: Of lightning_mi where the grid was started.
 
@@ -247,7 +279,7 @@ def train_on_worker(progress: Any, index: int, cells: list[Cell], gpus: float, v
 
     with TemporaryDirectory(prefix="lightning_mi-") as name:
         folder = Path(name)
-        train_cells(folder, cells, report, stopped=lambda: _says_stop(answer))
+        train_cell(folder, cell, report, stopped=lambda: _says_stop(answer))
         packed = io.BytesIO()
         with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
             for path in filter(Path.is_file, folder.rglob("*")):
@@ -260,19 +292,18 @@ def _says_stop(answer: Future[bool]) -> bool:
     return answer.done() and answer.exception() is None and answer.result()
 
 
-def unpack(packed: bytes, folder: Path, cells: list[Cell]) -> None:
-    """Write the files of a task under ``folder``; curves last, for they say that a cell has finished.
+def unpack(packed: bytes, folder: Path, cell: Cell) -> None:
+    """Write the files of a task under ``folder``; the curves last, since they mark a cell as finished.
 
     Args:
         packed: What ``train_on_worker`` returned.
         folder: Of the benchmark's results.
-        cells: What was trained.
+        cell: What was trained.
     """
-    curves = [f"{cell.name}/{CURVES}" for cell in cells]
+    curves = f"{cell.name}/{CURVES}"
     with ZipFile(io.BytesIO(packed)) as archive:
-        archive.extractall(folder, [name for name in archive.namelist() if name not in curves])
-        for name in curves:
-            write_whole(folder / name, partial(_copy, archive.read(name)))
+        archive.extractall(folder, [name for name in archive.namelist() if name != curves])
+        write_whole(folder / curves, partial(_copy, archive.read(curves)))
 
 
 def _copy(content: bytes, file: IO[bytes]) -> None:

@@ -10,42 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_mi.bench.grid import Interrupted
 from lightning_mi.feature_map import FeatureMap
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.step_logs import true_value
 
 FIELDS = ("value", "joint_term", "marginal_term", "log_normalizer", "plug_in", "true_mi")
 PROBE_EVERY = 20  # training steps
-
-
-class Interrupted(Exception):
-    """The grid was stopped from outside; this run is not finished."""
-
-
-@final
-class Pulse:
-    """What a recorder does at every step besides recording: give up when told to, and say how far it is.
-
-    Args:
-        report: Called a few times a second with the fraction of the steps done.
-        stopped: Asked at every step whether the grid was interrupted.
-    """
-
-    def __init__(self, report: Callable[[float], None], stopped: Callable[[], bool]) -> None:
-        self._report, self._stopped = report, stopped
-        self._last_report = 0.0
-
-    def beat(self, trainer: L.Trainer) -> None:
-        """At the end of a step.
-
-        Raises:
-            Interrupted: The grid was.
-        """
-        if self._stopped():
-            raise Interrupted
-        if (now := time.monotonic()) - self._last_report > 0.3:
-            self._last_report = now
-            self._report(trainer.global_step / float(trainer.estimated_stepping_batches))
 
 
 def truth_of(trainer: L.Trainer, module: MIEstimationModule) -> float:
@@ -75,7 +46,8 @@ class Recorder(L.Callback):
         stopped: Callable[[], bool] = lambda: False,
         probe: Callable[[MIEstimationModule], Tensor] | None = None,
     ) -> None:
-        self._pulse = Pulse(report, stopped)
+        self._report, self._stopped = report, stopped
+        self._last_report = 0.0
         self._probe = probe
         self._rows: list[Tensor] = []
         self._truth: list[float] = []
@@ -86,9 +58,17 @@ class Recorder(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep this step's terms."""
+        """Keep this step's terms.
+
+        Raises:
+            Interrupted: ``stopped`` returned True.
+        """
         assert isinstance(pl_module, MIEstimationModule)
-        self._pulse.beat(trainer)
+        if self._stopped():
+            raise Interrupted
+        if (now := time.monotonic()) - self._last_report > 0.3:
+            self._last_report = now
+            self._report(trainer.global_step / float(trainer.estimated_stepping_batches))
         terms = outputs["terms"]
         plug_in = pl_module.bound.plug_in(terms.joint_term, pl_module.target)
         kept = torch.stack((terms.value, terms.joint_term, terms.marginal_term, terms.log_normalizer, plug_in)).detach()

@@ -8,6 +8,36 @@ from typing import Any
 
 from lightning_mi.whole_files import write_whole
 
+# The steps over which tables average a training's readings, by kind of report.
+WINDOWS = {
+    "gaussian": "the last stair",
+    "onehot": "the last 500 steps",
+    "supervised": "the last epoch",
+    "contrastive": "the last epoch",
+}
+
+
+def window_length(report: str, curves: dict[str, Any]) -> int:
+    """The number of steps in a report's window.
+
+    Example:
+        >>> window_length("onehot", {})
+        500
+    """
+    if report == "gaussian":
+        return int((curves["true_mi"] == curves["true_mi"][-1]).sum())
+    return 500 if report == "onehot" else int(curves["steps_an_epoch"])
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun.
+
+    Example:
+        >>> count(1, "seed"), count(5, "seed")
+        ('1 seed', '5 seeds')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
 
 def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A pipe table.

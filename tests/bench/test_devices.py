@@ -10,9 +10,9 @@ import pytest
 from lightning_mi.bench import main, pool
 from lightning_mi.bench.cell import load_curves, train_cell
 from lightning_mi.bench.gpus import gpus_of, jobs_for, visible_gpus
-from lightning_mi.bench.grid import Cell, GridError, load_grid
+from lightning_mi.bench.grid import Cell, GridError, Interrupted, load_grid
 from lightning_mi.bench.launch import train_on_devices
-from lightning_mi.bench.recorder import FIELDS, Interrupted
+from lightning_mi.bench.recorder import FIELDS
 
 STEPS = 30
 
@@ -91,9 +91,9 @@ def test_visible_gpus_are_those_that_a_scheduler_named(monkeypatch: pytest.Monke
 def test_a_worker_sees_the_gpus_of_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr("signal.signal", lambda number, handler: None)
     slots: queue.Queue[int] = queue.Queue()
     slots.put(1)
+    monkeypatch.setattr(pool, "end_after", lambda wait: None)  # this process is no worker
     pool._start_worker(None, None, slots, 2)  # type: ignore[arg-type]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
 

@@ -39,6 +39,40 @@ def finished(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGKILL", -9)])
+def test_no_worker_outlives_a_grid_that_a_signal_ended(number: str, status: int, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.replace("jobs=1", "jobs=2"))
+    process = start(program, tmp_path / "grid")
+    deadline = time.monotonic() + 120
+    while not finished(tmp_path / "grid") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    before = finished(tmp_path / "grid")
+    os.kill(process.pid, getattr(signal, number))
+    assert process.wait(timeout=10) == status
+    deadline = time.monotonic() + 10
+    while (left := of_session(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+    assert before.items() <= finished(tmp_path / "grid").items()
+
+
+def of_session(session: int) -> list[int]:
+    """Living processes of a session."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of, *_ = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(of) == session and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.slow
 def test_a_killed_grid_repeats_no_finished_training_and_gives_the_same_table(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

@@ -17,10 +17,10 @@ from lightning_mi import cli
 from lightning_mi.bench import main, pool, ray_cluster
 from lightning_mi.bench.cell import CURVES, instantiate, load_curves
 from lightning_mi.bench.display import Display
-from lightning_mi.bench.grid import Cell, Grid
+from lightning_mi.bench.grid import Cell, Grid, Interrupted
 from lightning_mi.bench.pool import CellFailedError
 from lightning_mi.bench.ray_cluster import Progress, RayClusterError, run_cells, train_on_worker, unpack
-from lightning_mi.bench.recorder import FIELDS, Interrupted
+from lightning_mi.bench.recorder import FIELDS
 from tests.bench.test_run import tiny_grid
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,12 +63,12 @@ def test_what_a_worker_returns_unpacks_to_the_files_of_a_run(tmp_path: Path, mon
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "worker"))
     (tmp_path / "worker").mkdir()
     cell, actor = tiny_grid().cells[0], InThisProcess()
-    packed = train_on_worker(actor, 3, [cell], 0.0, ray_cluster.__version__)
+    packed = train_on_worker(actor, 3, cell, 0.0, ray_cluster.__version__)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert not list((tmp_path / "worker").iterdir())
     assert list(actor.progress.take()) == [3]
     assert actor.progress.take() == {}
-    unpack(packed, tmp_path / "results", [cell])
+    unpack(packed, tmp_path / "results", cell)
     curves = load_curves(tmp_path / "results", cell)
     assert curves is not None
     assert curves["value"].shape == (40,)
@@ -76,7 +76,7 @@ def test_what_a_worker_returns_unpacks_to_the_files_of_a_run(tmp_path: Path, mon
 
 
 def test_a_run_that_has_gpus_keeps_those_that_ray_gave_it() -> None:
-    train_on_worker(InThisProcess(), 0, [tiny_grid().cells[0]], 1.0, ray_cluster.__version__)
+    train_on_worker(InThisProcess(), 0, tiny_grid().cells[0], 1.0, ray_cluster.__version__)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
 
 
@@ -90,8 +90,8 @@ def test_a_worker_stops_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("lightning_mi.bench.cell.instantiate", begin)
     with pytest.raises(Interrupted):
-        train_on_worker(actor, 0, [cell], 0.0, ray_cluster.__version__)
-    assert train_on_worker(actor, 1, [cell], 0.0, ray_cluster.__version__) == b""
+        train_on_worker(actor, 0, cell, 0.0, ray_cluster.__version__)
+    assert train_on_worker(actor, 1, cell, 0.0, ray_cluster.__version__) == b""
     assert not list(tmp_path.iterdir())
 
 
@@ -104,7 +104,7 @@ def test_a_worker_goes_on_without_the_actor_that_it_reports_to() -> None:
 
 def test_a_node_with_another_version_of_the_package_says_so() -> None:
     with pytest.raises(RuntimeError, match=r"this node has lightning_mi \S+, the grid was started with 9\.9"):
-        train_on_worker(InThisProcess(), 0, [tiny_grid().cells[0]], 0.0, "9.9")
+        train_on_worker(InThisProcess(), 0, tiny_grid().cells[0], 0.0, "9.9")
 
 
 def test_without_ray_the_error_says_what_to_install(
@@ -118,7 +118,7 @@ def test_without_ray_the_error_says_what_to_install(
 def test_a_finished_grid_needs_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     cell = tiny_grid().cells[0]
-    unpack(train_on_worker(InThisProcess(), 0, [cell], 0.0, ray_cluster.__version__), tmp_path, [cell])
+    unpack(train_on_worker(InThisProcess(), 0, cell, 0.0, ray_cluster.__version__), tmp_path, cell)
     finished: list[Cell] = []
     run_cells([cell], tmp_path, "auto", 0.0, ignore, lambda cell, curves: finished.append(cell))
     assert finished == [cell]

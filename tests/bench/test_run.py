@@ -1,6 +1,8 @@
 """The benchmark as a user runs it, with trainings of a few steps."""
 
+import io
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from rich.console import Console
 from lightning_mi.bench import main, pool
 from lightning_mi.bench.cell import CURVES, instantiate, load_curves, train_cell
 from lightning_mi.bench.display import Display
-from lightning_mi.bench.grid import Cell, Grid, load_grid
-from lightning_mi.bench.recorder import FIELDS, Interrupted
+from lightning_mi.bench.grid import Cell, Grid, Interrupted, load_grid
+from lightning_mi.bench.recorder import FIELDS
+from lightning_mi.data import DatasetNotFoundError
 from lightning_mi.recipe_files import find_file
 
 OVERRIDES = {"steps": 40}
@@ -137,15 +140,42 @@ def test_a_failing_training_ends_the_grid_with_its_name(
     assert "kept" in error
 
 
-def test_ctrl_c_keeps_finished_trainings_and_says_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_says_how_to_go_on_and_sets_the_status(
+    number: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(*args: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(main, "run_cells", interrupt)
-    assert main.run("onehot", "quick", tmp_path, jobs=1, seeds=None, losses=None) == 130
+    monkeypatch.setattr(main, "run_cells", lambda *args: signal.raise_signal(getattr(signal, number)))
+    assert main.run("onehot", "quick", tmp_path, jobs=1, seeds=None, losses=None) == status
     assert "same command goes on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "data"), grids())
+def test_the_terminal_table_has_80_columns_and_the_reports_window(name: str, data: str | None, tmp_path: Path) -> None:
+    grid = load_grid(name, "paper", data=data)
+    console = Console(width=80, record=True, file=io.StringIO())
+    display = Display(grid, console)
+    steps = np.arange(2000.0)
+    curves = dict.fromkeys(("value", "plug_in", "log_normalizer"), -1e9 * steps)
+    curves["true_mi"] = np.repeat([2.0, 4.0], [1900, 100])
+    for cell in grid.cells:
+        display.finished(cell, curves | {"diverged_at": None, "steps_an_epoch": 50})
+    with console.capture() as text:
+        console.print(display.table())
+    length = {"gaussian": 100, "onehot": 500}.get(name, 50)
+    assert f"{curves['value'][-length:].mean():.1e}" in text.get()
+    assert max(map(len, text.get().splitlines())) <= 80
+
+
+def test_missing_data_are_answered_with_what_bench_users_can_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lightning-mi"])
+    cell = load_grid("supervised", "quick", data="cifar10").cells[0]
+    with pytest.raises(DatasetNotFoundError) as failure:
+        train_cell(tmp_path, cell, lambda fraction: None)
+    assert "--data" not in str(failure.value)
+    assert "ImageDataModule('cifar10', root='data', download=True).prepare_data()" in str(failure.value)
 
 
 def test_mistakes_in_the_arguments_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,12 +212,11 @@ def test_a_worker_reports_through_its_queue(tmp_path: Path, monkeypatch: pytest.
 
     threads = torch.get_num_threads()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr("signal.signal", lambda *args: None)
+    monkeypatch.setattr(pool, "end_after", lambda wait: None)  # this process is no worker
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     slots = type("Slots", (), {"get": staticmethod(lambda: 0)})()
-    never = type("Event", (), {"is_set": staticmethod(lambda: False)})()
-    pool._start_worker(Messages(), never, slots, 0.0)  # type: ignore[arg-type]
-    pool._train(7, tmp_path, [cell])
+    pool._start_worker(None, Messages(), slots, 0.0)  # type: ignore[arg-type]
+    pool._train(7, tmp_path, cell)
     torch.set_num_threads(threads)
     assert sent
     assert {index for index, _ in sent} == {7}

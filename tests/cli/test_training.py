@@ -1,6 +1,7 @@
 """`fit`, `validate`, `test` and `predict` through the real command line, on a handful of steps."""
 
 import copy
+import signal
 import sys
 from argparse import ArgumentError
 from pathlib import Path
@@ -39,6 +40,19 @@ class Watch(Callback):
 
     def on_test_start(self, trainer, pl_module):
         Watch.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
+
+
+class Interrupt(Callback):
+    """Sends SIGINT to this process in a hook, the given time it is called."""
+
+    def __init__(self, hook, call=2):
+        self.calls, self.call = 0, call
+        setattr(self, hook, self._send)
+
+    def _send(self, *_, **__):
+        self.calls += 1
+        if self.calls == self.call:
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture
@@ -338,3 +352,25 @@ def test_data_without_a_predict_dataloader_are_one_message(here, capsys, monkeyp
 
 def critic_in(checkpoint):
     return torch.load(checkpoint, weights_only=True)["state_dict"]["critic.first.weight"]
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_before_zero_grad", "state_dict"])  # the last in a save
+def test_ctrl_c_saves_and_says_the_command_that_goes_on(hook, here, capsys):
+    options = [f"--trainer.callbacks+={__name__}.Interrupt", f"--trainer.callbacks.hook={hook}"]
+    options += ["--trainer.callbacks.call=1", "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint"]
+    options += ["--trainer.callbacks.every_n_train_steps=2"]
+    assert short("fit", *options) == 130
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert "Go on from there: lightning-mi fit --config onehot " in error
+    assert error.rstrip().endswith(f"{options[-1]} --ckpt_path last")
+    assert "last-terminated.ckpt" in {path.name for path in checkpoints(here)}
+
+
+def test_ctrl_c_before_the_first_batch_ends_without_a_checkpoint(here, capsys):
+    options = [f"--trainer.callbacks+={__name__}.Interrupt", "--trainer.callbacks.hook=on_fit_start"]
+    assert short("fit", *options, "--trainer.callbacks.call=1") == 130
+    error = capsys.readouterr().err
+    assert "no checkpoint was saved" in error
+    assert "Traceback" not in error
+    assert checkpoints(here) == []
