@@ -31,10 +31,6 @@ def images(**kwargs) -> ImageDataModule:
     return ImageDataModule(dataset(140, 40, 20), **given)
 
 
-def identity(image: torch.Tensor) -> torch.Tensor:
-    return image
-
-
 def module(pairing, bound=None, num_encoders=1) -> MIEstimationModule:
     torch.manual_seed(0)
     enumerated = isinstance(pairing, pairs.EnumeratedLabels)
@@ -91,8 +87,8 @@ NOTHING = {"train": [], "val": [], "test": []}
 @pytest.mark.parametrize(
     ("pairing", "given"),
     [
-        (pairs.TwoViews(), {"two_views": True, "transform": identity}),
-        (pairs.AllPairs(), {"two_views": True, "transform": identity}),
+        (pairs.TwoViews(), {"two_views": True, "transform": nn.Identity()}),
+        (pairs.AllPairs(), {"two_views": True, "transform": nn.Identity()}),
         (pairs.SameLabel(exclude_same_label=True), {}),
         (pairs.SameLabel(), {"noisy_labels": True}),
         (pairs.EnumeratedLabels(3), {"noisy_labels": True}),
@@ -134,7 +130,7 @@ def test_two_views_have_a_truth_if_they_are_exchangeable(pairing, transform, enc
         (pairs.EnumeratedLabels(3, "uniform"), {"noisy_labels": True}, math.log(3)),
         (pairs.SameLabel(), {"noisy_labels": True}, -math.log((70 * 69 + 20 * 19 + 10 * 9) / (100 * 99))),
         (pairs.SameLabel(exclude_same_label=True), {}, math.inf),
-        (pairs.TwoViews(), {"two_views": True, "transform": identity}, math.inf),
+        (pairs.TwoViews(), {"two_views": True, "transform": nn.Identity()}, math.inf),
     ],
     ids=str,
 )
