@@ -100,7 +100,7 @@ def test_nothing_is_logged_as_the_truth_where_it_is_not_known(pairing, given: di
 
 
 def test_random_transform_leaves_the_truth_to_evaluation() -> None:
-    found = logged(module(pairs.EnumeratedLabels(3)), images(transform=identity))
+    found = logged(module(pairs.EnumeratedLabels(3)), images(transform=nn.Identity()))
     assert found["train"] == []
     assert found["val"] == pytest.approx([cross_entropy(VAL, TRAIN)])
 
