@@ -297,7 +297,8 @@ def test_evaluation_of_untrained_weights_names_the_checkpoints(command, here, ca
     [file] = checkpoints(here)
     assert short(command) == 0
     said = capsys.readouterr().err
-    assert "untrained" in said and f"are in {file.parent.relative_to(here)}: `--ckpt_path best`" in said
+    assert "untrained" in said
+    assert f"are in {file.parent.relative_to(here)}: `--ckpt_path best`" in said
     assert short(command, "--ckpt_path=last") == 0
     assert "untrained" not in capsys.readouterr().err
 
