@@ -34,7 +34,7 @@ def find_checkpoint(wanted: Wanted, folders: Iterable[Path]) -> Path:
         CheckpointError: if no run has such a checkpoint.
     """
     roots = sorted(set(folders))
-    found = {path for root in roots if root.is_dir() for path in root.rglob("*.ckpt") if path.is_file()}
+    found = _all_under(roots)
     if not found:
         places = ", ".join(str(root) for root in roots)
         raise CheckpointError(
@@ -45,6 +45,12 @@ def find_checkpoint(wanted: Wanted, folders: Iterable[Path]) -> Path:
     of_run = [path for path in found if path.parent == newest.parent]
     last = max((path for path in of_run if path.name.startswith("last")), key=_written, default=newest)
     return last if wanted == "last" else _best_recorded_in(last, roots)
+
+
+def newest_run(folders: Iterable[Path]) -> Path | None:
+    """The folder of the most recently written `*.ckpt` under `folders`, or None without one."""
+    newest = max(_all_under(folders), key=_written, default=None)
+    return None if newest is None else newest.parent
 
 
 def local_path(path: str | Path) -> Path:
@@ -162,6 +168,10 @@ def _best_recorded_in(last: Path, roots: Iterable[Path]) -> Path:
         f"--ckpt_path best: {last} records {recorded} as the best checkpoint, which is gone, or not under the folders "
         f"of these runs ({', '.join(map(str, roots))}). Use `last` or name a file."
     )
+
+
+def _all_under(folders: Iterable[Path]) -> set[Path]:
+    return {path for root in folders if root.is_dir() for path in root.rglob("*.ckpt") if path.is_file()}
 
 
 def _written(path: Path) -> int:

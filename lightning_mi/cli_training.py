@@ -3,19 +3,21 @@
 What differs from a stock `LightningCLI`:
 
 1. `--config` takes a recipe's name as well as a file.
-2. `--ckpt_path best | last` finds the checkpoint of an earlier process and says which one it took.
+2. `--ckpt_path best | last` finds the checkpoint of an earlier process and says which one it took. Commands other than
+   `fit` say so if they read none.
 3. The command line decides the hyper-parameters. A checkpoint gives weights and state, read with `weights_only=True`.
 4. Checkpoints are written whole or not at all, by `AtomicCheckpointIO`. SIGINT, SIGTERM and SIGHUP save one; the exit
    status is 130, 143 or 129.
 5. A mistake in the configuration, or an output folder that cannot be written, is one message before anything is
    written. Set `JSONARGPARSE_DEBUG=true` for the traceback.
+6. `fit` ends with the estimate of its last validation, its standard error and, where it is known, the truth.
 """
 
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, cast, final
@@ -36,6 +38,7 @@ from lightning_mi.checkpoint_files import (
     find_checkpoint,
     local_path,
     naming_misfits,
+    newest_run,
     read_checkpoint,
 )
 from lightning_mi.cli import TRAINING_COMMANDS, require_writable
@@ -46,6 +49,7 @@ from lightning_mi.interrupts import SIGNALS, exit_status, interruptible
 from lightning_mi.lifeline import is_launched_rank
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.recipe_files import UnknownRecipeError, find_file
+from lightning_mi.stage_metrics import estimate_name, standard_error_name
 from lightning_mi.whole_files import sweep
 
 _HINT = "`lightning-mi fit --help` shows examples and every option, `lightning-mi ls` the recipes for --config."
@@ -201,6 +205,9 @@ class _TrainingCLI(LightningCLI):
 
     def fit(self, **arguments: Any) -> None:
         self._run(self.trainer.fit, arguments)
+        if self.trainer.is_global_zero:
+            for line in _estimates(self.trainer.callback_metrics):
+                print(line)
 
     def validate(self, **arguments: Any) -> None:
         self._run(self.trainer.validate, arguments)
@@ -239,6 +246,11 @@ class _TrainingCLI(LightningCLI):
     def _checkpoint(self) -> Path | None:
         request = self._requested_checkpoint
         if request is None:
+            if self.subcommand != "fit" and (run := newest_run(self._run_folders())) is not None:
+                _say(
+                    "checkpoint: none is read, so the weights are those of the configuration, untrained. Checkpoints "
+                    f"of earlier trainings are in {run}: `--ckpt_path best` or `--ckpt_path last` reads one."
+                )
             return None
         if request in ("best", "last"):
             path = find_checkpoint(cast("Wanted", request), self._run_folders())
@@ -261,6 +273,22 @@ class _TrainingCLI(LightningCLI):
 
     def _output_folders(self) -> list[Path]:
         return [*self._run_folders(), Path(self.trainer.default_root_dir)]
+
+
+def _estimates(metrics: Mapping[str, Any]) -> list[str]:
+    """One line for each data loader: the estimate of validation, its standard error and, where known, the truth."""
+    lines = []
+    for name, estimate in metrics.items():
+        if estimate_name(name) != "val/mi":
+            continue
+        error, truth = metrics.get(standard_error_name(name)), metrics.get(name.replace("val/mi", "val/true_mi", 1))
+        lines.append(
+            f"{name} {float(estimate):.2f}"
+            + ("" if error is None else f" +- {float(error):.2f}")
+            + " nats"
+            + ("" if truth is None else f" (truth: {float(truth):.2f})")
+        )
+    return lines
 
 
 @rank_zero_only

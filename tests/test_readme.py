@@ -6,7 +6,9 @@ import runpy
 import shlex
 import sys
 import tomllib
+import warnings
 from contextlib import chdir, redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import yaml
 from PIL import Image
 
 from lightning_mi import bounds, cli
+from lightning_mi.callbacks.stability import StabilityWarning
 from lightning_mi.recipe_files import find_file, list_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,32 +61,81 @@ def write_images(folder):
 # Python.
 
 
+def run(code, folder):
+    """What a block prints and the drift or explosion it is warned of, run as it stands in a folder of its own."""
+    (folder / "block.py").write_text(code, encoding="utf-8")
+    if "my_images" in code:
+        write_images(folder / "my_images")
+    with chdir(folder), redirect_stdout(io.StringIO()) as stdout, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", StabilityWarning)
+        runpy.run_path("block.py")
+    return stdout.getvalue(), [str(w.message) for w in caught if w.category is StabilityWarning]
+
+
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
-    """What each Python block prints, run as it stands in a folder of its own."""
-    torch.manual_seed(0)  # before `fixed_seed`, which is each test's own
-    printed = []
-    for i, block in enumerate(blocks("python")):
-        script = tmp_path_factory.mktemp("block") / f"block_{i}.py"
-        script.write_text(block, encoding="utf-8")
-        if "my_images" in block:
-            write_images(script.parent / "my_images")
-        with chdir(script.parent), redirect_stdout(io.StringIO()) as stdout:
-            runpy.run_path(script.name)
-        printed.append(stdout.getvalue())
-    return printed
+def output_of(tmp_path_factory):
+    """Output and warnings of the one Python block with these words, which runs once."""
+
+    @cache
+    def output(block):
+        torch.manual_seed(0)
+        return run(block, tmp_path_factory.mktemp("block"))
+
+    def output_of(words):
+        [block] = [block for block in blocks("python") if words in block]
+        return output(block)
+
+    return output_of
 
 
-def test_every_python_block_runs_as_it_stands(outputs):
-    assert len(outputs) == README.count("```python") >= 3
-    silent = [block for block, output in zip(blocks("python"), outputs, strict=True) if "tensor(" not in output]
-    assert [block for block in silent if "print(" in block] == []
+def read(text):
+    """The estimate in a line such as `1.98 +- 0.01 nats, truth 2.00`, and the truth."""
+    [(estimate, truth)] = re.findall(r"(-?[\d.]+)(?: \+- [\d.]+)? nats, truth ([\d.]+)", text)
+    return float(estimate), float(truth)
 
 
-def test_the_training_shown_comes_near_the_truth_it_names(outputs):
-    truth = float(re.search(r"GaussianDataModule\(.*\bmi=([\d.]+)", blocks("python")[0]).group(1))
-    read = float(re.search(r"tensor\(([\d.]+)", outputs[0]).group(1))
-    assert truth / 3 < read < 1.1 * truth
+def test_the_readme_has_python_blocks():
+    assert len(blocks("python")) == README.count("```python") >= 3
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=range(README.count("```python")))
+def test_every_python_block_runs_as_it_stands(block, output_of):
+    printed, _ = output_of(block)
+    assert ("nats, truth" in printed) == ("print(" in block)
+
+
+def test_the_training_shown_reads_the_truth(output_of):
+    estimate, truth = read(output_of("steps_per_mi")[0])
+    assert truth == 2.0
+    assert abs(estimate - truth) < 0.1
+    quoted = re.search(r"^It prints `(.*)`", README, flags=re.MULTILINE).group(1)
+    assert read(quoted) == pytest.approx((estimate, truth), abs=0.05)  # another processor rounds otherwise
+
+
+def test_the_score_matrix_shown_reads_the_truth(output_of):
+    estimate, truth = read(output_of("log_ratio_matrix")[0])
+    assert truth == 2.0
+    assert abs(estimate - truth) < 0.2  # four standard deviations of one batch
+
+
+def test_the_drift_shown_is_warned_of_as_quoted(output_of):
+    [warning] = output_of("StabilityMonitor")[1]
+    [quoted] = [" ".join(text.split()) for text in blocks("text")]
+    number = r"-?\d+(?:\.\d+)?"
+    assert f"StabilityWarning: {re.sub(number, '#', warning)}" == re.sub(number, "#", quoted)
+    for text in (warning, quoted):
+        step, rate = map(float, re.search(rf"Step ({number}): .* drift by ({number}) nats", text).groups())
+        assert 1200 <= step <= 1500  # seeds 0, 101, 102, 103: 1300 to 1400
+        assert -2.5 < rate < -0.7  # -1.6 to -1.1
+
+
+def test_with_the_remedy_no_warning_comes(output_of, tmp_path):
+    [block] = [block for block in blocks("python") if "StabilityMonitor" in block]
+    [warning] = output_of("StabilityMonitor")[1]
+    remedy = re.search(r"add `(regularizers\.\w+\(weight=[\d.]+\))`", warning).group(1)
+    assert f"With `regularizer={remedy}` no warning comes." in README
+    cured = block.replace("    bound=", f"    regularizer={remedy},\n    bound=")
+    assert run(f"from lightning_mi import regularizers\n{cured}", tmp_path)[1] == []
 
 
 # Command lines.

@@ -40,7 +40,7 @@ def smooth(curve: NDArray[Any], span: int = _SPAN) -> NDArray[Any]:
 
 
 def staircase_figure(runs: Runs, path: Path) -> None:
-    """Per loss, original and regularized estimates over steps, with the truth and the ceiling log N."""
+    """Per loss, original and regularized estimates over steps, per batch and plug-in, with the truth and log N."""
     runs = [(cell, curves) for cell, curves in runs if cell.seed == runs[0][0].seed]
     losses = list(dict.fromkeys(cell.loss for cell, _ in runs))
     figure, axes = panels(len(losses), columns=4)
@@ -50,17 +50,12 @@ def staircase_figure(runs: Runs, path: Path) -> None:
         of_loss = [(cell, curves) for cell, curves in runs if cell.loss == loss]
         for cell, curves in of_loss:
             if cell.variant in ("original", "regularized"):
-                color = COLORS[cell.variant]
+                color, words = COLORS[cell.variant], cell.variant
                 panel.plot(curves["value"], color=color, alpha=0.18, linewidth=0.3)
-                panel.plot(smooth(curves["value"]), color=color, linewidth=1.4, label=cell.variant)
-                if cell.variant == "regularized":
-                    panel.plot(
-                        smooth(curves["plug_in"]),
-                        color=color,
-                        linewidth=1.2,
-                        linestyle=":",
-                        label="regularized, plug-in",
-                    )
+                panel.plot(smooth(curves["value"]), color=color, linewidth=1.4, label=words)
+                if cell.has_plug_in:
+                    plug_in = smooth(curves["plug_in"])
+                    panel.plot(plug_in, color=color, linewidth=1.2, linestyle=":", label=f"{words}, plug-in")
                 mark_divergence(panel, cell, curves)
         truth = max((curves["true_mi"] for _, curves in of_loss), key=len)
         panel.plot(truth, color="black", linewidth=1.0, label="true MI")

@@ -79,11 +79,12 @@ def _markdown(grid: Grid, runs: list[tuple[Cell, dict[str, Any]]], rows: list[di
     seeds = sorted({cell.seed for cell, _ in runs})
     published = _published()
     table = []
-    for loss, paper, variant in dict.fromkeys((cell.loss, cell.paper, cell.variant) for cell, _ in runs):
+    kinds = dict.fromkeys((cell.loss, cell.paper, cell.variant, cell.has_plug_in) for cell, _ in runs)
+    for loss, paper, variant, plug_in in kinds:
         mine = [row for row in rows if (row["loss"], row["variant"]) == (loss, variant)]
         for reading, words in READINGS.items():
             cells = [_mean_cell([r for r in mine if r["reading"] == reading and r["true_mi"] == mi]) for mi in stairs]
-            if variant != "original" or reading == "value" or loss in ("NWJ", "TUBA", "JS"):
+            if reading == "value" or plug_in:
                 table.append([loss, variant, words, *cells])
         if variant != "published" and paper is not None:
             for name, words in (("", "per batch"), (", plug-in", "plug-in")):

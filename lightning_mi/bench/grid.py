@@ -62,6 +62,11 @@ class Cell:
         return f"{self.study}-{self.loss}-{self.variant}{target}{weight}"
 
     @property
+    def has_plug_in(self) -> bool:
+        """Whether something holds the log-normalizer: a regularizer, or a self-normalized bound."""
+        return self.variant != "original" or self.loss in ("NWJ", "TUBA", "JS")
+
+    @property
     def name(self) -> str:
         """Also the name of its folder."""
         return f"{self.kind}-seed{self.seed}"

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_mi.bench import gaussian
+from lightning_mi.bench import figures, gaussian
 from lightning_mi.bench.cell import CURVES, _write_whole
 from lightning_mi.bench.grid import load_grid
 
@@ -61,3 +61,16 @@ def test_the_report_writes_rows_table_and_figure(tmp_path: Path) -> None:
     assert " | 0.32 / 2.68 / 7.27 |" in table
     assert paths[2].read_bytes().startswith(b"\x89PNG")
     assert paths[2].stat().st_size > 20_000
+
+
+def test_the_figure_draws_plug_in_where_the_table_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, list[str]] = {}
+
+    def keep(figure: Any, axes: Any, path: Path, title: str) -> None:
+        drawn.update({panel.get_title(): panel.get_legend_handles_labels()[1] for panel in axes})
+
+    monkeypatch.setattr(figures, "legend_and_save", keep)
+    grid = load_grid("gaussian", "quick", losses=["DV", "NWJ"])
+    figures.staircase_figure([(cell, curves(i)) for i, cell in enumerate(grid.cells)], tmp_path / "staircase.png")
+    read = {loss: [label for label in labels if label.endswith("plug-in")] for loss, labels in drawn.items()}
+    assert read == {"DV": ["regularized, plug-in"], "NWJ": ["original, plug-in", "regularized, plug-in"]}

@@ -41,7 +41,9 @@ def test_the_paper_preset_keeps_the_recipe_and_quick_changes_what_its_note_says(
     assert config["model"]["init_args"]["critic"] == recipe["model"]["init_args"]["critic"]
     quick = load_grid("gaussian", "quick").cells[0].config
     assert quick["data"]["init_args"]["steps_per_mi"] == 500
-    assert quick["model"]["init_args"]["critic"]["init_args"]["hidden"] == [64, 64]
+    assert quick["data"]["init_args"]["batch_size"] == 32
+    assert quick["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 1.5e-3
+    assert quick["model"]["init_args"]["critic"]["init_args"]["hidden"] == [128, 128]
 
 
 def test_targets_and_batch_sizes_of_the_onehot_studies() -> None:

@@ -38,6 +38,9 @@ class Watch(Callback):
         Watch.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
         Watch.step = trainer.global_step
 
+    def on_fit_end(self, trainer, pl_module):
+        Watch.metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+
     def on_test_start(self, trainer, pl_module):
         Watch.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
 
@@ -266,6 +269,52 @@ def test_fit_goes_on_from_the_last_checkpoint_and_says_which(here, capsys):
         name: value.tolist() for name, value in trained.items()
     }
     assert len(checkpoints(here)) == 2
+
+
+def test_fit_ends_with_the_estimate_its_error_and_the_truth(here, capsys):
+    assert short("fit") == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("val/")]
+    logged = Watch.metrics
+    estimate, error, truth = (logged[f"val/{name}"] for name in ("mi", "mi_standard_error", "true_mi"))
+    assert line == f"val/mi {estimate:.2f} +- {error:.2f} nats (truth: {truth:.2f})"
+    assert f"{truth:.2f}" == "2.77"
+
+
+def test_fit_ends_with_a_line_for_each_data_loader(here, capsys):
+    Path("my_data.py").write_text(
+        "from lightning_mi.data import OneHotDataModule\n\n\n"
+        "class Data(OneHotDataModule):\n"
+        "    def val_dataloader(self):\n"
+        "        return [self.test_dataloader(), super().val_dataloader()]\n"
+    )
+    assert short("fit", "--data=my_data.Data") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("val/mi")]
+    names = [f"val/mi/dataloader_idx_{i}" for i in range(2)]
+    assert [line.partition(" ")[::2] for line in lines] == [
+        (name, f"{Watch.metrics[name]:.2f} +- {Watch.metrics[error]:.2f} nats (truth: 2.77)")
+        for name in names
+        for error in [name.replace("mi/", "mi_standard_error/")]
+    ]
+
+
+def test_without_validation_fit_ends_without_an_estimate(here, capsys):
+    assert short("fit", "--trainer.limit_val_batches=0") == 0
+    assert "val/mi" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_evaluation_of_untrained_weights_names_the_checkpoints(command, here, capsys):
+    assert short(command) == 0
+    assert "untrained" not in capsys.readouterr().err  # nothing was trained: there is no mistake to make
+    assert short("fit") == 0
+    assert "untrained" not in capsys.readouterr().err
+    [file] = checkpoints(here)
+    assert short(command) == 0
+    said = capsys.readouterr().err
+    assert "untrained" in said
+    assert f"are in {file.parent.relative_to(here)}: `--ckpt_path best`" in said
+    assert short(command, "--ckpt_path=last") == 0
+    assert "untrained" not in capsys.readouterr().err
 
 
 def test_best_is_the_checkpoint_with_the_best_metric(here, capsys):
