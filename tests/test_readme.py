@@ -107,7 +107,7 @@ def test_every_python_block_runs_as_it_stands(block, output_of):
 def test_the_training_shown_reads_the_truth(output_of):
     estimate, truth = read(output_of("steps_per_mi")[0])
     assert truth == 2.0
-    assert abs(estimate - truth) < 0.1
+    assert abs(estimate - truth) < 0.1  # 5 %; seeds 0 to 4 read 1.951 to 1.981
     quoted = re.search(r"^It prints `(.*)`", README, flags=re.MULTILINE).group(1)
     assert read(quoted) == pytest.approx((estimate, truth), abs=0.05)  # another processor rounds otherwise
 
@@ -244,5 +244,5 @@ def test_the_table_of_bounds_says_what_the_classes_declare():
 
 def test_the_pages_it_links_to_exist():
     linked = [target for target in re.findall(r"\]\(([^)]+)\)", README) if not target.startswith("https://")]
-    assert [target for target in linked if not (ROOT / target).is_file()] == []
+    assert [target for target in linked if not (ROOT / target.partition("#")[0]).is_file()] == []
     assert linked
