@@ -122,7 +122,7 @@ def test_the_drift_shown_is_warned_of_as_quoted(output_of):
     [warning] = output_of("StabilityMonitor")[1]
     [quoted] = [" ".join(text.split()) for text in blocks("text")]
     number = r"-?\d+(?:\.\d+)?"
-    assert f"StabilityWarning: {re.sub(number, '#', warning)}" == re.sub(number, "#", quoted)
+    assert re.sub(number, "#", warning) == re.sub(number, "#", quoted)
     for text in (warning, quoted):
         step, rate = map(float, re.search(rf"Step ({number}): .* drift by ({number}) nats", text).groups())
         assert 1200 <= step <= 1500  # seeds 0, 101, 102, 103: 1300 to 1400
