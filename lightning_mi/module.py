@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_mi._compat import batches_done, is_logged
+from lightning_mi._compat import batches_done, is_logged, log_step
 from lightning_mi.absent_devices import search_no_further
 from lightning_mi.batch_entries import check_entries, not_a_tuple
 from lightning_mi.batch_labels import take_apart
@@ -284,7 +284,7 @@ class MIEstimationModule(L.LightningModule):
             logs["skipped_steps"] = float(self._guard.skipped)
         has_bar = self.trainer.progress_bar_callback is not None
         for name, value in logs.items():
-            self.log(f"train/{name}", value, prog_bar=has_bar and name == "mi")
+            log_step(self, f"train/{name}", value, prog_bar=has_bar and name == "mi")
         forget_unlogged(self.trainer, "training_step", logs)
         outputs = output.for_callbacks(probe_loss)
         outputs["loss"] = self._guard.watch(output, outputs["scores"], read.numbers, outputs["loss"], logged)
@@ -396,7 +396,7 @@ class MIEstimationModule(L.LightningModule):
         """Remember it until training starts."""
         self._resuming.load(self._trainer, checkpoint)
         if self.regularizer is None:  # StabilityMonitor may have installed one, and installs it again
-            checkpoint["state_dict"].pop("regularizer._extra_state", None)
+            checkpoint.get("state_dict", {}).pop("regularizer._extra_state", None)
 
     def on_train_end(self) -> None:
         """Drop what was kept of the last steps."""
