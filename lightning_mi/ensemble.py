@@ -242,7 +242,7 @@ class MIEnsemble(L.LightningModule):
             own = output.member(name)
             logs = own.logs(None, count_pairs=member.pairs.takes_labels)
             logs |= references(self.trainer, member, member.bound, own.scores)
-            metrics |= {f"{name}/train/{key}": float(value) for key, value in logs.items()}
+            metrics |= {f"{name}/train/{key}": float(torch.as_tensor(value).detach()) for key, value in logs.items()}
             if not math.isfinite(metrics[f"{name}/train/loss"]) and name not in self._told:
                 self._told.add(name)
                 warnings.warn(

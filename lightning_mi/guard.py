@@ -164,12 +164,14 @@ class NonFiniteGuard:
         self._decided = True
         read = self._read.copy()
         self._read.clear()
-        if self._watched is None:
-            return
         optimizers = [optimizer] if module.automatic_optimization else module.trainer.optimizers
         parameters = [p for one in optimizers for group in one.param_groups for p in group["params"]]
         gradients = [gradient for p in parameters if (gradient := p.grad) is not None]
         if not gradients:
+            return
+        if self._watched is None:  # a training_step of one's own, which calls `step` alone
+            if self._acts and not all_finite(gradients):
+                self._respond(module, optimizers, metrics, _of_gradients(module, parameters))
             return
         scores, loss, logged = self._watched
         # The sum of finite values may overflow, which is looked into; over several processes the loss tells of views.
@@ -186,14 +188,20 @@ class NonFiniteGuard:
             return
         if self._scaled and not any_process(culprit is not None, loss.device):
             self._take_back(module, metrics)  # a scale too high for fp16, which the scaler lowers: no error
-        elif self._acts and self.policy == "skip":
-            for one in optimizers:
-                _leave_out(one, fused=self._scaled and getattr(one, "_step_supports_amp_scaling", False))
-            self._take_back(module, metrics)
-            self._watched = None
-            self.skipped += 1
         elif self._acts:
-            raise culprit or _of_gradients(module, parameters)
+            self._respond(module, optimizers, metrics, culprit or _of_gradients(module, parameters))
+
+    def _respond(
+        self, module: L.LightningModule, optimizers: Sequence[Any], metrics: BufferedMetrics, problem: ValueError
+    ) -> None:
+        """Leave the step out, or raise the problem."""
+        if self.policy != "skip":
+            raise problem
+        for one in optimizers:
+            _leave_out(one, fused=self._scaled and getattr(one, "_step_supports_amp_scaling", False))
+        self._take_back(module, metrics)
+        self._watched = None
+        self.skipped += 1
 
     def _culprit(self, module: L.LightningModule, scores: Scores, loss: Tensor) -> ValueError | None:
         """What is wrong on this process before its gradients."""

@@ -30,7 +30,6 @@ from lightning_mi.metrics.batches import digest
 from lightning_mi.module_parts import check_parts, encoder_list
 from lightning_mi.optimizers import gradients_are_scaled, plan
 from lightning_mi.pairs import AbstractPairing, AllPairs
-from lightning_mi.pooled_normalizer import PooledNormalizer
 from lightning_mi.probes import OnlineLinearProbe, clip_apart
 from lightning_mi.recorded_configuration import check_loadable
 from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
@@ -138,7 +137,7 @@ class MIEstimationModule(L.LightningModule):
         self.encoder_chunk_size = encoder_chunk_size
         self._optimizers = plan(optimizer, scheduler, scheduler_interval)
         self._guard = NonFiniteGuard(on_non_finite)
-        self._normalizer = PooledNormalizer()
+        self._predicted: tuple[int, list[Tensor]] = (0, [])  # the data loader and the last batch that was predicted
         self._resuming = Resuming()
         self._first_step = FirstStep()
         held = held_target(bound, regularizer) is not None
@@ -307,8 +306,8 @@ class MIEstimationModule(L.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> Tensor:
         """Pointwise mutual information of the batch's joint pairs, log p(x, y) / (p(x) p(y)).
 
-        It is normalized by the marginal pairs of the batch. A batch of one sample, which has none, is normalized by
-        those of the batches before it in its data loader.
+        It is normalized by the marginal pairs of the batch. A batch of one sample, which has none, is paired with the
+        samples of the batch before it in its data loader, as if it were the last of that batch.
 
         Returns:
             (J,) nats.
@@ -317,14 +316,25 @@ class MIEstimationModule(L.LightningModule):
             ValueError: Neither the batch nor one before it has marginal pairs.
         """
         representations, labels = self._represent(batch, None)
-        scores = self.scores(*self._paired(representations, labels))
-        own = self.bound.log_mean_exp(scores) if scores.num_marginal else None
-        pooled = self._normalizer.of_batch(own, scores.num_marginal, batch_idx, dataloader_idx)
-        return self.bound.log_ratio(scores, pooled if own is None else None)
+        paired = self._paired(representations, labels)
+        scores = self.scores(*paired)
+        if scores.num_marginal or not scores.num_joint:
+            self._predicted = dataloader_idx, [one.detach() for one in paired]
+            return self.bound.log_ratio(scores)
+        loader, before = self._predicted
+        if batch_idx == 0 or loader != dataloader_idx or not before:
+            raise ValueError(
+                "Got a batch without marginal pairs to predict, and no batch before it in its data loader: pointwise "
+                "mutual information is normalized by the scores of marginal pairs. Raise the batch size to two or more."
+            )
+        ratios = self.bound.log_ratio(self.scores(*map(torch.cat, zip(before, paired, strict=True))))
+        # One block of joint pairs, or one for each view: of each, those of this batch come last.
+        count = len(paired[0])
+        return ratios.view(scores.num_joint // count, -1)[:, -count:].flatten()
 
     def on_predict_end(self) -> None:
-        """Drop what normalized the predictions."""
-        self._normalizer.clear()
+        """Drop the last batch."""
+        self._predicted = 0, []
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of all parameters that train, and its scheduler.
@@ -352,7 +362,8 @@ class MIEstimationModule(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics."""
         self._resuming.epoch_ends(self.trainer)
-        self.log_dict(self.train_metrics)
+        if self.train_metrics.has_batches:  # none where a training_step of one's own calls `step` alone
+            self.log_dict(self.train_metrics)
 
     def on_validation_start(self) -> None:
         """Let validation take no random numbers from training."""

@@ -32,13 +32,14 @@ def test_a_last_batch_of_one_sample_is_predicted(name):
     assert all(bool(one.isfinite().all()) for one in predicted)
 
 
-def test_it_is_normalized_by_the_marginal_pairs_of_the_batches_before():
-    module, batches = make().eval(), split(8, 5, 1)
-    *_, last = trainer().predict(module, batches)
-    with torch.no_grad():
-        marginal = torch.cat([module.step(batch).scores.marginal_values() for batch in batches.batches[:2]]).double()
-        score = module.critic.paired(*batches.batches[2]).double()
-    assert last.item() == pytest.approx((score - torch.log(marginal.exp().mean())).item(), abs=1e-6)
+@pytest.mark.parametrize("spec", [one for one in BOUNDS if not one.has_learned_baseline], ids=lambda one: one.name)
+@pytest.mark.parametrize("name", ["all pairs", "two views"])
+def test_it_is_predicted_as_the_last_sample_of_the_batch_before(name, spec):
+    module = make(spec.make().float(), pairs=PAIRINGS[name]())
+    *_, last = trainer().predict(module, split(8, 5, 1))
+    *_, together = trainer().predict(module, split(8, 6))
+    expected = together[-1:] if name == "all pairs" else together[[5, 11]]
+    torch.testing.assert_close(last, expected)
 
 
 def test_a_single_sample_alone_cannot_be_predicted():

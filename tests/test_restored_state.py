@@ -190,3 +190,33 @@ def test_each_fit_warns_of_scores_that_are_all_the_same():
             warnings.simplefilter("always")
             fit(module, draw(16, 16))
         assert sum("All pairs have the same score" in str(one.message) for one in caught) == 1
+
+
+class Minimax(TwoOptimizers):
+    """Calls ``step`` by itself: the critic maximizes, the encoder minimizes."""
+
+    def training_step(self, batch, batch_idx):
+        encoder, critic = self.optimizers()
+        for optimizer, sign in ((critic, 1.0), (encoder, -1.0)):
+            self.zero_grad()
+            self.manual_backward(sign * self.step(batch).loss)
+            optimizer.step()
+
+
+def infinite_scores(batches):
+    batches.batches[1][0][2, 1] = float("inf")
+    return batches
+
+
+@pytest.mark.filterwarnings("ignore::lightning_mi.MINumericalWarning")
+def test_steps_of_ones_own_are_guarded_by_their_gradients():
+    batches = draw(*[16] * 4)
+    module = make(cls=Minimax, encoder=torch.nn.Linear(DIM, DIM), on_non_finite="skip")
+    fit(module, infinite_scores(batches))
+    assert module._guard.skipped >= 1
+    assert all(bool(value.isfinite().all()) for value in weights(module).values())
+
+
+def test_an_epoch_without_logged_steps_has_no_training_metrics():
+    module = make(cls=Minimax, encoder=torch.nn.Linear(DIM, DIM))
+    assert not fit(module, draw(*[16] * 4)).callback_metrics

@@ -123,28 +123,15 @@ class AbstractBound(nn.Module, ABC):
         """
         return joint_term - self.marginal_at(self.natural_target if target is None else target)
 
-    def log_ratio(self, scores: Scores, log_mean_exp: Tensor | None = None) -> Tensor:
+    def log_ratio(self, scores: Scores) -> Tensor:
         """Pointwise mutual information of the joint pairs, log p(x, y) / (p(x) p(y)) up to the critic's error.
 
-        The scores minus the log of their mean exponential, so that exp of it averages to 1 over marginal pairs.
-
-        Args:
-            scores: Of one batch.
-            log_mean_exp: What :meth:`log_mean_exp` gave for other scores, as for a batch without marginal pairs; that
-                of these scores by default. A scalar, nats.
+        The scores minus the log-normalizer of this batch, so that exp of it averages to 1 over marginal pairs.
 
         Returns:
             (J,) nats.
         """
-        return self.joint_scores(scores) - (self.log_mean_exp(scores) if log_mean_exp is None else log_mean_exp)
-
-    def joint_scores(self, scores: Scores) -> Tensor:
-        """(J,) the scores of joint pairs that estimate log p(x, y) / (p(x) p(y)) up to a constant, nats."""
-        return scores.joint
-
-    def log_mean_exp(self, scores: Scores) -> Tensor:
-        """The log of the mean exponential of such scores over marginal pairs: a scalar, nats."""
-        return scores.log_mean_exp()
+        return scores.joint - scores.log_mean_exp()
 
 
 def check_scores(scores: object) -> None:

@@ -41,8 +41,6 @@ class InfoNCE(AbstractBound):
         """The marginal term is the log-normalizer itself."""
         return target
 
-    def log_ratio(self, scores: Scores, log_mean_exp: Tensor | None = None) -> Tensor:
-        """(J,) each joint score minus its own row's log-normalizer, or minus a given one for all rows; nats."""
-        if log_mean_exp is not None:
-            return scores.joint - log_mean_exp
+    def log_ratio(self, scores: Scores) -> Tensor:
+        """(J,) each joint score minus its own row's log-normalizer, nats."""
         return scores.joint - scores.row_log_mean_exp()[scores.joint_rows]

@@ -104,15 +104,12 @@ class TUBA(_AbstractSelfNormalized):
             log_normalizer = log_normalizer - log_a
         return self_normalized_terms(1 + joint, log_normalizer, self.cap)
 
-    def joint_scores(self, scores: Scores) -> Tensor:
-        """(J,) the scores minus log a(y), nats; a constant baseline is left out, since it cancels."""
+    def log_ratio(self, scores: Scores) -> Tensor:
+        """(J,) the scores minus log a(y) and the log-normalizer, nats."""
         log_a = self._log_baseline(scores)
-        return scores.joint if isinstance(log_a, float) else scores.joint - log_a[scores.joint_columns]
-
-    def log_mean_exp(self, scores: Scores) -> Tensor:
-        """The log of the mean exponential of such scores over marginal pairs: a scalar, nats."""
-        log_a = self._log_baseline(scores)
-        return scores.log_mean_exp(offset=None if isinstance(log_a, float) else log_a)
+        if isinstance(log_a, float):
+            return super().log_ratio(scores)
+        return scores.joint - log_a[scores.joint_columns] - scores.log_mean_exp(offset=log_a)
 
     def _log_baseline(self, scores: Scores) -> float | Tensor:
         if not isinstance(self.baseline, nn.Module):

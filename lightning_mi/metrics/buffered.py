@@ -63,6 +63,11 @@ class BufferedMetrics(MetricCollection):
         if len(self._rows) >= self._size:
             self.flush()
 
+    @property
+    def has_batches(self) -> bool:
+        """Whether there was a batch since the last reset."""
+        return bool(self._rows) or any(metric.update_count for metric in super().values())
+
     def flush(self) -> None:
         """Let the metrics take in what waits."""
         if self._rows:
