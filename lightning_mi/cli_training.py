@@ -14,6 +14,7 @@ What differs from a stock `LightningCLI`:
 """
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -284,7 +285,7 @@ def _estimates(metrics: Mapping[str, Any]) -> list[str]:
         error, truth = metrics.get(standard_error_name(name)), metrics.get(name.replace("val/mi", "val/true_mi", 1))
         lines.append(
             f"{name} {float(estimate):.2f}"
-            + ("" if error is None else f" +- {float(error):.2f}")
+            + ("" if error is None or math.isnan(error) else f" +- {float(error):.2f}")
             + " nats"
             + ("" if truth is None else f" (truth: {float(truth):.2f})")
         )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_mi import MIEnsemble, MIEstimationModule, bounds, critics, pairs
@@ -62,6 +63,11 @@ def test_checkpoints_are_chosen_and_training_stopped_by_one_of_them(tmp_path):
     callbacks = [HeldOutCheckpoint(name, dirpath=tmp_path), EarlyStopping(name, mode="max")]
     fitted = fit(make(), val=[FIRST, SECOND], callbacks=callbacks, enable_checkpointing=True)
     assert callbacks[0].best_model_score == fitted.callback_metrics[name]
+
+
+def test_a_choice_between_loaders_has_to_name_one(tmp_path):
+    with pytest.raises(MisconfigurationException, match=r"2 validation data loaders.*val/mi/dataloader_idx_0"):
+        fit(make(), val=[FIRST, SECOND], callbacks=HeldOutCheckpoint(dirpath=tmp_path), enable_checkpointing=True)
 
 
 class ValidationSets(Digits):

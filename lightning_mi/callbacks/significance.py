@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.checks import check_instance, check_number
-from lightning_mi.stage_metrics import estimate_name, standard_error_name
+from lightning_mi.stage_metrics import estimate_name, loader_name, standard_error_name
 
 _ESTIMATES = ("mi", "mi_macro", "mi_plug_in")
 
@@ -61,6 +61,7 @@ class SignificantGain:
         Raises:
             MisconfigurationException: One of the two was not logged.
         """
+        self._check_loader(trainer)
         logged = trainer.callback_metrics
         names = self.monitor, standard_error_name(self.monitor)
         if missing := [name for name in names if name not in logged]:
@@ -96,16 +97,26 @@ class SignificantGain:
                 "mode='max')."
             )
 
+    def _check_loader(self, trainer: L.Trainer) -> None:
+        loaders = len(trainer.num_val_batches) if trainer.enable_validation else 0
+        if loaders > 1 and estimate_name(self.monitor) == self.monitor:
+            raise MisconfigurationException(
+                f"Got monitor={self.monitor!r} and {loaders} validation data loaders, each of which has a value of its "
+                f"own. Choose one, such as monitor='{loader_name(self.monitor, 0, loaders)}'."
+            )
+
     def check_validation(self, trainer: L.Trainer) -> None:
         """Refuse a training that holds nothing out, or a single batch, which has no standard error.
 
         Raises:
-            MisconfigurationException: There are fewer than two validation batches.
+            MisconfigurationException: There are fewer than two validation batches, or several data loaders of which the
+                monitor names none.
         """
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its debugging connector
             return
         if trainer.enable_validation and not trainer.num_val_batches:
             return  # loaded before the first validation, where this is called again
+        self._check_loader(trainer)
         batches = sum(trainer.num_val_batches) if trainer.enable_validation else 0
         if batches * trainer.world_size < 2:
             raise MisconfigurationException(
