@@ -39,7 +39,7 @@ def test_two_devices_draw_the_curves_of_one(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
-    with pytest.raises(GridError, match="3 devices for batches of 64"):
+    with pytest.raises(GridError, match="3 devices for batches of 32"):
         load_grid("gaussian", "quick", devices=3)
 
 
