@@ -18,7 +18,7 @@ from lightning_mi.checks import check_instance
 from lightning_mi.ensemble_groups import AbstractGroup
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.numerics import MINumericalWarning
-from lightning_mi.stage_metrics import StageMetrics
+from lightning_mi.stage_metrics import StageMetrics, num_val_loaders
 from lightning_mi.step_logs import references
 from lightning_mi.step_output import StepOutput
 from lightning_mi.view_scale import warn_of_scale
@@ -206,8 +206,7 @@ class MIEnsemble(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the members' held-out metrics."""
-        batches = self.trainer.num_sanity_val_batches if self.trainer.sanity_checking else self.trainer.num_val_batches
-        self._log_metrics("val", len(batches))
+        self._log_metrics("val", num_val_loaders(self.trainer))
 
     def on_test_epoch_end(self) -> None:
         """Log the members' metrics of the test set."""

@@ -170,7 +170,7 @@ class NonFiniteGuard:
         if not gradients:
             return
         if self._watched is None:  # a training_step of one's own, which calls `step` alone
-            if self._acts and not all_finite(gradients):
+            if self._acts and not self._scaled and not all_finite(gradients):  # too high a scale is the scaler's
                 self._respond(module, optimizers, metrics, _of_gradients(module, parameters))
             return
         scores, loss, logged = self._watched

@@ -35,7 +35,7 @@ from lightning_mi.recorded_configuration import check_loadable
 from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
 from lightning_mi.resuming import Resuming
 from lightning_mi.scores import Scores
-from lightning_mi.stage_metrics import StageMetrics, training_metrics
+from lightning_mi.stage_metrics import StageMetrics, num_val_loaders, training_metrics
 from lightning_mi.step_logs import forget_unlogged, references
 from lightning_mi.step_output import StepOutput
 
@@ -372,8 +372,7 @@ class MIEstimationModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the held-out metrics."""
         self._resuming.validation_ends()
-        batches = self.trainer.num_sanity_val_batches if self.trainer.sanity_checking else self.trainer.num_val_batches
-        self._log_metrics(self.val_metrics, len(batches))
+        self._log_metrics(self.val_metrics, num_val_loaders(self.trainer))
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test set."""

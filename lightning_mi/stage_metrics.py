@@ -4,6 +4,7 @@ import copy
 import warnings
 from typing import final
 
+import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
@@ -51,6 +52,11 @@ def loader_name(name: str, loader: int, num_loaders: int) -> str:
         ('val/mi', 'val/mi/dataloader_idx_0')
     """
     return name if num_loaders == 1 else f"{name}{_LOADER}{loader}"
+
+
+def num_val_loaders(trainer: L.Trainer) -> int:
+    """The number of data loaders of the validation, or sanity check, that a trainer runs."""
+    return len(trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches)
 
 
 def training_metrics(bound: AbstractBound, target: float, held: bool) -> BufferedMetrics:

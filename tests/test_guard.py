@@ -2,7 +2,6 @@
 
 import datetime
 import math
-import os
 import warnings
 from types import SimpleNamespace
 
@@ -18,6 +17,7 @@ from torch import nn
 from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, bounds, critics
 from lightning_mi.finite import all_finite
 from lightning_mi.guard import NonFiniteGuard
+from tests.ranks import become_rank, free_port
 from tests.small_module import DIM, Batches, Kept, draw, equal, fit, make, trainer, weights
 
 pytestmark = [
@@ -345,7 +345,7 @@ def test_training_in_bf16_computes_scores_and_terms_in_float32(bound):
 
 @pytest.mark.parametrize("policy", ["raise", "skip"])
 def test_two_processes_agree(policy, tmp_path):
-    mp.start_processes(_process, (tmp_path, policy), nprocs=2, start_method="fork")
+    mp.start_processes(_process, (free_port(), tmp_path, policy), nprocs=2, start_method="fork")
     ended = [torch.load(tmp_path / str(rank), weights_only=False) for rank in range(2)]
     assert equal(ended[0]["weights"], ended[1]["weights"])
     assert all(torch.isfinite(value).all() for value in ended[0]["weights"].values())
@@ -357,9 +357,8 @@ def test_two_processes_agree(policy, tmp_path):
         assert [end["skipped"] for end in ended] == [1, 1]
 
 
-def _process(rank, folder, policy):
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "29613", "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"NODE_RANK": "0", "RANK": str(rank)}
+def _process(rank, port, folder, policy):
+    become_rank(rank, port)
     strategy = DDPStrategy(process_group_backend="gloo", timeout=datetime.timedelta(seconds=60))
     module, error = make(on_non_finite=policy), ""
     try:

@@ -1,7 +1,6 @@
 """A loss that increases with the bound's objective is an error at the first training step."""
 
 import datetime
-import os
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
+from tests.ranks import become_rank, free_port
 from tests.small_module import DIM, draw, equal, fit, make, weights
 
 pytestmark = [
@@ -140,16 +140,15 @@ def test_only_the_first_step_is_differentiated(monkeypatch):
 
 @pytest.mark.parametrize("cls", [MIEstimationModule, Negated])
 def test_all_ranks_find_the_same_sign(cls, tmp_path):
-    mp.start_processes(_process, (tmp_path, cls), nprocs=2, start_method="fork")
+    mp.start_processes(_process, (free_port(), tmp_path, cls), nprocs=2, start_method="fork")
     found = [(tmp_path / str(rank)).read_text() for rank in range(2)]
     assert found[0] == found[1]
     assert ("increases with the bound's objective" in found[0]) == (cls is Negated)
 
 
-def _process(rank, folder, cls):
+def _process(rank, port, folder, cls):
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "29631", "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"NODE_RANK": "0", "RANK": str(rank)}
+    become_rank(rank, port)
     strategy = DDPStrategy(process_group_backend="gloo", timeout=datetime.timedelta(seconds=60))
     error = ""
     try:

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from types import SimpleNamespace
 
 import lightning.pytorch as L
 import pytest
@@ -220,3 +221,12 @@ def test_steps_of_ones_own_are_guarded_by_their_gradients():
 def test_an_epoch_without_logged_steps_has_no_training_metrics():
     module = make(cls=Minimax, encoder=torch.nn.Linear(DIM, DIM))
     assert not fit(module, draw(*[16] * 4)).callback_metrics
+
+
+def test_with_scaled_gradients_steps_of_ones_own_are_the_scalers_business():
+    module = make()
+    module._guard.start(SimpleNamespace(callbacks=[], precision_plugin=SimpleNamespace(scaler=object()), world_size=1))
+    (parameter, *_) = module.parameters()
+    parameter.grad = torch.full_like(parameter, float("inf"))
+    module._guard.decide(module, torch.optim.SGD(module.parameters(), 0.1), module.train_metrics)
+    assert module._guard.skipped == 0

@@ -17,6 +17,7 @@ from torch import nn
 from lightning_mi import MIEstimationModule, bounds, critics, pairs
 from lightning_mi.data import GaussianDataModule
 from lightning_mi.resuming import InexactResumeWarning
+from tests.ranks import become_rank, free_port
 from tests.small_module import DIM, Kept, equal, trainer, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 and later
@@ -125,13 +126,12 @@ def test_two_processes_go_on_with_the_random_numbers_and_metrics_of_each(tmp_pat
 
 
 def fork(folder, name, save=None, path=None):
-    mp.start_processes(_process, (folder, name, save, path), nprocs=2, start_method="fork")
+    mp.start_processes(_process, (free_port(), folder, name, save, path), nprocs=2, start_method="fork")
     torch.save([torch.load(folder / f"{name}{rank}", weights_only=False) for rank in range(2)], folder / name)
 
 
-def _process(rank, folder, name, save, path):
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "29611", "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"NODE_RANK": "0", "RANK": str(rank)}
+def _process(rank, port, folder, name, save, path):
+    become_rank(rank, port)
     os.environ.pop("PL_GLOBAL_SEED", None)  # what another test seeded with would seed both processes alike
     strategy = DDPStrategy(process_group_backend="gloo", timeout=datetime.timedelta(seconds=60))
     environment = {
