@@ -13,7 +13,7 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 
-from lightning_mi.bench.tables import markdown_table, write_csv
+from lightning_mi.bench.reports.tables import markdown_table, write_csv
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

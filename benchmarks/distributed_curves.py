@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_mi.bench.tables import markdown_table
+from lightning_mi.bench.reports.tables import markdown_table
 
 BATCH = 64
 LAUNCHERS = {"ddp": ["-m"], "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]}

@@ -26,9 +26,9 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, regularizers
-from lightning_mi.bench.tables import markdown_table
-from lightning_mi.distributed import average_
-from lightning_mi.gathering import gather
+from lightning_mi.bench.reports.tables import markdown_table
+from lightning_mi.scores.batch_shard import gather
+from lightning_mi.utilities.distributed import average_
 
 CLASSES, PRIOR = 3, (0.5, 0.2, 0.3)
 BOUNDS: dict[str, Callable[..., bounds.AbstractBound]] = {

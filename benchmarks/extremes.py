@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from lightning_mi.bench.tables import markdown_table
+from lightning_mi.bench.reports.tables import markdown_table
 from tests.bounds.test_extremes import CASES, DTYPES, PATTERNS, SIZES, assert_right_or_warned
 
 

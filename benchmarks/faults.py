@@ -29,7 +29,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_mi import AtomicCheckpointIO
-from lightning_mi.whole_files import sweep
+from lightning_mi.utilities.atomic_files import sweep
 
 STEPS, EPOCHS = 20, 3
 SAVE_EVERY = 5  # an epoch's last step among them

@@ -16,9 +16,9 @@ import lightning.pytorch as L
 import yaml
 
 from benchmarks.common import quiet
-from lightning_mi.bench.cell import instantiate
-from lightning_mi.guard import NonFiniteGuard
-from lightning_mi.recipe_files import find_file
+from lightning_mi.bench.train import instantiate
+from lightning_mi.training.non_finite import NonFiniteGuard
+from lightning_mi.utilities.recipe_registry import find_file
 
 BLOCK = 50  # steps, of which one is logged
 

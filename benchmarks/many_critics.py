@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.common import Clock, add_device, quiet, seconds_now, show
 from lightning_mi import MIEnsemble, MIEstimationModule, bounds, critics, regularizers
-from lightning_mi.bench.process import settle
+from lightning_mi.bench.worker import settle
 from lightning_mi.data import GaussianDataModule
 
 LOSSES = (bounds.DV, bounds.MINE, bounds.SMILE, bounds.InfoNCE, bounds.NWJ, bounds.JS)

@@ -14,9 +14,9 @@ import warnings
 import yaml
 
 from benchmarks.common import Clock, quiet
-from lightning_mi.bench.cell import instantiate
+from lightning_mi.bench.train import instantiate
 from lightning_mi.callbacks import StabilityMonitor
-from lightning_mi.recipe_files import find_file
+from lightning_mi.utilities.recipe_registry import find_file
 
 WARM_UP = 50  # steps that are not timed
 

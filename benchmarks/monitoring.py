@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from benchmarks.common import quiet
-from lightning_mi.bench.cell import instantiate
 from lightning_mi.bench.grid import load_grid
-from lightning_mi.bench.tables import markdown_table
+from lightning_mi.bench.reports.tables import markdown_table
+from lightning_mi.bench.train import instantiate
 from lightning_mi.callbacks import AdaptiveRegularizer, StabilityMonitor
-from lightning_mi.callbacks.blocks import Block
-from lightning_mi.callbacks.verdicts import read_drift
+from lightning_mi.callbacks.stability.criteria import read_drift
+from lightning_mi.callbacks.stability.window import Block
 
 LAST = 500  # steps that a reading averages over
 BAND = (-0.3, 0.3)  # of the log-normalizer, nats, for AdaptiveRegularizer

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning_mi.bench.tables import markdown_table
+from lightning_mi.bench.reports.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITE = ["tests/test_oracle.py", "tests/bounds", "tests/test_scores.py", "tests/pairs", "tests/test_pairs.py"]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from lightning_mi import Scores, bounds
-from lightning_mi.bench.tables import markdown_table
+from lightning_mi.bench.reports.tables import markdown_table
 from lightning_mi.data import GaussianDataModule
 from lightning_mi.metrics import MutualInformation
 

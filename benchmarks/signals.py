@@ -36,7 +36,7 @@ PROGRAM = """
 import sys
 from lightning_mi.bench import main
 from lightning_mi.bench.grid import Grid, load_grid
-from lightning_mi.cli import main as lightning_mi
+from lightning_mi.cli.main import main as lightning_mi
 
 
 def few(*args, **kwargs):

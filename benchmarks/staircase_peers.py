@@ -21,10 +21,10 @@ import numpy as np
 import yaml
 
 from benchmarks.common import Clock, add_device, ask_peer, quiet, show
-from lightning_mi.bench.cell import instantiate
 from lightning_mi.bench.recorder import Recorder
+from lightning_mi.bench.train import instantiate
 from lightning_mi.freed_memory import keep_freed_memory
-from lightning_mi.recipe_files import find_file
+from lightning_mi.utilities.recipe_registry import find_file
 
 LEVELS = [2.0, 4.0, 6.0, 8.0, 10.0]
 

@@ -1,6 +1,6 @@
 """Neural mutual-information estimation and MI-based losses for PyTorch Lightning.
 
-Names are loaded when they are first used, so that the command line answers without importing PyTorch.
+Names are imported on first use, so that the command line answers without importing PyTorch.
 """
 
 import importlib
@@ -9,31 +9,36 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lightning_mi import bounds, callbacks, critics, data, encoders, metrics, pairs, probes, regularizers
-    from lightning_mi.atomic_checkpoints import AtomicCheckpointIO
-    from lightning_mi.bounds import BoundTerms
-    from lightning_mi.checkpoint_files import CheckpointError
-    from lightning_mi.deferred import DoubleBackwardError
-    from lightning_mi.ensemble import MIEnsemble
-    from lightning_mi.finite import NonFiniteBatchError, NonFiniteStepError
+    from lightning_mi import bounds, callbacks, critics, data, encoders, exceptions, metrics, pairs, regularizers
+    from lightning_mi.bounds.base import BoundTerms
+    from lightning_mi.checkpoints.atomic_io import AtomicCheckpointIO
+    from lightning_mi.ensemble.ensemble import MIEnsemble
+    from lightning_mi.exceptions import (
+        CheckpointError,
+        DoubleBackwardError,
+        MINumericalWarning,
+        NonFiniteBatchError,
+        NonFiniteStepError,
+        ViewScaleWarning,
+    )
     from lightning_mi.module import MIEstimationModule
-    from lightning_mi.numerics import MINumericalWarning
-    from lightning_mi.scores import Scores
-    from lightning_mi.view_scale import ViewScaleWarning
+    from lightning_mi.scores.scores import Scores
+    from lightning_mi.training.online_probe import OnlineLinearProbe
 
-_MODULES = ("bounds", "callbacks", "critics", "data", "encoders", "metrics", "pairs", "probes", "regularizers")
+_MODULES = ("bounds", "callbacks", "critics", "data", "encoders", "exceptions", "metrics", "pairs", "regularizers")
 _NAMES = {
-    "AtomicCheckpointIO": "atomic_checkpoints",
-    "BoundTerms": "bounds",
-    "CheckpointError": "checkpoint_files",
-    "DoubleBackwardError": "deferred",
-    "MIEnsemble": "ensemble",
+    "AtomicCheckpointIO": "checkpoints.atomic_io",
+    "BoundTerms": "bounds.base",
+    "CheckpointError": "exceptions",
+    "DoubleBackwardError": "exceptions",
+    "MIEnsemble": "ensemble.ensemble",
     "MIEstimationModule": "module",
-    "MINumericalWarning": "numerics",
-    "NonFiniteBatchError": "finite",
-    "NonFiniteStepError": "finite",
-    "Scores": "scores",
-    "ViewScaleWarning": "view_scale",
+    "MINumericalWarning": "exceptions",
+    "NonFiniteBatchError": "exceptions",
+    "NonFiniteStepError": "exceptions",
+    "OnlineLinearProbe": "training.online_probe",
+    "Scores": "scores.scores",
+    "ViewScaleWarning": "exceptions",
 }
 
 __all__ = [
@@ -46,6 +51,7 @@ __all__ = [
     "MINumericalWarning",
     "NonFiniteBatchError",
     "NonFiniteStepError",
+    "OnlineLinearProbe",
     "Scores",
     "ViewScaleWarning",
     "bounds",
@@ -53,9 +59,9 @@ __all__ = [
     "critics",
     "data",
     "encoders",
+    "exceptions",
     "metrics",
     "pairs",
-    "probes",
     "regularizers",
 ]
 

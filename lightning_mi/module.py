@@ -15,29 +15,29 @@ from torch.optim import Optimizer
 
 from lightning_mi._compat import batches_done, is_logged, log_step
 from lightning_mi.absent_devices import search_no_further
-from lightning_mi.batch_entries import check_entries, not_a_tuple
-from lightning_mi.batch_labels import take_apart
 from lightning_mi.bounds import AbstractBound, BoundTerms
-from lightning_mi.charts import add_charts
-from lightning_mi.checkpoint_files import naming_misfits
-from lightning_mi.chunked_encoding import check_chunk_size, encode_in_chunks
+from lightning_mi.checkpoints.allowed_classes import check_loadable
+from lightning_mi.checkpoints.exact_resume import Resuming
+from lightning_mi.checkpoints.loading import naming_misfits
 from lightning_mi.critics import AbstractCritic, Calibrated
-from lightning_mi.first_step import FirstStep
-from lightning_mi.guard import NonFiniteGuard, Policy
-from lightning_mi.hyperparameters import save_plain_hyperparameters
-from lightning_mi.labels import check_num_classes
-from lightning_mi.metrics.batches import digest
-from lightning_mi.module_parts import check_parts, encoder_list
-from lightning_mi.optimizers import gradients_are_scaled, plan
+from lightning_mi.metrics._batches import digest
 from lightning_mi.pairs import AbstractPairing, AllPairs
-from lightning_mi.probes import OnlineLinearProbe, clip_apart
-from lightning_mi.recorded_configuration import check_loadable
 from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
-from lightning_mi.resuming import Resuming
-from lightning_mi.scores import Scores
-from lightning_mi.stage_metrics import StageMetrics, num_val_loaders, training_metrics
-from lightning_mi.step_logs import forget_unlogged, references
-from lightning_mi.step_output import StepOutput
+from lightning_mi.scores.scores import Scores
+from lightning_mi.training.batch import take_apart
+from lightning_mi.training.batch_entries import check_entries, not_a_tuple
+from lightning_mi.training.charts import add_charts
+from lightning_mi.training.epoch_metrics import StageMetrics, num_val_loaders, training_metrics
+from lightning_mi.training.first_step import FirstStep
+from lightning_mi.training.gradient_cache import check_chunk_size, encode_in_chunks
+from lightning_mi.training.hparams import save_plain_hyperparameters
+from lightning_mi.training.non_finite import NonFiniteGuard, Policy
+from lightning_mi.training.online_probe import OnlineLinearProbe, clip_apart
+from lightning_mi.training.optimizer import gradients_are_scaled, plan
+from lightning_mi.training.parts import check_parts, encoder_list
+from lightning_mi.training.step import StepOutput
+from lightning_mi.training.step_logs import forget_unlogged, references
+from lightning_mi.utilities.labels import check_num_classes
 
 _MOST_SCORES = 2**20  # whose standard deviation is that of all, to a thousandth
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import huber_loss
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
-from lightning_mi.checks import check_instance, check_number, check_whole
-from lightning_mi.numerics import MINumericalWarning, checked_now, exp_linear
+from lightning_mi.exceptions import MINumericalWarning
+from lightning_mi.utilities.checks import check_instance, check_number, check_whole
+from lightning_mi.utilities.numerics import checked_now, exp_linear
 
 
 @final

@@ -16,10 +16,11 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_mi import AtomicCheckpointIO, whole_files
-from lightning_mi.atomic_checkpoints import use_atomic_checkpoints
-from lightning_mi.checkpoint_files import CheckpointError
-from lightning_mi.whole_files import sweep, write_whole
+from lightning_mi import AtomicCheckpointIO
+from lightning_mi.checkpoints.atomic_io import use_atomic_checkpoints
+from lightning_mi.exceptions import CheckpointError
+from lightning_mi.utilities import atomic_files as whole_files
+from lightning_mi.utilities.atomic_files import sweep, write_whole
 from tests.small_module import draw, equal, fit, make, trainer, weights
 
 PLUGIN = AtomicCheckpointIO()

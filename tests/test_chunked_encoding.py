@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks import encoder_chunks
 from lightning_mi import bounds
-from lightning_mi.chunked_encoding import encode_in_chunks
+from lightning_mi.training.gradient_cache import encode_in_chunks
 from tests.distributed.processes import TIMEOUT
 from tests.small_module import DIM, draw, equal, fit, make, weights
 

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from lightning.pytorch import Callback
 
-from lightning_mi import callbacks, cli
+from lightning_mi import callbacks
+from lightning_mi.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))}

@@ -19,12 +19,12 @@ from lightning_mi import (
     critics,
     encoders,
     pairs,
-    probes,
     regularizers,
 )
-from lightning_mi.alike import alike
-from lightning_mi.batched_group import Batched
 from lightning_mi.data import GaussianDataModule, OneHotDataModule
+from lightning_mi.ensemble.module_stack import alike
+from lightning_mi.ensemble.vmap_group import Batched
+from lightning_mi.training import online_probe as probes
 
 LOSSES: dict[str, Callable[[], bounds.AbstractBound]] = {
     "DV": bounds.DV,

@@ -15,8 +15,8 @@ from torch import multiprocessing as mp
 from torch import nn
 
 from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, bounds, critics
-from lightning_mi.finite import all_finite
-from lightning_mi.guard import NonFiniteGuard
+from lightning_mi.training.finite_checks import all_finite
+from lightning_mi.training.non_finite import NonFiniteGuard
 from tests.ranks import become_rank, free_port
 from tests.small_module import DIM, Batches, Kept, draw, equal, fit, make, trainer, weights
 

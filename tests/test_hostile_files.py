@@ -11,9 +11,10 @@ import torch
 import yaml
 
 from lightning_mi import AtomicCheckpointIO, CheckpointError, MIEstimationModule
-from lightning_mi.checkpoint_files import find_checkpoint, read_checkpoint
-from lightning_mi.cli import main
-from lightning_mi.recorded_configuration import check_recorded
+from lightning_mi.checkpoints.allowed_classes import check_recorded
+from lightning_mi.checkpoints.loading import read_checkpoint
+from lightning_mi.cli.checkpoint_lookup import find_checkpoint
+from lightning_mi.cli.main import main
 from tests.test_module_checkpoints import CONFIG
 
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_mi.interrupts import handle_signals, interruptible, restore_signals
+from lightning_mi.utilities.interrupts import handle_signals, interruptible, restore_signals
 
 ROOT = Path(__file__).resolve().parents[1]
 STATUSES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -62,7 +62,7 @@ def test_only_the_first_signal_is_handled():
 
 SECOND = """
 import signal, time
-from lightning_mi.interrupts import handle_signals
+from lightning_mi.utilities.interrupts import handle_signals
 handle_signals(lambda number: None)
 signal.raise_signal(signal.SIGINT)
 time.sleep(0.6)
@@ -72,7 +72,7 @@ print("still here")
 
 FORKED = """
 import os, signal, sys
-from lightning_mi.interrupts import handle_signals
+from lightning_mi.utilities.interrupts import handle_signals
 handle_signals(lambda number: print("handled", flush=True))
 child = os.fork()
 if child == 0:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and process 
 
 WORKER = """
 import multiprocessing, time
-from lightning_mi.lifeline import end_with_parent
+from lightning_mi.utilities.lifeline import end_with_parent
 
 def work():
     end_with_parent()
@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 RANKS = """
 import os, subprocess, sys, time
-from lightning_mi.lifeline import launched_ranks
+from lightning_mi.utilities.lifeline import launched_ranks
 
 with launched_ranks():
     print(os.getpid(), flush=True)
@@ -39,7 +39,7 @@ with launched_ranks():
 
 PIPED = """
 import subprocess, sys, time
-command = [sys.executable, "-m", "lightning_mi.lifeline", "sleeper"]
+command = [sys.executable, "-m", "lightning_mi.utilities.lifeline", "sleeper"]
 subprocess.Popen(command, stdin=subprocess.PIPE)
 time.sleep(60)
 """
@@ -89,7 +89,7 @@ def test_a_child_ends_when_its_parent_is_killed(program, tmp_path):
 def test_a_command_that_launches_ranks_survives_its_shell(tmp_path):
     """As under nohup: its parent ends, it goes on."""
     (tmp_path / "program.py").write_text(
-        "import os, time\nfrom lightning_mi.lifeline import launched_ranks\n"
+        "import os, time\nfrom lightning_mi.utilities.lifeline import launched_ranks\n"
         "with launched_ranks():\n    time.sleep(1.5)\n    open('done', 'w').close()\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}

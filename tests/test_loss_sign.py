@@ -126,14 +126,16 @@ def test_the_check_changes_no_training(monkeypatch):
     checked = make(regularizer=regularizers.Squared(0.1))
     fit(checked)
     plain = make(regularizer=regularizers.Squared(0.1))
-    monkeypatch.setattr("lightning_mi.first_step.FirstStep.start", lambda self: None)
+    monkeypatch.setattr("lightning_mi.training.first_step.FirstStep.start", lambda self: None)
     fit(plain)
     assert equal(weights(checked), weights(plain))
 
 
 def test_only_the_first_step_is_differentiated(monkeypatch):
     calls, grad = [], torch.autograd.grad
-    monkeypatch.setattr("lightning_mi.first_step.torch.autograd.grad", lambda *a, **k: calls.append(a) or grad(*a, **k))
+    monkeypatch.setattr(
+        "lightning_mi.training.first_step.torch.autograd.grad", lambda *a, **k: calls.append(a) or grad(*a, **k)
+    )
     fit(make(), draw(8, 8, 8), max_epochs=2)
     assert len([given for given in calls if given[0].ndim == 0]) == 1
 

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import nn
 
 from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, regularizers
-from lightning_mi.finite import NonFiniteBatchError
+from lightning_mi.exceptions import NonFiniteBatchError
 from tests.small_module import DIM, STEP_NAMES, Batches, Kept, draw, equal, fit, make, trainer, weights
 
 # True of most trainings here, and harmless: what they test happens while training.

@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
-from lightning_mi.cli import main
+from lightning_mi.cli.main import main
 from lightning_mi.data import GaussianDataModule
 
 DIM, STEPS = 3, 6

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lightning_mi import Scores, bounds, critics, pairs
-from lightning_mi.score_layout import lay_out_samples
+from lightning_mi.scores.layout import lay_out_samples
 from tests.labelled import NUM_FEATURES, Digits, features_of
 from tests.labelled import make as make_for_digits
 from tests.small_module import DIM, Batches, Kept, draw, fit, make, trainer

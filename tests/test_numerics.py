@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import logsumexp, softmax
 
-from lightning_mi.numerics import (
+from lightning_mi.utilities.numerics import (
     checked_later,
     checked_now,
     exp_linear,

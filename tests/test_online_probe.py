@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_mi import MIEstimationModule, MINumericalWarning, critics
-from lightning_mi.probes import OnlineLinearProbe
+from lightning_mi.training.online_probe import OnlineLinearProbe
 from tests.labelled import NUM_FEATURES, Digits, ddp, features_of, make
 from tests.small_module import Batches, Kept, equal, fit, trainer, weights
 

@@ -53,7 +53,7 @@ def test_the_wheel_holds_the_package_its_recipes_and_nothing_else(wheel):
 def test_the_wheel_names_its_command_license_and_version(wheel):
     with zipfile.ZipFile(wheel) as archive:
         info = f"lightning_mi-{lightning_mi.__version__}.dist-info"
-        assert "lightning-mi = lightning_mi.cli:main" in archive.read(f"{info}/entry_points.txt").decode()
+        assert "lightning-mi = lightning_mi.cli.main:main" in archive.read(f"{info}/entry_points.txt").decode()
         assert "License-Expression: Apache-2.0" in archive.read(f"{info}/METADATA").decode()
         assert archive.read(f"{info}/licenses/LICENSE").decode() == (ROOT / "LICENSE").read_text(encoding="utf-8")
 
@@ -61,7 +61,9 @@ def test_the_wheel_names_its_command_license_and_version(wheel):
 def test_an_unpacked_wheel_finds_the_recipes_inside_the_package(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    program = "from lightning_mi.recipe_files import find_file; print(find_file('gaussian', 'recipe').path)"
+    program = (
+        "from lightning_mi.utilities.recipe_registry import find_file; print(find_file('gaussian', 'recipe').path)"
+    )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)

@@ -17,9 +17,10 @@ import torch
 import yaml
 from PIL import Image
 
-from lightning_mi import bounds, cli
-from lightning_mi.callbacks.stability import StabilityWarning
-from lightning_mi.recipe_files import find_file, list_files
+from lightning_mi import bounds
+from lightning_mi.cli import main as cli
+from lightning_mi.exceptions import StabilityWarning
+from lightning_mi.utilities.recipe_registry import find_file, list_files
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -149,7 +150,7 @@ def test_every_line_of_the_program_is_one_of_these_subcommands():
 def test_set_up_is_one_line_and_so_is_testing():
     assert README.count("\npip install -e . && lightning-mi bench gaussian\n") == 1
     assert README.count("\npip install -e '.[test]' && pytest -n 2\n") == 1
-    assert PROJECT["scripts"] == {"lightning-mi": "lightning_mi.cli:main"}
+    assert PROJECT["scripts"] == {"lightning-mi": "lightning_mi.cli.main:main"}
     assert any(requirement.startswith("pytest>") for requirement in PROJECT["optional-dependencies"]["test"])
 
 

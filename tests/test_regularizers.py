@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_mi import BoundTerms, Scores, bounds, regularizers
-from lightning_mi.numerics import MINumericalWarning
+from lightning_mi.exceptions import MINumericalWarning
 from lightning_mi.regularizers import Absolute, Huber, LinearWarmup, Squared, held_target, target_under
 from tests.specs import BOUNDS, CASE_IDS, CASES, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
 
@@ -62,7 +62,7 @@ def test_zero_weight_is_bit_equal_to_none(spec: BoundSpec, layout: Layout, regul
     assert torch.equal(gradients[0], gradients[2])
 
 
-@pytest.mark.filterwarnings("ignore::lightning_mi.numerics.MINumericalWarning")
+@pytest.mark.filterwarnings("ignore::lightning_mi.exceptions.MINumericalWarning")
 @pytest.mark.parametrize("scale", ["log", "linear"])
 def test_zero_weight_is_zero_even_where_the_distance_overflows(scale: str) -> None:
     assert Squared(weight=0.0, scale=scale)(terms_at(math.inf), bounds.DV()) == 0

@@ -16,7 +16,7 @@ from torch import nn
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs
 from lightning_mi.data import GaussianDataModule
-from lightning_mi.resuming import InexactResumeWarning
+from lightning_mi.exceptions import InexactResumeWarning
 from tests.ranks import become_rank, free_port
 from tests.small_module import DIM, Kept, equal, trainer, weights
 

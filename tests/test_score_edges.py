@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lightning_mi import Scores
-from lightning_mi.columns import Columns
-from lightning_mi.marginals import DenseMarginals, stride
-from lightning_mi.tiles import Products
+from lightning_mi.scores.dense import DenseMarginals, stride
+from lightning_mi.scores.joint_columns import Columns
+from lightning_mi.scores.tiles import Products
 
 
 @pytest.mark.parametrize("num_joint", [0, 1, 2])

@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs
 from lightning_mi.data import GaussianDataModule, ImageDataModule
-from lightning_mi.step_logs import max_value
+from lightning_mi.training.step_logs import max_value
 from tests.small_module import Kept, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")

@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_mi import MIEnsemble, ViewScaleWarning, bounds, critics, encoders
 from lightning_mi.data import GaussianDataModule, ImageDataModule, OneHotDataModule
-from lightning_mi.view_scale import warn_of_scale
+from lightning_mi.training.view_scale import warn_of_scale
 from tests.small_module import DIM, Batches, draw, fit, make
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
@@ -126,7 +126,7 @@ def test_a_fit_warns_once():
 
 def test_only_the_first_batch_is_looked_at(monkeypatch):
     calls = []
-    monkeypatch.setattr("lightning_mi.first_step.warn_of_scale", lambda *given: calls.append(given))
+    monkeypatch.setattr("lightning_mi.training.first_step.warn_of_scale", lambda *given: calls.append(given))
     fit(make(), draw(8, 8, 8), max_epochs=2)
     assert len(calls) == 1
 

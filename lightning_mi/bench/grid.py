@@ -10,16 +10,13 @@ from typing import Any, final
 
 import yaml
 
-from lightning_mi.recipe_files import find_file
+from lightning_mi.exceptions import GridError
+from lightning_mi.utilities.recipe_registry import find_file
 
 VARIANTS = ("original", "regularized", "published")
 
 
 _LOSS_KEYS = {"loss", "paper", "bound", "original", "regularized", "weight", "published", "overrides", "data_overrides"}
-
-
-class GridError(ValueError):
-    """A benchmark's YAML, or what was asked of it on the command line, does not fit together."""
 
 
 class Interrupted(Exception):

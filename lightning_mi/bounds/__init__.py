@@ -3,9 +3,9 @@
 from lightning_mi.bounds.base import AbstractBound, BoundTerms
 from lightning_mi.bounds.donsker_varadhan import DV, MINE, SMILE
 from lightning_mi.bounds.infonce import InfoNCE
-from lightning_mi.bounds.js import JS, gan_objective
+from lightning_mi.bounds.jensen_shannon import JS, gan_objective
+from lightning_mi.bounds.nwj_tuba import NWJ, TUBA
 from lightning_mi.bounds.released import ReleasedJS, ReleasedNWJ, ReleasedTUBA
-from lightning_mi.bounds.self_normalized import NWJ, TUBA
 
 __all__ = [
     "DV",

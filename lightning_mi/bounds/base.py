@@ -8,9 +8,10 @@ from typing import ClassVar, Literal, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from lightning_mi.checks import check_instance
-from lightning_mi.numerics import MINumericalWarning, checked_now, exp_linear, full_precision
-from lightning_mi.scores import Scores
+from lightning_mi.exceptions import MINumericalWarning
+from lightning_mi.scores.scores import Scores
+from lightning_mi.utilities.checks import check_instance
+from lightning_mi.utilities.numerics import checked_now, exp_linear, full_precision
 
 
 class BoundTerms(NamedTuple):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores
-from lightning_mi.bounds.js import gan_means
-from lightning_mi.checks import check_number
-from lightning_mi.numerics import exp_linear, log_ema
-from lightning_mi.scores import Scores
+from lightning_mi.bounds.jensen_shannon import gan_means
+from lightning_mi.scores.scores import Scores
+from lightning_mi.utilities.checks import check_number
+from lightning_mi.utilities.numerics import exp_linear, log_ema
 
 
 class _AbstractDonskerVaradhan(AbstractBound):

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, final
 from torch import Tensor
 
 from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores
-from lightning_mi.scores import Scores
+from lightning_mi.scores.scores import Scores
 
 
 @final

@@ -7,10 +7,10 @@ import math
 from typing import ClassVar, Literal, final
 
 from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores
-from lightning_mi.bounds.js import gan_means
-from lightning_mi.checks import check_number
-from lightning_mi.numerics import exp_linear
-from lightning_mi.scores import Scores
+from lightning_mi.bounds.jensen_shannon import gan_means
+from lightning_mi.scores.scores import Scores
+from lightning_mi.utilities.checks import check_number
+from lightning_mi.utilities.numerics import exp_linear
 
 
 class _AbstractClipped(AbstractBound):

@@ -1,11 +1,12 @@
 """Callbacks: they observe a training, and change it only where they are told to."""
 
-from lightning_mi.callbacks.adaptive import AdaptiveRegularizer
+from lightning_mi.callbacks.adaptive_regularizer import AdaptiveRegularizer
 from lightning_mi.callbacks.held_out import HeldOutCheckpoint, HeldOutEarlyStopping
 from lightning_mi.callbacks.probes import Probes
-from lightning_mi.callbacks.stability import StabilityMonitor, StabilityWarning
-from lightning_mi.callbacks.tensorboard_layout import TensorBoardLayout
-from lightning_mi.callbacks.termination import SaveAtTermination
+from lightning_mi.callbacks.sigterm import SaveAtTermination
+from lightning_mi.callbacks.stability.monitor import StabilityMonitor
+from lightning_mi.callbacks.tensorboard.layout import TensorBoardLayout
+from lightning_mi.exceptions import StabilityWarning
 
 __all__ = [
     "AdaptiveRegularizer",

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from lightning_mi.callbacks.significance import SignificantGain
+from lightning_mi.callbacks.significant_gain import SignificantGain
 
 
 @final

@@ -10,11 +10,11 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from lightning_mi.labels import is_labels, missing_labels
 from lightning_mi.metrics import LinearProbeAccuracy, NearestNeighborAccuracy
 from lightning_mi.metrics.nearest_neighbor import Similarity
 from lightning_mi.module import MIEstimationModule
-from lightning_mi.stage_metrics import loader_name
+from lightning_mi.training.epoch_metrics import loader_name
+from lightning_mi.utilities.labels import is_labels, missing_labels
 
 
 @final

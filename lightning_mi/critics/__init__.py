@@ -1,10 +1,13 @@
 """Critics: T(x, y) for matching rows, and for all pairs of rows."""
 
 from lightning_mi.critics.base import AbstractCritic
+from lightning_mi.critics.bilinear import BilinearCritic
 from lightning_mi.critics.calibrated import Calibrated
-from lightning_mi.critics.labels import LabelCritic
-from lightning_mi.critics.networks import JointCritic, SeparableCritic, mlp
-from lightning_mi.critics.products import BilinearCritic, InnerProductCritic
+from lightning_mi.critics.inner_product import InnerProductCritic
+from lightning_mi.critics.joint import JointCritic
+from lightning_mi.critics.label import LabelCritic
+from lightning_mi.critics.mlp import mlp
+from lightning_mi.critics.separable import SeparableCritic
 
 __all__ = [
     "AbstractCritic",

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_mi.tiles import AbstractTiles
-from lightning_mi.view_checks import check_views
+from lightning_mi.scores.tiles import AbstractTiles
+from lightning_mi.utilities.view_checks import check_views
 
 
 class AbstractCritic(nn.Module, ABC):

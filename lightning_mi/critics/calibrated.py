@@ -7,10 +7,10 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from lightning_mi.checks import check_instance, check_number
 from lightning_mi.critics.base import AbstractCritic
-from lightning_mi.distributed import average_, standard_deviation
-from lightning_mi.tiles import AbstractTiles
+from lightning_mi.scores.tiles import AbstractTiles
+from lightning_mi.utilities.checks import check_instance, check_number
+from lightning_mi.utilities.distributed import average_, standard_deviation
 
 
 @final

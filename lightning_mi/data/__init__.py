@@ -1,13 +1,13 @@
 """Data with known mutual information, as LightningDataModules, and the laws behind them."""
 
-from lightning_mi.data.errors import CorruptImageError, DatasetDownloadError, DatasetNotFoundError
 from lightning_mi.data.gaussian import GaussianDataModule
-from lightning_mi.data.images import ImageDataModule
-from lightning_mi.data.laws import gaussian_log_ratio, gaussian_log_ratio_matrix, gaussian_mi, gaussian_rho
+from lightning_mi.data.gaussian_laws import gaussian_log_ratio, gaussian_log_ratio_matrix, gaussian_mi, gaussian_rho
+from lightning_mi.data.images.module import ImageDataModule
+from lightning_mi.data.images.views import ContrastiveTransform
 from lightning_mi.data.onehot import OneHotDataModule
 from lightning_mi.data.stream import BatchStream, StreamLoader, batch_generator
 from lightning_mi.data.transforms import TRANSFORMS, Transform, get_transform
-from lightning_mi.data.views import ContrastiveTransform
+from lightning_mi.exceptions import CorruptImageError, DatasetDownloadError, DatasetNotFoundError
 
 __all__ = [
     "TRANSFORMS",

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_mi._compat import batches_done
+from lightning_mi.data.sigterm_workers import obey_parent_alone
 from lightning_mi.data.stream import batch_generator
-from lightning_mi.data.workers import obey_parent_alone
 
 
 class AbstractBatches(ABC):
@@ -132,8 +132,8 @@ class BatchLoader:
         resume: Start from the first batch that this trainer has not trained on, and from the first one without it.
 
     Example:
-        >>> from lightning_mi.data.image_sources import MemoryImages
-        >>> from lightning_mi.data.views import ImageViews
+        >>> from lightning_mi.data.images.sources import MemoryImages
+        >>> from lightning_mi.data.images.views import ImageViews
         >>> images = MemoryImages(torch.zeros(7, 1, 8, 8, dtype=torch.uint8), torch.arange(7))
         >>> loader = BatchLoader(ImageViews(images), FixedBatches(7, 3))
         >>> [len(labels) for _, labels in loader]

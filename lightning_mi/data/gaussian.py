@@ -7,11 +7,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from lightning_mi.checks import check_number
 from lightning_mi.data.base import AbstractStreamDataModule
-from lightning_mi.data.laws import gaussian_log_ratio, gaussian_log_ratio_matrix, gaussian_rho
+from lightning_mi.data.gaussian_laws import gaussian_log_ratio, gaussian_log_ratio_matrix, gaussian_rho
 from lightning_mi.data.stream import Batch, check_at_least
 from lightning_mi.data.transforms import TransformName, get_transform
+from lightning_mi.utilities.checks import check_number
 
 
 @final

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lightning_mi._compat import batches_done
-from lightning_mi.checks import check_whole
-from lightning_mi.data.workers import obey_parent_alone
+from lightning_mi.data.sigterm_workers import obey_parent_alone
+from lightning_mi.utilities.checks import check_whole
 
 Split = Literal["train", "val", "test"]
 Batch = tuple[Tensor, ...]

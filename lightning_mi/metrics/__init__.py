@@ -1,7 +1,7 @@
 """Metrics over batches and processes: torchmetrics, and the same as pure functions in ``functional``."""
 
 from lightning_mi.metrics import functional
-from lightning_mi.metrics.buffered import BufferedMetrics
+from lightning_mi.metrics._buffer import BufferedMetrics
 from lightning_mi.metrics.effective_sample_size import EffectiveSampleSize
 from lightning_mi.metrics.linear_probe import LinearProbeAccuracy
 from lightning_mi.metrics.log_normalizer import LogNormalizer

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_mi.bounds import BoundTerms
-from lightning_mi.metrics.batches import Batches
+from lightning_mi.metrics._batches import Batches
 from lightning_mi.metrics.moments import Estimate, merge_moments, moments_dtype, no_moments
-from lightning_mi.metrics.reading import Reading
-from lightning_mi.scores import Scores
+from lightning_mi.metrics.readout import Reading
+from lightning_mi.scores.scores import Scores
 
 
 class AbstractMomentsMetric(Metric, ABC):

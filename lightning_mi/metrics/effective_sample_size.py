@@ -4,10 +4,10 @@ from typing import Any, final
 
 from torch import Tensor
 
+from lightning_mi.metrics._batches import Batches
 from lightning_mi.metrics.base import AbstractMomentsMetric
-from lightning_mi.metrics.batches import Batches
 from lightning_mi.metrics.functional import weight_moments, weight_share
-from lightning_mi.scores import Scores
+from lightning_mi.scores.scores import Scores
 
 
 @final

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
-from lightning_mi.metrics.batches import Batches
+from lightning_mi.metrics._batches import Batches
 from lightning_mi.metrics.linear_probe import linear_probe_accuracy
 from lightning_mi.metrics.moments import (
     Estimate,
@@ -18,8 +18,8 @@ from lightning_mi.metrics.moments import (
     read_moments,
 )
 from lightning_mi.metrics.nearest_neighbor import nearest_neighbor_accuracy
-from lightning_mi.metrics.reading import Average, Reading, read_log_normalizer, read_mutual_information
-from lightning_mi.scores import Scores
+from lightning_mi.metrics.readout import Average, Reading, read_log_normalizer, read_mutual_information
+from lightning_mi.scores.scores import Scores
 
 __all__ = [
     "effective_sample_size",

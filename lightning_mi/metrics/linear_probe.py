@@ -7,7 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from lightning_mi.metrics.features import AbstractFeatureMetric, can_be_judged
+from lightning_mi.metrics.feature_base import AbstractFeatureMetric, can_be_judged
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.metrics.base import AbstractReadingMetric
-from lightning_mi.metrics.reading import read_log_normalizer
+from lightning_mi.metrics.readout import read_log_normalizer
 
 
 @final

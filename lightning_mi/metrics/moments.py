@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_mi.numerics import to_common_scale
+from lightning_mi.utilities.numerics import to_common_scale
 
 _MEANS = 2
 _GRAM = 1 + 2 * _MEANS

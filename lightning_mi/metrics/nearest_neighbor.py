@@ -5,8 +5,8 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor
 
-from lightning_mi.metrics.features import AbstractFeatureMetric, can_be_judged
-from lightning_mi.numerics import upcast
+from lightning_mi.metrics.feature_base import AbstractFeatureMetric, can_be_judged
+from lightning_mi.utilities.numerics import upcast
 
 Similarity = Literal["inner_product", "cosine"]
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.metrics.base import AbstractReadingMetric
-from lightning_mi.metrics.reading import Average, read_mutual_information
+from lightning_mi.metrics.readout import Average, read_mutual_information
 
 
 @final

@@ -1,9 +1,12 @@
 """Pairings: how a batch becomes joint and marginal pairs, and their scores."""
 
+from lightning_mi.pairs.all_pairs import AllPairs
 from lightning_mi.pairs.base import AbstractPairing
+from lightning_mi.pairs.derangement import Derangement
 from lightning_mi.pairs.enumerated_labels import EnumeratedLabels
+from lightning_mi.pairs.independent_marginal import IndependentMarginal
 from lightning_mi.pairs.same_label import SameLabel
-from lightning_mi.pairs.views import AllPairs, Derangement, IndependentMarginal, TwoViews
+from lightning_mi.pairs.two_views import TwoViews
 
 __all__ = [
     "AbstractPairing",

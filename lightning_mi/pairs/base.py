@@ -9,16 +9,16 @@ from typing import ClassVar, final
 from torch import Tensor, nn
 
 from lightning_mi.bounds import AbstractBound
-from lightning_mi.columns import Columns
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.distributed import exchange, raise_any, refuse_together, world_size
-from lightning_mi.gathering import Share, share_of
-from lightning_mi.labels import check_labels
 from lightning_mi.pairs.known_law import known_mi
-from lightning_mi.pooling import Pool
-from lightning_mi.scores import Scores
-from lightning_mi.tiles import check_tile_bytes
-from lightning_mi.view_checks import check_tensors
+from lightning_mi.scores.batch_shard import Share, share_of
+from lightning_mi.scores.global_counts import Pool
+from lightning_mi.scores.joint_columns import Columns
+from lightning_mi.scores.scores import Scores
+from lightning_mi.scores.tiles import check_tile_bytes
+from lightning_mi.utilities.distributed import exchange, raise_any, refuse_together, world_size
+from lightning_mi.utilities.labels import check_labels
+from lightning_mi.utilities.view_checks import check_tensors
 
 
 class AbstractPairing(nn.Module, ABC):

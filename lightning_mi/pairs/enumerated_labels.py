@@ -9,12 +9,12 @@ from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic, Calibrated, LabelCritic
-from lightning_mi.distributed import all_gather_rows, world_size
-from lightning_mi.numerics import upcast
 from lightning_mi.pairs.base import AbstractPairing, check_count
 from lightning_mi.pairs.known_law import cross_entropy, known_counts, known_mi
-from lightning_mi.pooling import Pool
-from lightning_mi.scores import Scores
+from lightning_mi.scores.global_counts import Pool
+from lightning_mi.scores.scores import Scores
+from lightning_mi.utilities.distributed import all_gather_rows, world_size
+from lightning_mi.utilities.numerics import upcast
 
 
 @final

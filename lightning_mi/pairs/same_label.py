@@ -10,8 +10,8 @@ from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs.base import AbstractPairing, check_count, check_two_or_more
 from lightning_mi.pairs.known_law import cross_entropy, known_counts, known_mi
-from lightning_mi.pooling import Pool
-from lightning_mi.scores import Scores
+from lightning_mi.scores.global_counts import Pool
+from lightning_mi.scores.scores import Scores
 
 
 @final

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_mi.bench import main, pool
-from lightning_mi.bench.cell import load_curves, train_cell
+from lightning_mi.bench import local_pool as pool
+from lightning_mi.bench import run as main
 from lightning_mi.bench.gpus import gpus_of, jobs_for, visible_gpus
-from lightning_mi.bench.grid import Cell, GridError, Interrupted, load_grid
-from lightning_mi.bench.launch import train_on_devices
+from lightning_mi.bench.grid import Cell, Interrupted, load_grid
 from lightning_mi.bench.recorder import FIELDS
+from lightning_mi.bench.results import load_curves
+from lightning_mi.bench.torchrun import train_on_devices
+from lightning_mi.bench.train import train_cell
+from lightning_mi.exceptions import GridError
 
 STEPS = 30
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from lightning_mi.bench.figures import legend_and_save, panels
-from lightning_mi.bench.image_figures import accuracy_figure
+from lightning_mi.bench.reports.figures import legend_and_save, panels
+from lightning_mi.bench.reports.image_figures import accuracy_figure
 
 LONG = "A title that is longer than a figure of one panel is wide, as it is where one loss alone was trained"
 
@@ -43,7 +43,7 @@ def test_the_bars_of_every_weight_have_a_legend_that_fits(losses: list[str], tmp
 def test_a_loss_without_a_variant_has_no_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr(
-        "lightning_mi.bench.image_figures.legend_and_save",
+        "lightning_mi.bench.reports.image_figures.legend_and_save",
         lambda figure, axes, path, title: drawn.append((axes, title)),
     )
     row = {"weight": 0.0, "seed": 0, "accuracy": 0.5}

@@ -6,8 +6,9 @@ import yaml
 
 from lightning_mi import bounds
 from lightning_mi.bench import grid as grid_module
-from lightning_mi.bench.grid import Cell, GridError, load_grid
-from lightning_mi.recipe_files import UnknownRecipeError, find_file
+from lightning_mi.bench.grid import Cell, load_grid
+from lightning_mi.exceptions import GridError, UnknownRecipeError
+from lightning_mi.utilities.recipe_registry import find_file
 
 
 def test_every_loss_has_an_original_and_a_regularized_training() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_mi.bench import images
-from lightning_mi.bench.cell import CURVES, _write_whole, load_curves, train_cell
 from lightning_mi.bench.grid import Cell, load_grid
+from lightning_mi.bench.reports import images
+from lightning_mi.bench.results import CURVES, _write_whole, load_curves
+from lightning_mi.bench.train import train_cell
 
 EPOCH = 10
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_mi.bench.cell import CURVES
+from lightning_mi.bench.results import CURVES
 
 # One-hot trainings of 300 steps, three seeds, original and regularized, one at a time.
 PROGRAM = """

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_mi.bench import onehot
-from lightning_mi.bench.cell import CURVES, _write_whole
 from lightning_mi.bench.grid import load_grid
+from lightning_mi.bench.reports import onehot
+from lightning_mi.bench.results import CURVES, _write_whole
 
 TRUTH = float(np.log(16))
 

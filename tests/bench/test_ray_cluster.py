@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lightning_mi import cli
-from lightning_mi.bench import main, pool, ray_cluster
-from lightning_mi.bench.cell import CURVES, instantiate, load_curves
-from lightning_mi.bench.display import Display
+from lightning_mi.bench import local_pool as pool
+from lightning_mi.bench import ray_pool as ray_cluster
+from lightning_mi.bench import run as main
 from lightning_mi.bench.grid import Cell, Grid, Interrupted
-from lightning_mi.bench.pool import CellFailedError
-from lightning_mi.bench.ray_cluster import Progress, RayClusterError, run_cells, train_on_worker, unpack
+from lightning_mi.bench.progress_table import Display
+from lightning_mi.bench.ray_pool import Progress, run_cells, train_on_worker, unpack
 from lightning_mi.bench.recorder import FIELDS
+from lightning_mi.bench.results import CURVES, load_curves
+from lightning_mi.bench.train import instantiate
+from lightning_mi.cli import main as cli
+from lightning_mi.exceptions import CellFailedError, RayClusterError
 from tests.bench.test_run import tiny_grid
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +91,7 @@ def test_a_worker_stops_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.M
         actor.progress.stop()
         return instantiate(*args)
 
-    monkeypatch.setattr("lightning_mi.bench.cell.instantiate", begin)
+    monkeypatch.setattr("lightning_mi.bench.train.instantiate", begin)
     with pytest.raises(Interrupted):
         train_on_worker(actor, 0, cell, 0.0, ray_cluster.__version__)
     assert train_on_worker(actor, 1, cell, 0.0, ray_cluster.__version__) == b""

@@ -13,13 +13,15 @@ import torch
 import yaml
 from rich.console import Console
 
-from lightning_mi.bench import main, pool
-from lightning_mi.bench.cell import CURVES, instantiate, load_curves, train_cell
-from lightning_mi.bench.display import Display
+from lightning_mi.bench import local_pool as pool
+from lightning_mi.bench import run as main
 from lightning_mi.bench.grid import Cell, Grid, Interrupted, load_grid
+from lightning_mi.bench.progress_table import Display
 from lightning_mi.bench.recorder import FIELDS
+from lightning_mi.bench.results import CURVES, load_curves
+from lightning_mi.bench.train import instantiate, train_cell
 from lightning_mi.data import DatasetNotFoundError
-from lightning_mi.recipe_files import find_file
+from lightning_mi.utilities.recipe_registry import find_file
 
 OVERRIDES = {"steps": 40}
 

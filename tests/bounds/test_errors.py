@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_mi import Scores, bounds
-from lightning_mi.numerics import MINumericalWarning
+from lightning_mi.exceptions import MINumericalWarning
 
 
 def test_rows_are_asked_for_where_there_are_none() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mi.numerics import MINumericalWarning
+from lightning_mi.exceptions import MINumericalWarning
 from tests.reference import Reading
 from tests.specs import BOUNDS, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
 

@@ -99,7 +99,7 @@ def test_evaluation_far_above_the_average_is_finite(level: float) -> None:
     assert terms.objective == terms.value == 0
 
 
-@pytest.mark.filterwarnings("ignore::lightning_mi.numerics.MINumericalWarning")
+@pytest.mark.filterwarnings("ignore::lightning_mi.exceptions.MINumericalWarning")
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 @pytest.mark.parametrize("position", [0, 1])
 def test_batch_that_is_not_finite_leaves_the_average_alone(bad: float, position: int) -> None:

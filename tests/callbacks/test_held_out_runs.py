@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_mi import bounds, regularizers
 from lightning_mi.callbacks import HeldOutCheckpoint, HeldOutEarlyStopping
-from lightning_mi.checkpoint_files import find_checkpoint
+from lightning_mi.cli.checkpoint_lookup import find_checkpoint
 from tests.scripted import gaussian, play, step_of
 from tests.small_module import Batches, draw, make, trainer
 

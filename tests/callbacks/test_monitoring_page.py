@@ -4,7 +4,8 @@ import re
 from inspect import signature
 from pathlib import Path
 
-from lightning_mi.callbacks import AdaptiveRegularizer, StabilityMonitor, verdicts
+from lightning_mi.callbacks import AdaptiveRegularizer, StabilityMonitor
+from lightning_mi.callbacks.stability import criteria as verdicts
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)

@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 
 from lightning_mi import MIEstimationModule, bounds, regularizers
 from lightning_mi.callbacks import StabilityMonitor, StabilityWarning
-from lightning_mi.callbacks.roll_back import Snapshots, check_can_roll_back
+from lightning_mi.callbacks.stability.rollback import Snapshots, check_can_roll_back
 from lightning_mi.data import GaussianDataModule
 from tests.callbacks.scripted_terms import Scripted, steps
 from tests.small_module import DIM, draw, make, trainer, weights

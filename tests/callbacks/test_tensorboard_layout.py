@@ -6,10 +6,11 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_mi import MIEstimationModule, bounds, critics, pairs, probes, regularizers
+from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
 from lightning_mi.callbacks import Probes, TensorBoardLayout
-from lightning_mi.charts import ALL_CHARTS, CHARTS
 from lightning_mi.data import GaussianDataModule
+from lightning_mi.training import online_probe as probes
+from lightning_mi.training.charts import ALL_CHARTS, CHARTS
 from tests.board import Board, OwnModule, logged
 from tests.labelled import Digits, ddp
 from tests.labelled import make as make_labelled

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lightning_mi.callbacks.trend import trend
+from lightning_mi.callbacks.stability.trend import trend
 
 
 def independent(seed, count=40, slope=0.0):

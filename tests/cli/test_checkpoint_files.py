@@ -6,7 +6,9 @@ import pickle
 import pytest
 import torch
 
-from lightning_mi.checkpoint_files import CheckpointError, describe_differences, find_checkpoint, read_checkpoint
+from lightning_mi.checkpoints.loading import describe_differences, read_checkpoint
+from lightning_mi.cli.checkpoint_lookup import find_checkpoint
+from lightning_mi.exceptions import CheckpointError
 
 
 class RunsCode:

@@ -8,8 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from lightning_mi import __version__, recipe_files
-from lightning_mi.cli import main
+from lightning_mi import __version__
+from lightning_mi.cli.main import main
+from lightning_mi.utilities import recipe_registry as recipe_files
 
 COMMANDS = ["fit", "validate", "test", "predict", "ls", "cp", "bench"]
 
@@ -32,10 +33,10 @@ def recipes(tmp_path, monkeypatch):
 def bench_calls(monkeypatch):
     """Stands in for the bench package and records how it is called."""
     calls = []
-    stand_in = ModuleType("lightning_mi.bench.main")
+    stand_in = ModuleType("lightning_mi.bench.run")
     stand_in.run = lambda **arguments: calls.append(arguments) or 7
     monkeypatch.setitem(sys.modules, "lightning_mi.bench", ModuleType("lightning_mi.bench"))
-    monkeypatch.setitem(sys.modules, "lightning_mi.bench.main", stand_in)
+    monkeypatch.setitem(sys.modules, "lightning_mi.bench.run", stand_in)
     return calls
 
 
@@ -210,7 +211,7 @@ def test_no_command_is_an_error(capsys):
 def test_answers_at_once_without_importing_torch(arguments, tmp_path):
     program = (
         "import sys\n"
-        "from lightning_mi.cli import main\n"
+        "from lightning_mi.cli.main import main\n"
         "try:\n"
         f"    main({arguments})\n"
         "except SystemExit:\n"

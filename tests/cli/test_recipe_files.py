@@ -6,7 +6,7 @@ import pytest
 import yaml
 from torch import nn
 
-from lightning_mi import recipe_files
+from lightning_mi.utilities import recipe_registry as recipe_files
 
 CONTRASTIVE = sorted((recipe_files.recipes_folder() / "contrastive").glob("*.yaml"))
 

@@ -12,9 +12,9 @@ import torch
 import yaml
 from lightning.pytorch import Callback
 
-from lightning_mi.cli import main
-from lightning_mi.data import image_sets
-from lightning_mi.recipe_files import find_file, list_files
+from lightning_mi.cli.main import main
+from lightning_mi.data.images import datasets as image_sets
+from lightning_mi.utilities.recipe_registry import find_file, list_files
 
 QUIET = [
     "--trainer.accelerator=cpu",

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 from torchvision.transforms import v2
 
 from lightning_mi.data import CorruptImageError, DatasetNotFoundError, ImageDataModule
-from lightning_mi.data.image_sources import read_labels
+from lightning_mi.data.images.sources import read_labels
 
 
 class MyDataset(Dataset):

@@ -10,7 +10,7 @@ import torch
 from torchvision import datasets
 
 from lightning_mi.data import DatasetDownloadError, DatasetNotFoundError, ImageDataModule
-from lightning_mi.data.labels import take_by_class
+from lightning_mi.data.images.splits import take_by_class
 
 CIFAR = {"cifar10": (datasets.CIFAR10, "labels", 10), "cifar100": (datasets.CIFAR100, "fine_labels", 100)}
 

@@ -8,9 +8,10 @@ import torch
 import torch.distributed as dist
 
 from benchmarks import distributed_exactness as script
-from lightning_mi import MIEstimationModule, Scores, bounds, critics, probes
-from lightning_mi.distributed import leave, sum_own_rows
-from lightning_mi.gathering import share_of
+from lightning_mi import MIEstimationModule, Scores, bounds, critics
+from lightning_mi.scores.batch_shard import share_of
+from lightning_mi.training import online_probe as probes
+from lightning_mi.utilities.distributed import leave, sum_own_rows
 from tests.distributed.processes import on_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -9,7 +9,7 @@ from lightning_mi import bounds, pairs, regularizers
 # Python 3.12 and later warn of every fork of a process with threads; gloo on one thread forks well.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::lightning_mi.numerics.MINumericalWarning"),
+    pytest.mark.filterwarnings("ignore::lightning_mi.exceptions.MINumericalWarning"),
 ]
 
 UNEVEN = [(8, 5), (8, 0)]

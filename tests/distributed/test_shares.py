@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, probes
-from lightning_mi.distributed import exchange, own_generator, standard_deviation
-from lightning_mi.gathering import gather, share_of
+from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs
 from lightning_mi.metrics import EffectiveSampleSize, MutualInformation
+from lightning_mi.scores.batch_shard import gather, share_of
+from lightning_mi.training import online_probe as probes
+from lightning_mi.utilities.distributed import exchange, own_generator, standard_deviation
 from tests.distributed.processes import on_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

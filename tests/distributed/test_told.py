@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from lightning_mi import Scores
-from lightning_mi.columns import Columns
 from lightning_mi.critics import InnerProductCritic
-from lightning_mi.distributed import any_process, gather_objects, own_generator, own_rank, world_size
-from lightning_mi.gathering import share_of
+from lightning_mi.scores.batch_shard import share_of
+from lightning_mi.scores.joint_columns import Columns
+from lightning_mi.utilities.distributed import any_process, gather_objects, own_generator, own_rank, world_size
 from tests.distributed.processes import on_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
-from lightning_mi.distributed import average_
+from lightning_mi.utilities.distributed import average_
 from tests.distributed.processes import TIMEOUT, on_processes
 from tests.small_module import trainer
 

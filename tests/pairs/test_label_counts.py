@@ -175,7 +175,7 @@ def test_skipped_step_is_not_counted() -> None:
 
 
 def test_ensemble_members_count_each_label_once() -> None:
-    from lightning_mi.ensemble import MIEnsemble
+    from lightning_mi.ensemble.ensemble import MIEnsemble
 
     members = {name: module(Calibrated(LabelCritic())) for name in ("a", "b")}
     trainer(max_epochs=1, log_every_n_steps=100).fit(MIEnsemble(members), loader())

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from lightning_mi import Scores, bounds, critics, pairs, regularizers
-from lightning_mi.columns import Columns
-from lightning_mi.streaming import StreamedMarginals
+from lightning_mi.scores.joint_columns import Columns
+from lightning_mi.scores.tiled import StreamedMarginals
 from tests.specs import BOUNDS, BoundSpec, by_name
 
 N, DIM = 7, 2  # rows of a tile do not divide the rows of a batch

@@ -10,15 +10,16 @@ import torch
 from scipy.special import logsumexp
 from torch import nn
 
-from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, regularizers, tiles
-from lightning_mi.callbacks.blocks import BlockReader
-from lightning_mi.columns import Columns
+from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, regularizers
+from lightning_mi.callbacks.stability.window import BlockReader
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.deferred import DoubleBackwardError
+from lightning_mi.critics.joint_tiles import Networks
+from lightning_mi.exceptions import DoubleBackwardError
 from lightning_mi.metrics import EffectiveSampleSize
-from lightning_mi.network_tiles import Networks
-from lightning_mi.streaming import StreamedMarginals
-from lightning_mi.tiles import AbstractTiles, Products, tile_rows
+from lightning_mi.scores import tiles
+from lightning_mi.scores.joint_columns import Columns
+from lightning_mi.scores.tiled import StreamedMarginals
+from lightning_mi.scores.tiles import AbstractTiles, Products, tile_rows
 from tests.small_module import draw, make, trainer
 from tests.specs import BOUNDS, BoundSpec, by_name
 
@@ -49,7 +50,7 @@ def factors(*values, seed=0, n=N):
     return g.requires_grad_(), h.requires_grad_()
 
 
-@pytest.mark.filterwarnings("ignore::lightning_mi.numerics.MINumericalWarning")
+@pytest.mark.filterwarnings("ignore::lightning_mi.exceptions.MINumericalWarning")
 @pytest.mark.parametrize(
     "values",
     [(1e4,) * N, (-1e4,) * N, (1e4, -1e4, 0.0, 1e4, 3.0, -50.0, 80.0), (1e30, -1e30, 0, 0, 0, 0, 0), (90.0,) * N],

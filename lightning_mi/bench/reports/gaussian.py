@@ -1,0 +1,136 @@
+"""Tables and figures of the Gaussian staircase: bias, deviation and error on each stair, beside published figures."""
+
+import csv
+import math
+from collections import defaultdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_mi.bench.grid import Cell, Grid
+from lightning_mi.bench.reports.tables import markdown_table, write_csv, write_text
+from lightning_mi.bench.results import load_curves
+
+READINGS = {"value": "per batch", "plug_in": "plug-in"}
+_OWN_SETTING = "Choi & Lee code 2020"
+
+
+def stair_statistics(curves: dict[str, Any], reading: str) -> list[dict[str, float]]:
+    """Bias, standard deviation and mean squared error of raw single-step estimates, over each whole stair.
+
+    Args:
+        curves: What a training recorded.
+        reading: ``value`` (the bound, per batch) or ``plug_in``.
+
+    Returns:
+        A row a stair, in nats (squared for ``mse``). A stair that holds an infinite estimate has infinite error; one
+        that the training did not live through to the end is missing.
+    """
+    rows = []
+    truth, estimates = curves["true_mi"], curves[reading].astype(np.float64)
+    for mi in np.unique(truth):
+        on_stair = truth == mi
+        if curves["diverged_at"] is not None and mi == truth[-1]:
+            continue
+        errors = estimates[on_stair] - mi
+        with np.errstate(invalid="ignore"):
+            rows.append(
+                {
+                    "true_mi": float(mi),
+                    "steps": int(on_stair.sum()),
+                    "bias": float(errors.mean()),
+                    "standard_deviation": float(errors.std()),
+                    "mse": float(np.square(errors).mean()),
+                    "log_normalizer": float(curves["log_normalizer"][on_stair].mean()),
+                }
+            )
+    return rows
+
+
+def report(grid: Grid, folder: Path) -> list[Path]:
+    """Write ``results.csv``, ``table.md`` and ``staircase.png``; return their paths."""
+    from lightning_mi.bench.reports.figures import staircase_figure
+
+    runs = [(cell, curves) for cell in grid.cells if (curves := load_curves(folder, cell)) is not None]
+    rows = [
+        {
+            "loss": cell.loss,
+            "variant": cell.variant,
+            "seed": cell.seed,
+            "reading": reading,
+            **stair,
+            "diverged_at": curves["diverged_at"],
+        }
+        for cell, curves in runs
+        for reading in READINGS
+        for stair in stair_statistics(curves, reading)
+    ]
+    paths = [folder / "results.csv", folder / "table.md", folder / "staircase.png"]
+    write_csv(paths[0], rows)
+    write_text(paths[1], _markdown(grid, runs, rows))
+    staircase_figure(runs, paths[2])
+    return paths
+
+
+def _markdown(grid: Grid, runs: list[tuple[Cell, dict[str, Any]]], rows: list[dict[str, Any]]) -> str:
+    stairs = sorted({float(mi) for _, curves in runs for mi in np.unique(curves["true_mi"])})
+    seeds = sorted({cell.seed for cell, _ in runs})
+    published = _published()
+    table = []
+    kinds = dict.fromkeys((cell.loss, cell.paper, cell.variant, cell.has_plug_in) for cell, _ in runs)
+    for loss, paper, variant, plug_in in kinds:
+        mine = [row for row in rows if (row["loss"], row["variant"]) == (loss, variant)]
+        for reading, words in READINGS.items():
+            cells = [_mean_cell([r for r in mine if r["reading"] == reading and r["true_mi"] == mi]) for mi in stairs]
+            if reading == "value" or plug_in:
+                table.append([loss, variant, words, *cells])
+        if variant != "published" and paper is not None:
+            for name, words in (("", "per batch"), (", plug-in", "plug-in")):
+                key = f"{'Re' if variant == 'regularized' else ''}{paper}{name}"
+                if key in published:
+                    cells = [published[key].get(mi, "-") for mi in stairs]
+                    table.append([loss, variant, f"{words}, published as {key.removesuffix(name)}", *cells])
+    heading = ["loss", "variant", "reading", *(f"MI = {mi:g}" for mi in stairs)]
+    diverged = [f"{c.name} at step {r['diverged_at']}" for c, r in runs if r["diverged_at"] is not None]
+    return "\n".join(
+        [
+            f"# Gaussian staircase, preset {grid.preset}",
+            "",
+            "Each cell: bias / standard deviation / mean squared error of the raw single-step estimates over the whole "
+            f"stair, in nats; {'seed' if len(seeds) == 1 else 'mean over seeds'} {', '.join(map(str, seeds))}.",
+            f"Reduced against the paper: {grid.note}." if grid.note else "Settings: the paper's.",
+            "`per batch` is the bound without the penalty; `plug-in` is the joint term with the log-normalizer at its "
+            "target. `published` variants are regularized as in the authors' released code, run here; rows `published "
+            f"as` are their figures ({_OWN_SETTING}).",
+            f"Diverged (loss not finite): {'; '.join(diverged) or 'none'}. A stair not lived through is `-`.",
+            "",
+            markdown_table(heading, table),
+        ]
+    )
+
+
+def _mean_cell(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "-"
+    bias, mse = (float(np.mean([row[key] for row in rows])) for key in ("bias", "mse"))
+    deviation = math.sqrt(float(np.mean([row["standard_deviation"] ** 2 for row in rows])))
+    return " / ".join(_number(x) for x in (bias, deviation, mse))
+
+
+def _number(x: float) -> str:
+    return f"{x:.2f}" if abs(x) < 1000 else f"{x:.1e}"
+
+
+def _published() -> dict[str, dict[float, str]]:
+    """Published cells in the same form, by estimator and true MI, of the setting that this benchmark repeats."""
+    cells: dict[str, dict[float, str]] = defaultdict(dict)
+    with files("lightning_mi.bench").joinpath("published/gaussian.csv").open() as file:
+        for row in csv.DictReader(file):
+            if row["source"] == _OWN_SETTING:
+                variance, mse = row["variance"], row["mse"]
+                deviation = _number(math.sqrt(float(variance))) if variance else "-"
+                cell = f"{_number(float(row['bias']))} / {deviation} / {_number(float(mse)) if mse else '-'}"
+                cells[row["estimator"]][float(row["truth"])] = cell
+    return cells

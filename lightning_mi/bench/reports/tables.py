@@ -1,0 +1,68 @@
+"""Files that a benchmark leaves: CSV and Markdown, whole or not at all."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_mi.utilities.atomic_files import write_whole
+
+# The steps over which tables average a training's readings, by kind of report.
+WINDOWS = {
+    "gaussian": "the last stair",
+    "onehot": "the last 500 steps",
+    "supervised": "the last epoch",
+    "contrastive": "the last epoch",
+}
+
+
+def window_length(report: str, curves: dict[str, Any]) -> int:
+    """The number of steps in a report's window.
+
+    Example:
+        >>> window_length("onehot", {})
+        500
+    """
+    if report == "gaussian":
+        return int((curves["true_mi"] == curves["true_mi"][-1]).sum())
+    return 500 if report == "onehot" else int(curves["steps_an_epoch"])
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun.
+
+    Example:
+        >>> count(1, "seed"), count(5, "seed")
+        ('1 seed', '5 seeds')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A pipe table.
+
+    Example:
+        >>> print(markdown_table(["loss", "MI"], [["DV", "2.00"]]))
+        | loss | MI |
+        |---|---|
+        | DV | 2.00 |
+    """
+    lines = [f"| {' | '.join(row)} |" for row in (heading, *rows)]
+    return "\n".join([lines[0], f"|{'---|' * len(heading)}", *lines[1:]])
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows that share their keys; an empty file for none."""
+    buffer = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step, so that a reader or a crash never meets half of it."""
+    content = (text if text.endswith("\n") or not text else text + "\n").encode()
+    write_whole(path, lambda file: file.write(content))

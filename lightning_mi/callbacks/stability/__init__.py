@@ -1,0 +1,1 @@
+"""StabilityMonitor: windows of training steps, the criteria for drift and explosion, rollback."""

@@ -1,0 +1,1 @@
+"""TensorBoardLayout: charts, figures, histograms and the HPARAMS table."""

@@ -1,0 +1,72 @@
+"""Find the checkpoint that `--ckpt_path best` or `last` means."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from lightning_mi.checkpoints.loading import Wanted, read_checkpoint
+from lightning_mi.exceptions import CheckpointError
+
+
+def find_checkpoint(wanted: Wanted, folders: Iterable[Path]) -> Path:
+    """The best or the last checkpoint of the newest run under `folders`.
+
+    The newest run is the folder of the most recently written `*.ckpt`. Its last checkpoint is its newest `last*.ckpt`,
+    or its newest file if it has none. Its best is what that file records as `best_model_path`: of a
+    `HeldOutCheckpoint` if there is one, or of the first `ModelCheckpoint`, preferably one that monitors a metric. A run
+    that was moved is searched for the file's name.
+
+    Args:
+        wanted: `"best"` or `"last"`.
+        folders: where runs may lie, at any depth; those that do not exist are skipped.
+
+    Raises:
+        CheckpointError: if no run has such a checkpoint.
+    """
+    roots = sorted(set(folders))
+    found = _all_under(roots)
+    if not found:
+        places = ", ".join(str(root) for root in roots)
+        raise CheckpointError(
+            f"--ckpt_path {wanted}: there is no checkpoint under {places}. Train first (`lightning-mi fit ...`), "
+            "use the configuration of the run you mean, or name a file: --ckpt_path FILE."
+        )
+    newest = max(found, key=_written)
+    of_run = [path for path in found if path.parent == newest.parent]
+    last = max((path for path in of_run if path.name.startswith("last")), key=_written, default=newest)
+    return last if wanted == "last" else _best_recorded_in(last, roots)
+
+
+def newest_run(folders: Iterable[Path]) -> Path | None:
+    """The folder of the most recently written `*.ckpt` under `folders`, or None without one."""
+    newest = max(_all_under(folders), key=_written, default=None)
+    return None if newest is None else newest.parent
+
+
+def _best_recorded_in(last: Path, roots: Iterable[Path]) -> Path:
+    states = [
+        state
+        for name, state in read_checkpoint(last).get("callbacks", {}).items()
+        if name.startswith(("ModelCheckpoint", "HeldOutCheckpoint")) and state.get("best_model_path")
+    ]
+    if not states:
+        raise CheckpointError(f"--ckpt_path best: {last} does not record a best checkpoint. Use `last` or name a file.")
+    monitoring = [state for state in states if state.get("monitor") is not None]
+    held_out = [state for state in monitoring if "standard_error" in state]
+    recorded = Path((held_out or monitoring or states)[0]["best_model_path"])
+    within = [root.resolve() for root in roots]
+    for candidate in (recorded, last.parent / recorded.name):
+        # A checkpoint from elsewhere may record any name: what is not a checkpoint of these runs is not read.
+        if candidate.is_file() and any(root in candidate.resolve().parents for root in within):
+            return candidate
+    raise CheckpointError(
+        f"--ckpt_path best: {last} records {recorded} as the best checkpoint, which is gone, or not under the folders "
+        f"of these runs ({', '.join(map(str, roots))}). Use `last` or name a file."
+    )
+
+
+def _all_under(folders: Iterable[Path]) -> set[Path]:
+    return {path for root in folders if root.is_dir() for path in root.rglob("*.ckpt") if path.is_file()}
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns

@@ -1,0 +1,67 @@
+"""JointCritic: a perceptron of the concatenated pair."""
+
+from collections.abc import Sequence
+from typing import final
+
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from lightning_mi.critics.base import AbstractCritic, check_shapes
+from lightning_mi.critics.joint_tiles import Networks
+from lightning_mi.critics.mlp import _check_widths, mlp
+
+
+@final
+class JointCritic(AbstractCritic):
+    """A perceptron of the concatenated pair. The most expressive critic, and N x M forward passes for all pairs.
+
+    The first layer is linear, so it is applied to x and y apart and summed for each pair: the concatenations of all
+    pairs are never made.
+
+    Source: Poole et al. 2019; Choi and Lee 2022.
+
+    Args:
+        x_dim: Dx.
+        y_dim: Dy.
+        hidden: Widths of the hidden layers, at least one.
+        output_bias: Whether the last layer has a bias, a constant that every score shares.
+
+    Raises:
+        ValueError: There is no hidden layer, or x or y has another shape.
+
+    Example:
+        >>> import torch
+        >>> critic = JointCritic(3, 2, hidden=(8,))
+        >>> critic.pairwise(torch.zeros(4, 3), torch.zeros(5, 2)).shape
+        torch.Size([4, 5])
+    """
+
+    def __init__(self, x_dim: int, y_dim: int, hidden: Sequence[int] = (256, 256), output_bias: bool = True) -> None:
+        super().__init__()
+        if not hidden:
+            raise ValueError("Got hidden=(): a joint critic needs a hidden layer, or it cannot relate x to y.")
+        _check_widths(x_dim=x_dim, y_dim=y_dim)
+        self.x_dim, self.y_dim = x_dim, y_dim
+        # One layer of both widths, so that its initialization is that of a layer over the concatenation.
+        self.first = nn.Linear(x_dim + y_dim, hidden[0])
+        # Not in place, since all pairs are a view here, and autograd makes overwritten views good with copies.
+        self.rest = nn.Sequential(nn.ReLU(), *mlp(hidden[0], hidden[1:], 1, bias=output_bias))
+
+    def paired(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N,) scores of matching rows."""
+        hx, hy = self._first(x, y)
+        scores: Tensor = self.rest(hx + hy)
+        return scores.squeeze(-1)
+
+    def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, M) scores of all pairs."""
+        return self.tiles(x, y).matrix()
+
+    def tiles(self, x: Tensor, y: Tensor) -> Networks:
+        """Both halves of the first layer, and the rest of the network."""
+        return Networks(*self._first(x, y), self.rest)
+
+    def _first(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        weight = self.first.weight
+        check_shapes(x, y, self.x_dim, self.y_dim, weight)
+        return linear(x, weight[:, : self.x_dim], self.first.bias), linear(y, weight[:, self.x_dim :])

@@ -1,0 +1,1 @@
+"""ImageDataModule: labelled images from memory, torchvision or a folder."""

@@ -1,0 +1,246 @@
+"""The image datasets known by name, each split into a training and a test part."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import datasets
+
+from lightning_mi.data.images.sources import AbstractImages, DatasetImages, MemoryImages
+from lightning_mi.data.images.splits import split_by_class
+from lightning_mi.exceptions import DatasetDownloadError, DatasetNotFoundError
+
+ImageSetName = Literal["digits", "digit_pairs", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
+
+_TEST_FRACTION = 0.2  # where a dataset has no test part of its own
+_TEST_SEED = 0  # the test part is the same whatever the user's seed
+_FOLDERS = {
+    "fashion_mnist": "FashionMNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+}
+
+
+class ImageSet(NamedTuple):
+    """A dataset in two parts.
+
+    Attributes:
+        train: What may be trained on; validation samples are taken from it.
+        test: The test part, if there is one.
+        class_names: A name for each of the C classes.
+    """
+
+    train: AbstractImages
+    test: AbstractImages | None
+    class_names: list[str]
+
+
+def check_image_set(dataset: object, test_dataset: object) -> None:
+    """Check what :func:`load_image_set` will be given, without reading anything.
+
+    Raises:
+        ValueError: The name is unknown, or the named dataset has a test part already.
+
+    Example:
+        >>> check_image_set("digits", None)
+    """
+    if not isinstance(dataset, str):
+        return
+    if dataset not in get_args(ImageSetName):
+        raise ValueError(f"dataset={dataset!r} is unknown: choose one of {', '.join(get_args(ImageSetName))}.")
+    if test_dataset is not None:
+        raise ValueError(f"dataset={dataset!r} has a test part of its own: leave out test_dataset.")
+
+
+def load_image_set(
+    dataset: ImageSetName | Dataset[Any], root: str | Path, test_dataset: Dataset[Any] | None = None
+) -> ImageSet:
+    """A dataset by its name (that of ``digit_pairs`` unpaired), or one of the user's own.
+
+    Raises:
+        DatasetNotFoundError: It is not under ``root``.
+        TypeError: The labels of the user's own dataset are not integers, or it is no dataset.
+        ValueError: Its labels are not whole numbers from 0.
+
+    Example:
+        >>> load_image_set("digits", "data").class_names[-1]
+        '9'
+    """
+    if dataset == "digits" or dataset == "digit_pairs":
+        return load_digits()
+    if dataset == "image_folder":
+        return load_folder(root)
+    if isinstance(dataset, str):
+        return load_torchvision(dataset, root)
+    train = DatasetImages(dataset)
+    test = None if test_dataset is None else DatasetImages(test_dataset)
+    num_classes = 1 + max(int(part.labels.max()) for part in (train, test) if part is not None)
+    names = [str(name) for name in getattr(dataset, "classes", [])]
+    return ImageSet(train, test, names if len(names) >= num_classes else [str(i) for i in range(num_classes)])
+
+
+def load_digits() -> ImageSet:
+    """scikit-learn's 1,797 handwritten digits: (1, 8, 8) uint8 in 10 classes, a fixed 20 percent of each for the test.
+
+    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
+
+    Example:
+        >>> digits = load_digits()
+        >>> len(digits.train), len(digits.test), digits.train.image(0).shape
+        (1438, 359, torch.Size([1, 8, 8]))
+    """
+    from sklearn.datasets import load_digits as load  # here: it takes half a second that other data need not wait for
+
+    data = load()
+    # Pixels count the inked points of a 4 x 4 block, 0 to 16: spread over the range of bytes.
+    pixels = torch.from_numpy(np.round(data.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
+    return _split_off_test(MemoryImages(pixels, torch.from_numpy(data.target).long()), [str(i) for i in range(10)])
+
+
+def pair_digits(digits: AbstractImages, per_class: int, generator: torch.Generator) -> MemoryImages:
+    """Put two digits side by side and label them 10 a + b: as many pairs of each of the 100 classes, all different.
+
+    Args:
+        digits: N images of digits in memory, (1, H, W).
+        per_class: Pairs of each class, fewer if there are not as many.
+        generator: Chooses the pairs.
+
+    Returns:
+        At most 100 ``per_class`` images of shape (1, H, 2 W).
+
+    Example:
+        >>> pairs = pair_digits(load_digits().test, 3, torch.Generator())
+        >>> pairs.images.shape, pairs.labels.bincount().unique()
+        (torch.Size([300, 1, 8, 16]), tensor([3]))
+    """
+    assert isinstance(digits, MemoryImages)
+    members = [(digits.labels == label).nonzero().flatten() for label in range(10)]
+    smallest = min(len(group) for group in members)
+    count = min(per_class, smallest**2)  # the same for all, so that H(Y) is log 100
+    images, labels = [], []
+    for label in range(100):
+        left, right = members[label // 10], members[label % 10]
+        chosen = torch.randperm(len(left) * len(right), generator=generator)[:count]
+        sides = digits.images[left[chosen // len(right)]], digits.images[right[chosen % len(right)]]
+        images.append(torch.cat(sides, dim=3))
+        labels.append(torch.full((count,), label))
+    return MemoryImages(torch.cat(images), torch.cat(labels))
+
+
+def load_torchvision(name: str, root: str | Path) -> ImageSet:
+    """Fashion-MNIST, CIFAR-10 or CIFAR-100 in memory, with their official test parts.
+
+    Args:
+        name: ``fashion_mnist``, ``cifar10`` or ``cifar100``.
+        root: Where torchvision looks for its datasets.
+
+    Raises:
+        DatasetNotFoundError: The files are missing, incomplete or damaged.
+
+    Source: Xiao et al. 2017 (Fashion-MNIST); Krizhevsky 2009 (CIFAR).
+
+    Example:
+        >>> load_torchvision("cifar10", "nowhere")
+        Traceback (most recent call last):
+        lightning_mi.exceptions.DatasetNotFoundError: No usable cifar10 in .../nowhere/cifar-10-batches-py ...
+    """
+    try:
+        parts = [_torchvision(name)(_absolute(root), train=train) for train in (True, False)]
+    except Exception as error:  # torchvision reads damaged files into errors of any kind
+        raise DatasetNotFoundError(
+            f"No usable {name} in {_absolute(root) / _FOLDERS[name]} ({type(error).__name__}: {error}). Fetch it with "
+            "--data.download=true (ImageDataModule(download=True)), or set root to the folder above it."
+        ) from error
+    train, test = (MemoryImages(_channels_first(part.data), torch.as_tensor(part.targets).long()) for part in parts)
+    return ImageSet(train, test, list(parts[0].classes))
+
+
+def download_torchvision(name: str, root: str | Path) -> None:
+    """Fetch Fashion-MNIST, CIFAR-10 or CIFAR-100, unless it is there; other datasets have nothing to fetch.
+
+    Raises:
+        DatasetDownloadError: It could not be fetched.
+
+    Example:
+        >>> download_torchvision("digits", "data")
+    """
+    if name not in _FOLDERS:
+        return
+    try:
+        for train in (True, False):
+            _torchvision(name)(_absolute(root), train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DatasetDownloadError(
+            f"Could not download {name} to {_absolute(root) / _FOLDERS[name]} ({reason}). Check the network and that "
+            "the folder can be written, or copy the files there from another machine."
+        ) from error
+
+
+def load_folder(root: str | Path) -> ImageSet:
+    """A folder with one folder of image files for each class.
+
+    ``root/train`` is the training part and ``root/test`` (or ``root/val``) the test part, if they exist; otherwise a
+    fixed 20 percent of each class of the training part, which is ``root`` itself if there is no ``root/train``.
+
+    Raises:
+        DatasetNotFoundError: There is no such folder, no class in it, or a class without images.
+        ValueError: The test part has a class that the training part lacks, or a class is too small to be split.
+
+    Example:
+        >>> load_folder("nowhere")
+        Traceback (most recent call last):
+        lightning_mi.exceptions.DatasetNotFoundError: No images in .../nowhere...
+    """
+    root = _absolute(root)
+    train = _read_folder(root / "train" if (root / "train").is_dir() else root)
+    names: list[str] = train.classes
+    images = DatasetImages(train, torch.as_tensor(train.targets))
+    held_out = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    if train.root == str(root) or held_out is None:
+        return _split_off_test(images, names)
+    test = _read_folder(held_out)
+    if unknown := sorted(set(test.classes) - set(names)):
+        raise ValueError(
+            f"{held_out} has the classes {', '.join(unknown)}, which {train.root} lacks: both need the same folders."
+        )
+    places = torch.tensor([names.index(name) for name in test.classes])
+    return ImageSet(images, DatasetImages(test, places[torch.as_tensor(test.targets)]), names)
+
+
+def _torchvision(name: str) -> Callable[..., Any]:
+    classes: dict[str, Callable[..., Any]] = {
+        "fashion_mnist": datasets.FashionMNIST,
+        "cifar10": datasets.CIFAR10,
+        "cifar100": datasets.CIFAR100,
+    }
+    return classes[name]
+
+
+def _absolute(root: str | Path) -> Path:
+    return Path(root).expanduser().absolute()
+
+
+def _read_folder(folder: Path) -> Any:
+    try:
+        return datasets.ImageFolder(str(folder))
+    except FileNotFoundError as error:
+        raise DatasetNotFoundError(
+            f"No images in {folder} ({error}). It must hold one folder of image files for each class; set root to it, "
+            "or to the folder above its train and test folders."
+        ) from error
+
+
+def _split_off_test(images: AbstractImages, class_names: list[str]) -> ImageSet:
+    generator = torch.Generator().manual_seed(_TEST_SEED)
+    train, test = split_by_class(images.labels, _TEST_FRACTION, generator, "the test part (20 percent)")
+    return ImageSet(images.subset(train), images.subset(test), class_names)
+
+
+def _channels_first(pixels: Any) -> Tensor:
+    tensor = torch.as_tensor(pixels)
+    return tensor.unsqueeze(1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2).contiguous()

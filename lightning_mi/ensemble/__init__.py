@@ -1,0 +1,1 @@
+"""Many critics trained on one stream of batches."""

@@ -1,0 +1,125 @@
+"""Every public error and warning of the package, under :class:`MIError` and :class:`MIWarning`.
+
+Each error also derives from the built-in class that fits, so that ``except ValueError`` catches it.
+"""
+
+from typing import final
+
+__all__ = [
+    "CellFailedError",
+    "CheckpointError",
+    "CorruptImageError",
+    "DatasetDownloadError",
+    "DatasetNotFoundError",
+    "DoubleBackwardError",
+    "GridError",
+    "InexactResumeWarning",
+    "MIError",
+    "MINumericalWarning",
+    "MIWarning",
+    "NonFiniteBatchError",
+    "NonFiniteStepError",
+    "RayClusterError",
+    "StabilityWarning",
+    "UnknownRecipeError",
+    "ViewScaleWarning",
+]
+
+
+class MIError(Exception):
+    """Base class of the errors of this package.
+
+    Example:
+        >>> issubclass(NonFiniteBatchError, MIError) and issubclass(NonFiniteBatchError, ValueError)
+        True
+    """
+
+
+class MIWarning(Warning):
+    """Base class of the warnings of this package.
+
+    Example:
+        >>> import warnings
+        >>> warnings.simplefilter("ignore", MIWarning)  # silences all of them
+    """
+
+
+@final
+class NonFiniteBatchError(MIError, ValueError):
+    """A batch holds NaN or an infinite value."""
+
+
+@final
+class NonFiniteStepError(MIError, ValueError):
+    """A training step has scores, a loss or gradients that are NaN or infinite."""
+
+
+@final
+class DoubleBackwardError(MIError, RuntimeError):
+    """Double backward is not supported for tiled scores."""
+
+
+@final
+class CheckpointError(MIError):
+    """A checkpoint cannot be found, read or written."""
+
+
+@final
+class DatasetNotFoundError(MIError, FileNotFoundError):
+    """A dataset is missing, incomplete or empty.
+
+    Example:
+        >>> raise DatasetNotFoundError("No CIFAR-10 in data/cifar-10-batches-py.")
+        Traceback (most recent call last):
+        lightning_mi.exceptions.DatasetNotFoundError: No CIFAR-10 in data/cifar-10-batches-py.
+    """
+
+
+@final
+class DatasetDownloadError(MIError, OSError):
+    """A dataset could not be downloaded."""
+
+
+@final
+class CorruptImageError(MIError, ValueError):
+    """An image file cannot be decoded; the message names the file."""
+
+
+@final
+class UnknownRecipeError(MIError, LookupError):
+    """No recipe or benchmark has this name; the message lists those that exist."""
+
+
+@final
+class GridError(MIError, ValueError):
+    """A benchmark's YAML is invalid, or the command line asks for something that it does not define."""
+
+
+@final
+class CellFailedError(MIError, RuntimeError):
+    """A training of a benchmark's grid failed; results of finished trainings are kept."""
+
+
+@final
+class RayClusterError(MIError, RuntimeError):
+    """Ray is not installed, the cluster is unreachable, or no node has the resources of one training."""
+
+
+@final
+class MINumericalWarning(MIWarning, RuntimeWarning):
+    """A value overflowed, or is NaN."""
+
+
+@final
+class StabilityWarning(MIWarning, UserWarning):
+    """A training that maximizes mutual information drifts or explodes."""
+
+
+@final
+class ViewScaleWarning(MIWarning, UserWarning):
+    """Views or representations are far from unit scale."""
+
+
+@final
+class InexactResumeWarning(MIWarning, UserWarning):
+    """A resumed training will not be bitwise equal to the uninterrupted one."""

@@ -1,0 +1,215 @@
+"""The metrics of a stage: of the estimate, and in validation and test of predicted labels."""
+
+import copy
+import warnings
+from typing import final
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import BinaryAccuracy
+
+from lightning_mi.bounds import AbstractBound
+from lightning_mi.critics import AbstractCritic
+from lightning_mi.exceptions import MINumericalWarning
+from lightning_mi.metrics import EffectiveSampleSize, LogNormalizer, MutualInformation, StandardError
+from lightning_mi.metrics._buffer import BufferedMetrics
+from lightning_mi.metrics.readout import Average
+from lightning_mi.pairs import AbstractPairing
+from lightning_mi.training.online_probe import OnlineLinearProbe
+from lightning_mi.training.step import StepOutput
+
+_LOADER = "/dataloader_idx_"  # as Lightning names what is logged of one of several loaders
+
+
+def standard_error_name(monitor: str) -> str:
+    """The name under which the standard error of a logged estimate is logged.
+
+    Example:
+        >>> standard_error_name("val/mi"), standard_error_name("val/mi/dataloader_idx_1")
+        ('val/mi_standard_error', 'val/mi_standard_error/dataloader_idx_1')
+    """
+    name, loader, index = monitor.partition(_LOADER)
+    return f"{name}_standard_error{loader}{index}"
+
+
+def estimate_name(monitor: str) -> str:
+    """The name of a logged metric without the suffix that Lightning adds for one of several data loaders.
+
+    Example:
+        >>> estimate_name("val/mi/dataloader_idx_1")
+        'val/mi'
+    """
+    return monitor.partition(_LOADER)[0]
+
+
+def loader_name(name: str, loader: int, num_loaders: int) -> str:
+    """The name under which a metric of one of several data loaders is logged: Lightning's own.
+
+    Example:
+        >>> loader_name("val/mi", 0, num_loaders=1), loader_name("val/mi", 0, num_loaders=2)
+        ('val/mi', 'val/mi/dataloader_idx_0')
+    """
+    return name if num_loaders == 1 else f"{name}{_LOADER}{loader}"
+
+
+def num_val_loaders(trainer: L.Trainer) -> int:
+    """The number of data loaders of the validation, or sanity check, that a trainer runs."""
+    return len(trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches)
+
+
+def training_metrics(bound: AbstractBound, target: float, held: bool) -> BufferedMetrics:
+    """The metrics of an epoch of training; names that a single step's logs have too are suffixed with ``_micro``.
+
+    Args:
+        bound: What is read.
+        target: Where the log-normalizer is held; nats.
+        held: Whether something holds it there: the plug-in estimate rests on that.
+    """
+    metrics: dict[str, Metric] = {
+        "log_normalizer_micro": LogNormalizer(bound),
+        "effective_sample_size": EffectiveSampleSize(),
+    }
+    for name, average in _averages("mi_micro", held).items():
+        metrics[name] = MutualInformation(bound, average, target=target)
+    return BufferedMetrics(metrics, prefix="train/")
+
+
+def _averages(micro: str, held: bool) -> dict[str, Average]:
+    averages: dict[str, Average] = {micro: "micro", "mi_macro": "macro"}
+    return averages | {"mi_plug_in": "plug-in"} if held else averages
+
+
+@final
+class StageMetrics(nn.Module):
+    """The metrics of validation or test: a set of its own for each data loader.
+
+    Args:
+        stage: ``"val"`` or ``"test"``.
+        bound: As in :func:`training_metrics`.
+        target: As there.
+        held: As there.
+        pairs: Its predictions are counted where it has a method ``predict(critic, x)``.
+        probe: Its predictions are counted; may be None.
+
+    Example:
+        >>> from lightning_mi import bounds, pairs
+        >>> metrics = StageMetrics("val", bounds.DV(), 0.0, held=False, pairs=pairs.AllPairs(), probe=None)
+        >>> [name for name in metrics.named(num_loaders=2) if name.startswith("val/mi/")]
+        ['val/mi/dataloader_idx_0', 'val/mi/dataloader_idx_1']
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        bound: AbstractBound,
+        target: float,
+        held: bool,
+        pairs: AbstractPairing,
+        probe: OnlineLinearProbe | None,
+    ) -> None:
+        super().__init__()
+        self._loaders = nn.ModuleList([_LoaderMetrics(stage, bound, target, held, pairs, probe)])
+
+    def update(
+        self,
+        output: StepOutput,
+        critic: AbstractCritic,
+        pairs: AbstractPairing,
+        probe: OnlineLinearProbe | None,
+        loader: int = 0,
+    ) -> None:
+        """Add a batch of a data loader."""
+        self._require(loader + 1)
+        metrics = self._loaders[loader]
+        assert isinstance(metrics, _LoaderMetrics)
+        metrics.update(output, critic, pairs, probe)
+
+    def named(self, num_loaders: int = 1) -> dict[str, Metric]:
+        """The metrics by the names they are logged under, of every data loader."""
+        self._require(num_loaders)
+        return {
+            loader_name(name, i, num_loaders): metric
+            for i, metrics in enumerate(self._loaders)
+            if isinstance(metrics, _LoaderMetrics) and i < num_loaders
+            for name, metric in metrics.named().items()
+        }
+
+    def _require(self, num_loaders: int) -> None:
+        while len(self._loaders) < num_loaders:
+            metrics = copy.deepcopy(self._loaders[0])
+            assert isinstance(metrics, _LoaderMetrics)
+            metrics.reset()
+            # Lightning warns about modules in evaluation mode, and puts back those only that it knows.
+            self._loaders.append(metrics.train())
+
+
+@final
+class _LoaderMetrics(nn.Module):
+    """The estimate with its standard errors, and the shares of right predictions, over one data loader.
+
+    A sample whose logits are infinite or not a number counts as wrong.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        bound: AbstractBound,
+        target: float,
+        held: bool,
+        pairs: AbstractPairing,
+        probe: OnlineLinearProbe | None,
+    ) -> None:
+        super().__init__()
+        metrics: dict[str, Metric | MetricCollection] = {
+            "log_normalizer": LogNormalizer(bound),
+            "effective_sample_size": EffectiveSampleSize(),
+        }
+        for name, average in _averages("mi", held).items():
+            metrics[name] = MutualInformation(bound, average, target=target)
+            metrics[standard_error_name(name)] = StandardError(bound, average)
+        self.estimates = MetricCollection(metrics, prefix=f"{stage}/")
+        # Binary accuracy counts in integers, so half precision, which "bf16-true" asks of all states, loses nothing.
+        self.of_pairs = BinaryAccuracy() if hasattr(pairs, "predict") else None
+        self.of_probe = None if probe is None else BinaryAccuracy()
+        self._accuracy = f"{stage}/accuracy"
+        self._batches = self._estimates = 0
+
+    def update(
+        self, output: StepOutput, critic: AbstractCritic, pairs: AbstractPairing, probe: OnlineLinearProbe | None
+    ) -> None:
+        self.estimates.update(terms=output.terms, scores=output.scores)
+        self._batches += 1
+        self._estimates += bool(output.scores.num_marginal)
+        labels = output.labels
+        if labels is None:
+            return
+        if self.of_pairs is not None:
+            predicted: Tensor = pairs.predict(critic, output.features)  # type: ignore[operator]  # not Tensor: a method
+            _count(self.of_pairs, predicted == labels)
+        if self.of_probe is not None and probe is not None:
+            logits: Tensor = probe(output.features)
+            _count(self.of_probe, (logits.argmax(dim=1) == labels) & torch.isfinite(logits).all(dim=1))
+
+    def named(self) -> dict[str, Metric]:
+        if self._batches and not self._estimates:
+            warnings.warn(
+                f"No batch of {self._batches} had marginal pairs, so that nothing can be estimated: "
+                f"{', '.join(map(str, self.estimates.keys()))} are not a number. Raise the batch size to two or more.",
+                MINumericalWarning,
+                stacklevel=2,
+            )
+        self._batches = self._estimates = 0
+        accuracies = {self._accuracy: self.of_pairs, "probe/online_accuracy": self.of_probe}
+        estimates = dict(self.estimates.items(keep_base=False, copy_state=False))
+        return estimates | {name: metric for name, metric in accuracies.items() if metric is not None}
+
+    def reset(self) -> None:
+        for metric in (self.estimates, self.of_pairs, self.of_probe):
+            if metric is not None:
+                metric.reset()
+
+
+def _count(metric: BinaryAccuracy, correct: Tensor) -> None:
+    metric.update(correct.long(), torch.ones_like(correct, dtype=torch.long))

@@ -1,0 +1,102 @@
+"""Warn about views far from unit scale, which a network with default initialization cannot learn from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor, nn
+
+from lightning_mi.critics import AbstractCritic
+from lightning_mi.exceptions import ViewScaleWarning
+from lightning_mi.training.finite_checks import view_name
+
+# Measured: Gaussian pairs of 1 nat in two columns, DV with Squared(0.1), 320 steps of Adam(lr=1e-3) with N = 128.
+#
+# | standard deviation          | 0.001 | 0.01 | 0.03 | 0.1  | 1    | 3    | 10   | 20    | 100  | 1000 |
+# | SeparableCritic, 256-256    | 0.00  | 0.28 | 0.91 | 0.97 | 0.97 | 0.90 | 0.79 | -2130 | -1e5 | -2e7 |
+# | JointCritic, 64-64          | 0.00  | 0.07 | 0.52 | 0.98 | 0.99 | 0.98 | 0.96 | 0.94  | 0.84 | -14  |
+#
+# | mean / standard deviation   | 0    | 3    | 10   | 20   | 30   | 50   | 100   | 1000 |
+# | SeparableCritic, 256-256    | 0.97 | 0.91 | 0.47 | 0.48 | 0.38 | 0.04 | -0.19 | -56  |
+# | JointCritic, 64-64          | 0.99 | 0.91 | 0.88 | 0.67 | 0.42 | 0.03 | 0.00  | 0.00 |
+#
+# Root mean squares over columns, because the variance of initial weights goes with 1 / fan-in: a constant pixel, an
+# absent class or one large column among many changes little. Ordinary data is far inside: cubed normal numbers have a
+# standard deviation of 3.9, digits of 0 to 16 have 4.3, images in [0, 1] 0.3 and a mean of twice that.
+_LARGE = 12.0
+_SMALL = 0.03  # largest deviation from a column's mean, because one-hot vectors of many classes have a small variance
+_OFFSET = 8.0  # root mean square of the columns' means, in standard deviations
+_FEWEST = 8  # samples; the standard deviation of fewer varies too much
+
+_NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+@torch.no_grad()
+def warn_of_scale(critic: AbstractCritic, views: Sequence[Any]) -> bool:
+    """Warn about the first view that is far from unit scale; a representation that an encoder learns may be small.
+
+    Critics without weight matrices, and critics with a normalization layer, are not affected by the scale.
+
+    Args:
+        critic: What reads the views.
+        views: (N, ...) each; only floating-point tensors count.
+
+    Returns:
+        Whether it warned.
+
+    Warns:
+        ViewScaleWarning: The standard deviation is large or small, or the mean is large beside it.
+
+    Example:
+        >>> from lightning_mi import critics
+        >>> warn_of_scale(critics.SeparableCritic(2, 2), [torch.randn(64, 2), torch.randn(64, 2)])
+        False
+    """
+    if all(p.ndim < 2 for p in critic.parameters()) or any(isinstance(m, _NORMALIZATIONS) for m in critic.modules()):
+        return False
+    problems = {
+        position: problem
+        for position, view in enumerate(views)
+        if isinstance(view, Tensor) and view.is_floating_point() and view.ndim and len(view) >= _FEWEST
+        if (problem := _problem(view))
+    }
+    if not problems or list(problems.values()) == [_CONSTANT] * len(views):  # the latter is NonFiniteGuard's to report
+        return False
+    position, problem = next(iter(problems.items()))
+    rank_zero_warn(f"View {view_name(position)} {problem}", category=ViewScaleWarning)
+    return True
+
+
+_CONSTANT = (
+    "is the same in all rows of the first training batch: a constant has no mutual information with anything. Check "
+    "the data."
+)
+
+
+def _problem(view: Tensor) -> str | None:
+    """What is wrong with the scale of a view (N, ...) and what to do, or None."""
+    rows = view.detach().flatten(1) if view.ndim > 1 else view.detach().unsqueeze(1)
+    rows = rows if rows.dtype == torch.float64 else rows.float()
+    mean = rows.mean(0)
+    deviation = rows - mean
+    spread, offset = (float(t.square().mean().sqrt()) for t in (deviation, mean))
+    read = f"has a mean of {offset:.3g} and a standard deviation of {spread:.3g} in the first training batch"
+    remedy = (
+        "Standardize each column that is not constant, (x - mean) / std with the mean and the standard deviation of "
+        "the training set: mutual information does not change."
+    )
+    if spread > _LARGE:
+        if view.requires_grad:
+            remedy = "Standardize what the encoder takes, or end it with a normalization layer, such as nn.LayerNorm."
+        return f"{read}, far above unit scale: the critic's scores grow with it, and the estimate may diverge. {remedy}"
+    if view.requires_grad:  # an encoder learns a scale of its own
+        return None
+    largest = float(deviation.abs().max())
+    if largest <= 1e-6 * float(mean.abs().max()):
+        return _CONSTANT
+    if largest < _SMALL:
+        return f"{read}, far below unit scale: the critic learns slowly, and the estimate stays near 0. {remedy}"
+    if offset > _OFFSET * spread:
+        return f"{read}: the mean hides the differences between samples, and the estimate reads low. {remedy}"
+    return None

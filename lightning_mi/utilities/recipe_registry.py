@@ -1,0 +1,93 @@
+"""Where the recipes and benchmarks are, and what each is for. Imports nothing heavy: `lightning-mi ls` is quick."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+from lightning_mi.exceptions import UnknownRecipeError
+
+Kind = Literal["recipe", "benchmark"]
+
+_PACKAGE = Path(__file__).resolve().parent
+_BENCHMARKS = "bench"  # the folder of the grids; recipes are everywhere else
+
+
+@final
+@dataclass(frozen=True)
+class RecipeFile:
+    """One YAML that ships with the package.
+
+    Attributes:
+        name: what the command line calls it: the path below the recipes, without its suffix.
+        kind: a `"recipe"` is one training, a `"benchmark"` is a grid of trainings.
+        path: the file.
+    """
+
+    name: str
+    kind: Kind
+    path: Path
+
+    @property
+    def purpose(self) -> str:
+        """The first comment line of the file, or an empty string where the file does not begin with a comment."""
+        with self.path.open(encoding="utf-8") as lines:
+            first = next(lines, "").strip()
+        return first.lstrip("#").strip() if first.startswith("#") else ""
+
+
+def recipes_folder() -> Path:
+    """The folder of the recipes: inside an installed package, beside the package in an editable install.
+
+    Raises:
+        FileNotFoundError: if neither exists, which means that the installation is broken.
+
+    Example:
+        >>> (recipes_folder() / "gaussian.yaml").is_file()
+        True
+    """
+    for folder in (_PACKAGE / "recipes", _PACKAGE.parent / "recipes"):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"lightning_mi's recipes are neither in {_PACKAGE / 'recipes'} nor beside the package. "
+        "The installation is incomplete: run `pip install --force-reinstall lightning_mi`."
+    )
+
+
+def list_files(kind: Kind) -> list[RecipeFile]:
+    """All recipes, or all benchmarks, sorted by name.
+
+    Example:
+        >>> [recipe.name for recipe in list_files("recipe") if recipe.name == "onehot"]
+        ['onehot']
+    """
+    return sorted(_scan(kind), key=lambda recipe: recipe.name)
+
+
+def find_file(name: str, kind: Kind) -> RecipeFile:
+    """The recipe or benchmark called `name`.
+
+    Raises:
+        UnknownRecipeError: if there is none; the message lists the known names.
+
+    Example:
+        >>> find_file("gaussian", "recipe").path.name
+        'gaussian.yaml'
+    """
+    known = list_files(kind)
+    for recipe in known:
+        if recipe.name == name:
+            return recipe
+    names = ", ".join(recipe.name for recipe in known) or "none"
+    raise UnknownRecipeError(f"there is no {kind} called {name!r}. Known {kind}s: {names}.")
+
+
+def _scan(kind: Kind) -> Iterator[RecipeFile]:
+    folder = recipes_folder()
+    if kind == "benchmark":
+        folder = folder / _BENCHMARKS
+    for path in folder.rglob("*.yaml"):
+        name = path.relative_to(folder).with_suffix("")
+        if kind == "benchmark" or name.parts[0] != _BENCHMARKS:
+            yield RecipeFile(name=name.as_posix(), kind=kind, path=path)
