@@ -28,7 +28,7 @@ from torch import nn
 from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, regularizers
 from lightning_mi.bench.reports.tables import markdown_table
 from lightning_mi.scores.batch_shard import gather
-from lightning_mi.utilities.distributed import average_
+from lightning_mi.utilities.distributed import all_reduce_mean_
 
 CLASSES, PRIOR = 3, (0.5, 0.2, 0.3)
 BOUNDS: dict[str, Callable[..., bounds.AbstractBound]] = {
@@ -102,7 +102,7 @@ def module_of(case: Case, dtype: torch.dtype) -> MIEstimationModule:
     regularizer = REGULARIZERS[case.regularizer]
     critic = critics.LabelCritic() if labels else critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4)
     module = MIEstimationModule(
-        critics.Calibrated(critic, scale=True, offset_unit=1.0),
+        critics.CalibratedCritic(critic, scale=True, offset_unit=1.0),
         BOUNDS[case.bound](**baseline),
         PAIRINGS[case.pairing](),
         None if regularizer is None else regularizer(),
@@ -164,7 +164,7 @@ def compare(case: Case, shares: tuple[int, ...], rank: int, dtype: torch.dtype) 
     batch = batch_of(case, sum(shares), dtype)
     start = sum(shares[:rank])
     output = module.step(tuple(part[start : start + shares[rank]] for part in batch))
-    own = average_(gradient(module, output.loss))
+    own = all_reduce_mean_(gradient(module, output.loss))
     alone.pairs.gather = False
     if case.pairing.endswith("(tiles)"):
         alone.pairs.tile_bytes = math.inf

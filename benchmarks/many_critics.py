@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.common import Clock, add_device, quiet, seconds_now, show
 from lightning_mi import MIEnsemble, MIEstimationModule, bounds, critics, regularizers
-from lightning_mi.bench.worker import settle
+from lightning_mi.bench.worker import configure_worker
 from lightning_mi.data import GaussianDataModule
 
 LOSSES = (bounds.DV, bounds.MINE, bounds.SMILE, bounds.InfoNCE, bounds.NWJ, bounds.JS)
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.tiny:
         options.steps, options.rounds, options.seeds = 3, 1, 2
     quiet()
-    settle()
+    configure_worker()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rows = measure(options.steps, options.rounds, options.seeds, options.width, options.device)

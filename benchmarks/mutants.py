@@ -48,7 +48,7 @@ MUTANTS = [
     Mutant(
         "diagonal kept in the marginals, in tiles",
         "sweeps.py",
-        "yield rows, scores.scatter_(1, self.unmarked[rows], -math.inf), pull",
+        "yield rows, scores.scatter_(1, self.non_marginal[rows], -math.inf), pull",
         "yield rows, scores, pull",
     ),
     Mutant(
@@ -74,8 +74,8 @@ MUTANTS = [
     Mutant(
         "off-by-one N",
         "columns.py",
-        "return num_columns - (self.left_out is not None)",
-        "return num_columns - 1 - (self.left_out is not None)",
+        "return num_columns - (self.excluded is not None)",
+        "return num_columns - 1 - (self.excluded is not None)",
     ),
     Mutant(
         "regularizer in the value",

@@ -19,12 +19,12 @@ from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.checkpoints.allowed_classes import check_loadable
 from lightning_mi.checkpoints.exact_resume import Resuming
 from lightning_mi.checkpoints.loading import naming_misfits
-from lightning_mi.critics import AbstractCritic, Calibrated
+from lightning_mi.critics import AbstractCritic, CalibratedCritic
 from lightning_mi.metrics._batches import digest
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
 from lightning_mi.scores.scores import Scores
-from lightning_mi.training.batch import take_apart
+from lightning_mi.training.batch import split_batch
 from lightning_mi.training.batch_entries import check_entries, not_a_tuple
 from lightning_mi.training.charts import add_charts
 from lightning_mi.training.epoch_metrics import StageMetrics, num_val_loaders, training_metrics
@@ -271,7 +271,7 @@ class MIEstimationModule(L.LightningModule):
             output = self.step(batch)
         self._first_step.check_sign(self, output)
         read = digest(output.terms, output.scores)
-        self.train_metrics.take(read)
+        self.train_metrics.append(read)
         probe_loss = None
         if self.probe is not None and output.labels is not None:
             probe_loss = self.probe.loss(output.features, output.labels)
@@ -428,7 +428,7 @@ class MIEstimationModule(L.LightningModule):
         tensors = len(self.encoders) < 2 and type(self).encode is MIEstimationModule.encode
         check_entries(entries, self.pairs, type(self).__name__, tensors)
         self._guard.look(self, entries)
-        views, labels, surplus = take_apart(entries, self.pairs, probe, training=self.training, device=self.device)
+        views, labels, surplus = split_batch(entries, self.pairs, probe, training=self.training, device=self.device)
         return [*self.encode(*views), *surplus], labels
 
     def _paired(self, representations: list[Tensor], labels: Tensor | None) -> list[Tensor]:
@@ -457,7 +457,7 @@ class MIEstimationModule(L.LightningModule):
     def _calibrate(self, representations: Sequence[Tensor]) -> None:
         with self.pairs.uncounted():  # the batch is scored several times
             # By name: torch.compile wraps a critic in a module of another class, which passes attributes on.
-            cast("Calibrated", self.critic).calibrate(
+            cast("CalibratedCritic", self.critic).calibrate(
                 marginal_scores=lambda: self.scores(*representations).marginal_values(_MOST_SCORES),
                 log_normalizer=lambda: self.bound(self.scores(*representations)).log_normalizer,
                 target=self.target,

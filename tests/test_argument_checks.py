@@ -87,7 +87,11 @@ WRONG = {
     "metric": (lambda: metrics.MutualInformation("DV"), TypeError, BOUND),
     "metric class": (lambda: metrics.LogNormalizer(bounds.DV), TypeError, BOUND),
     "standard error": (lambda: metrics.StandardError("DV"), TypeError, BOUND),
-    "calibrated": (lambda: critics.Calibrated(nn.Linear(2, 2)), TypeError, "Got critic of type Linear.*AbstractCritic"),
+    "calibrated": (
+        lambda: critics.CalibratedCritic(nn.Linear(2, 2)),
+        TypeError,
+        "Got critic of type Linear.*AbstractCritic",
+    ),
     "width": (lambda: critics.SeparableCritic("3", 3), TypeError, "Got x_dim='3', a str: .* whole number"),
     "no width": (lambda: critics.BilinearCritic(3, 0), ValueError, "Got y_dim=0: it must be at least 1"),
     "monitor": (lambda: callbacks.HeldOutCheckpoint(monitor=3), TypeError, 'Got monitor=3, an int.*monitor="val/mi"'),
@@ -121,7 +125,7 @@ def test_every_bound_refuses_a_matrix(name, method):
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # of dynamo
 def test_compiled_parts_are_parts():
     compiled = torch.compile(critics.InnerProductCritic())
-    module = MIEstimationModule(critics.Calibrated(compiled), torch.compile(bounds.DV(), backend="eager"))
+    module = MIEstimationModule(critics.CalibratedCritic(compiled), torch.compile(bounds.DV(), backend="eager"))
     x = torch.randn(8, DIM)
     assert torch.isfinite(module.step((x, x)).loss)
 

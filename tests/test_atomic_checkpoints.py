@@ -20,7 +20,7 @@ from lightning_mi import AtomicCheckpointIO
 from lightning_mi.checkpoints.atomic_io import use_atomic_checkpoints
 from lightning_mi.exceptions import CheckpointError
 from lightning_mi.utilities import atomic_files as whole_files
-from lightning_mi.utilities.atomic_files import sweep, write_whole
+from lightning_mi.utilities.atomic_files import sweep, write_atomically
 from tests.small_module import draw, equal, fit, make, trainer, weights
 
 PLUGIN = AtomicCheckpointIO()
@@ -139,7 +139,7 @@ def test_what_is_being_written_is_not_swept_and_what_is_swept_before_it_is_locke
         assert sweep(tmp_path) == []
         file.write(b"whole")
 
-    write_whole(tmp_path / "a", write)
+    write_atomically(tmp_path / "a", write)
     assert len(swept) == 1
     assert (tmp_path / "a").read_bytes() == b"whole"
     assert os.listdir(tmp_path) == ["a"]
@@ -152,7 +152,7 @@ def test_without_locks_nothing_is_swept_that_may_be_being_written(tmp_path, monk
         raise OSError(errno.ENOLCK, "no locks")
 
     monkeypatch.setattr(whole_files.fcntl, "flock", refuse)
-    write_whole(tmp_path / "a", lambda file: file.write(b"whole"))
+    write_atomically(tmp_path / "a", lambda file: file.write(b"whole"))
     assert sweep(tmp_path) == []
     assert (tmp_path / "a").read_bytes() == b"whole"
     monkeypatch.setattr(whole_files, "fcntl", None)  # Windows

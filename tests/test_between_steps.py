@@ -22,7 +22,7 @@ KINDS = {
     "joint in tiles": {"critic": critics.JointCritic(DIM, DIM, hidden=(8,)), "pairs": pairs.AllPairs(tile_bytes=64)},
     "skip": {"on_non_finite": "skip"},
     "regularized": {"regularizer": regularizers.Squared(0.1)},
-    "calibrated": {"critic": critics.Calibrated(critics.BilinearCritic(DIM, DIM))},
+    "calibrated": {"critic": critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM))},
 }
 
 
@@ -118,7 +118,7 @@ def test_a_fitted_module_goes_to_another_process():
     fit(module, draw(8, 8))
     module.trainer = None
     context = torch.multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
+    with context.GlobalCounts(1) as pool:
         found = pool.apply(_test_mi, (module,))
     assert found == trainer().test(module, draw(8, 8), verbose=False)[0]["test/mi"]
 

@@ -13,7 +13,7 @@ from lightning_mi import Scores, bounds
 from lightning_mi.critics import (
     AbstractCritic,
     BilinearCritic,
-    Calibrated,
+    CalibratedCritic,
     InnerProductCritic,
     JointCritic,
     LabelCritic,
@@ -23,8 +23,8 @@ from lightning_mi.critics import (
 N, M, DX, DY = 6, 4, 3, 5
 
 
-def calibrated(make: Callable[[], AbstractCritic]) -> Calibrated:
-    critic = Calibrated(make(), scale=True, offset_unit=1.0)
+def calibrated(make: Callable[[], AbstractCritic]) -> CalibratedCritic:
+    critic = CalibratedCritic(make(), scale=True, offset_unit=1.0)
     with torch.no_grad():
         critic.offset.fill_(-1.5)
         critic.log_scale.fill_(0.4)
@@ -199,7 +199,7 @@ def test_abstract_critic_cannot_be_made() -> None:
         AbstractCritic()
 
 
-def calibrate(critic: Calibrated, bound: bounds.AbstractBound, x: Tensor, target: float) -> None:
+def calibrate(critic: CalibratedCritic, bound: bounds.AbstractBound, x: Tensor, target: float) -> None:
     critic.calibrate(
         lambda: Scores.from_matrix(critic.pairwise(x, x)).marginal_values(),
         lambda: bound(Scores.from_matrix(critic.pairwise(x, x))).log_normalizer,
@@ -213,7 +213,7 @@ def calibrate(critic: Calibrated, bound: bounds.AbstractBound, x: Tensor, target
 def test_calibration_puts_the_log_normalizer_at_its_target(
     bound: bounds.AbstractBound, target: float, scale: bool
 ) -> None:
-    critic, x = Calibrated(InnerProductCritic(), scale=scale), torch.randn(16, 8, dtype=torch.float64) * 3
+    critic, x = CalibratedCritic(InnerProductCritic(), scale=scale), torch.randn(16, 8, dtype=torch.float64) * 3
     calibrate(critic.double(), bound, x, target)
     scores = Scores.from_matrix(critic.pairwise(x, x))
     assert bound(scores).log_normalizer.item() == pytest.approx(target, abs=1e-12)
@@ -223,7 +223,7 @@ def test_calibration_puts_the_log_normalizer_at_its_target(
 
 
 def test_calibration_of_the_scale_alone_leaves_the_scores_where_they_are() -> None:
-    critic, x = Calibrated(InnerProductCritic(), offset=False, scale=True).double(), torch.randn(16, 8).double()
+    critic, x = CalibratedCritic(InnerProductCritic(), offset=False, scale=True).double(), torch.randn(16, 8).double()
     before = critic.pairwise(x, x).detach()
     calibrate(critic, bounds.DV(), x, target=0.0)
     assert {name for name, _ in critic.named_parameters()} == {"log_scale"}
@@ -231,14 +231,14 @@ def test_calibration_of_the_scale_alone_leaves_the_scores_where_they_are() -> No
 
 
 def test_scores_that_are_all_alike_keep_their_scale() -> None:
-    critic, x = Calibrated(InnerProductCritic(), scale=True), torch.ones(4, 2)
+    critic, x = CalibratedCritic(InnerProductCritic(), scale=True), torch.ones(4, 2)
     calibrate(critic, bounds.DV(), x, target=1.0)
     assert critic.log_scale == 0
     torch.testing.assert_close(critic.pairwise(x, x).detach(), torch.ones(4, 4))
 
 
 def test_calibration_happens_once() -> None:
-    critic = Calibrated(InnerProductCritic(), scale=True)
+    critic = CalibratedCritic(InnerProductCritic(), scale=True)
     calibrate(critic, bounds.DV(), torch.randn(8, 4), target=0.0)
     before = {name: value.clone() for name, value in critic.state_dict().items()}
     calibrate(critic, bounds.DV(), 10 + torch.randn(8, 4), target=3.0)
@@ -246,7 +246,10 @@ def test_calibration_happens_once() -> None:
 
 
 def test_calibration_is_in_the_state_dict_and_is_not_repeated_after_loading(tmp_path) -> None:
-    critic, resumed = Calibrated(InnerProductCritic(), scale=True), Calibrated(InnerProductCritic(), scale=True)
+    critic, resumed = (
+        CalibratedCritic(InnerProductCritic(), scale=True),
+        CalibratedCritic(InnerProductCritic(), scale=True),
+    )
     assert not critic.calibrated
     calibrate(critic, bounds.DV(), torch.randn(8, 4), target=0.5)
     assert set(critic.state_dict()) == {"offset", "log_scale", "calibrated"}
@@ -267,7 +270,7 @@ def test_offset_and_scale_can_be_trained() -> None:
 
 
 def test_one_step_of_adam_moves_the_scores_by_its_rate_times_the_offset_unit() -> None:
-    critic, x = Calibrated(InnerProductCritic(), offset_unit=50.0), torch.randn(4, 3)
+    critic, x = CalibratedCritic(InnerProductCritic(), offset_unit=50.0), torch.randn(4, 3)
     calibrate(critic, bounds.DV(), x, target=0.0)
     before = critic.pairwise(x, x).detach()
     optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3)
@@ -279,12 +282,12 @@ def test_one_step_of_adam_moves_the_scores_by_its_rate_times_the_offset_unit() -
 @pytest.mark.parametrize("unit", [0.0, -1.0, math.nan, math.inf])
 def test_an_offset_unit_that_is_no_positive_number_is_an_error(unit: float) -> None:
     with pytest.raises(ValueError, match=f"offset_unit={unit}: it is a positive number"):
-        Calibrated(InnerProductCritic(), offset_unit=unit)
+        CalibratedCritic(InnerProductCritic(), offset_unit=unit)
 
 
 def test_calibrated_critic_with_nothing_to_calibrate_is_an_error() -> None:
     with pytest.raises(ValueError, match="nothing to calibrate"):
-        Calibrated(InnerProductCritic(), offset=False)
+        CalibratedCritic(InnerProductCritic(), offset=False)
 
 
 def test_label_critic_gives_the_output_of_each_label() -> None:
@@ -296,7 +299,7 @@ def test_label_critic_gives_the_output_of_each_label() -> None:
 
 
 def test_label_critic_can_be_calibrated() -> None:
-    critic, x, labels = Calibrated(LabelCritic(), scale=True), 4 * torch.randn(50, 3), torch.arange(3)
+    critic, x, labels = CalibratedCritic(LabelCritic(), scale=True), 4 * torch.randn(50, 3), torch.arange(3)
     scores = lambda: critic.pairwise(x, labels).flatten()  # noqa: E731
     critic.calibrate(scores, lambda: bounds.DV()(Scores.from_samples(scores(), scores())).log_normalizer, target=1.0)
     assert scores().std().item() == pytest.approx(1, rel=1e-5)

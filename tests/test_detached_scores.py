@@ -13,8 +13,8 @@ N, D = 12, 5
 CRITICS = {
     "joint": lambda: critics.JointCritic(D, D, hidden=(8, 8)),
     "separable": lambda: critics.SeparableCritic(D, D, hidden=(8,)),
-    "calibrated": lambda: critics.Calibrated(critics.JointCritic(D, D, hidden=(8,)), scale=True),
-    "cosine": lambda: critics.Calibrated(critics.InnerProductCritic(normalize=True)),
+    "calibrated": lambda: critics.CalibratedCritic(critics.JointCritic(D, D, hidden=(8,)), scale=True),
+    "cosine": lambda: critics.CalibratedCritic(critics.InnerProductCritic(normalize=True)),
 }
 
 

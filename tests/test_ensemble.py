@@ -22,7 +22,7 @@ from lightning_mi import (
     regularizers,
 )
 from lightning_mi.data import GaussianDataModule, OneHotDataModule
-from lightning_mi.ensemble.module_stack import alike
+from lightning_mi.ensemble.module_stack import same_architecture
 from lightning_mi.ensemble.vmap_group import Batched
 from lightning_mi.training import online_probe as probes
 
@@ -116,7 +116,7 @@ def test_losses_of_unlike_kinds_share_one_batched_critic(monkeypatch: pytest.Mon
         lambda: {"encoder": encoders.MLP(4, [8], 4)},
         # By SGD: a calibrated offset starts where its gradient is rounding, of which Adam would make whole steps.
         lambda: {
-            "critic": critics.Calibrated(critics.BilinearCritic(4, 4), offset_unit=1.0),
+            "critic": critics.CalibratedCritic(critics.BilinearCritic(4, 4), offset_unit=1.0),
             "optimizer": torch.optim.SGD,
         },
         lambda: {"optimizer": torch.optim.SGD},
@@ -267,12 +267,12 @@ def test_several_processes_are_refused() -> None:
 
 def test_modules_are_alike_only_where_all_settings_are() -> None:
     one, other = make("SMILE"), make("SMILE", 1)
-    assert alike(one.bound, other.bound)
-    assert alike(one.critic, other.critic)
+    assert same_architecture(one.bound, other.bound)
+    assert same_architecture(one.critic, other.critic)
     other.bound.tau = 3.0
-    assert not alike(one.bound, other.bound)
+    assert not same_architecture(one.bound, other.bound)
     one.bound.tau = other.bound.tau = torch.ones(2)
-    assert not alike(one.bound, other.bound)
-    assert not alike(bounds.DV(), bounds.NWJ())
+    assert not same_architecture(one.bound, other.bound)
+    assert not same_architecture(bounds.DV(), bounds.NWJ())
     other.bound.more = 1
-    assert not alike(one.bound, other.bound)
+    assert not same_architecture(one.bound, other.bound)

@@ -146,7 +146,7 @@ def test_it_looks_again_after_a_training_in_which_a_callback_responded():
 
 
 def test_the_scale_of_a_critic_is_set_from_the_first_batch_that_is_finite():
-    module = make(critic=critics.Calibrated(critics.BilinearCritic(DIM, DIM), scale=True), on_non_finite="skip")
+    module = make(critic=critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM), scale=True), on_non_finite="skip")
     batches = draw(8, 8, 8, 8)
     batches.batches[0][0][0, 0] = math.inf
     fit(module, Batches(batches.batches[:1]))

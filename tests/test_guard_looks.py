@@ -20,7 +20,7 @@ def test_a_value_that_is_not_finite_warns_where_gradients_are_and_training_goes_
     batches = draw(8, 8, 8, 8)
     for view in batches.batches[BAD]:
         view.mul_(60)
-    module = make(bounds.NWJ(), critic=critics.Calibrated(critics.InnerProductCritic()))
+    module = make(bounds.NWJ(), critic=critics.CalibratedCritic(critics.InnerProductCritic()))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         fitted = fit(module, batches, accumulate_grad_batches=accumulated)
@@ -30,7 +30,7 @@ def test_a_value_that_is_not_finite_warns_where_gradients_are_and_training_goes_
 
 def test_a_penalty_beyond_floating_point_numbers_says_so_before_the_step_is_refused():
     module = make(
-        regularizer=regularizers.Squared(scale="linear"), critic=critics.Calibrated(critics.InnerProductCritic())
+        regularizer=regularizers.Squared(scale="linear"), critic=critics.CalibratedCritic(critics.InnerProductCritic())
     )
     batches = draw(8, 8, 8, 8)
     for view in batches.batches[BAD]:

@@ -93,7 +93,7 @@ HOSTILE_PARTS = {
     "one in a list": {"encoder": [{"class_path": "torch.nn.Identity"}, {"class_path": "subprocess.Popen"}]},
     "one in another's arguments": {
         "critic": {
-            "class_path": "lightning_mi.critics.Calibrated",
+            "class_path": "lightning_mi.critics.CalibratedCritic",
             "init_args": {"critic": {"class_path": "hostile_parts.run", "init_args": {}}},
         }
     },

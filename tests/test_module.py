@@ -199,7 +199,7 @@ def test_rows_are_asked_for_where_the_pairing_has_none():
 
 
 def test_a_calibrated_critic_is_set_on_the_first_training_batch_and_not_before_or_again():
-    critic = critics.Calibrated(critics.BilinearCritic(DIM, DIM), scale=True)
+    critic = critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM), scale=True)
     with torch.no_grad():
         critic.critic.weight.mul_(5)
     module, kept = make(bounds.NWJ(), critic=critic, optimizer=partial(torch.optim.SGD, lr=0.0)), Kept()
@@ -215,7 +215,7 @@ def test_a_calibrated_critic_is_set_on_the_first_training_batch_and_not_before_o
 
 
 def test_a_calibrated_critic_starts_at_the_regularizer_target():
-    critic, kept = critics.Calibrated(critics.BilinearCritic(DIM, DIM)), Kept()
+    critic, kept = critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM)), Kept()
     module = make(critic=critic, regularizer=regularizers.Squared(target=2.0))
     fit(module, draw(8), logger=kept)
     assert kept.curve("train/log_normalizer") == [pytest.approx(2, abs=1e-5)]

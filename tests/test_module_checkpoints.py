@@ -36,7 +36,7 @@ CONFIG = {
         "class_path": "lightning_mi.MIEstimationModule",
         "init_args": {
             "critic": {
-                "class_path": "lightning_mi.critics.Calibrated",
+                "class_path": "lightning_mi.critics.CalibratedCritic",
                 "init_args": {
                     "critic": {
                         "class_path": "lightning_mi.critics.JointCritic",
@@ -63,7 +63,7 @@ CONFIG = {
 def parts(bound=None, scale=True):
     """What a module is made of: no two calls share a parameter."""
     return {
-        "critic": critics.Calibrated(critics.JointCritic(DIM, DIM, hidden=(4,)), scale=scale),
+        "critic": critics.CalibratedCritic(critics.JointCritic(DIM, DIM, hidden=(4,)), scale=scale),
         "bound": bounds.MINE(rate=0.25) if bound is None else bound,
         "regularizer": regularizers.Squared(weight=regularizers.LinearWarmup(weight=0.5, steps=4)),
     }

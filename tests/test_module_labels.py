@@ -111,7 +111,7 @@ def test_a_pairing_that_declares_no_views_is_asked_to():
 
 
 def test_a_calibrated_critic_is_calibrated_on_pairs_made_with_labels():
-    critic = critics.Calibrated(critics.BilinearCritic(DIM, DIM))
+    critic = critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM))
     fit(make(NeverNaN(), critic=critic, pairs=OfALabel()), labelled(SOME))
     assert critic.calibrated
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` 
 
 
 def calibrated(**kwargs):
-    return make(critic=critics.Calibrated(critics.BilinearCritic(DIM, DIM)), **kwargs)
+    return make(critic=critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM)), **kwargs)
 
 
 def log_normalizer(module, batch):

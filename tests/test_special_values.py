@@ -21,7 +21,7 @@ CRITICS: dict[str, Callable[[], critics.AbstractCritic]] = {
     "bilinear": lambda: critics.BilinearCritic(D, D),
     "inner product": lambda: critics.InnerProductCritic(),
     "cosine": lambda: critics.InnerProductCritic(normalize=True, temperature=0.1),
-    "calibrated joint": lambda: critics.Calibrated(critics.JointCritic(D, D), scale=True),
+    "calibrated joint": lambda: critics.CalibratedCritic(critics.JointCritic(D, D), scale=True),
 }
 
 
@@ -51,7 +51,7 @@ def perceptron(network: nn.Module, x: np.ndarray, rectify_input: bool = False) -
 @np.errstate(invalid="ignore")
 def reference(critic: critics.AbstractCritic, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Scores of all pairs in float64, from the critic's definition."""
-    if isinstance(critic, critics.Calibrated):  # as initialized: scale 1, offset 0
+    if isinstance(critic, critics.CalibratedCritic):  # as initialized: scale 1, offset 0
         return reference(critic.critic, x, y)
     if isinstance(critic, critics.JointCritic):
         ((weight, bias),) = layers(critic.first)

@@ -88,7 +88,7 @@ def test_digits_are_no_warning(normalize):
 
 @pytest.mark.parametrize(
     "critic",
-    [critics.InnerProductCritic(), critics.Calibrated(critics.InnerProductCritic()), critics.LabelCritic()],
+    [critics.InnerProductCritic(), critics.CalibratedCritic(critics.InnerProductCritic()), critics.LabelCritic()],
 )
 def test_critics_without_weights_are_no_warning(critic):
     assert not warned(1000 * normal(), critic)

@@ -12,10 +12,10 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
+from lightning_mi.bench.dispatch import train
 from lightning_mi.bench.gpus import gpus_of, visible_gpus
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.results import load_curves
-from lightning_mi.bench.train import train_cell
 from lightning_mi.exceptions import CellFailedError
 from lightning_mi.utilities.lifeline import end_after
 
@@ -124,7 +124,7 @@ def _start_worker(
 
 
 def _train(index: int, folder: Path, cell: Cell) -> None:
-    train_cell(folder, cell, report=lambda fraction: _worker["messages"].put((index, fraction)))
+    train(folder, cell, report=lambda fraction: _worker["messages"].put((index, fraction)))
 
 
 def _drain(messages: "Queue[tuple[int, float]]") -> Iterator[tuple[int, float]]:

@@ -21,12 +21,12 @@ from typing import IO, Any, final
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from lightning_mi import __version__
+from lightning_mi.bench.dispatch import train
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.local_pool import find_due
 from lightning_mi.bench.results import CURVES, load_curves
-from lightning_mi.bench.train import train_cell
 from lightning_mi.exceptions import CellFailedError, RayClusterError
-from lightning_mi.utilities.atomic_files import write_whole
+from lightning_mi.utilities.atomic_files import write_atomically
 from lightning_mi.utilities.interrupts import end_at_once, handle_signals, restore_signals
 
 RETRIES = 3  # times that a run is done again after its worker was lost; Ray's own default for tasks
@@ -277,7 +277,7 @@ def train_on_worker(progress: Any, index: int, cell: Cell, gpus: float, version:
 
     with TemporaryDirectory(prefix="lightning_mi-") as name:
         folder = Path(name)
-        train_cell(folder, cell, report, stopped=lambda: _says_stop(answer))
+        train(folder, cell, report, stopped=lambda: _says_stop(answer))
         packed = io.BytesIO()
         with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
             for path in filter(Path.is_file, folder.rglob("*")):
@@ -301,7 +301,7 @@ def unpack(packed: bytes, folder: Path, cell: Cell) -> None:
     curves = f"{cell.name}/{CURVES}"
     with ZipFile(io.BytesIO(packed)) as archive:
         archive.extractall(folder, [name for name in archive.namelist() if name != curves])
-        write_whole(folder / curves, partial(_copy, archive.read(curves)))
+        write_atomically(folder / curves, partial(_copy, archive.read(curves)))
 
 
 def _copy(content: bytes, file: IO[bytes]) -> None:

@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from lightning_mi.bench.grid import Cell
-from lightning_mi.utilities.atomic_files import write_whole
+from lightning_mi.utilities.atomic_files import write_atomically
 
 CURVES = "curves.npz"
 
@@ -24,10 +24,14 @@ def load_curves(folder: Path, cell: Cell) -> dict[str, Any] | None:
     return curves | meta if meta["digest"] == cell.digest else None
 
 
-def _write(folder: Path, cell: Cell, curves: dict[str, Any], **facts: Any) -> None:
-    meta = {"digest": cell.digest, **facts}
-    _write_whole(folder / cell.name / CURVES, curves | {"meta": np.array(json.dumps(meta))})
+def write_curves(folder: Path, cell: Cell, curves: dict[str, Any], **facts: Any) -> None:
+    """Write the curves of a finished run atomically, with facts about it that :func:`load_curves` returns beside them.
 
-
-def _write_whole(path: Path, arrays: dict[str, Any]) -> None:
-    write_whole(path, lambda file: np.savez_compressed(file, **arrays))
+    Args:
+        folder: The benchmark's results.
+        cell: What was trained.
+        curves: Arrays by name.
+        facts: Anything that JSON can hold.
+    """
+    arrays = curves | {"meta": np.array(json.dumps({"digest": cell.digest, **facts}))}
+    write_atomically(folder / cell.name / CURVES, lambda file: np.savez_compressed(file, **arrays))

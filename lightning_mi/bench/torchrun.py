@@ -1,7 +1,6 @@
-"""Trains one cell of a grid on several devices: torchrun starts a process for each, this one listens to the first."""
+"""Train one cell of a grid on several devices: torchrun starts a rank for each, rank 0 reports the progress."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,12 +10,7 @@ from tempfile import TemporaryDirectory
 
 from lightning_mi.bench.grid import Cell, Interrupted
 
-_PROGRESS = "fraction done: "
-
-
-def is_launched() -> bool:
-    """Whether this process is one of those that :func:`train_on_devices` starts."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+PROGRESS = "fraction done: "  # begins a line of the worker's stdout
 
 
 def train_on_devices(
@@ -40,12 +34,8 @@ def train_on_devices(
         task.write_text(json.dumps(asdict(cell)))
         # torchrun and the ranks that it starts share a stdin, whose other end this process holds: they end with it.
         command = [sys.executable, "-m", "lightning_mi.utilities.lifeline", "torch.distributed.run", "--standalone"]
-        command += [
-            f"--nproc-per-node={devices}",
-            "-m",
-            "lightning_mi.utilities.lifeline",
-            "lightning_mi.bench.torchrun",
-        ]
+        command += [f"--nproc-per-node={devices}", "-m", "lightning_mi.utilities.lifeline"]
+        command += ["lightning_mi.bench.torchrun_worker"]
         command += [str(folder), str(task)]
         with (
             errors.open("w") as stderr,
@@ -64,32 +54,8 @@ def train_on_devices(
                 if stopped():
                     processes.terminate()
                     raise Interrupted
-                if line.startswith(_PROGRESS):
-                    report(float(line.removeprefix(_PROGRESS)))
+                if line.startswith(PROGRESS):
+                    report(float(line.removeprefix(PROGRESS)))
         if processes.returncode != 0:
             said = [path.read_text() for path in sorted(Path(name).glob("*.error"))] or [errors.read_text()[-500:]]
             raise RuntimeError(f"one of {devices} processes failed: {said[0]}")
-
-
-def _main() -> None:
-    from lightning_mi.bench.train import train_cell
-    from lightning_mi.utilities.distributed import leave
-
-    folder, task = sys.argv[1:]
-    sys.argv = sys.argv[:1]  # Lightning's CLI would read them
-    first = os.environ["RANK"] == "0"
-
-    def report(fraction: float) -> None:
-        if first:
-            print(f"{_PROGRESS}{fraction}", flush=True)
-
-    try:
-        train_cell(Path(folder), Cell(**json.loads(Path(task).read_text())), report)
-    except Exception as error:
-        Path(task).with_suffix(f".{os.environ['RANK']}.error").write_text(f"{type(error).__name__}: {error}")
-        raise
-    leave()
-
-
-if __name__ == "__main__":
-    _main()

@@ -1,4 +1,4 @@
-"""Trains one cell of a grid, in a process of its own, and keeps what it recorded."""
+"""Train one cell of a grid in this process and write its curves."""
 
 import logging
 import warnings
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mi.bench.grid import Cell
-from lightning_mi.bench.results import _write
-from lightning_mi.bench.worker import settle
+from lightning_mi.bench.results import write_curves
+from lightning_mi.bench.worker import configure_worker
 
 # Kinds of callbacks: a grid shows one bar and keeps curves, does not validate, and has a layout of its own.
 _NOT_IN_A_GRID = ("ProgressBar", "Checkpoint", "EarlyStopping", "TensorBoardLayout")
@@ -27,12 +27,7 @@ def train_cell(
         stopped: Asked at every step whether to give up.
     """
     from lightning_mi.bench.recorder import Recorder
-    from lightning_mi.bench.torchrun import is_launched, train_on_devices
 
-    devices = cell.config.get("trainer", {}).get("devices", 1)
-    if devices != 1 and not is_launched():
-        train_on_devices(folder, cell, devices, report, stopped)
-        return
     with _quiet_process(), _naming_missing_data(cell.config["data"]["init_args"]):
         cli = instantiate(cell.config, folder / "tensorboard", cell.name)
         recorder = Recorder(report, stopped, _probe(cli.datamodule))
@@ -43,7 +38,7 @@ def train_cell(
         # Labelled data have a test set to be judged on; streamed ones are fresh at every step already.
         tested = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)[0] if labelled else {}
     if cli.trainer.is_global_zero:
-        _write(
+        write_curves(
             folder,
             cell,
             recorder.curves(),
@@ -58,7 +53,7 @@ def train_cell(
 def _quiet_process() -> Iterator[None]:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    settle()
+    configure_worker()
     with warnings.catch_warnings():
         # A run that diverges is a result here, recorded as such; the warning would be printed once a process.
         warnings.simplefilter("ignore")

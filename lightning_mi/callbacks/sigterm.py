@@ -9,9 +9,9 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from lightning_mi.checkpoints.batch_end import after_this_batch
+from lightning_mi.checkpoints.batch_end import pending_after_batch
 from lightning_mi.module import MIEstimationModule
-from lightning_mi.utilities.distributed import exchange, world_size
+from lightning_mi.utilities.distributed import all_gather_ints, world_size
 from lightning_mi.utilities.interrupts import exit_status, handle_signals, restore_signals
 
 FILE = "last-terminated.ckpt"
@@ -62,7 +62,7 @@ class SaveAtTermination(Checkpoint):
         Raises:
             SystemExit: With status 130, 143 or 129.
         """
-        received = max(number for (number,) in exchange([self._received], pl_module.device))
+        received = max(number for (number,) in all_gather_ints([self._received], pl_module.device))
         if received:
             self._save_and_exit(trainer, received)
 
@@ -81,7 +81,7 @@ class SaveAtTermination(Checkpoint):
             SystemExit: With status 130, 143 or 129.
         """
         exact = isinstance(pl_module, MIEstimationModule) and not _validates_other_weights(trainer)
-        if self._received and exact and world_size() == 1 and after_this_batch(trainer) == "validation":
+        if self._received and exact and world_size() == 1 and pending_after_batch(trainer) == "validation":
             self._save_and_exit(trainer, self._received)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from lightning_mi.exceptions import CheckpointError
 from lightning_mi.checkpoints.loading import local_path, read_plain
-from lightning_mi.utilities.atomic_files import sweep, write_whole
+from lightning_mi.utilities.atomic_files import sweep, write_atomically
 
 
 @final
@@ -44,7 +44,7 @@ class AtomicCheckpointIO(CheckpointIO):
             )
         self._sweep(place.parent)
         try:
-            write_whole(place, lambda file: torch.save(checkpoint, file))
+            write_atomically(place, lambda file: torch.save(checkpoint, file))
         except (OSError, RuntimeError) as problem:  # torch's writer hides the system's error in one of its own
             reason = problem if isinstance(problem, OSError) else problem.__context__
             if not isinstance(reason, OSError):

@@ -8,18 +8,18 @@ from typing import Any, Literal
 
 import lightning.pytorch as L
 
-Due = Literal["validation", "epoch end"]
+Pending = Literal["validation", "epoch end"]
 
 _MIDWAY = {"ready": 1, "started": 1, "processed": 0, "completed": 0}  # a validation that is begun anew
 
 
-def after_this_batch(trainer: L.Trainer) -> Due | None:
+def pending_after_batch(trainer: L.Trainer) -> Pending | None:
     """Work still owed when a checkpoint is saved at the end of a training batch, or of a batch of its validation.
 
     None if training goes on, and at any other moment. A validation in progress is owed as a whole.
 
     Example:
-        >>> after_this_batch(L.Trainer(barebones=True)) is None
+        >>> pending_after_batch(L.Trainer(barebones=True)) is None
         True
     """
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
@@ -35,7 +35,7 @@ def after_this_batch(trainer: L.Trainer) -> Due | None:
     return "epoch end" if loop._num_ready_batches_reached() else None
 
 
-def finish_batch(fit_loop: dict[str, Any], due: Due) -> None:
+def finish_batch(fit_loop: dict[str, Any], pending: Pending) -> None:
     """Change a checkpoint's state of the loops, in place, to that at the end of its batch, and no further.
 
     Args:
@@ -45,14 +45,14 @@ def finish_batch(fit_loop: dict[str, Any], due: Due) -> None:
     batches = fit_loop["epoch_loop.batch_progress"]
     for counts in (batches["total"], batches["current"]):
         counts["completed"] = counts["processed"]
-    if due == "validation":
+    if pending == "validation":
         validation = fit_loop["epoch_loop.val_loop.batch_progress"]
         validation["total"], validation["current"], validation["is_last_batch"] = {**_MIDWAY}, {**_MIDWAY}, False
     else:
         fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] += 1  # Lightning counts it after a validation
 
 
-def go_on(trainer: L.Trainer, due: Due | None) -> None:
+def clear_restart_flags(trainer: L.Trainer, pending: Pending | None) -> None:
     """At the start of a training that goes on within an epoch: let that one end as any other does.
 
     Lightning would pass over the schedulers that wait for a plateau, and train a batch before the end that is due.
@@ -60,7 +60,7 @@ def go_on(trainer: L.Trainer, due: Due | None) -> None:
     loop = trainer.fit_loop
     if not loop.restarted_on_epoch_end:
         loop._restarting = False
-    if due == "epoch end":
+    if pending == "epoch end":
         loop.epoch_loop.val_loop._has_run = True
 
 

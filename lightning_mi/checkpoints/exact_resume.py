@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from lightning_mi.checkpoints.batch_end import after_this_batch, epoch_has_ended, finish_batch, go_on
+from lightning_mi.checkpoints.batch_end import pending_after_batch, epoch_has_ended, finish_batch, clear_restart_flags
 from lightning_mi.utilities.distributed import gather_objects
 from lightning_mi.metrics._buffer import BufferedMetrics
 
@@ -47,15 +47,15 @@ class Resuming:
         """Add to a checkpoint; all processes must call it."""
         random = self._random if trainer.validating and self._random else random_state()
         state = collect_state(trainer, metrics, random)
-        checkpoint[_ENTRY] = state | {"skipped": skipped, "due": after_this_batch(trainer)}
+        checkpoint[_ENTRY] = state | {"skipped": skipped, "due": pending_after_batch(trainer)}
 
     def load(self, trainer: L.Trainer | None, checkpoint: dict[str, Any]) -> None:
         """Remember it until training starts; a checkpoint of which only the weights are taken changes nothing else."""
         if trainer is None or trainer.state.fn != TrainerFn.FITTING:
             return
         self._state = checkpoint.get(_ENTRY)
-        if self._state is not None and (due := self._state["due"]) is not None:
-            finish_batch(checkpoint["loops"]["fit_loop"], due)
+        if self._state is not None and (pending := self._state["due"]) is not None:
+            finish_batch(checkpoint["loops"]["fit_loop"], pending)
 
     def start(self, trainer: L.Trainer, metrics: BufferedMetrics) -> int:
         """Go on with the random numbers, the metrics and the logs where they were.
@@ -69,7 +69,7 @@ class Resuming:
             return 0
         restore_state(trainer, metrics, state)
         self._at_epoch_end = state["due"] == "epoch end"
-        go_on(trainer, state["due"])
+        clear_restart_flags(trainer, state["due"])
         return int(state["skipped"])
 
     def epoch_ends(self, trainer: L.Trainer) -> None:

@@ -12,18 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_mi import __version__
+from lightning_mi.cli.commands import TRAINING_COMMANDS
 from lightning_mi.exceptions import UnknownRecipeError
 from lightning_mi.utilities.atomic_files import require_writable
 from lightning_mi.utilities.interrupts import end_at_once, handle_signals
 from lightning_mi.utilities.lifeline import is_launched_rank, launched_ranks
 from lightning_mi.utilities.recipe_registry import Kind, RecipeFile, find_file, list_files
-
-TRAINING_COMMANDS = {
-    "fit": "train on a recipe or on your own configuration",
-    "validate": "evaluate on the validation data",
-    "test": "evaluate on the test data",
-    "predict": "compute predictions, for a prediction-writing callback to keep",
-}
 
 _OVERVIEW = """\
 examples:

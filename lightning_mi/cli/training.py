@@ -34,14 +34,13 @@ from lightning_mi.callbacks import SaveAtTermination
 from lightning_mi.checkpoints.atomic_io import use_atomic_checkpoints
 from lightning_mi.checkpoints.loading import Wanted, describe_differences, local_path, naming_misfits, read_checkpoint
 from lightning_mi.cli.checkpoint_lookup import find_checkpoint, newest_run
-from lightning_mi.cli.main import TRAINING_COMMANDS
+from lightning_mi.cli.commands import TRAINING_COMMANDS
 from lightning_mi.cli.messages import readable, silence_notices, silence_training_state
 from lightning_mi.exceptions import CheckpointError, UnknownRecipeError
-from lightning_mi.freed_memory import keep_freed_memory
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.training.epoch_metrics import estimate_name, standard_error_name
 from lightning_mi.utilities.atomic_files import require_writable, sweep
-from lightning_mi.utilities.distributed import leave
+from lightning_mi.utilities.distributed import destroy_process_group
 from lightning_mi.utilities.interrupts import SIGNALS, exit_status, interruptible
 from lightning_mi.utilities.lifeline import is_launched_rank
 from lightning_mi.utilities.recipe_registry import find_file
@@ -87,7 +86,6 @@ def run_training(arguments: Sequence[str]) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     silence_notices()
-    keep_freed_memory()
     try:
         _TrainingCLI(
             model_class=MIEstimationModule,
@@ -110,7 +108,7 @@ def run_training(arguments: Sequence[str]) -> int:
         print(f"lightning-mi {command}: error: {problem}", file=sys.stderr)
         return 2
     finally:
-        leave()
+        destroy_process_group()
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from lightning_mi.critics.base import AbstractCritic
 from lightning_mi.critics.bilinear import BilinearCritic
-from lightning_mi.critics.calibrated import Calibrated
+from lightning_mi.critics.calibrated import CalibratedCritic
 from lightning_mi.critics.inner_product import InnerProductCritic
 from lightning_mi.critics.joint import JointCritic
 from lightning_mi.critics.label import LabelCritic
@@ -12,7 +12,7 @@ from lightning_mi.critics.separable import SeparableCritic
 __all__ = [
     "AbstractCritic",
     "BilinearCritic",
-    "Calibrated",
+    "CalibratedCritic",
     "InnerProductCritic",
     "JointCritic",
     "LabelCritic",

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from lightning_mi.critics.base import AbstractCritic
 from lightning_mi.scores.tiles import AbstractTiles
 from lightning_mi.utilities.checks import check_instance, check_number
-from lightning_mi.utilities.distributed import average_, standard_deviation
+from lightning_mi.utilities.distributed import all_reduce_mean_, standard_deviation
 
 
 @final
-class Calibrated(AbstractCritic):
+class CalibratedCritic(AbstractCritic):
     """Another critic's scores times a learnable scale plus a learnable offset, both set from the first batch.
 
     The offset lets training move the log-normalizer without touching the features, which otherwise could only shrink
@@ -35,7 +35,7 @@ class Calibrated(AbstractCritic):
 
     Example:
         >>> from lightning_mi.critics import InnerProductCritic
-        >>> critic, x = Calibrated(InnerProductCritic()), torch.randn(8, 2)
+        >>> critic, x = CalibratedCritic(InnerProductCritic()), torch.randn(8, 2)
         >>> scores = lambda: critic.pairwise(x, x).flatten()
         >>> critic.calibrate(scores, lambda: scores().logsumexp(0), target=5.0)
         >>> scores().logsumexp(0)
@@ -108,7 +108,7 @@ class Calibrated(AbstractCritic):
             self.log_scale.sub_(deviation.log())
         if self.offset is not None:
             self.offset.add_((target - log_normalizer()) / self.offset_unit)
-            average_(self.offset)
+            all_reduce_mean_(self.offset)
         if all(bool(torch.isfinite(p)) for p in own):
             self.calibrated.fill_(True)
         else:

@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from lightning_mi.scores.tiles import AbstractTiles, Index, Pull, taken, with_affine
+from lightning_mi.scores.tiles import AbstractTiles, Index, TileBackward, index_rows, with_affine
 from lightning_mi.utilities.numerics import upcast
 
 
@@ -57,10 +57,10 @@ class Networks(AbstractTiles):
         """(K,) scores of some pairs of rows."""
         hx, hy = self._halves
         with self._recorded(), self._precision():
-            scores: Tensor = self._rest(taken(hx, rows) + taken(hy, columns))
+            scores: Tensor = self._rest(index_rows(hx, rows) + index_rows(hy, columns))
         return with_affine(upcast(scores.squeeze(-1)), self._scale, self._offset)
 
-    def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
+    def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, TileBackward]:
         """Scores of some rows with all of hy."""
         hx, hy = (half.detach().requires_grad_(half.requires_grad and differentiate) for half in self._halves)
         with torch.set_grad_enabled(differentiate), self._precision():
@@ -71,7 +71,7 @@ class Networks(AbstractTiles):
             plain = network_scores.detach().clone()  # a caller may overwrite the scores, autograd needs its own
             scores = with_affine(plain, self._scale, self._offset)
 
-        def pull(weights: Tensor, into: list[Tensor | None]) -> None:
+        def backward(weights: Tensor, into: list[Tensor | None]) -> None:
             of_constants = into[len(into) - len(constants) :]
             if self._offset is not None and (of_offset := of_constants.pop()) is not None:
                 of_offset += weights.sum()
@@ -85,7 +85,7 @@ class Networks(AbstractTiles):
                 if total is not None:
                     (total[rows] if index == 0 else total).add_(next(parts))
 
-        return scores, pull
+        return scores, backward
 
     def detach(self) -> Networks:
         """The same network on detached halves."""

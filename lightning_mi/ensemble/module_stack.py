@@ -9,7 +9,7 @@ from torch import Tensor, nn
 _NUMBERS = ("_parameters", "_buffers", "_modules")
 
 
-def alike(one: nn.Module, other: nn.Module) -> bool:
+def same_architecture(one: nn.Module, other: nn.Module) -> bool:
     """Whether two modules compute the same function of their parameters, buffers and inputs.
 
     They are of the same classes, with the same settings, and with numbers of the same shapes and types. A setting that
@@ -22,7 +22,7 @@ def alike(one: nn.Module, other: nn.Module) -> bool:
     if type(one) is not type(other) or _shapes(one) != _shapes(other) or not _same_settings(vars(one), vars(other)):
         return False
     mine, others = dict(one.named_children()), dict(other.named_children())
-    return list(mine) == list(others) and all(alike(mine[name], others[name]) for name in mine)
+    return list(mine) == list(others) and all(same_architecture(mine[name], others[name]) for name in mine)
 
 
 @final

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.critics import JointCritic
 from lightning_mi.ensemble.groups import AbstractGroup, Members, OneByOne, Settings
-from lightning_mi.ensemble.module_stack import Stack, alike
+from lightning_mi.ensemble.module_stack import Stack, same_architecture
 from lightning_mi.ensemble.score_recording import ScoreTensors, replayed
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.pairs import AbstractPairing, AllPairs, IndependentMarginal
@@ -181,14 +181,14 @@ def _can_be_batched(member: MIEstimationModule) -> bool:
 
 def _same_critic(one: MIEstimationModule, other: MIEstimationModule) -> bool:
     parts = ("encoders", "critic", "pairs")
-    return all(alike(getattr(one, part), getattr(other, part)) for part in parts)
+    return all(same_architecture(getattr(one, part), getattr(other, part)) for part in parts)
 
 
 def _same_bound(one: MIEstimationModule, other: MIEstimationModule) -> bool:
-    return alike(one.bound, other.bound)
+    return same_architecture(one.bound, other.bound)
 
 
 def _same_regularizer(one: MIEstimationModule, other: MIEstimationModule) -> bool:
     if one.regularizer is None or other.regularizer is None:
         return one.regularizer is other.regularizer
-    return alike(one.regularizer, other.regularizer)
+    return same_architecture(one.regularizer, other.regularizer)

@@ -19,7 +19,7 @@ class Counts(NamedTuple):
 
     num_joint: int
     num_marginal: int
-    copies: int
+    world_size: int
     own_joint: int
     own_marginal: int
 
@@ -32,7 +32,7 @@ class Batches:
         terms: What a bound read on S batches, (S,) each.
         num_joint: Of each batch, what :class:`Scores` has of one; so are those that follow.
         num_marginal: Of each.
-        copies: Of each.
+        world_size: Of each.
 
     Example:
         >>> numbers, counts = digest(BoundTerms(*torch.zeros(5)), Scores.from_matrix(torch.zeros(3, 3)))
@@ -45,7 +45,7 @@ class Batches:
         self.terms = BoundTerms(*numbers[:, :_NUM_TERMS].unbind(1))
         self.num_joint = [one.num_joint for one in counts]
         self.num_marginal = [one.num_marginal for one in counts]
-        self.copies = [one.copies for one in counts]
+        self.world_size = [one.world_size for one in counts]
 
     def local(self) -> Batches:
         """Of this process's pairs alone."""
@@ -74,5 +74,5 @@ def digest(terms: BoundTerms, scores: Scores) -> Digest:
     """
     own = scores.local()
     numbers = torch.stack([*terms, own.log_mean_exp(), own.log_mean_exp(power=2.0)])
-    counts = Counts(scores.num_joint, scores.num_marginal, scores.copies, own.num_joint, own.num_marginal)
+    counts = Counts(scores.num_joint, scores.num_marginal, scores.world_size, own.num_joint, own.num_marginal)
     return Digest(numbers, counts)

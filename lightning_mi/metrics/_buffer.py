@@ -54,9 +54,9 @@ class BufferedMetrics(MetricCollection):
 
     def update(self, *, terms: BoundTerms, scores: Scores) -> None:  # type: ignore[override]  # its metrics are alike
         """Take in one batch."""
-        self.take(digest(terms, scores))
+        self.append(digest(terms, scores))
 
-    def take(self, batch: Digest) -> None:
+    def append(self, batch: Digest) -> None:
         """The same, of a batch that has been digested."""
         self._rows.append(batch.numbers)
         self._counts.append(batch.counts)

@@ -66,7 +66,7 @@ def batch_moments(
     num_joint: int | Sequence[int],
     num_marginal: int | Sequence[int],
     dtype: torch.dtype,
-    copies: int | Sequence[int] = 1,
+    world_size: int | Sequence[int] = 1,
 ) -> Tensor:
     """The moments of batches, each by itself.
 
@@ -79,7 +79,7 @@ def batch_moments(
         num_joint: The joint pairs of each batch.
         num_marginal: The marginal pairs of each batch.
         dtype: Of the result.
-        copies: How many processes take in the same batch, so that merged they count it once.
+        world_size: How many processes take in the same batch, so that merged they count it once.
 
     Returns:
         (S, K) without gradient, on the device of the values.
@@ -104,8 +104,8 @@ def batch_moments(
     u[0] = (u[0] > 0).to(dtype)
     units = torch.stack(u, dim=1)
     gram = units.unsqueeze(1) * units.unsqueeze(2)
-    if copies != 1:
-        gram = gram / torch.tensor(copies, dtype=dtype, device=device).reshape(-1, 1, 1)
+    if world_size != 1:
+        gram = gram / torch.tensor(world_size, dtype=dtype, device=device).reshape(-1, 1, 1)
     return torch.cat([torch.stack(log_scales, dim=1), gram.flatten(1)], dim=1)
 
 

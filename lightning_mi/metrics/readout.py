@@ -41,7 +41,7 @@ class Reading:
             num_joint=scores.num_joint,
             num_marginal=scores.num_marginal,
             dtype=dtype,
-            copies=scores.copies,
+            world_size=scores.world_size,
         )
 
     def estimate(self, moments: Tensor) -> Estimate:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs.base import AbstractTiledPairing, check_count, check_two_or_more
-from lightning_mi.scores.joint_columns import Columns
+from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.scores import Scores
 
 
@@ -33,4 +33,4 @@ class AllPairs(AbstractTiledPairing):
         share = self.share(*views)
         check_two_or_more(share, self.training)
         x, y = views[0], share.gather(views[1])
-        return self.score_all(critic, x, y, Columns.of_diagonal(x, share.start), share)
+        return self.score_all(critic, x, y, JointColumns.of_diagonal(x, share.start), share)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs.known_law import known_mi
-from lightning_mi.scores.batch_shard import Share, share_of
-from lightning_mi.scores.global_counts import Pool
-from lightning_mi.scores.joint_columns import Columns
+from lightning_mi.scores.batch_shard import BatchShard, shard_of
+from lightning_mi.scores.global_counts import GlobalCounts
+from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.scores import Scores
 from lightning_mi.scores.tiles import check_tile_bytes
-from lightning_mi.utilities.distributed import exchange, raise_any, refuse_together, world_size
+from lightning_mi.utilities.distributed import all_gather_ints, raise_any, raise_on_all_ranks, world_size
 from lightning_mi.utilities.labels import check_labels
 from lightning_mi.utilities.view_checks import check_tensors
 
@@ -107,7 +107,7 @@ class AbstractPairing(nn.Module, ABC):
         truth = self.true_value(data, bound)
         return math.inf if truth is None else truth
 
-    def labeled_share(self, x: Tensor, labels: Tensor) -> tuple[Share, Tensor]:
+    def labeled_share(self, x: Tensor, labels: Tensor) -> tuple[BatchShard, Tensor]:
         """:meth:`share` of samples, and their labels; those that a pairing cannot take end all processes.
 
         Raises:
@@ -121,14 +121,14 @@ class AbstractPairing(nn.Module, ABC):
         except (TypeError, ValueError) as found:
             problem = found
         if self.training and not self.gather:  # the shares are not told of, but their gradients are averaged
-            refuse_together(problem, x.device)
+            raise_on_all_ranks(problem, x.device)
         return self.share(x, problem=problem), labels
 
     def check_labels(self, labels: Tensor) -> Tensor:
         """The labels, (N,) integers of at least 0, unless the pairing rejects one with a ValueError: override it to."""
         return labels
 
-    def share(self, *views: Tensor, problem: Exception | None = None) -> Share:
+    def share(self, *views: Tensor, problem: Exception | None = None) -> BatchShard:
         """Which rows of the batch the views hold: of this process's, or of all processes' where pairs run over those.
 
         What is checked passes or fails on every process, so that none waits for one that has failed.
@@ -143,11 +143,11 @@ class AbstractPairing(nn.Module, ABC):
         """
         return self.shares(*views, problem=problem)[0]
 
-    def shares(self, *views: Tensor, problem: Exception | None = None) -> list[Share]:
+    def shares(self, *views: Tensor, problem: Exception | None = None) -> list[BatchShard]:
         """The same for each of the views, which need not be equally long."""
         own = [problem is not None] + [number for view in views for number in (len(view), math.prod(view.shape[1:]))]
         everywhere = self.gather and self.training and world_size() > 1
-        sizes = exchange(own, views[0].device) if everywhere else [tuple(own)]
+        sizes = all_gather_ints(own, views[0].device) if everywhere else [tuple(own)]
         raise_any(problem, sizes)
         sizes = [tuple(size) for _, *size in sizes]
         for process, size in enumerate(sizes):
@@ -163,7 +163,7 @@ class AbstractPairing(nn.Module, ABC):
                     f"Got views of {list(size[1::2])} numbers a row{where} and of {list(sizes[0][1::2])} on process 0: "
                     "samples of all processes are paired, so they are alike."
                 )
-        return [share_of(lengths) for lengths in zip(*(size[::2] for size in sizes), strict=True)]
+        return [shard_of(lengths) for lengths in zip(*(size[::2] for size in sizes), strict=True)]
 
 
 class AbstractTiledPairing(AbstractPairing):
@@ -180,7 +180,9 @@ class AbstractTiledPairing(AbstractPairing):
         check_tile_bytes(tile_bytes)
         self.tile_bytes = tile_bytes
 
-    def score_all(self, critic: AbstractCritic, x: Tensor, y: Tensor, columns: Columns, share: Share) -> Scores:
+    def score_all(
+        self, critic: AbstractCritic, x: Tensor, y: Tensor, columns: JointColumns, share: BatchShard
+    ) -> Scores:
         """Scores of x (N, Dx) with all candidates y (M, Dy), in tiles where the critic has any.
 
         Args:
@@ -194,7 +196,7 @@ class AbstractTiledPairing(AbstractPairing):
         scores = critic.pairwise(x, y) if tiles is None else tiles
         # All processes together have a row for each candidate, and all rows are alike.
         num_rows, in_row = len(y), columns.row_count(len(y))
-        pooled = share.pooled and Pool(num_rows, num_rows * (in_row - 1), num_rows, in_row, len(share.counts))
+        pooled = share.pooled and GlobalCounts(num_rows, num_rows * (in_row - 1), num_rows, in_row, len(share.counts))
         return Scores.from_columns(scores, columns, y=y, pooled=pooled, tile_bytes=self.tile_bytes)
 
 
@@ -213,7 +215,7 @@ def check_count(views: tuple[Tensor, ...], *names: str, pairing: str) -> None:
     check_tensors({name: view for name, view in zip(names, views, strict=True) if name != "labels"})
 
 
-def check_two_or_more(share: Share, training: bool) -> None:
+def check_two_or_more(share: BatchShard, training: bool) -> None:
     """Raise a ValueError unless a training batch holds two or more samples.
 
     In evaluation the last batch may hold one: it has its joint pair and no marginal pair.

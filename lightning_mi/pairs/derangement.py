@@ -7,9 +7,9 @@ from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs.base import AbstractPairing, check_count, check_two_or_more
-from lightning_mi.scores.global_counts import Pool
+from lightning_mi.scores.global_counts import GlobalCounts
 from lightning_mi.scores.scores import Scores
-from lightning_mi.utilities.distributed import own_generator
+from lightning_mi.utilities.distributed import rank_generator
 
 
 @final
@@ -44,10 +44,10 @@ class Derangement(AbstractPairing):
                 "smaller batch: DataLoader(..., drop_last=True)."
             )
         x, y = views
-        order = torch.randperm(len(x), device=x.device, generator=own_generator(x.device))
+        order = torch.randperm(len(x), device=x.device, generator=rank_generator(x.device))
         shuffle = torch.empty_like(order)
         shuffle[order] = order.roll(1)
-        pooled = share.pooled and Pool(share.total, share.total, share.total, copies=len(share.counts))
+        pooled = share.pooled and GlobalCounts(share.total, share.total, share.total, world_size=len(share.counts))
         return Scores.from_samples(
             critic.paired(x, y),
             critic.paired(x, y[shuffle]) if len(x) > 1 else x.new_empty(0),

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
-from lightning_mi.critics import AbstractCritic, Calibrated, LabelCritic
+from lightning_mi.critics import AbstractCritic, CalibratedCritic, LabelCritic
 from lightning_mi.pairs.base import AbstractPairing, check_count
 from lightning_mi.pairs.known_law import cross_entropy, known_counts, known_mi
-from lightning_mi.scores.global_counts import Pool
+from lightning_mi.scores.global_counts import GlobalCounts
 from lightning_mi.scores.scores import Scores
 from lightning_mi.utilities.distributed import all_gather_rows, world_size
 from lightning_mi.utilities.numerics import upcast
@@ -139,7 +139,7 @@ class EnumeratedLabels(AbstractPairing):
             marginal=torch.ones_like(matrix, dtype=torch.bool),
             log_weights=self._log_weights(matrix, counted=self.training),
             y=torch.arange(self.num_classes, device=x.device),
-            pooled=share.pooled and Pool(rows, rows * classes, rows, classes, len(share.counts)),
+            pooled=share.pooled and GlobalCounts(rows, rows * classes, rows, classes, len(share.counts)),
         )
 
     def check_labels(self, labels: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ class EnumeratedLabels(AbstractPairing):
 
     def _all_scores(self, critic: AbstractCritic, x: Tensor) -> Tensor:
         scored = critic
-        while isinstance(scored, Calibrated):
+        while isinstance(scored, CalibratedCritic):
             scored = scored.critic
         # A LabelCritic would silently leave outputs beyond num_classes out.
         if isinstance(scored, LabelCritic) and x.shape[1:] != (self.num_classes,):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs.base import AbstractPairing, check_count
-from lightning_mi.scores.global_counts import Pool
+from lightning_mi.scores.global_counts import GlobalCounts
 from lightning_mi.scores.scores import Scores
 
 
@@ -37,7 +37,9 @@ class IndependentMarginal(AbstractPairing):
             _check_alike(names[first], views[first], names[second], views[second])
         share, _, marginal, _ = self.shares(*views)
         x, y, x_marginal, y_marginal = views
-        pooled = share.pooled and Pool(share.total, marginal.total, marginal.total, copies=len(share.counts))
+        pooled = share.pooled and GlobalCounts(
+            share.total, marginal.total, marginal.total, world_size=len(share.counts)
+        )
         return Scores.from_samples(
             critic.paired(x, y),
             critic.paired(x_marginal, y_marginal),

@@ -10,7 +10,7 @@ from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs.base import AbstractPairing, check_count, check_two_or_more
 from lightning_mi.pairs.known_law import cross_entropy, known_counts, known_mi
-from lightning_mi.scores.global_counts import Pool
+from lightning_mi.scores.global_counts import GlobalCounts
 from lightning_mi.scores.scores import Scores
 
 
@@ -79,7 +79,7 @@ class SameLabel(AbstractPairing):
         x = views[0]
         share, labels = self.labeled_share(x, views[1])
         check_two_or_more(share, self.training)
-        candidates, their_labels = share.gather_together(x, labels)
+        candidates, their_labels = share.gather_all(x, labels)
         if self.training and self.exclude_same_label and bool((their_labels == their_labels[0]).all()):
             raise ValueError(
                 f"Got a batch of {share.total} samples that all have label {int(their_labels[0])}: with "
@@ -123,9 +123,9 @@ class SameLabel(AbstractPairing):
         total, same = counts.sum(), (counts * (counts - 1)).sum()
         return math.log(total * (total - 1) / same) if same > 0 else math.inf
 
-    def _pool(self, labels: Tensor, copies: int) -> Pool:
+    def _pool(self, labels: Tensor, world_size: int) -> GlobalCounts:
         """That of all processes, from the labels of all."""
         count = len(labels)
         alike = int(torch.unique(labels, return_counts=True)[1].square().sum())  # a sample with itself among them
         num_marginal = count**2 - (alike if self.exclude_same_label else count)
-        return Pool(alike - count, num_marginal, count, count - 1, copies)
+        return GlobalCounts(alike - count, num_marginal, count, count - 1, world_size)

@@ -9,7 +9,7 @@ from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs.base import AbstractTiledPairing, check_count, check_two_or_more
 from lightning_mi.pairs.known_law import known_mi
-from lightning_mi.scores.joint_columns import Columns
+from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.scores import Scores
 
 
@@ -57,8 +57,8 @@ class TwoViews(AbstractTiledPairing):
             )
         share = self.share(x, y)
         check_two_or_more(share, self.training)
-        candidates = torch.cat(share.gather_together(x, y))
+        candidates = torch.cat(share.gather_all(x, y))
         first = torch.arange(share.start, share.start + len(x), device=x.device)
         second = share.total + first
-        columns = Columns(torch.cat([second, first]), left_out=torch.cat([first, second]))
+        columns = JointColumns(torch.cat([second, first]), excluded=torch.cat([first, second]))
         return self.score_all(critic, torch.cat([x, y]), candidates, columns, share)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_mi.utilities.distributed import all_gather_rows, own_rank, sum_own_rows, world_size
+from lightning_mi.utilities.distributed import all_gather_rows, get_rank, reduce_scatter_rows, world_size
 from lightning_mi.utilities.numerics import upcast
 
 
-class Share(NamedTuple):
+class BatchShard(NamedTuple):
     """Which rows of a batch over all processes this one holds: they follow each other in the order of the ranks.
 
     Attributes:
@@ -48,16 +48,16 @@ class Share(NamedTuple):
             (M, ...) for M = ``total``.
 
         Example:
-            >>> Share((2,)).gather(torch.tensor([1.0, 2.0]))
+            >>> BatchShard((2,)).gather(torch.tensor([1.0, 2.0]))
             tensor([1., 2.])
         """
-        return self.gather_together(rows)[0]
+        return self.gather_all(rows)[0]
 
-    def gather_together(self, *rows: Tensor) -> tuple[Tensor, ...]:
+    def gather_all(self, *rows: Tensor) -> tuple[Tensor, ...]:
         """The same of several tensors at once, of any types, in one collective each way.
 
         Example:
-            >>> Share((2,)).gather_together(torch.tensor([1.0, 2.0]), torch.tensor([7, 8]))
+            >>> BatchShard((2,)).gather_all(torch.tensor([1.0, 2.0]), torch.tensor([7, 8]))
             (tensor([1., 2.]), tensor([7, 8]))
         """
         if not self.pooled:
@@ -66,24 +66,24 @@ class Share(NamedTuple):
         return gathered
 
 
-def share_of(counts: Sequence[int]) -> Share:
+def shard_of(counts: Sequence[int]) -> BatchShard:
     """The share of this process, where the processes hold so many rows.
 
     Example:
-        >>> share_of([3]).total
+        >>> shard_of([3]).total
         3
     """
-    return Share(tuple(counts), own_rank() if len(counts) > 1 else 0)
+    return BatchShard(tuple(counts), get_rank() if len(counts) > 1 else 0)
 
 
-def one_row_each() -> Share:
+def one_row_per_rank() -> BatchShard:
     """The share of this process in tensors of which every process has one row.
 
     Example:
-        >>> one_row_each()
-        Share(counts=(1,), rank=0)
+        >>> one_row_per_rank()
+        BatchShard(counts=(1,), rank=0)
     """
-    return share_of((1,) * world_size())
+    return shard_of((1,) * world_size())
 
 
 def gather(tensor: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def gather(tensor: Tensor) -> Tensor:
         >>> gather(torch.tensor([1.0, 2.0]))
         tensor([[1., 2.]])
     """
-    return one_row_each().gather(tensor.unsqueeze(0))
+    return one_row_per_rank().gather(tensor.unsqueeze(0))
 
 
 class _Kind(NamedTuple):
@@ -154,7 +154,7 @@ class _GatherRows(torch.autograd.Function):
             torch.zeros(total, kind.width, dtype=kind.dtype, device=ctx.device) if gradient is None else _flat(gradient)
             for gradient, kind in pairs
         ]
-        summed = sum_own_rows(torch.cat([upcast(part) for part in parts], dim=1), ctx.counts)
+        summed = reduce_scatter_rows(torch.cat([upcast(part) for part in parts], dim=1), ctx.counts)
         own = iter(torch.split(summed, [kind.width for _, kind in pairs], dim=1))
         return None, *(
             _own_gradient(next(own), gradient, kind) if kind.floating else None

@@ -14,14 +14,14 @@ from lightning_mi.utilities.numerics import upcast
 Backward = Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]
 
 
-def torch_looks_within() -> bool:
+def needs_plain_autograd() -> bool:
     """Whether torch must see each operation, and no gradient can be made by hand.
 
     So it is under its function transforms (``torch.func``, vmap), in forward-mode differentiation, and while it
     compiles, exports or traces.
 
     Example:
-        >>> torch_looks_within(), torch.func.grad(lambda x: x * torch_looks_within())(torch.tensor(3.0))
+        >>> needs_plain_autograd(), torch.func.grad(lambda x: x * needs_plain_autograd())(torch.tensor(3.0))
         (False, tensor(1.))
     """
     return (
@@ -64,7 +64,7 @@ class _Deferred(torch.autograd.Function):
         return tuple(upcast(like).new_zeros(shape) for shape in shapes)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_output: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise DoubleBackwardError(
                 "A gradient is to be differentiated again (create_graph=True, as for a gradient penalty), but the "
@@ -72,6 +72,6 @@ class _Deferred(torch.autograd.Function):
                 "tile_bytes=math.inf, an argument of the pairing and of Scores.from_columns."
             )
         # Autograd may come with no gradient at all, which is one of zero.
-        gradients = ctx.compute(upstream) if any(one is not None for one in upstream) else [None] * len(ctx.types)
+        gradients = ctx.compute(grad_output) if any(one is not None for one in grad_output) else [None] * len(ctx.types)
         types = zip(gradients, ctx.types, strict=True)
         return None, None, None, *(None if one is None else one.to(dtype) for one, dtype in types)

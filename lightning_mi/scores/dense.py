@@ -66,7 +66,7 @@ class DenseMarginals(AbstractMarginals):
     Args:
         scores: (N, M), or (K,) of a list of pairs.
         mask: (N, M) boolean, True at marginal pairs; all are by default.
-        unmarked: (N, k) in place of a mask: the columns of each row that hold no marginal pair.
+        non_marginal: (N, k) in place of a mask: the columns of each row that hold no marginal pair.
         columns: (K,) the candidate of each score of a list.
         log_weights: (M,) of the candidates; equal by default.
         row_mask: (N, M) boolean, True at the marginal and joint pairs of a row; all are by default.
@@ -81,7 +81,7 @@ class DenseMarginals(AbstractMarginals):
         self,
         scores: Tensor,
         mask: Tensor | None = None,
-        unmarked: Tensor | None = None,
+        non_marginal: Tensor | None = None,
         columns: Tensor | None = None,
         log_weights: Tensor | None = None,
         row_mask: Tensor | None = None,
@@ -91,7 +91,7 @@ class DenseMarginals(AbstractMarginals):
         self._kept: Tensor | None = None
         self._exponentials: AnchoredExp | None = None  # once a bound has asked: metrics ask for their squares
         self._mask = mask
-        self._unmarked = unmarked
+        self._unmarked = non_marginal
         self._columns = columns
         self._log_weights = log_weights
         self._row_mask = row_mask

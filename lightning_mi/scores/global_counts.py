@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_mi.scores.batch_shard import one_row_each
-from lightning_mi.utilities.distributed import exchange
+from lightning_mi.scores.batch_shard import one_row_per_rank
+from lightning_mi.utilities.distributed import all_gather_ints
 from lightning_mi.utilities.numerics import log_mean_exp
 
 
@@ -20,7 +20,7 @@ class Part(NamedTuple):
     log: bool
 
 
-class Pool(NamedTuple):
+class GlobalCounts(NamedTuple):
     """How many pairs there are, and how the processes' parts of a sum add up.
 
     Attributes:
@@ -36,22 +36,22 @@ class Pool(NamedTuple):
     num_marginal: int
     num_rows: int
     longest_row: int = 0
-    copies: int = 1
-    asked: list[Part] | None = None
+    world_size: int = 1
+    deferred: list[Part] | None = None
 
-    def over_processes(self, device: torch.device) -> Pool:
+    def all_reduce(self, device: torch.device) -> GlobalCounts:
         """The pool of all processes, where this one is a process's own. Every process must ask for it.
 
         Args:
             device: Where the scores are.
 
         Example:
-            >>> Pool(4, 12, 4).over_processes(torch.device("cpu")).num_marginal
+            >>> GlobalCounts(4, 12, 4).all_reduce(torch.device("cpu")).num_marginal
             12
         """
         own = (self.num_joint, self.num_marginal, self.num_rows, self.longest_row)
-        joint, marginal, rows, longest = zip(*exchange(own, device), strict=True)
-        return Pool(sum(joint), sum(marginal), sum(rows), max(longest), copies=len(joint))
+        joint, marginal, rows, longest = zip(*all_gather_ints(own, device), strict=True)
+        return GlobalCounts(sum(joint), sum(marginal), sum(rows), max(longest), world_size=len(joint))
 
     def sum(self, part: Tensor) -> Tensor:
         """The sum of each process's part, a scalar; where sums wait, the part itself."""
@@ -61,30 +61,30 @@ class Pool(NamedTuple):
         """The same of parts that are logarithms, and so is the sum."""
         return self._add(Part(part, log=True))
 
-    def add_up(self, found: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    def reduce_deferred(self, found: Iterable[Tensor]) -> tuple[Tensor, ...]:
         """The sums that wait, where ``found`` are their parts.
 
         Raises:
             ValueError: They are others: something was made of a part, as if it were the sum.
         """
-        asked, found = self.asked or [], tuple(found)
-        if len(asked) != len(found) or any(part.value is not own for part, own in zip(asked, found, strict=True)):
+        deferred, found = self.deferred or [], tuple(found)
+        if len(deferred) != len(found) or any(part.value is not own for part, own in zip(deferred, found, strict=True)):
             raise ValueError(
-                f"Got {len(found)} tensors of {len(asked)} means that were asked for together: they are handed on as "
+                f"Got {len(found)} tensors of {len(deferred)} means that were asked for together: they are handed on as "
                 "they are and in that order, since they are not yet those of all processes. Compute with what "
                 "`together` returns."
             )
-        return found if self.copies == 1 else _over_processes(asked)
+        return found if self.world_size == 1 else _all_reduce(deferred)
 
     def _add(self, part: Part) -> Tensor:
-        if self.asked is not None:
-            self.asked.append(part)
+        if self.deferred is not None:
+            self.deferred.append(part)
             return part.value
-        return part.value if self.copies == 1 else _over_processes([part])[0]
+        return part.value if self.world_size == 1 else _all_reduce([part])[0]
 
 
-def _over_processes(parts: Sequence[Part]) -> tuple[Tensor, ...]:
-    gathered = one_row_each().gather_together(*(part.value.unsqueeze(0) for part in parts))
+def _all_reduce(parts: Sequence[Part]) -> tuple[Tensor, ...]:
+    gathered = one_row_per_rank().gather_all(*(part.value.unsqueeze(0) for part in parts))
     return tuple(
         log_mean_exp(values, count=1) if part.log else values.sum()
         for part, values in zip(parts, gathered, strict=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_mi.scores.dense import AbstractMarginals, DenseMarginals, all_but
-from lightning_mi.scores.joint_columns import Columns
-from lightning_mi.scores.tiled import StreamedMarginals
+from lightning_mi.scores.joint_columns import JointColumns
+from lightning_mi.scores.tiled import TiledMarginals
 from lightning_mi.scores.tiles import AbstractTiles, tile_rows
 from lightning_mi.utilities.numerics import upcast
 
@@ -28,7 +28,7 @@ class Layout:
     log_weights: Tensor | None = None  # (M,) of the candidates in a row; equal by default
 
 
-def lay_out_columns(scores: Tensor | AbstractTiles, columns: Columns, tile_bytes: float | None = None) -> Layout:
+def lay_out_columns(scores: Tensor | AbstractTiles, columns: JointColumns, tile_bytes: float | None = None) -> Layout:
     """One joint pair in each row of (N, M) scores, which are there or are made in tiles.
 
     Raises:
@@ -42,14 +42,14 @@ def lay_out_columns(scores: Tensor | AbstractTiles, columns: Columns, tile_bytes
     marginals: AbstractMarginals
     if isinstance(scores, AbstractTiles) and rows is not None:
         joint = scores.at(slice(0, num_rows), columns.joint if columns.span is None else columns.span)
-        marginals = StreamedMarginals(scores, columns, joint, rows)
+        marginals = TiledMarginals(scores, columns, joint, rows)
     else:
         matrix = scores.matrix() if isinstance(scores, AbstractTiles) else scores
         check_scores(matrix, "matrix", ndim=2, may_be_empty=True)
         matrix = upcast(matrix)
         joint = matrix[joint_rows, columns.joint] if columns.span is None else matrix.diagonal(columns.span.start)
-        in_row = None if columns.left_out is None else all_but(matrix, columns.left_out.unsqueeze(1))
-        marginals = DenseMarginals(matrix, unmarked=columns.unmarked, row_mask=in_row, row_count=row_count)
+        in_row = None if columns.excluded is None else all_but(matrix, columns.excluded.unsqueeze(1))
+        marginals = DenseMarginals(matrix, non_marginal=columns.non_marginal, row_mask=in_row, row_count=row_count)
     return Layout(
         joint,
         columns.joint,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lightning_mi.scores.global_counts import Pool
-from lightning_mi.scores.joint_columns import Columns
+from lightning_mi.scores.global_counts import GlobalCounts
+from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.layout import (
     Layout,
     check_default_columns,
@@ -48,20 +48,20 @@ class Scores:
         (3, 6, tensor(0.))
     """
 
-    def __init__(self, layout: Layout, y: Tensor | None = None, pooled: bool | Pool = False) -> None:
+    def __init__(self, layout: Layout, y: Tensor | None = None, pooled: bool | GlobalCounts = False) -> None:
         """Use :meth:`from_matrix` or one of its likes, which check what they take."""
         self.joint = layout.joint
         self.joint_columns = layout.joint_columns
         self.y = y
         self._layout = layout
         self._marginals = layout.marginals
-        self._own = Pool(len(layout.joint), layout.num_marginal, layout.num_rows)
+        self._own = GlobalCounts(len(layout.joint), layout.num_marginal, layout.num_rows)
         self._pool = self._own
         self._known: Tensor | None = None  # the plain log-mean-exp, once a bound has asked: metrics ask too
-        if isinstance(pooled, Pool):
+        if isinstance(pooled, GlobalCounts):
             self._pool = pooled
         elif pooled and world_size() > 1:
-            self._pool = self._own._replace(longest_row=self.num_candidates or 0).over_processes(self.joint.device)
+            self._pool = self._own._replace(longest_row=self.num_candidates or 0).all_reduce(self.joint.device)
 
     @property
     def num_joint(self) -> int:
@@ -78,9 +78,9 @@ class Scores:
         return self._pool.num_marginal
 
     @property
-    def copies(self) -> int:
+    def world_size(self) -> int:
         """How many processes read the same from these scores: all of them if pooled, else 1."""
-        return self._pool.copies
+        return self._pool.world_size
 
     @classmethod
     def from_matrix(
@@ -94,7 +94,7 @@ class Scores:
         allow_no_marginal: bool = False,
         y: Tensor | None = None,
         diagonal: int = 0,
-        pooled: bool | Pool = False,
+        pooled: bool | GlobalCounts = False,
     ) -> Scores:
         """Take scores of every x (rows) against every candidate y (columns).
 
@@ -131,7 +131,7 @@ class Scores:
             )
         if joint is None and marginal is None and log_weights is None:
             check_square(matrix, diagonal, may_be_wide=shared)
-            layout = lay_out_columns(matrix, Columns.of_diagonal(matrix, diagonal))
+            layout = lay_out_columns(matrix, JointColumns.of_diagonal(matrix, diagonal))
         else:
             layout = lay_out_masks(matrix, joint, marginal, log_weights, diagonal)
         made = cls(layout, y, pooled)
@@ -147,10 +147,10 @@ class Scores:
     def from_columns(
         cls,
         scores: Tensor | AbstractTiles,
-        columns: Columns,
+        columns: JointColumns,
         *,
         y: Tensor | None = None,
-        pooled: bool | Pool = False,
+        pooled: bool | GlobalCounts = False,
         tile_bytes: float | None = None,
     ) -> Scores:
         """Take scores of every x against every candidate y, with one joint pair in each row, in any column.
@@ -171,7 +171,7 @@ class Scores:
 
         Example:
             >>> from lightning_mi.critics import InnerProductCritic
-            >>> x, columns = torch.eye(4), Columns(torch.arange(4))
+            >>> x, columns = torch.eye(4), JointColumns(torch.arange(4))
             >>> tiles = InnerProductCritic().tiles(x, x)
             >>> Scores.from_columns(tiles, columns, tile_bytes=32).log_mean_exp()  # two rows a tile
             tensor(0.)
@@ -191,7 +191,7 @@ class Scores:
         marginal_columns: Tensor | None = None,
         allow_no_marginal: bool = False,
         y: Tensor | None = None,
-        pooled: bool | Pool = False,
+        pooled: bool | GlobalCounts = False,
     ) -> Scores:
         """Take scores of two lists of pairs, without rows (so InfoNCE cannot use them).
 
@@ -265,11 +265,11 @@ class Scores:
             >>> joint - marginal
             tensor(1.)
         """
-        if self._pool.asked is not None:
+        if self._pool.deferred is not None:
             return tuple(read(self))
-        own = self._with(self._pool._replace(asked=[]))
-        found = own._pool.add_up(read(own))
-        if self.copies == 1:
+        own = self._with(self._pool._replace(deferred=[]))
+        found = own._pool.reduce_deferred(read(own))
+        if self.world_size == 1:
             self._known = own._known
         return found
 
@@ -281,7 +281,7 @@ class Scores:
         """
         if self._layout.joint_rows is None or self._marginals.weighted:
             return None
-        if self._pool.copies > 1:
+        if self._pool.world_size > 1:
             return self._pool.longest_row
         count = self._layout.row_count
         return count if isinstance(count, int) else int(count.max()) if len(count) else 0
@@ -361,7 +361,7 @@ class Scores:
             A scalar, nats.
         """
         plain = offset is None and clip is None and power == 1.0
-        waits = self._pool.asked is not None  # for its sum, of which this is a part
+        waits = self._pool.deferred is not None  # for its sum, of which this is a part
         if plain and self._known is not None and not waits and not torch.is_grad_enabled():
             return self._known
         read = self._read_log_mean_exp(offset, clip, power)
@@ -369,7 +369,7 @@ class Scores:
             self._known = read.detach()
         return read
 
-    def _with(self, pool: Pool) -> Scores:
+    def _with(self, pool: GlobalCounts) -> Scores:
         own = object.__new__(Scores)  # copy.copy takes several times as long, which a small critic's step would notice
         own.__dict__ |= self.__dict__ | {"_pool": pool, "_known": None}
         return own
@@ -422,7 +422,7 @@ class Scores:
 
     def mean_over_joint(self, values: Tensor) -> Tensor:
         """The mean of values of the joint pairs, (J,); 0 with a zero gradient where there are none."""
-        alone = self.copies == 1
+        alone = self.world_size == 1
         return self._pool.sum(mean_or_zero(values) if alone else values.sum() / max(self.num_joint, 1))
 
 

@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from lightning_mi.scores.tiles import AbstractTiles, Pull
+from lightning_mi.scores.tiles import AbstractTiles, TileBackward
 from lightning_mi.utilities.numerics import RowSoftmax, log_mean_exp, row_softmax, shifted_exp, softplus_sum
 
 # From a tile of scores, its rows and an upstream gradient to the weights dL/dS, new ones. What is last collects the
@@ -38,22 +38,22 @@ class Exponent:
         """Whether it is T itself."""
         return self.offset is None and self.clip is None and self.power == 1.0
 
-    def of(self, scores: Tensor, unmarked: Tensor) -> Tensor:
-        """(R, M) of a tile whose unmarked columns, (R, k), are minus infinity, and stay so; the scores stay too."""
+    def of(self, scores: Tensor, non_marginal: Tensor) -> Tensor:
+        """(R, M) of a tile whose non_marginal columns, (R, k), are minus infinity, and stay so; the scores stay too."""
         x = scores if self.clip is None else scores.clamp(-self.clip, self.clip)
         if self.offset is not None:
             x = x - self.offset
         if self.power != 1.0:
             x = x * self.power
-        return x if x is scores else x.scatter_(1, unmarked, -math.inf)
+        return x if x is scores else x.scatter_(1, non_marginal, -math.inf)
 
-    def weights(self, sums: RowSums, unmarked: Tensor) -> Weights:
+    def weights(self, sums: RowSums, non_marginal: Tensor) -> Weights:
         """Those of the log-mean-exp of which these are the sums."""
         highest, total = sums.common_scale()
 
-        def weigh(scores: Tensor, rows: slice, upstream: Tensor, of_offset: Tensor | None) -> Tensor:
-            x = self.of(scores, unmarked[rows])
-            weights = shifted_exp(x, highest, out=None if x is scores else x).mul_(upstream * self.power / total)
+        def weigh(scores: Tensor, rows: slice, grad_output: Tensor, of_offset: Tensor | None) -> Tensor:
+            x = self.of(scores, non_marginal[rows])
+            weights = shifted_exp(x, highest, out=None if x is scores else x).mul_(grad_output * self.power / total)
             if of_offset is not None:  # It is subtracted from what is clipped.
                 of_offset -= weights.sum(dim=0)
             if self.clip is not None:
@@ -99,8 +99,8 @@ class RowSums:
     def weights(self) -> Weights:
         """Those of the logarithms of the rows' sums, whose upstream gradient is (N,)."""
 
-        def weigh(scores: Tensor, rows: slice, upstream: Tensor, of_offset: Tensor | None) -> Tensor:
-            factors = upstream[rows] / self.total[rows]
+        def weigh(scores: Tensor, rows: slice, grad_output: Tensor, of_offset: Tensor | None) -> Tensor:
+            factors = grad_output[rows] / self.total[rows]
             return shifted_exp(scores, self.largest[rows].unsqueeze(1)).mul_(factors.unsqueeze(1))
 
         return weigh
@@ -155,31 +155,31 @@ class Gradient:
 
 @final
 @dataclass(frozen=True)
-class Sweep:
+class TilePass:
     """Tiles of whole rows, one after another, and what one pass over them gives; nothing here is seen by autograd.
 
     It holds none of what it gives, so that autograd can hold it without a circle.
 
     Attributes:
         tiles: Make the scores.
-        unmarked: (N, k) the columns of each row that hold no marginal pair.
+        non_marginal: (N, k) the columns of each row that hold no marginal pair.
         joint: (N,) the scores of the joint pairs, without gradient.
         tile_rows: How many rows a tile has.
     """
 
     tiles: AbstractTiles
-    unmarked: Tensor
+    non_marginal: Tensor
     joint: Tensor
     tile_rows: int
 
-    def __call__(self, differentiate: bool = False) -> Iterator[tuple[slice, Tensor, Pull]]:
+    def __call__(self, differentiate: bool = False) -> Iterator[tuple[slice, Tensor, TileBackward]]:
         """Each tile's rows, its scores, -inf where there is no marginal pair, and what pulls a gradient back."""
         num_rows = self.tiles.shape[0]
         for start in range(0, num_rows, self.tile_rows):
             rows = slice(start, min(start + self.tile_rows, num_rows))
-            scores, pull = self.tiles.tile(rows, differentiate)
-            yield rows, scores.scatter_(1, self.unmarked[rows], -math.inf), pull
-            del scores, pull  # As whoever is given them does, so that the next tile takes their place.
+            scores, backward = self.tiles.tile(rows, differentiate)
+            yield rows, scores.scatter_(1, self.non_marginal[rows], -math.inf), backward
+            del scores, backward  # As whoever is given them does, so that the next tile takes their place.
 
     @torch.no_grad()
     def read(self, *exponents: Exponent) -> list[RowSums]:
@@ -187,7 +187,7 @@ class Sweep:
         sums, out = [RowSums(self.joint) for _ in exponents], self._buffer()
         for rows, scores, _ in self():
             for exponent, of_exponent in zip(exponents, sums, strict=True):
-                of_exponent.put(rows, exponent.of(scores, self.unmarked[rows]), out[: len(scores)])
+                of_exponent.put(rows, exponent.of(scores, self.non_marginal[rows]), out[: len(scores)])
             del scores, _
         return sums
 
@@ -207,7 +207,7 @@ class Sweep:
         low, high = self.joint.new_tensor(math.inf), self.joint.new_tensor(-math.inf)
         for rows, scores, _ in self():
             high = torch.maximum(high, scores.amax())
-            low = torch.minimum(low, scores.scatter_(1, self.unmarked[rows], math.inf).amin())
+            low = torch.minimum(low, scores.scatter_(1, self.non_marginal[rows], math.inf).amin())
         return low, high
 
     @torch.no_grad()
@@ -219,15 +219,15 @@ class Sweep:
         """
         sums, out, gradient = RowSums(self.joint), self._buffer(), Gradient(self.tiles, exponent.offset)
         highest = self.joint.new_tensor(-math.inf)
-        for rows, scores, pull in self(differentiate=True):
-            softmax = sums.put(rows, exponent.of(scores, self.unmarked[rows]), out[: len(scores)])
+        for rows, scores, backward in self(differentiate=True):
+            softmax = sums.put(rows, exponent.of(scores, self.non_marginal[rows]), out[: len(scores)])
             so_far, highest = highest, torch.maximum(highest, softmax.largest.amax())
             gradient.rescale(shifted_exp(so_far, highest))
             factors = softmax.total * shifted_exp(softmax.largest, highest)
-            pull(softmax.weights.mul_(factors.unsqueeze(1)), gradient.of_tiles)
+            backward(softmax.weights.mul_(factors.unsqueeze(1)), gradient.of_tiles)
             if gradient.of_offset is not None:
                 gradient.of_offset -= softmax.weights.sum(dim=0)
-            del scores, pull
+            del scores, backward
         gradient.rescale(1 / sums.common_scale()[1])
         return sums, gradient
 
@@ -235,25 +235,25 @@ class Sweep:
     def rows_with_gradient(self) -> tuple[RowSums, Sequence[Tensor | None]]:
         """The sums of exponentials; of the rows' mean of log(sum + exp(joint)) the gradient of inputs and joint."""
         sums, out, gradient = RowSums(self.joint), self._buffer(), Gradient(self.tiles)
-        for rows, scores, pull in self(differentiate=True):
+        for rows, scores, backward in self(differentiate=True):
             softmax = sums.put(rows, scores, out[: len(scores)])
             shares = (softmax.largest - self.joint[rows] + softmax.total.log()).sigmoid() / len(self.joint)
-            pull(softmax.weights.mul_(shares.unsqueeze(1)), gradient.of_tiles)
-            del scores, pull
+            backward(softmax.weights.mul_(shares.unsqueeze(1)), gradient.of_tiles)
+            del scores, backward
         of_joint = (self.joint - sums.largest - sums.total.log()).sigmoid() / len(self.joint)
         return sums, [*gradient.parts, of_joint]
 
     @torch.no_grad()
-    def gradient(self, upstream: Sequence[tuple[Weights, Tensor]], offset: Tensor | None = None) -> Gradient:
+    def gradient(self, grad_output: Sequence[tuple[Weights, Tensor]], offset: Tensor | None = None) -> Gradient:
         """That of several sums together, each given by its weights and its upstream gradient."""
         gradient = Gradient(self.tiles, offset)
-        for rows, scores, pull in self(differentiate=True):
-            (first, of_first), *others = upstream
+        for rows, scores, backward in self(differentiate=True):
+            (first, of_first), *others = grad_output
             weights = first(scores, rows, of_first, gradient.of_offset)
             for weigh, of_sum in others:
                 weights += weigh(scores, rows, of_sum, gradient.of_offset)
-            pull(weights, gradient.of_tiles)
-            del scores, pull, weights
+            backward(weights, gradient.of_tiles)
+            del scores, backward, weights
         return gradient
 
     def _buffer(self) -> Tensor:

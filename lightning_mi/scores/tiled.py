@@ -20,8 +20,8 @@ from torch import Tensor
 
 from lightning_mi.scores.custom_gradient import zeros_with_gradient
 from lightning_mi.scores.dense import AbstractMarginals, stride
-from lightning_mi.scores.joint_columns import Columns
-from lightning_mi.scores.tile_reductions import Exponent, RowSums, Sweep, Weights
+from lightning_mi.scores.joint_columns import JointColumns
+from lightning_mi.scores.tile_reductions import Exponent, RowSums, TilePass, Weights
 from lightning_mi.scores.tiles import AbstractTiles
 
 _PLAIN = Exponent()
@@ -29,7 +29,7 @@ _AT_ONCE = 4  # How many sums share one sweep in backward; another serves what i
 
 
 @final
-class StreamedMarginals(AbstractMarginals):
+class TiledMarginals(AbstractMarginals):
     """Scores that are made in tiles of whole rows, and made again rather than kept.
 
     Args:
@@ -40,14 +40,14 @@ class StreamedMarginals(AbstractMarginals):
 
     Example:
         >>> from lightning_mi.scores.tiles import Products
-        >>> tiles, columns = Products(torch.ones(4, 2), torch.ones(4, 2)), Columns(torch.arange(4))
-        >>> marginals = StreamedMarginals(tiles, columns, torch.ones(4), tile_rows=2)
+        >>> tiles, columns = Products(torch.ones(4, 2), torch.ones(4, 2)), JointColumns(torch.arange(4))
+        >>> marginals = TiledMarginals(tiles, columns, torch.ones(4), tile_rows=2)
         >>> marginals.log_mean_exp(12, None, None, 1.0)
         tensor(2.)
     """
 
-    def __init__(self, tiles: AbstractTiles, columns: Columns, joint: Tensor, tile_rows: int) -> None:
-        self._sweep = Sweep(tiles, columns.unmarked, joint.detach(), tile_rows)
+    def __init__(self, tiles: AbstractTiles, columns: JointColumns, joint: Tensor, tile_rows: int) -> None:
+        self._sweep = TilePass(tiles, columns.non_marginal, joint.detach(), tile_rows)
         self._joint = joint
         self._row_count = columns.row_count(tiles.shape[1])
         self._asked: dict[Hashable, Tensor] = {}
@@ -69,22 +69,26 @@ class StreamedMarginals(AbstractMarginals):
         """The sum of log(1 + exp(T))."""
         return self._once(("softplus", self._differentiable()), self._softplus_sum)
 
-    def row_log_mean_exp(self, alike: bool = False) -> Tensor:
+    def row_log_mean_exp(self, uniform_upstream: bool = False) -> Tensor:
         """(N,) by rows."""
-        return self._once(("rows", alike, self._differentiable()), lambda: self._row_log_mean_exp(alike))
+        return self._once(
+            ("rows", uniform_upstream, self._differentiable()), lambda: self._row_log_mean_exp(uniform_upstream)
+        )
 
     def values(self, at_most: int | None = None) -> Tensor:
         """(K,) the scores."""
-        unmarked = self._sweep.unmarked.sort(dim=1).values
-        in_row = self._sweep.tiles.shape[1] - unmarked.shape[1]
-        length = len(unmarked) * in_row
-        taken = torch.arange(0, length, 1 if at_most is None else stride(length, at_most), device=unmarked.device)
-        rows, columns = taken // in_row, taken % in_row
-        for passed in unmarked.T:  # Step over what is no marginal pair, from left to right.
+        non_marginal = self._sweep.non_marginal.sort(dim=1).values
+        in_row = self._sweep.tiles.shape[1] - non_marginal.shape[1]
+        length = len(non_marginal) * in_row
+        index_rows = torch.arange(
+            0, length, 1 if at_most is None else stride(length, at_most), device=non_marginal.device
+        )
+        rows, columns = index_rows // in_row, index_rows % in_row
+        for passed in non_marginal.T:  # Step over what is no marginal pair, from left to right.
             columns += columns >= passed[rows]
         return self._sweep.tiles.at(rows, columns)
 
-    def detach(self) -> StreamedMarginals:
+    def detach(self) -> TiledMarginals:
         """The same scores without their autograd graph; the row sums that have been computed are shared."""
         detached = copy.copy(self)
         detached._joint = self._joint.detach()
@@ -101,7 +105,7 @@ class StreamedMarginals(AbstractMarginals):
     def _log_mean_exp(self, exponent: Exponent, count: int) -> Tensor:
         if self._served or exponent.clip is not None or exponent.power != 1.0:
             sums = self._sums(exponent)
-            zero = self._zero_of_weights(exponent.weights(sums, self._sweep.unmarked), exponent.offset)
+            zero = self._zero_of_weights(exponent.weights(sums, self._sweep.non_marginal), exponent.offset)
         else:
             sweep = self._sweep
             sums, gradient = sweep.exp_with_gradient(exponent)
@@ -116,12 +120,12 @@ class StreamedMarginals(AbstractMarginals):
         total, self._plain = self._sweep.read_softplus()
         if not self._differentiable():
             return total
-        return total + self._zero_of_weights(lambda scores, rows, upstream, _: scores.sigmoid().mul_(upstream))
+        return total + self._zero_of_weights(lambda scores, rows, grad_output, _: scores.sigmoid().mul_(grad_output))
 
-    def _row_log_mean_exp(self, alike: bool) -> Tensor:
+    def _row_log_mean_exp(self, uniform_upstream: bool) -> Tensor:
         if not self._differentiable():
             return self._rows(self._sums().logarithms())
-        if alike:
+        if uniform_upstream:
             sweep = self._sweep
             self._plain, gradient = sweep.rows_with_gradient()
             rows = self._rows(self._plain.logarithms()).detach()
@@ -165,12 +169,12 @@ class StreamedMarginals(AbstractMarginals):
 
 
 def _zeros_of_sweep(
-    sweep: Sweep, served: list[Weights], shapes: Sequence[tuple[int, ...]], offset: Tensor | None = None
+    sweep: TilePass, served: list[Weights], shapes: Sequence[tuple[int, ...]], offset: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """Zeros whose gradients come from one sweep, in backward: those of the sums that have these weights by then."""
 
-    def backward(upstream: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        pairs = zip(served, upstream, strict=False)
+    def backward(grad_output: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        pairs = zip(served, grad_output, strict=False)
         return sweep.gradient([(weights, of_sum) for weights, of_sum in pairs if of_sum is not None], offset).parts
 
     inputs = sweep.tiles.inputs if offset is None else (*sweep.tiles.inputs, offset)
@@ -178,14 +182,14 @@ def _zeros_of_sweep(
 
 
 def _zero_of_gradient(
-    gradient: Sequence[Tensor | None], inputs: Sequence[Tensor], again: Callable[[], Sequence[Tensor | None]]
+    gradient: Sequence[Tensor | None], inputs: Sequence[Tensor], recompute: Callable[[], Sequence[Tensor | None]]
 ) -> Tensor:
     """A zero whose gradient is known, and handed over: if it is asked for again, it is made again."""
     known = [gradient]
 
-    def backward(upstream: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        (factor,) = upstream
-        parts = known.pop() if known else again()
+    def backward(grad_output: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        (factor,) = grad_output
+        parts = known.pop() if known else recompute()
         for part in parts:
             if part is not None and factor is not None:
                 part *= factor

@@ -11,7 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from lightning_mi.scores.custom_gradient import torch_looks_within
+from lightning_mi.scores.custom_gradient import needs_plain_autograd
 from lightning_mi.utilities.numerics import full_precision, upcast
 
 _TILE_BYTES = 4 * 2**20  # stays in a processor's last cache
@@ -20,7 +20,7 @@ _TILE_BYTES_ELSEWHERE = 2**28  # An accelerator has memory, and wants work.
 
 Index = Tensor | slice
 # Adds the gradient that weights dL/dS of a tile give to the accumulators of the inputs; None where none is needed.
-Pull = Callable[[Tensor, list[Tensor | None]], None]
+TileBackward = Callable[[Tensor, list[Tensor | None]], None]
 
 
 class AbstractTiles(ABC):
@@ -48,7 +48,7 @@ class AbstractTiles(ABC):
         """(K,) the scores of K entries, float32 or wider, by ordinary autograd."""
 
     @abstractmethod
-    def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
+    def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, TileBackward]:
         """The scores of some rows, float32 or wider and free to be overwritten until the next tile; no autograd.
 
         Args:
@@ -101,11 +101,11 @@ class Products(AbstractTiles):
 
     def at(self, rows: Index, columns: Index) -> Tensor:
         """(K,) products of some pairs of rows."""
-        products = upcast(taken(self._g, rows)) * upcast(taken(self._h, columns))
+        products = upcast(index_rows(self._g, rows)) * upcast(index_rows(self._h, columns))
         return with_affine(products.sum(-1), None, self._offset)
 
     @torch.no_grad()
-    def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, Pull]:
+    def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, TileBackward]:
         """Products of some rows of g with all of h."""
         g, h = self._g[rows], self._h
         with full_precision(g.device.type):  # The factors have the one that they are multiplied in.
@@ -113,7 +113,7 @@ class Products(AbstractTiles):
         if self._offset is not None:
             scores += self._offset
 
-        def pull(weights: Tensor, into: list[Tensor | None]) -> None:
+        def backward(weights: Tensor, into: list[Tensor | None]) -> None:
             of_g, of_h, *of_offset = into
             if of_offset and of_offset[0] is not None:
                 of_offset[0] += weights.sum()
@@ -126,7 +126,7 @@ class Products(AbstractTiles):
                 elif of_h is not None:
                     of_h += weights.T @ g
 
-        return scores, pull
+        return scores, backward
 
     def detach(self) -> Products:
         """The same products of detached factors."""
@@ -148,7 +148,7 @@ def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
 
     Tiles are of a size, so that none is small, and hold up to a tenth more than they are to. All scores are there at
     once where a tile would hold them, where by default tiles would be no faster, and where torch itself must see how
-    scores are made (:func:`torch_looks_within`). So are integers, which no reduction takes.
+    scores are made (:func:`needs_plain_autograd`). So are integers, which no reduction takes.
 
     Raises:
         ValueError: ``tile_bytes`` is not positive.
@@ -163,7 +163,7 @@ def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
         tile_bytes = _TILE_BYTES if tiles.inputs[0].device.type == "cpu" else _TILE_BYTES_ELSEWHERE
         fewest = tiles.fewest_tiles
     num_rows, num_tiles = tiles.shape[0], tiles.shape[0] * tiles.row_bytes / tile_bytes
-    if num_tiles <= fewest or torch_looks_within() or not tiles.inputs[0].is_floating_point():
+    if num_tiles <= fewest or needs_plain_autograd() or not tiles.inputs[0].is_floating_point():
         return None
     return max(math.ceil(num_rows / math.ceil(num_tiles - _SLACK)), 1)
 
@@ -177,7 +177,7 @@ def check_tile_bytes(tile_bytes: float | None) -> None:
         )
 
 
-def taken(factors: Tensor, index: Index) -> Tensor:
+def index_rows(factors: Tensor, index: Index) -> Tensor:
     """Some of the rows; all of them as they are, since autograd would copy them there and back."""
     return factors if isinstance(index, slice) and index == slice(0, len(factors)) else factors[index]
 

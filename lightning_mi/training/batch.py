@@ -7,11 +7,11 @@ import torch
 
 from lightning_mi.pairs import AbstractPairing
 from lightning_mi.training.online_probe import OnlineLinearProbe
-from lightning_mi.utilities.distributed import refuse_together, world_size
+from lightning_mi.utilities.distributed import raise_on_all_ranks, world_size
 from lightning_mi.utilities.labels import LabelledViews, missing_labels, split_labels
 
 
-def take_apart(
+def split_batch(
     entries: Sequence[Any],
     pairs: AbstractPairing,
     probe: OnlineLinearProbe | None,
@@ -35,7 +35,7 @@ def take_apart(
     Example:
         >>> from lightning_mi.pairs import SameLabel
         >>> batch = [torch.zeros(2, 3), torch.tensor([0, 1])]
-        >>> take_apart(batch, SameLabel(), None, training=False, device=torch.device("cpu")).labels
+        >>> split_batch(batch, SameLabel(), None, training=False, device=torch.device("cpu")).labels
         tensor([0, 1])
     """
     batch = split_labels(entries, pairs.num_views)
@@ -52,7 +52,7 @@ def take_apart(
         except ValueError as found:
             problem = found
     if together:
-        refuse_together(problem, device)
+        raise_on_all_ranks(problem, device)
     elif problem is not None:
         raise problem
     return batch

@@ -19,7 +19,7 @@ from lightning_mi.training.finite_checks import all_finite, check_finite, count_
 from lightning_mi.training.optimizer import gradients_are_scaled
 from lightning_mi.training.step import StepOutput
 from lightning_mi.training.step_place import place, unchanged
-from lightning_mi.utilities.distributed import any_process
+from lightning_mi.utilities.distributed import any_rank
 from lightning_mi.utilities.numerics import checked_later
 
 Policy = Literal["raise", "skip", "off"]
@@ -187,7 +187,7 @@ class NonFiniteGuard:
         culprit = self._culprit(module, scores, loss)
         if culprit is None and all_finite(gradients):
             return
-        if self._scaled and not any_process(culprit is not None, loss.device):
+        if self._scaled and not any_rank(culprit is not None, loss.device):
             self._take_back(module, metrics)  # a scale too high for fp16, which the scaler lowers: no error
         elif self._acts:
             self._respond(module, optimizers, metrics, culprit or _of_gradients(module, parameters))

@@ -16,7 +16,7 @@ except ImportError:  # Windows: it lets nobody remove a file that is being writt
 _SUFFIX = ".partial"
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file beside its place, bring it to the disk, and give it its name; folders are made.
 
     Whatever stops it, a kill, a full disk or a power cut, what had the name before is still there and intact. A kill
@@ -33,7 +33,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> write_whole(folder / "a.txt", lambda file: file.write(b"all of it"))
+        >>> write_atomically(folder / "a.txt", lambda file: file.write(b"all of it"))
         >>> [(path.name, path.read_bytes()) for path in folder.iterdir()]
         [('a.txt', b'all of it')]
     """

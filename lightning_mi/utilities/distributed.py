@@ -23,17 +23,17 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def own_rank() -> int:
+def get_rank() -> int:
     """Which of them this one is.
 
     Example:
-        >>> own_rank()
+        >>> get_rank()
         0
     """
     return dist.get_rank() if world_size() > 1 else 0
 
 
-def exchange(numbers: Sequence[int], device: torch.device) -> list[tuple[int, ...]]:
+def all_gather_ints(numbers: Sequence[int], device: torch.device) -> list[tuple[int, ...]]:
     """The integers of each process, in the order of the ranks. Every process gives as many.
 
     Its size is fixed, so it is safe before anything else is known of the other processes.
@@ -53,17 +53,17 @@ def exchange(numbers: Sequence[int], device: torch.device) -> list[tuple[int, ..
     return [tuple(numbers) for numbers in everywhere.tolist()]
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
+def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether any process says so. Every process must call it.
 
     Example:
-        >>> any_process(True, torch.device("cpu"))
+        >>> any_rank(True, torch.device("cpu"))
         True
     """
-    return any(said for (said,) in exchange([int(flag)], device))
+    return any(said for (said,) in all_gather_ints([int(flag)], device))
 
 
-def refuse_together(problem: Exception | None, device: torch.device) -> None:
+def raise_on_all_ranks(problem: Exception | None, device: torch.device) -> None:
     """Raise on all processes what some found wrong in their share: none waits for one that has ended.
 
     Every process must call it.
@@ -76,9 +76,9 @@ def refuse_together(problem: Exception | None, device: torch.device) -> None:
         Exception: The problem; a ValueError where only others have one.
 
     Example:
-        >>> refuse_together(None, torch.device("cpu"))
+        >>> raise_on_all_ranks(None, torch.device("cpu"))
     """
-    raise_any(problem, exchange([problem is not None], device))
+    raise_any(problem, all_gather_ints([problem is not None], device))
 
 
 def raise_any(problem: Exception | None, told: Sequence[Sequence[int]]) -> None:
@@ -100,13 +100,13 @@ def raise_any(problem: Exception | None, told: Sequence[Sequence[int]]) -> None:
 
 
 @torch.no_grad()
-def average_(tensor: Tensor) -> Tensor:
+def all_reduce_mean_(tensor: Tensor) -> Tensor:
     """Replace a tensor by its mean over all processes, in place and without gradient; alone, it stays as it is.
 
     Every process must call it with the same shape.
 
     Example:
-        >>> average_(torch.tensor(2.0))
+        >>> all_reduce_mean_(torch.tensor(2.0))
         tensor(2.)
     """
     if world_size() > 1:
@@ -130,27 +130,27 @@ def standard_deviation(values: Tensor) -> Tensor:
         tensor(1.4142)
     """
     values = upcast(values)
-    count = sum(number for (number,) in exchange([len(values)], values.device))
+    count = sum(number for (number,) in all_gather_ints([len(values)], values.device))
     mean = all_gather_rows(values.sum().unsqueeze(0)).sum() / count
     squares = all_gather_rows((values - mean).square().sum().unsqueeze(0)).sum()
     return (squares / (count - 1)).sqrt() if count > 1 else torch.full_like(squares, torch.nan)
 
 
-def own_generator(device: torch.device) -> torch.Generator | None:
+def rank_generator(device: torch.device) -> torch.Generator | None:
     """Randomness for a step that differs between processes, though they may all have been seeded alike.
 
     Returns:
         A generator that follows from the global one and from the rank; alone None, which stands for the global one.
 
     Example:
-        >>> torch.randperm(1, generator=own_generator(torch.device("cpu")))
+        >>> torch.randperm(1, generator=rank_generator(torch.device("cpu")))
         tensor([0])
     """
     if world_size() == 1:
         return None
     # 32 bits are what a generator on the CPU keeps of its seed.
     drawn = int(torch.randint(2**32 // world_size(), ()))
-    return torch.Generator(device).manual_seed(drawn * world_size() + own_rank())
+    return torch.Generator(device).manual_seed(drawn * world_size() + get_rank())
 
 
 def gather_objects(own: Any) -> list[Any]:
@@ -169,7 +169,7 @@ def gather_objects(own: Any) -> list[Any]:
     return gathered
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     """End the group, after this process's last word in it: gloo's threads may abort a process that exits with one.
 
     Example:
@@ -193,7 +193,7 @@ def all_gather_rows(rows: Tensor) -> Tensor:
     return everything.flatten(0, 1)
 
 
-def sum_own_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
+def reduce_scatter_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
     """This process's rows of the sum over the processes, without gradient: the transpose of gathering them.
 
     Args:
@@ -201,12 +201,12 @@ def sum_own_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
         counts: How many of them belong to each process.
 
     Example:
-        >>> sum_own_rows(torch.tensor([1, 2]), (2,))
+        >>> reduce_scatter_rows(torch.tensor([1, 2]), (2,))
         tensor([1, 2])
     """
     if world_size() == 1:
         return rows
-    rank = own_rank()
+    rank = get_rank()
     if min(counts) == max(counts) and dist.get_backend() == "nccl":
         own = rows.new_empty(counts[rank], *rows.shape[1:])
         dist.reduce_scatter(own, list(rows.chunk(len(counts))))

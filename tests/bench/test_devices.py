@@ -9,12 +9,12 @@ import pytest
 
 from lightning_mi.bench import local_pool as pool
 from lightning_mi.bench import run as main
+from lightning_mi.bench.dispatch import train
 from lightning_mi.bench.gpus import gpus_of, jobs_for, visible_gpus
 from lightning_mi.bench.grid import Cell, Interrupted, load_grid
 from lightning_mi.bench.recorder import FIELDS
 from lightning_mi.bench.results import load_curves
 from lightning_mi.bench.torchrun import train_on_devices
-from lightning_mi.bench.train import train_cell
 from lightning_mi.exceptions import GridError
 
 STEPS = 30
@@ -31,7 +31,7 @@ def test_two_devices_draw_the_curves_of_one(tmp_path: Path) -> None:
     found = []
     for devices in (1, 2):
         cell, fractions = cell_on(devices), []  # type: ignore[var-annotated]
-        train_cell(tmp_path, cell, fractions.append, lambda: False)
+        train(tmp_path, cell, fractions.append, lambda: False)
         assert all(0 < fraction <= 1 for fraction in fractions)
         curves = load_curves(tmp_path, cell)
         assert curves is not None

@@ -222,7 +222,7 @@ def test_snapshots_are_copies():
     t = trainer()
     t.fit(fitted, draw(8))
     kept, before = Snapshots(), weights(fitted)
-    kept.take(t, fitted)
+    kept.append(t, fitted)
     Break(0, value=3.0).on_train_batch_start(t, fitted, None, 0)
     assert kept.restore(t, fitted) == 1
     assert same(weights(fitted).values(), before.values())

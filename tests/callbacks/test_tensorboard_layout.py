@@ -89,7 +89,7 @@ def test_the_table_of_runs_has_a_row_in_plain_words_and_its_metrics_from_the_sta
 
 def test_the_row_names_what_a_critic_wraps_the_final_weight_and_the_seed(tmp_path, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "12")
-    critic = critics.Calibrated(critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4))
+    critic = critics.CalibratedCritic(critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4))
     regularizer = regularizers.Squared(weight=regularizers.LinearWarmup(weight=0.5, steps=10))
     board, _ = logged(
         tmp_path,
@@ -97,7 +97,7 @@ def test_the_row_names_what_a_critic_wraps_the_final_weight_and_the_seed(tmp_pat
         callbacks=TensorBoardLayout(hparams={"lr": 5, "new": True}, metrics=["val/own"]),
     )
     row, metrics = board.hparams()
-    assert row["critic"] == "Calibrated(SeparableCritic)"
+    assert row["critic"] == "CalibratedCritic(SeparableCritic)"
     assert (row["weight"], row["seed"], row["lr"], row["new"]) == (0.5, 12, 5, True)
     assert metrics == ["val/own"]
 

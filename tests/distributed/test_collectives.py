@@ -9,9 +9,9 @@ import torch.distributed as dist
 
 from benchmarks import distributed_exactness as script
 from lightning_mi import MIEstimationModule, Scores, bounds, critics
-from lightning_mi.scores.batch_shard import share_of
+from lightning_mi.scores.batch_shard import shard_of
 from lightning_mi.training import online_probe as probes
-from lightning_mi.utilities.distributed import leave, sum_own_rows
+from lightning_mi.utilities.distributed import destroy_process_group, reduce_scatter_rows
 from tests.distributed.processes import on_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -120,7 +120,7 @@ def _pools(rank):
             labels = views[count:] if module.pairs.takes_labels else ()
             scores = module.pairs(module.critic, *module.encode(*views[:count]), *labels)
             own = scores._own._replace(longest_row=scores.local().num_candidates or 0)
-            told = own.over_processes(CPU)
+            told = own.all_reduce(CPU)
             worked_out = scores._pool
             if scores.num_candidates is None or scores._marginals.weighted:
                 worked_out = worked_out._replace(longest_row=told.longest_row)
@@ -187,7 +187,7 @@ class _Nothing(torch.autograd.Function):
 
 def _nothing_on_the_second(rank):
     rows = torch.ones(2, 3, requires_grad=True)
-    everything = share_of((2, 2)).gather(rows)
+    everything = shard_of((2, 2)).gather(rows)
     (everything.sum() if rank == 0 else _Nothing.apply(everything)).backward()
     return rows.grad
 
@@ -202,7 +202,7 @@ def test_a_process_without_a_gradient_still_takes_part_in_that_of_the_others(tmp
 
 def _side_by_side(rank):
     counts = (2, 0, 3)
-    share = share_of(counts)
+    share = shard_of(counts)
     start, stop = share.start, share.start + counts[rank]
     whole = (
         torch.arange(10.0, dtype=torch.float64).view(5, 2),
@@ -211,7 +211,7 @@ def _side_by_side(rank):
     )
     own = [part[start:stop].clone() for part in whole]
     own = [part.requires_grad_() if part.is_floating_point() else part for part in own]
-    first, labels, last = share.gather_together(*own)
+    first, labels, last = share.gather_all(*own)
     same = all(torch.equal(a, b) for a, b in zip((first, labels, last), whole, strict=True))
     (first.square().sum() * (rank + 1)).backward()
     expected = 2 * 6 * whole[0][start:stop]
@@ -229,8 +229,8 @@ def test_tensors_of_any_type_are_gathered_side_by_side(tmp_path):
 def _scattered(rank):
     dist.get_backend = lambda *_: "nccl"  # the branch for it, on gloo, which knows that collective too
     rows = (rank + 1) * torch.arange(6.0).view(6, 1)
-    equal = sum_own_rows(rows.clone(), (2, 2, 2))
-    return equal, sum_own_rows(rows.clone(), (3, 0, 3))
+    equal = reduce_scatter_rows(rows.clone(), (2, 2, 2))
+    return equal, reduce_scatter_rows(rows.clone(), (3, 0, 3))
 
 
 def test_one_s_own_rows_of_a_sum_are_the_same_by_either_collective(tmp_path):
@@ -292,8 +292,8 @@ def test_a_part_is_never_taken_for_the_sum(tmp_path):
 
 def _left(rank):
     before = dist.is_initialized()
-    leave()
-    leave()  # there is none any more
+    destroy_process_group()
+    destroy_process_group()  # there is none any more
     after = dist.is_initialized()
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # what `on_processes` ends with
     return before, after

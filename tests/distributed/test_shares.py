@@ -9,9 +9,9 @@ import torch.distributed as dist
 
 from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs
 from lightning_mi.metrics import EffectiveSampleSize, MutualInformation
-from lightning_mi.scores.batch_shard import gather, share_of
+from lightning_mi.scores.batch_shard import gather, shard_of
 from lightning_mi.training import online_probe as probes
-from lightning_mi.utilities.distributed import exchange, own_generator, standard_deviation
+from lightning_mi.utilities.distributed import all_gather_ints, rank_generator, standard_deviation
 from tests.distributed.processes import on_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -29,7 +29,7 @@ def refused(make, views_of, critic=critics.InnerProductCritic):
             said = ""
         except (TypeError, ValueError) as error:
             said = str(error)
-        again = exchange([rank], CPU)  # nobody is left behind in another collective
+        again = all_gather_ints([rank], CPU)  # nobody is left behind in another collective
         return said, time.monotonic() - start, [rank for (rank,) in again]
 
     return work
@@ -114,7 +114,7 @@ def module_refused(probe, batch_of):
             module.step(batch_of(rank))
         except (TypeError, ValueError) as error:
             said = f"{type(error).__name__}: {error}"
-        return said, time.monotonic() - start, [rank for (rank,) in exchange([rank], CPU)]
+        return said, time.monotonic() - start, [rank for (rank,) in all_gather_ints([rank], CPU)]
 
     return work
 
@@ -147,11 +147,11 @@ def _labels(rank):
     own = slice(0, 3) if rank == 0 else slice(3, 7)
     scores = pairs.SameLabel()(critics.InnerProductCritic(), x[own], labels[own])
     local = scores.local()
-    return [scores.num_joint, scores.num_marginal, scores.num_candidates, scores.copies], [
+    return [scores.num_joint, scores.num_marginal, scores.num_candidates, scores.world_size], [
         local.num_joint,
         local.num_marginal,
         local.num_candidates,
-        local.copies,
+        local.world_size,
         len(local.marginal_values()),
     ]
 
@@ -167,7 +167,7 @@ def _evaluation(rank):
     x = torch.randn(4, 2, generator=torch.Generator().manual_seed(rank))
     pairing, off = pairs.AllPairs().eval(), pairs.AllPairs(gather=False)
     made = [p(critics.InnerProductCritic(), x, x) for p in (pairing, off)]
-    return [[scores.num_marginal, scores.copies] for scores in made]
+    return [[scores.num_marginal, scores.world_size] for scores in made]
 
 
 def test_each_process_pairs_its_own_in_evaluation_and_where_it_is_told_to(tmp_path):
@@ -203,7 +203,7 @@ def test_metrics_count_a_pooled_batch_once(tmp_path):
 
 def _gathered(rank):
     rows = torch.full((rank, 2), float(rank), dtype=torch.bfloat16, requires_grad=True)
-    share = share_of([count for (count,) in exchange([rank], CPU)])
+    share = shard_of([count for (count,) in all_gather_ints([rank], CPU)])
     everything = share.gather(rows)
     weights = torch.arange(6.0).view(3, 2) * (rank + 1)
     (everything * weights).sum().backward()
@@ -222,7 +222,7 @@ def test_rows_are_gathered_in_order_and_their_gradients_are_summed(tmp_path):
 
 def _spread(rank):
     torch.manual_seed(0)
-    own = torch.rand(2, generator=own_generator(CPU)), torch.rand(2)
+    own = torch.rand(2, generator=rank_generator(CPU)), torch.rand(2)
     return (
         own,
         standard_deviation(torch.arange(3.0) if rank else torch.tensor([])),
@@ -254,5 +254,5 @@ def test_a_gradient_of_a_gradient_through_processes_is_refused(tmp_path):
 def test_alone_nothing_is_pooled():
     assert not dist.is_initialized()
     scores = Scores.from_matrix(torch.eye(3), pooled=True)
-    assert scores.copies == 1
+    assert scores.world_size == 1
     assert scores.num_marginal == 6

@@ -7,9 +7,9 @@ import torch
 
 from lightning_mi import Scores
 from lightning_mi.critics import InnerProductCritic
-from lightning_mi.scores.batch_shard import share_of
-from lightning_mi.scores.joint_columns import Columns
-from lightning_mi.utilities.distributed import any_process, gather_objects, own_generator, own_rank, world_size
+from lightning_mi.scores.batch_shard import shard_of
+from lightning_mi.scores.joint_columns import JointColumns
+from lightning_mi.utilities.distributed import any_rank, gather_objects, get_rank, rank_generator, world_size
 from tests.distributed.processes import on_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -19,22 +19,22 @@ CPU = torch.device("cpu")
 
 def test_what_one_process_says_all_hear(tmp_path):
     def work(rank):
-        return any_process(rank == 1, CPU), any_process(False, CPU), gather_objects({"rank": rank}), world_size()
+        return any_rank(rank == 1, CPU), any_rank(False, CPU), gather_objects({"rank": rank}), world_size()
 
     for heard in on_processes(work, 2, tmp_path):
         assert heard == (True, False, [{"rank": 0}, {"rank": 1}], 2)
 
 
 def test_alone_one_hears_oneself():
-    assert (any_process(True, CPU), any_process(False, CPU)) == (True, False)
+    assert (any_rank(True, CPU), any_rank(False, CPU)) == (True, False)
     assert gather_objects({"rank": 0}) == [{"rank": 0}]
-    assert (own_rank(), world_size()) == (0, 1)
+    assert (get_rank(), world_size()) == (0, 1)
 
 
 def test_rows_that_lie_side_by_side_in_memory_are_gathered_as_rows(tmp_path):
     def work(rank):
         rows = (torch.arange(6.0).view(3, 2).T + 10 * rank).requires_grad_()
-        everything = share_of([2, 2]).gather(rows)
+        everything = shard_of([2, 2]).gather(rows)
         (everything.T @ torch.arange(4.0)).sum().backward()
         return everything.detach(), rows.grad
 
@@ -47,7 +47,7 @@ def test_rows_that_lie_side_by_side_in_memory_are_gathered_as_rows(tmp_path):
 def test_seeds_of_a_step_are_spread_over_32_bits_and_no_two_processes_share_one(tmp_path):
     def work(rank):
         torch.manual_seed(0)
-        return [own_generator(CPU).initial_seed() for _ in range(20)]
+        return [rank_generator(CPU).initial_seed() for _ in range(20)]
 
     first, second = (set(seeds) for seeds in on_processes(work, 2, tmp_path))
     assert len(first | second) == 40
@@ -91,11 +91,11 @@ def _made(t, rows, **given):
     joint = torch.eye(t.shape[1], dtype=torch.bool)[rows]
     return [
         Scores.from_matrix(t[rows], diagonal=rows.start or 0, **given),
-        Scores.from_columns(t[rows], Columns.of_diagonal(t[rows], rows.start or 0), **given),
+        Scores.from_columns(t[rows], JointColumns.of_diagonal(t[rows], rows.start or 0), **given),
         Scores.from_samples(t[rows][joint], t[rows][~joint], **given),
         Scores.from_columns(
             InnerProductCritic().tiles(t[rows], torch.eye(len(t), dtype=t.dtype)),
-            Columns.of_diagonal(t[rows], rows.start or 0),
+            JointColumns.of_diagonal(t[rows], rows.start or 0),
             **given,
         ),
     ]
@@ -121,7 +121,7 @@ def test_scores_are_pooled_where_it_is_said_however_they_are_given(shares, tmp_p
 def test_nothing_is_pooled_unless_it_is_said(tmp_path):
     def work(rank):
         made = _made(torch.randn(3, 3), slice(0, 3))
-        return [(scores.num_joint, scores.num_marginal, scores.copies) for scores in made]
+        return [(scores.num_joint, scores.num_marginal, scores.world_size) for scores in made]
 
     for found in on_processes(work, 2, tmp_path):
         assert found == [(3, 6, 1)] * 4
@@ -131,7 +131,7 @@ def test_a_batch_without_scores_is_an_error_but_a_share_of_one_is_none(tmp_path)
     t, nothing = torch.zeros(0, 5), torch.zeros(0)
     makers = [
         lambda **given: Scores.from_matrix(t, **given),
-        lambda **given: Scores.from_columns(t, Columns.of_diagonal(t), **given),
+        lambda **given: Scores.from_columns(t, JointColumns.of_diagonal(t), **given),
         lambda **given: Scores.from_samples(nothing, torch.zeros(2), **given),
         lambda **given: Scores.from_samples(torch.zeros(2), nothing, **given),
     ]

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
-from lightning_mi.utilities.distributed import average_
+from lightning_mi.utilities.distributed import all_reduce_mean_
 from tests.distributed.processes import TIMEOUT, on_processes
 from tests.small_module import trainer
 
@@ -22,14 +22,14 @@ DIM, ROWS, BATCHES = 3, 8, 4
 
 def test_alone_a_tensor_stays_as_it_is():
     tensor = torch.tensor([1.0, -2.0])
-    assert average_(tensor) is tensor
+    assert all_reduce_mean_(tensor) is tensor
     assert tensor.tolist() == [1.0, -2.0]
 
 
 def test_a_group_of_one_changes_nothing(tmp_path):
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1, timeout=TIMEOUT)
     try:
-        assert average_(torch.tensor(3.0)).item() == 3.0
+        assert all_reduce_mean_(torch.tensor(3.0)).item() == 3.0
     finally:
         dist.destroy_process_group()
 
@@ -37,9 +37,9 @@ def test_a_group_of_one_changes_nothing(tmp_path):
 def averages(rank):
     vector = torch.tensor([1.0, 10.0]) * (rank + 1)
     parameter = torch.nn.Parameter(torch.tensor(float(rank)))
-    assert average_(vector) is vector
-    average_(parameter)
-    critic = critics.Calibrated(critics.InnerProductCritic(), scale=True, offset_unit=2.0)
+    assert all_reduce_mean_(vector) is vector
+    all_reduce_mean_(parameter)
+    critic = critics.CalibratedCritic(critics.InnerProductCritic(), scale=True, offset_unit=2.0)
     scores = torch.tensor([-1.0, 1.0]) * (rank + 1)
     critic.calibrate(lambda: scores, lambda: torch.tensor(float(rank)), target=2.0)
     return [vector, parameter.detach(), critic.offset.detach(), critic.log_scale.detach()]
@@ -115,7 +115,7 @@ def fit(bound, folder, gather=True, **kwargs):
     critic = critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4)
     module = MIEstimationModule(
         # It is set from the first batch, which without gathering is not the same.
-        critics.Calibrated(critic, scale=True, offset_unit=1.0) if gather else critic,
+        critics.CalibratedCritic(critic, scale=True, offset_unit=1.0) if gather else critic,
         bound,
         pairs.AllPairs(gather),
         regularizer=regularizers.Squared(weight=0.5),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi import bounds
-from lightning_mi.critics import AbstractCritic, BilinearCritic, Calibrated, InnerProductCritic, LabelCritic
+from lightning_mi.critics import AbstractCritic, BilinearCritic, CalibratedCritic, InnerProductCritic, LabelCritic
 from lightning_mi.pairs import AbstractPairing, EnumeratedLabels, SameLabel, TwoViews
 from tests.pairs.loops import BATCHES, PRIOR, Batch, read, slopes
 from tests.specs import BOUNDS, BoundSpec, by_name
@@ -55,7 +55,7 @@ def test_pairs_of_the_batch_are_those_of_the_loop(batch: Batch) -> None:
     ("pairing", "critic", "labels"),
     [
         (EnumeratedLabels(4), LabelCritic(), [3, 0, 3]),
-        (EnumeratedLabels(4, PRIOR), Calibrated(LabelCritic(), scale=True), [3, 0, 3]),
+        (EnumeratedLabels(4, PRIOR), CalibratedCritic(LabelCritic(), scale=True), [3, 0, 3]),
         (SameLabel(), BilinearCritic(4, 4), [1, 0, 1]),
         (SameLabel(), InnerProductCritic(normalize=True, temperature=0.5), [2, 0, 1]),
         (SameLabel(exclude_same_label=True), BilinearCritic(4, 4), [1, 0, 1]),

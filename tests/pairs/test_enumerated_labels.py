@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from lightning_mi import bounds, regularizers
-from lightning_mi.critics import AbstractCritic, BilinearCritic, Calibrated, InnerProductCritic, LabelCritic
+from lightning_mi.critics import AbstractCritic, BilinearCritic, CalibratedCritic, InnerProductCritic, LabelCritic
 from lightning_mi.pairs import EnumeratedLabels
 
 C = 10
@@ -106,7 +106,7 @@ def test_prior_survives_half_precision_copies_and_pickling() -> None:
 def test_prediction_is_the_label_of_the_highest_score() -> None:
     x = torch.randn(50, 7)
     expected = [max(range(7), key=lambda c: x[i, c].item()) for i in range(50)]
-    for critic in (LabelCritic(), Calibrated(LabelCritic())):
+    for critic in (LabelCritic(), CalibratedCritic(LabelCritic())):
         observed = EnumeratedLabels(7, "uniform").predict(critic, x.requires_grad_())
         assert observed.tolist() == expected
         assert (observed.dtype, observed.requires_grad) == (torch.int64, False)
@@ -173,7 +173,9 @@ def test_wrong_number_of_views_is_an_error(views: int) -> None:
 
 
 @pytest.mark.parametrize("outputs", [3, 5, 512])
-@pytest.mark.parametrize("critic", [LabelCritic(), Calibrated(Calibrated(LabelCritic()), scale=True)], ids=["", "cal"])
+@pytest.mark.parametrize(
+    "critic", [LabelCritic(), CalibratedCritic(CalibratedCritic(LabelCritic()), scale=True)], ids=["", "cal"]
+)
 def test_encoder_without_an_output_for_each_label_is_an_error(critic, outputs: int) -> None:
     x, pairing = torch.zeros(2, outputs), EnumeratedLabels(4)
     for read in (lambda: pairing(critic, x, torch.tensor([0, 1])), lambda: pairing.predict(critic, x)):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs
-from lightning_mi.critics import Calibrated, LabelCritic
+from lightning_mi.critics import CalibratedCritic, LabelCritic
 from tests.small_module import trainer
 
 pytestmark = [
@@ -79,7 +79,7 @@ def test_label_that_training_never_saw_is_an_error() -> None:
         pairing.eval()(LabelCritic(), X, LABELS)
 
 
-@pytest.mark.parametrize("critic", [LabelCritic(), Calibrated(LabelCritic())], ids=["label", "calibrated"])
+@pytest.mark.parametrize("critic", [LabelCritic(), CalibratedCritic(LabelCritic())], ids=["label", "calibrated"])
 @pytest.mark.parametrize("given", [True, False])
 def test_prediction_is_the_likeliest_label(critic, given: bool) -> None:
     """Of log p(y | x) / q(y) the likeliest label is not the highest."""
@@ -157,7 +157,7 @@ def loader(x=X, labels=LABELS, size=25) -> DataLoader:
 
 
 def test_fit_counts_each_training_label_once() -> None:
-    trained = module(Calibrated(LabelCritic()))  # calibration scores the first batch several times
+    trained = module(CalibratedCritic(LabelCritic()))  # calibration scores the first batch several times
     fitted = trainer(max_epochs=1, num_sanity_val_steps=2)
     fitted.fit(trained, loader(), loader(size=100))
     assert trained.pairs.label_counts.tolist() == COUNTS
@@ -177,7 +177,7 @@ def test_skipped_step_is_not_counted() -> None:
 def test_ensemble_members_count_each_label_once() -> None:
     from lightning_mi.ensemble.ensemble import MIEnsemble
 
-    members = {name: module(Calibrated(LabelCritic())) for name in ("a", "b")}
+    members = {name: module(CalibratedCritic(LabelCritic())) for name in ("a", "b")}
     trainer(max_epochs=1, log_every_n_steps=100).fit(MIEnsemble(members), loader())
     assert [member.pairs.label_counts.tolist() for member in members.values()] == [COUNTS, COUNTS]
 

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from lightning_mi import Scores, bounds, critics, pairs, regularizers
-from lightning_mi.scores.joint_columns import Columns
-from lightning_mi.scores.tiled import StreamedMarginals
+from lightning_mi.scores.joint_columns import JointColumns
+from lightning_mi.scores.tiled import TiledMarginals
 from tests.specs import BOUNDS, BoundSpec, by_name
 
 N, DIM = 7, 2  # rows of a tile do not divide the rows of a batch
 
 
 def _calibrated(critic, **kwargs):
-    made = critics.Calibrated(critic, offset_unit=2.0, **kwargs)
+    made = critics.CalibratedCritic(critic, offset_unit=2.0, **kwargs)
     with torch.no_grad():
         for name, value in (("offset", 0.15), ("log_scale", 0.3)):
             if getattr(made, name) is not None:
@@ -89,8 +89,8 @@ def test_terms_and_gradients_equal_those_of_all_scores_at_once(spec: BoundSpec, 
     bound = spec.make().double()
     streamed, terms, gradient = read(bound, made, PAIRINGS[pairing], regularizer, tile_bytes)
     dense, expected_terms, expected = read(bound, made, PAIRINGS[pairing], regularizer, math.inf)
-    assert isinstance(streamed._marginals, StreamedMarginals)
-    assert not isinstance(dense._marginals, StreamedMarginals)
+    assert isinstance(streamed._marginals, TiledMarginals)
+    assert not isinstance(dense._marginals, TiledMarginals)
     assert expected.norm() > 1e-3
     assert (terms - expected_terms).abs().max() <= 1e-12 * expected_terms.abs().max().clamp(min=1)
     assert (gradient - expected).abs().max() <= 1e-12 * expected.abs().max().clamp(min=1)
@@ -169,7 +169,7 @@ def test_what_needs_no_gradient_gets_none(spec, critic, frozen):
 def test_scores_of_a_bank_of_candidates_are_streamed(spec):
     """More columns than rows, as where other processes' candidates are gathered, and any column for the joint pair."""
     x, y = views()
-    columns = Columns(torch.tensor([4, 0, 3]), left_out=torch.tensor([1, 2, 6]))
+    columns = JointColumns(torch.tensor([4, 0, 3]), excluded=torch.tensor([1, 2, 6]))
     tiles = critics.InnerProductCritic().tiles(x[:3], y)
     bound = spec.make().double().eval()
     found = []

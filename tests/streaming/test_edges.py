@@ -17,8 +17,8 @@ from lightning_mi.critics.joint_tiles import Networks
 from lightning_mi.exceptions import DoubleBackwardError
 from lightning_mi.metrics import EffectiveSampleSize
 from lightning_mi.scores import tiles
-from lightning_mi.scores.joint_columns import Columns
-from lightning_mi.scores.tiled import StreamedMarginals
+from lightning_mi.scores.joint_columns import JointColumns
+from lightning_mi.scores.tiled import TiledMarginals
 from lightning_mi.scores.tiles import AbstractTiles, Products, tile_rows
 from tests.small_module import draw, make, trainer
 from tests.specs import BOUNDS, BoundSpec, by_name
@@ -27,11 +27,11 @@ N = 7
 
 
 def streams(scores: Scores) -> bool:
-    return isinstance(scores._marginals, StreamedMarginals)
+    return isinstance(scores._marginals, TiledMarginals)
 
 
 def columns(n=N):
-    return Columns(torch.arange(n))
+    return JointColumns(torch.arange(n))
 
 
 def both(g, h, rows=3):
@@ -129,11 +129,11 @@ class Counted(AbstractTiles):
 
     def tile(self, rows, differentiate):
         self.made += 1
-        scores, pull = self.inner.tile(rows, differentiate)
+        scores, backward = self.inner.tile(rows, differentiate)
 
         def counted(weights, into):
             self.pulled += 1
-            pull(weights, into)
+            backward(weights, into)
 
         return scores, counted
 
@@ -266,7 +266,7 @@ class Distance(AbstractCritic):
         return -torch.cdist(x, y).square()
 
 
-@pytest.mark.parametrize("critic", [Distance(), critics.Calibrated(Distance())])
+@pytest.mark.parametrize("critic", [Distance(), critics.CalibratedCritic(Distance())])
 def test_critic_without_tiles_is_scored_at_once(critic) -> None:
     x, y = torch.randn(2, N, 3)
     for pairing in (pairs.AllPairs, pairs.TwoViews):
@@ -301,7 +301,7 @@ def test_wrong_tile_bytes_are_refused_at_once() -> None:
 def test_module_trains_alike_in_tiles_and_compiled() -> None:
     found = []
     for size, compiled in ((math.inf, False), (64, False), (64, True)):
-        critic = critics.Calibrated(critics.SeparableCritic(3, 3, hidden=(8,), embed_dim=4), scale=True)
+        critic = critics.CalibratedCritic(critics.SeparableCritic(3, 3, hidden=(8,), embed_dim=4), scale=True)
         module = make(
             bounds.SMILE(),
             critic=critic,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_mi.utilities.atomic_files import write_whole
+from lightning_mi.utilities.atomic_files import write_atomically
 
 # The steps over which tables average a training's readings, by kind of report.
 WINDOWS = {
@@ -65,4 +65,4 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one step, so that a reader or a crash never meets half of it."""
     content = (text if text.endswith("\n") or not text else text + "\n").encode()
-    write_whole(path, lambda file: file.write(content))
+    write_atomically(path, lambda file: file.write(content))

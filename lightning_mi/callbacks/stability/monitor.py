@@ -158,7 +158,7 @@ class StabilityMonitor(L.Callback):
         if self._strengthened is not None:
             install(self._strengthened, pl_module, bound_of(pl_module, self._bound, _NAME))
         if self.action == "roll_back":
-            self._snapshots.take(trainer, pl_module)
+            self._snapshots.append(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -226,7 +226,7 @@ class StabilityMonitor(L.Callback):
         self._healthy_blocks += 1
         # Often enough for little to be lost, so seldom that what is noticed late is not in the older one.
         if self.action == "roll_back" and self._healthy_blocks % SNAPSHOT_EVERY == 0:
-            self._snapshots.take(trainer, pl_module)
+            self._snapshots.append(trainer, pl_module)
 
     def _respond(
         self, trainer: L.Trainer, pl_module: L.LightningModule, bound: AbstractBound, verdicts: dict[str, str]

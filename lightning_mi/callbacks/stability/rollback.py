@@ -41,7 +41,7 @@ class Snapshots:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def take(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def append(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Copy the present state."""
         if self._superseded:
             self._kept.clear()

@@ -20,7 +20,7 @@ Plain = str | int | float | bool
 
 
 def checked(hparams: Mapping[str, Any]) -> dict[str, Plain]:
-    """Columns that a user gives.
+    """JointColumns that a user gives.
 
     Raises:
         TypeError: A value is not plain.

@@ -64,7 +64,7 @@ class ImageDataModule(L.LightningDataModule):
         batch_size: Samples N per batch on each rank, at least 2.
         test_dataset: The test part of your own ``dataset``; without it there is no test.
         download: Fetch torchvision's datasets if they are missing.
-        val_fraction: Share of each class held out for validation, 0 for no validation.
+        val_fraction: BatchShard of each class held out for validation, 0 for no validation.
         image_size: Resize to this height and width, one number for a square; the aspect ratio may change.
         transform: A transform of ``torchvision.transforms.v2``, or any callable that takes and gives a tensor
             (C, H, W), applied to one image at a time, as bytes, in training. What it draws from torch's global
