@@ -17,8 +17,19 @@ from typing import NamedTuple
 from lightning_mi.bench.reports.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
-SUITE = ["tests/test_oracle.py", "tests/bounds", "tests/test_scores.py", "tests/pairs", "tests/test_pairs.py"]
-SUITE += ["tests/test_critics.py", "tests/test_module.py", "tests/test_module_checkpoints.py", "tests/streaming"]
+SUITE = [
+    "tests/test_oracle.py",
+    "tests/bounds",
+    "tests/scores/test_scores.py",
+    "tests/pairs",
+    "tests/pairs/test_pairs.py",
+]
+SUITE += [
+    "tests/critics/test_critics.py",
+    "tests/training/test_module.py",
+    "tests/checkpoints/test_module_checkpoints.py",
+    "tests/streaming",
+]
 
 
 class Mutant(NamedTuple):

@@ -23,7 +23,6 @@ import yaml
 from benchmarks.common import Clock, add_device, ask_peer, quiet, show
 from lightning_mi.bench.recorder import Recorder
 from lightning_mi.bench.train import instantiate
-from lightning_mi.freed_memory import keep_freed_memory
 from lightning_mi.utilities.recipe_registry import find_file
 
 LEVELS = [2.0, 4.0, 6.0, 8.0, 10.0]
@@ -98,7 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args(arguments)
     quiet()
-    keep_freed_memory()  # as `lightning-mi` does
     heading = ["critic", "loss", "lambda", "steps a second", "over its loop", "over its trainer"]
     heading += [f"MSE at {level:g}" for level in LEVELS]
     rows = []

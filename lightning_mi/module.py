@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_mi._compat import batches_done, is_logged, log_step
-from lightning_mi.absent_devices import search_no_further
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.checkpoints.allowed_classes import check_loadable
 from lightning_mi.checkpoints.exact_resume import Resuming
@@ -395,7 +394,6 @@ class MIEstimationModule(L.LightningModule):
                 "its own samples, so the loss is the mean of theirs and not that of the whole batch."
             )
         add_charts(self.loggers)
-        search_no_further()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what makes a training that goes on bitwise that of an uninterrupted one."""

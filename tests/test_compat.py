@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightning_mi import _compat, regularizers
-from tests.small_module import Kept, draw, fit, make
+from tests.helpers.small_module import Kept, draw, fit, make
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 

@@ -2,9 +2,10 @@
 
 import ast
 from graphlib import TopologicalSorter
-from pathlib import Path
 
-PACKAGE = Path(__file__).parent.parent / "lightning_mi"
+from tests.helpers.paths import ROOT
+
+PACKAGE = ROOT / "lightning_mi"
 LAYERS = [
     {"_compat", "exceptions"},
     {"utilities"},

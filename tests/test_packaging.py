@@ -13,8 +13,8 @@ import pytest
 from hatchling import build
 
 import lightning_mi
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 

@@ -10,7 +10,17 @@ import torch
 from lightning_mi import BoundTerms, Scores, bounds, regularizers
 from lightning_mi.exceptions import MINumericalWarning
 from lightning_mi.regularizers import Absolute, Huber, LinearWarmup, Squared, held_target, target_under
-from tests.specs import BOUNDS, CASE_IDS, CASES, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
+from tests.helpers.specs import (
+    BOUNDS,
+    CASE_IDS,
+    CASES,
+    LAYOUTS,
+    REGULARIZERS,
+    BoundSpec,
+    Layout,
+    RegularizerSpec,
+    by_name,
+)
 
 DIAGONAL = LAYOUTS[0]
 SELF_NORMALIZED = [spec for spec in BOUNDS if spec.make().self_normalized]

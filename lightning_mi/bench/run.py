@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lightning_mi.bench import ray_pool as ray_cluster
 from lightning_mi.bench.gpus import gpus_of, jobs_for, visible_gpus
 from lightning_mi.bench.grid import Grid, load_grid
 from lightning_mi.bench.local_pool import run_cells
 from lightning_mi.bench.progress_table import Display
-from lightning_mi.exceptions import CellFailedError, UnknownRecipeError
+from lightning_mi.bench.ray_pool import run_cells as run_cells_on_ray
+from lightning_mi.exceptions import CellFailedError, RayClusterError, UnknownRecipeError
 from lightning_mi.utilities.atomic_files import sweep
 from lightning_mi.utilities.interrupts import interruptible
 
@@ -69,14 +69,14 @@ def run(
                     jobs = jobs or len(os.sched_getaffinity(0))
                     run_cells(grid.cells, output, jobs, display.progress, display.finished, gpus_per_run)
                 else:
-                    ray_cluster.run_cells(grid.cells, output, ray, gpus_per_run, display.progress, display.finished)
+                    run_cells_on_ray(grid.cells, output, ray, gpus_per_run, display.progress, display.finished)
             console.print(display.table())
             for path in _report(grid, output):
                 console.print(f"wrote {path}", highlight=False, soft_wrap=True)
     except SystemExit as interrupt:
         console.print("Interrupted. Finished trainings are kept; the same command goes on from there.")
         return int(interrupt.code or 0)
-    except ray_cluster.RayClusterError as error:
+    except RayClusterError as error:
         print(f"lightning-mi bench: error: {error}", file=sys.stderr)
         return 2
     except CellFailedError as error:
@@ -89,13 +89,15 @@ def run(
 
 
 def _report(grid: Grid, output: Path) -> list[Path]:
-    from lightning_mi.bench.reports import gaussian, images, onehot
+    from lightning_mi.bench.reports.gaussian import report as report_gaussian  # matplotlib: seconds
+    from lightning_mi.bench.reports.images import report as report_images
+    from lightning_mi.bench.reports.onehot import report as report_onehot
 
     reports = {
-        "gaussian": gaussian.report,
-        "onehot": onehot.report,
-        "supervised": images.report,
-        "contrastive": images.report,
+        "gaussian": report_gaussian,
+        "onehot": report_onehot,
+        "supervised": report_images,
+        "contrastive": report_images,
     }
     return reports[grid.report](grid, output)
 

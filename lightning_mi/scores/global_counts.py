@@ -70,8 +70,8 @@ class GlobalCounts(NamedTuple):
         deferred, found = self.deferred or [], tuple(found)
         if len(deferred) != len(found) or any(part.value is not own for part, own in zip(deferred, found, strict=True)):
             raise ValueError(
-                f"Got {len(found)} tensors of {len(deferred)} means that were asked for together: they are handed on as "
-                "they are and in that order, since they are not yet those of all processes. Compute with what "
+                f"Got {len(found)} tensors of {len(deferred)} means that were asked for together: they are handed on "
+                "as they are and in that order, since they are not yet those of all processes. Compute with what "
                 "`together` returns."
             )
         return found if self.world_size == 1 else _all_reduce(deferred)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_mi.bench.results import CURVES
+from tests.helpers.paths import ROOT
 
 # One-hot trainings of 300 steps, three seeds, original and regularized, one at a time.
 PROGRAM = """
@@ -29,7 +30,7 @@ if __name__ == "__main__":
 
 
 def start(program: Path, folder: Path) -> "subprocess.Popen[bytes]":
-    root = str(Path(__file__).parents[2])
+    root = str(ROOT)
     environment = os.environ | {"PYTHONPATH": root}
     return subprocess.Popen([sys.executable, str(program), str(folder)], env=environment, start_new_session=True)
 

@@ -7,8 +7,18 @@ import torch
 from lightning_mi import BoundTerms
 from lightning_mi.bounds import gan_objective
 from tests import reference
-from tests.reference import Reading
-from tests.specs import BOUNDS, CASE_IDS, CASES, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
+from tests.helpers.reference import Reading
+from tests.helpers.specs import (
+    BOUNDS,
+    CASE_IDS,
+    CASES,
+    LAYOUTS,
+    REGULARIZERS,
+    BoundSpec,
+    Layout,
+    RegularizerSpec,
+    by_name,
+)
 
 DIAGONAL = LAYOUTS[0]
 DRAWS = [{"seed": 1}, {"seed": 2, "std": 4.0}, {"seed": 3, "mean": 6.0}, {"seed": 4, "mean": -30.0, "std": 0.1}]

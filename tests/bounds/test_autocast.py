@@ -6,7 +6,17 @@ import torch
 from lightning_mi import BoundTerms, Scores
 from lightning_mi.bounds import AbstractBound
 from tests.bounds.test_against_reference import assert_terms_equal
-from tests.specs import BOUNDS, CASE_IDS, CASES, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
+from tests.helpers.specs import (
+    BOUNDS,
+    CASE_IDS,
+    CASES,
+    LAYOUTS,
+    REGULARIZERS,
+    BoundSpec,
+    Layout,
+    RegularizerSpec,
+    by_name,
+)
 
 DIAGONAL = LAYOUTS[0]
 

@@ -8,8 +8,8 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from lightning_mi import BoundTerms, Scores, bounds
-from tests.bounds.law import COUNTS, JOINT, LOG_RATIO, MI, critics, optimum, read, scores_of
-from tests.specs import BOUNDS, BoundSpec, by_name
+from tests.helpers.law import COUNTS, JOINT, LOG_RATIO, MI, critics, optimum, read, scores_of
+from tests.helpers.specs import BOUNDS, BoundSpec, by_name
 
 
 @pytest.mark.parametrize("spec", [spec for spec in BOUNDS if spec.make().is_lower_bound], ids=by_name)

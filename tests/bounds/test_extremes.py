@@ -1,20 +1,20 @@
 """Scores near the end of floating-point numbers: right where the mathematics is finite in float32, or reported."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from lightning_mi.exceptions import MINumericalWarning
-from tests.reference import Reading
-from tests.specs import BOUNDS, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
+from tests.helpers.paths import ROOT
+from tests.helpers.reference import Reading
+from tests.helpers.specs import BOUNDS, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
 
 DIAGONAL, MASKS, _, LISTS = LAYOUTS
 CASES = [(spec, MASKS) for spec in BOUNDS] + [(spec, LISTS) for spec in BOUNDS if not spec.needs_rows]
 CASE_IDS = [f"{spec.name}-{layout.name}" for spec, layout in CASES]
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+PAGE = ROOT / "docs" / "reliability.md"
 LARGEST = float(torch.finfo(torch.float32).max)
 
 

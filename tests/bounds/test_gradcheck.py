@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bounds import MINE
-from tests.specs import BOUNDS, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
+from tests.helpers.specs import BOUNDS, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
 
 MATRICES = [layout for layout in LAYOUTS if layout.has_rows]
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lightning_mi import Scores, bounds
-from tests.bounds.law import LOG_RATIO, MI, PAIRS, optimum, read, scores_of
-from tests.specs import BOUNDS, BoundSpec, by_name
+from tests.helpers.law import LOG_RATIO, MI, PAIRS, optimum, read, scores_of
+from tests.helpers.specs import BOUNDS, BoundSpec, by_name
 
 HOLDING = [spec for spec in BOUNDS if spec.name.split("(")[0] in ("DV", "MINE", "InfoNCE", "NWJ", "TUBA", "JS")]
 

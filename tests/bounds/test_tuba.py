@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lightning_mi import Scores, bounds
-from tests.specs import LEARNED_BIAS, LEARNED_WEIGHT
+from tests.helpers.specs import LEARNED_BIAS, LEARNED_WEIGHT
 
 T = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
 Y = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))

@@ -11,8 +11,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_mi import bounds
 from lightning_mi.callbacks import HeldOutCheckpoint, HeldOutEarlyStopping
-from tests.scripted import Script, gaussian, play, step_of
-from tests.small_module import Batches, draw, make, trainer
+from tests.helpers.scripted import Script, gaussian, play, step_of
+from tests.helpers.small_module import Batches, draw, make, trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),

@@ -13,8 +13,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning_mi import bounds, regularizers
 from lightning_mi.callbacks import HeldOutCheckpoint, HeldOutEarlyStopping
 from lightning_mi.cli.checkpoint_lookup import find_checkpoint
-from tests.scripted import gaussian, play, step_of
-from tests.small_module import Batches, draw, make, trainer
+from tests.helpers.scripted import gaussian, play, step_of
+from tests.helpers.small_module import Batches, draw, make, trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),

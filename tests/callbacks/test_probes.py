@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from lightning_mi import MINumericalWarning
 from lightning_mi.callbacks import Probes
-from tests.labelled import NUM_FEATURES, Digits, ddp, features_of, make
-from tests.small_module import Batches, Kept, equal, fit, trainer, weights
+from tests.helpers.labelled import NUM_FEATURES, Digits, ddp, features_of, make
+from tests.helpers.small_module import Batches, Kept, equal, fit, trainer, weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),

@@ -10,8 +10,8 @@ import torch
 
 from lightning_mi import bounds, regularizers
 from lightning_mi.callbacks import StabilityMonitor, StabilityWarning
-from tests.callbacks.scripted_terms import NUM, Scripted, noise, steps
-from tests.small_module import Kept, trainer
+from tests.helpers.scripted_terms import NUM, Scripted, noise, steps
+from tests.helpers.small_module import Kept, trainer
 
 COUNT, EVERY, WINDOW = 120, 5, 100
 

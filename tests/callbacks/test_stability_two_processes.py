@@ -10,9 +10,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning_mi import regularizers
 from lightning_mi.callbacks import AdaptiveRegularizer, StabilityMonitor
 from lightning_mi.scores.batch_shard import gather
-from tests.callbacks.scripted_terms import Scripted, steps
-from tests.distributed.processes import TIMEOUT, on_processes
-from tests.small_module import trainer
+from tests.helpers.processes import TIMEOUT, on_processes
+from tests.helpers.scripted_terms import Scripted, steps
+from tests.helpers.small_module import trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 

@@ -11,10 +11,10 @@ from lightning_mi.callbacks import Probes, TensorBoardLayout
 from lightning_mi.data import GaussianDataModule
 from lightning_mi.training import online_probe as probes
 from lightning_mi.training.charts import ALL_CHARTS, CHARTS
-from tests.board import Board, OwnModule, logged
-from tests.labelled import Digits, ddp
-from tests.labelled import make as make_labelled
-from tests.small_module import DIM, draw, equal, fit, make, trainer, weights
+from tests.helpers.board import Board, OwnModule, logged
+from tests.helpers.labelled import Digits, ddp
+from tests.helpers.labelled import make as make_labelled
+from tests.helpers.small_module import DIM, draw, equal, fit, make, trainer, weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),

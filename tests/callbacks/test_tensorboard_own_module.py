@@ -8,8 +8,8 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from lightning_mi import bounds
 from lightning_mi.callbacks import TensorBoardLayout
 from lightning_mi.data import GaussianDataModule
-from tests.board import OwnModule, logged
-from tests.small_module import DIM, STEP_NAMES, Kept, draw, fit, make
+from tests.helpers.board import OwnModule, logged
+from tests.helpers.small_module import DIM, STEP_NAMES, Kept, draw, fit, make
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),

@@ -4,7 +4,7 @@ import torch
 
 from lightning_mi import Scores
 from lightning_mi.metrics import EffectiveSampleSize, functional
-from tests.metrics.cuts import PIECES, cut_lists, cut_rows
+from tests.helpers.cuts import PIECES, cut_lists, cut_rows
 
 
 def share(t):

@@ -7,8 +7,8 @@ from torch import nn
 
 from lightning_mi import Scores, bounds
 from lightning_mi.metrics import Estimate, LogNormalizer, MutualInformation, functional
-from tests.metrics.cuts import CASE_IDS, CASES, PIECES, cut_lists, cut_rows, marginal_at_optimum
-from tests.specs import BOUNDS, by_name
+from tests.helpers.cuts import CASE_IDS, CASES, PIECES, cut_lists, cut_rows, marginal_at_optimum
+from tests.helpers.specs import BOUNDS, by_name
 
 EXACT = {"rel": 1e-10, "abs": 1e-10}
 AVERAGES = ["micro", "macro", "plug-in"]

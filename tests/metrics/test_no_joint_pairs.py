@@ -8,8 +8,8 @@ import torch
 
 from lightning_mi import MINumericalWarning, Scores, bounds
 from lightning_mi.metrics import EffectiveSampleSize, LogNormalizer, MutualInformation, functional
-from tests.reference import Sheet
-from tests.specs import BOUNDS, BoundSpec, by_name
+from tests.helpers.reference import Sheet
+from tests.helpers.specs import BOUNDS, BoundSpec, by_name
 
 ORDERS = [(0, 1, 2), (2, 0, 1), (2, 1, 0)]
 Y = np.random.default_rng(3).normal(size=(5, 2))

@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 from lightning_mi import Scores, bounds
 from lightning_mi.metrics import EffectiveSampleSize, Estimate, LogNormalizer, MutualInformation
 from lightning_mi.metrics.moments import merge_moments
-from tests.metrics.cuts import cut_rows
+from tests.helpers.cuts import cut_rows
 
 matplotlib.use("Agg")
 

@@ -9,7 +9,7 @@ from torchmetrics import MetricCollection
 
 from lightning_mi import bounds
 from lightning_mi.metrics import EffectiveSampleSize, Estimate, LogNormalizer, MutualInformation
-from tests.metrics.cuts import cut_rows
+from tests.helpers.cuts import cut_rows
 
 BOUNDS = {"DV": bounds.DV(), "InfoNCE": bounds.InfoNCE(), "NWJ": bounds.NWJ()}
 # The batches of each process: uneven numbers, and a first process that gets all.

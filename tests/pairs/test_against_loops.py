@@ -8,8 +8,8 @@ from torch import Tensor
 from lightning_mi import bounds
 from lightning_mi.critics import AbstractCritic, BilinearCritic, CalibratedCritic, InnerProductCritic, LabelCritic
 from lightning_mi.pairs import AbstractPairing, EnumeratedLabels, SameLabel, TwoViews
-from tests.pairs.loops import BATCHES, PRIOR, Batch, read, slopes
-from tests.specs import BOUNDS, BoundSpec, by_name
+from tests.helpers.loops import BATCHES, PRIOR, Batch, read, slopes
+from tests.helpers.specs import BOUNDS, BoundSpec, by_name
 
 DRAWS = [{"seed": 1}, {"seed": 2, "mean": 2.0}]
 of_batch = {"ids": lambda batch: batch.name}

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs
 from lightning_mi.critics import CalibratedCritic, LabelCritic
-from tests.small_module import trainer
+from tests.helpers.small_module import trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),

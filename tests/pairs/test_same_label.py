@@ -18,8 +18,8 @@ from lightning_mi.pairs import (
     SameLabel,
     TwoViews,
 )
-from tests.pairs.loops import NO_JOINT, Given
-from tests.specs import BOUNDS, BoundSpec, by_name
+from tests.helpers.loops import NO_JOINT, Given
+from tests.helpers.specs import BOUNDS, BoundSpec, by_name
 
 LABELS = torch.tensor([4, 4, 4, 7, 7, 1])  # 3 x 2 + 2 x 1 of 6 x 5 pairs share a label
 

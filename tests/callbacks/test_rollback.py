@@ -1,0 +1,229 @@
+"""Stopping and rolling back: the mechanism, on trainings of a few dozen steps."""
+
+import warnings
+from functools import partial
+
+import lightning.pytorch as L
+import pytest
+import torch
+from lightning.pytorch.strategies import FSDPStrategy
+
+from lightning_mi import MIEstimationModule, bounds, regularizers
+from lightning_mi.callbacks import StabilityMonitor, StabilityWarning
+from lightning_mi.callbacks.stability.rollback import Snapshots, check_can_roll_back
+from lightning_mi.data import GaussianDataModule
+from tests.helpers.scripted_terms import Scripted, steps
+from tests.helpers.small_module import DIM, draw, make, trainer, weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+
+WATCH = {"window": 20, "every_n_steps": 1, "max_mi": 50.0}
+
+
+class Break(L.Callback):
+    """Makes every parameter huge, or not a number, before given steps."""
+
+    def __init__(self, *at, value=float("nan")):
+        self.at, self.value = at, value
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx in self.at:
+            with torch.no_grad():
+                for parameter in pl_module.parameters():
+                    parameter.fill_(self.value)
+
+
+class Trace(L.Callback):
+    """The weights, the optimizer's state and the learning rate after each step."""
+
+    def __init__(self):
+        self.weights, self.optimizer, self.rate = [], [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.weights.append(weights(pl_module))
+        self.optimizer.append([s["exp_avg"].clone() for s in trainer.optimizers[0].state.values()])
+        self.rate.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def module(bound=None, **kwargs):
+    return make(
+        bound,
+        optimizer=partial(torch.optim.Adam, lr=0.01),
+        scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.9),
+        scheduler_interval="step",
+        **kwargs,
+    )
+
+
+@pytest.fixture(autouse=True)
+def infinite_terms_are_what_is_tested():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*read value.*|.*read .* = nan.*", category=RuntimeWarning)
+        yield
+
+
+def train(fitted, count=40, broken=(), action="roll_back", callbacks=(), **kwargs):
+    monitor, trace = StabilityMonitor(action=action, **(WATCH | kwargs)), Trace()
+    t = trainer(callbacks=[Break(*broken), trace, monitor, *callbacks])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        t.fit(fitted, draw(*[8] * count))
+    return monitor, trace, t, [str(w.message) for w in caught if w.category is StabilityWarning]
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_it_goes_back_to_the_older_of_the_healthy_states_with_optimizer_and_scheduler():
+    fitted = module()
+    monitor, trace, t, [words] = train(fitted, broken=[25])
+    # Healthy states are kept at every fifth step; the one of step 25 may hold already what broke then.
+    assert monitor.rolled_back == [(26, 20)]
+    assert monitor.exploded_at == 26
+    assert same(trace.weights[26].values(), trace.weights[20].values())
+    assert same(trace.optimizer[26], trace.optimizer[20])
+    assert trace.rate[26] == trace.rate[20] < trace.rate[19]
+    assert t.global_step == 40
+    assert all(value.isfinite().all() for value in weights(fitted).values())
+    assert torch.isfinite(t.callback_metrics["train/mi_micro"])
+    assert isinstance(fitted.regularizer, regularizers.Squared)
+    assert fitted.regularizer.current_weight() == 0.1
+    assert words.startswith("Step 26: DV explodes: a term or the loss is infinite or not a number. Rolled back to the ")
+    assert "state of step 20 (time 1 of at most 3): Squared(weight=0.1) holds the log-normalizer now." in words
+
+
+def test_the_weight_is_raised_each_time_and_after_the_last_time_it_stops_and_says_so():
+    fitted = module(regularizer=regularizers.Huber(weight=regularizers.LinearWarmup(0.5, steps=1)))
+    monitor, _, t, said = train(fitted, broken=[12, 15, 18], max_roll_backs=2, raise_by=4.0)
+    assert monitor.rolled_back == [(13, 5), (16, 5)]
+    assert fitted.regularizer.current_weight() == 8.0
+    assert "the weight of Huber is 2 now, 0.5 before" in said[0]
+    assert "the weight of Huber is 8 now, 2 before" in said[1]
+    assert said[2].endswith("Training stops here: it has been rolled back max_roll_backs=2 times already.")
+    assert t.global_step == 19
+
+
+def test_a_state_that_was_kept_after_a_roll_back_replaces_the_older_one():
+    assert train(module(), broken=[12, 20])[0].rolled_back == [(13, 5), (21, 18)]
+    assert train(module(), broken=[12, 25])[0].rolled_back == [(13, 5), (26, 18)]
+
+
+def test_a_weight_of_zero_becomes_the_one_for_new_regularizers():
+    fitted = module(regularizer=regularizers.Squared(weight=0.0))
+    train(fitted, broken=[12], weight=0.2)
+    assert fitted.regularizer.current_weight() == 0.2
+
+
+def test_a_literal_exponential_becomes_the_robust_one():
+    fitted = module(bounds.NWJ(cap=None))
+    *_, said = train(fitted, broken=[12])
+    assert fitted.bound.cap == 1.0
+    assert "NWJ has the robust exponential (cap=1)" in said[0]
+
+
+def test_gradients_that_have_accumulated_are_dropped():
+    fitted = module()
+    monitor = StabilityMonitor(action="roll_back", **WATCH)
+    t = trainer(callbacks=[Break(12), monitor], accumulate_grad_batches=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        t.fit(fitted, draw(*[8] * 40))
+    assert len(monitor.rolled_back) == 1
+    assert all(value.isfinite().all() for value in weights(fitted).values())
+
+
+def test_stop_ends_the_training_and_says_how_to_cure_it():
+    monitor, _, t, [words] = train(module(bounds.NWJ(cap=None)), broken=[12], action="stop")
+    assert t.global_step == monitor.exploded_at == 13
+    assert "Training stops here. To cure it, add `regularizers.Squared(weight=0.1)` and leave NWJ its robust" in words
+
+
+def test_warn_changes_nothing():
+    monitor, _, t, said = train(module(on_non_finite="off"), broken=[12], action="warn")
+    assert (t.global_step, monitor.exploded_at, len(said)) == (40, 13, 1)
+
+
+def test_a_watched_training_is_bit_equal_to_one_that_is_not():
+    for action in ("warn", "roll_back"):
+        alone, watched = module(), module()
+        trainer().fit(alone, draw(*[8] * 25))
+        train(watched, count=25, action=action)
+        assert same(weights(alone).values(), weights(watched).values())
+
+
+# Checkpoints.
+
+
+class Save(L.Callback):
+    def __init__(self, at, path):
+        self.at, self.path = at, path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.at:
+            trainer.save_checkpoint(self.path)
+
+
+def test_a_resumed_training_goes_on_with_window_verdicts_and_the_stronger_hold(tmp_path):
+    kwargs, path = WATCH | {"every_n_steps": 4, "window": 80, "action": "roll_back"}, tmp_path / "x.ckpt"
+    runs = []
+    for ckpt_path, extra in ((None, [Break(8), Save(22, path)]), (path, [])):
+        fitted, monitor = module(bounds.NWJ(cap=None)), StabilityMonitor(**kwargs)
+        data = GaussianDataModule(dim=DIM, mi=1.0, steps_per_mi=40, batch_size=8)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer(callbacks=[monitor, *extra]).fit(fitted, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        runs.append((fitted, monitor))
+    (whole, seen), (resumed, monitor) = runs
+    assert monitor.rolled_back == [(12, 0)]
+    assert (resumed.bound.cap, resumed.regularizer.current_weight()) == (1.0, 0.1)
+    assert same(weights(resumed).values(), weights(whole).values())
+    assert monitor.state_dict() == seen.state_dict()
+
+
+def test_state_can_be_asked_for_before_any_training():
+    fresh = StabilityMonitor()
+    fresh.load_state_dict(StabilityMonitor().state_dict())
+    assert fresh.state_dict() == StabilityMonitor().state_dict()
+
+
+# What cannot be rolled back.
+
+
+def test_optimizing_by_hand_is_refused_at_the_start():
+    by_hand = Scripted(lambda step: (1.0, 0.0, 1.0), regularizer=regularizers.Squared())
+    by_hand.automatic_optimization = False
+    with pytest.raises(ValueError, match="action='roll_back' for Scripted, which optimizes by hand"):
+        trainer(callbacks=StabilityMonitor(action="roll_back")).fit(by_hand, steps(1))
+
+
+def test_a_module_without_a_regularizer_to_strengthen_is_refused_at_the_start():
+    with pytest.raises(TypeError, match="Scripted, which has no regularizer to strengthen"):
+        trainer(callbacks=StabilityMonitor(action="roll_back")).fit(Scripted(None), steps(1))
+
+
+def test_a_state_that_is_sharded_is_refused():
+    sharded = trainer()
+    sharded.strategy.__class__ = FSDPStrategy
+    with pytest.raises(ValueError, match="under FSDPStrategy: states are kept whole"):
+        check_can_roll_back(sharded, module())
+
+
+def test_a_module_of_ones_own_with_a_regularizer_is_rolled_back():
+    own = Scripted(lambda step: (1.0 if step != 12 else float("nan"), 0.0, 1.0), regularizer=regularizers.Squared())
+    monitor = StabilityMonitor(action="roll_back", **WATCH)
+    with pytest.warns(StabilityWarning, match="the weight of Squared is 10 now, 1 before"):
+        trainer(callbacks=monitor).fit(own, steps(20))
+    assert monitor.rolled_back == [(13, 5)]
+
+
+def test_snapshots_are_copies():
+    fitted = module()
+    t = trainer()
+    t.fit(fitted, draw(8))
+    kept, before = Snapshots(), weights(fitted)
+    kept.append(t, fitted)
+    Break(0, value=3.0).on_train_batch_start(t, fitted, None, 0)
+    assert kept.restore(t, fitted) == 1
+    assert same(weights(fitted).values(), before.values())
+    assert isinstance(fitted, MIEstimationModule)

@@ -1,0 +1,227 @@
+"""Files from elsewhere run nothing, reach nothing, and are refused with an error that says so."""
+
+import pickle
+import random
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lightning_mi import AtomicCheckpointIO, CheckpointError, MIEstimationModule
+from lightning_mi.checkpoints.allowed_classes import check_recorded
+from lightning_mi.checkpoints.loading import read_checkpoint
+from lightning_mi.cli.checkpoint_lookup import find_checkpoint
+from lightning_mi.cli.main import main
+from tests.checkpoints.test_module_checkpoints import CONFIG
+
+INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
+
+
+class Payload:
+    """Unpickled without care, it creates a file."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return (self.function, self.arguments)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder with a module that leaves a witness when it is imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    Path("hostile_parts.py").write_text("open('witness', 'w')\n\ndef run(*_, **__):\n    open('witness', 'w')\n")
+    yield tmp_path
+    assert not Path("witness").exists()
+    assert "hostile_parts" not in sys.modules
+
+
+def checkpoint(path="hostile.ckpt", **changes):
+    """A checkpoint of the command line with something else in it."""
+    parts = CONFIG["model"]["init_args"]
+    recorded = {"_instantiator": INSTANTIATOR, "_class_path": "lightning_mi.MIEstimationModule", **parts}
+    torch.save({"state_dict": {}, "callbacks": {}} | {"hyper_parameters": recorded | changes}, path)
+    return path
+
+
+def refused(path="hostile.ckpt"):
+    """By everything that reads it."""
+    with pytest.raises(CheckpointError) as by_module:
+        MIEstimationModule.load_from_checkpoint(path)
+    return str(by_module.value)
+
+
+# 1 and 2: code in the pickle, of both formats.
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda content, path: Path(path).write_bytes(pickle.dumps(content, 2))])
+@pytest.mark.parametrize("payload", [Payload(open, "witness", "w"), Payload(exec, "open('witness', 'w')")])
+def test_a_pickle_that_calls_a_function(save, payload, here):
+    save({"state_dict": {}, "payload": payload}, "hostile.ckpt")
+    assert "can run code" in refused()
+    with pytest.raises(CheckpointError, match="can run code"):
+        AtomicCheckpointIO().load_checkpoint("hostile.ckpt", weights_only=True)
+    Path("config.yaml").write_text(yaml.safe_dump(CONFIG))
+    assert main(["fit", "--config", "config.yaml", "--ckpt_path", "hostile.ckpt"]) == 2
+
+
+# 3 to 5: hyper-parameters that name code.
+
+
+@pytest.mark.parametrize("name", ["os.system", "hostile_parts.run", ["os.system"], None])
+def test_an_instantiator_of_its_own(name, here):
+    checkpoint(_instantiator=name)
+    assert "wants to be instantiated by" in refused()
+
+
+@pytest.mark.parametrize("name", ["hostile_parts.Module", "torch.nn.Linear", "os.system", "lightning_mi.nothing", 7])
+def test_a_class_path_that_is_not_of_an_imported_module_of_that_kind(name, here):
+    checkpoint(_class_path=name)
+    assert "names" in refused()
+
+
+HOSTILE_PARTS = {
+    "a class path": {"critic": {"class_path": "hostile_parts.run"}},
+    "a function of an imported module": {"optimizer": {"class_path": "os.system"}},
+    "a bare path": {"optimizer": "os.system"},
+    "a bare path of a module to import": {"scheduler": "hostile_parts.run"},
+    "one in a list": {"encoder": [{"class_path": "torch.nn.Identity"}, {"class_path": "subprocess.Popen"}]},
+    "one in another's arguments": {
+        "critic": {
+            "class_path": "lightning_mi.critics.CalibratedCritic",
+            "init_args": {"critic": {"class_path": "hostile_parts.run", "init_args": {}}},
+        }
+    },
+    "one in text that a parser reads": {"critic": '{"class_p\\u0061th": "hostile_parts.run"}'},
+    "one under a name with a dot": {"critic.class_path": "os.system"},
+    "a package with an attribute to import": {"optimizer": "xml.dom.minidom.parse"},
+}
+
+
+@pytest.mark.parametrize("changes", HOSTILE_PARTS.values(), ids=HOSTILE_PARTS)
+def test_a_part_that_is_none(changes, here):
+    checkpoint(**changes)
+    assert "names" in refused()
+
+
+def test_the_old_names_of_hyper_parameters_are_looked_at_too(here):
+    torch.save({"state_dict": {}, "hparams": {"_instantiator": "os.system"}}, "hostile.ckpt")
+    assert "wants to be instantiated by 'os.system'" in refused()
+
+
+def test_what_the_command_line_records_is_let_through_and_so_are_names_with_dots():
+    recorded = {"_instantiator": INSTANTIATOR, "_class_path": "lightning_mi.MIEstimationModule"}
+    plain = {"name": "run.v2", "note": "a: b", "rate": 0.1, "bound": "lightning_mi.bounds.NWJ", "empty": {}}
+    check_recorded(recorded | CONFIG["model"]["init_args"] | plain, (), MIEstimationModule)
+    check_recorded({"optimizer": "os.system"}, (), MIEstimationModule)  # never looked up
+    check_recorded(recorded | {"optimizer": "os.system"}, ("optimizer",), MIEstimationModule)  # replaced
+
+
+# 6 and 7: forged sizes.
+
+
+def test_a_tensor_that_claims_to_be_larger_than_its_storage(here):
+    torch.save({"state_dict": {"weight": torch.zeros(64, 3)}}, "honest.ckpt")
+    with zipfile.ZipFile("honest.ckpt") as honest, zipfile.ZipFile("hostile.ckpt", "w") as hostile:
+        for name in honest.namelist():
+            content = honest.read(name)
+            if name.endswith("data.pkl"):
+                assert content.count(b"K@K\x03") == 1  # the shape
+                content = content.replace(b"K@K\x03", b"J\xff\xff\xff\x7fK\x03")
+            hostile.writestr(name, content)
+    assert "cannot be read" in refused()
+
+
+def test_weights_of_another_shape(here):
+    assert main(["fit", "--config", str(config())]) == 0
+    [path] = here.rglob("*.ckpt")
+    content = torch.load(path, weights_only=True)
+    name = next(iter(content["state_dict"]))
+    content["state_dict"][name] = torch.zeros(1).expand(2**40)  # four bytes that claim to be four terabytes
+    torch.save(content, "hostile.ckpt")
+    assert "does not fit this configuration" in refused()
+    assert main(["fit", "--config", str(config()), "--ckpt_path", "hostile.ckpt"]) == 2
+
+
+def test_bytes_changed_anywhere_are_read_or_refused(here):
+    honest = Path(checkpoint("honest.ckpt")).read_bytes()
+    chance, refusals = random.Random(0), 0
+    for _ in range(300):
+        changed = bytearray(honest)
+        for _ in range(8):
+            changed[chance.randrange(len(changed))] = chance.randrange(256)
+        Path("hostile.ckpt").write_bytes(changed)
+        try:
+            read_checkpoint(Path("hostile.ckpt"))
+        except CheckpointError:
+            refusals += 1
+    assert refusals > 100
+
+
+# 8: YAML tags.
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "!!python/object/apply:os.system ['touch witness']",
+        "!!python/object/new:hostile_parts.run []",
+        "!!python/name:hostile_parts.run",
+        "!!python/module:hostile_parts",
+    ],
+)
+def test_a_configuration_with_tags(tag, here, capsys):
+    Path("hostile.yaml").write_text(f"seed_everything: {tag}\n")
+    assert main(["fit", "--config", "hostile.yaml"]) == 2
+    assert "error" in capsys.readouterr().err
+    checkpoint(critic=f"class_path: {tag}")
+    refused()
+
+
+# 9: names that lead elsewhere.
+
+
+def test_a_best_checkpoint_elsewhere(here):
+    outside = here / "outside.ckpt"
+    torch.save({"state_dict": {}}, outside)
+    run = here / "run"
+    run.mkdir()
+    for recorded in (outside, run / ".." / "outside.ckpt", "../outside.ckpt"):
+        state = {"ModelCheckpoint{}": {"monitor": "val/mi", "best_model_path": str(recorded)}}
+        torch.save({"state_dict": {}, "callbacks": state}, run / "last.ckpt")
+        with pytest.raises(CheckpointError, match="as the best checkpoint, which is gone, or not under the folders"):
+            find_checkpoint("best", [run])
+
+
+def test_a_file_to_be_removed_elsewhere(here):
+    Path("precious").touch()
+    with pytest.raises(CheckpointError, match="refused to remove"):
+        AtomicCheckpointIO().remove_checkpoint(here / "run" / ".." / "precious")
+    assert Path("precious").exists()
+
+
+# 10: addresses.
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.ckpt", "http://127.0.0.1:1/a.ckpt", "s3://bucket/a.ckpt"])
+def test_an_address(address, here, capsys):
+    assert "is an address" in refused(address)
+    assert main(["fit", "--config", str(config()), "--ckpt_path", address]) == 2
+    assert "is an address" in capsys.readouterr().err
+
+
+def test_arguments_that_open_the_door_again_are_refused(here):
+    checkpoint()
+    for arguments in ({"weights_only": False}, {"hparams_file": "hparams.yaml"}):
+        with pytest.raises(CheckpointError, match="could run code"):
+            MIEstimationModule.load_from_checkpoint("hostile.ckpt", **arguments)
+
+
+def config():
+    Path("config.yaml").write_text(yaml.safe_dump(CONFIG))
+    return Path("config.yaml")

@@ -1,0 +1,91 @@
+"""Pairs cut into batches, and what the independent reference reads on them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from lightning_mi import Scores, bounds
+from tests.helpers.reference import Reading, Sheet
+from tests.helpers.specs import BOUNDS, BoundSpec
+
+PIECES = {1: [1.0], 2: [0.7, 0.3], 5: [0.3, 0.25, 0.25, 0.15, 0.05]}  # shares of the pairs: uneven, the last one small
+
+
+@dataclass(frozen=True)
+class Cut:
+    """All pairs as one sheet for the reference, and the same pairs as batches."""
+
+    whole: Sheet
+    sheets: list[Sheet]
+    batches: list[Scores]
+
+    def terms(self, bound: bounds.AbstractBound) -> list[tuple[bounds.BoundTerms, Scores]]:
+        with torch.no_grad():
+            return [(bound(scores), scores) for scores in self.batches]
+
+    def readings(self, reference: Callable[[Sheet], Reading]) -> list[Reading]:
+        return [reference(sheet) for sheet in self.sheets]
+
+
+def _edges(total: int, pieces: int, shift: int = 0) -> list[int]:
+    edges = np.round(np.cumsum([0, *PIECES[pieces]]) * total).astype(int)
+    edges[1:-1] += shift
+    return edges.tolist()
+
+
+def cut_rows(pieces: int, seed: int = 0) -> Cut:
+    """A matrix with masks, cut between rows: each row keeps its candidates, so InfoNCE does not change either."""
+    rng = np.random.default_rng(seed)
+    rows, columns = 40, 7
+    t, y = rng.normal(0.5, 1.5, (rows, columns)), rng.normal(size=(columns, 2))
+    joint, marginal = rng.random((rows, columns)) < 0.15, rng.random((rows, columns)) < rng.random((rows, 1))
+    joint[np.arange(rows), rng.integers(0, columns, rows)] = True
+    marginal[np.arange(rows), rng.integers(0, columns, rows)] = True
+    whole = Sheet(t, joint, marginal, np.broadcast_to(y, (rows, columns, 2)))
+    edges = _edges(rows, pieces)
+    slices = [slice(a, b) for a, b in pairwise(edges)]
+    sheets = [Sheet(t[s], joint[s], marginal[s], whole.y[s]) for s in slices]
+    batches = [
+        Scores.from_matrix(
+            torch.tensor(sheet.t),
+            joint=torch.tensor(sheet.joint),
+            marginal=torch.tensor(sheet.marginal),
+            y=torch.tensor(y),
+        )
+        for sheet in sheets
+    ]
+    return Cut(whole, sheets, batches)
+
+
+def cut_lists(pieces: int, seed: int = 0) -> Cut:
+    """A list of joint and a list of marginal pairs, each cut at its own places."""
+    rng = np.random.default_rng(seed)
+    joint, marginal = rng.normal(1.0, 1.5, 60), rng.normal(-0.5, 1.5, 140)
+    y_joint, y_marginal = rng.normal(size=(60, 2)), rng.normal(size=(140, 2))
+    sheets, batches = [], []
+    cuts = zip(pairwise(_edges(60, pieces)), pairwise(_edges(140, pieces, shift=5)), strict=True)
+    for (a, b), (c, d) in cuts:
+        sheets.append(_lists(joint[a:b], marginal[c:d], y_joint[a:b], y_marginal[c:d]))
+        batches.append(
+            Scores.from_samples(torch.tensor(joint[a:b]), torch.tensor(marginal[c:d]), y=torch.tensor(sheets[-1].y))
+        )
+    return Cut(_lists(joint, marginal, y_joint, y_marginal), sheets, batches)
+
+
+def _lists(joint: np.ndarray, marginal: np.ndarray, y_joint: np.ndarray, y_marginal: np.ndarray) -> Sheet:
+    is_joint = np.arange(len(joint) + len(marginal)) < len(joint)
+    return Sheet(np.append(joint, marginal), is_joint, ~is_joint, np.concatenate([y_joint, y_marginal]))
+
+
+CASES = [(spec, cut) for spec in BOUNDS for cut in (cut_rows, cut_lists) if cut is cut_rows or not spec.needs_rows]
+CASE_IDS = [f"{spec.name}-{cut.__name__}" for spec, cut in CASES]
+
+
+def marginal_at_optimum(spec: BoundSpec) -> float:
+    """The marginal term of a perfect critic whose log-normalizer is at its natural target, by hand."""
+    if spec.name in ("ReleasedNWJ", "ReleasedJS"):  # E_Q[e^(T-1)], where E_Q[e^T] = 1
+        return np.exp(-1)
+    return 1.0 if spec.name.startswith(("NWJ", "TUBA", "JS", "ReleasedTUBA")) else 0.0

@@ -1,0 +1,199 @@
+"""One line per bound, per regularizer and per way to lay out scores: the generic tests run over all of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_mi import Scores, bounds, regularizers
+from tests import reference
+from tests.helpers.reference import Reading, Sheet
+
+LEARNED_WEIGHT, LEARNED_BIAS = np.array([0.7, -0.4]), 0.3  # log a(y) = y . weight + bias
+MINE_RATE, MINE_AVERAGE = 0.25, 0.7
+
+
+@dataclass(frozen=True)
+class BoundSpec:
+    """A bound, its reference, and what the theory says about it.
+
+    Attributes:
+        reference: What the bound reads on a sheet, by the independent formula.
+        optimum: The critic with the highest objective is the log density ratio plus this; None if it depends on y.
+        gap: What the value reads at that critic, minus the mutual information; None if it depends on the law.
+        log_normalizer: What the log-normalizer reads there; None if it depends on the law.
+        shift_invariant: A constant added to all scores changes neither value nor objective.
+        exceeds: Some critic reads more than the mutual information, with exact expectations.
+    """
+
+    name: str
+    make: Callable[[], bounds.AbstractBound]
+    reference: Callable[[Sheet], Reading]
+    optimum: float | None = 0.0
+    gap: float | None = 0.0
+    log_normalizer: float | None = 0.0
+    shift_invariant: bool = False
+    exceeds: bool = False
+
+    @property
+    def needs_rows(self) -> bool:
+        return self.name.startswith("InfoNCE")
+
+    @property
+    def has_learned_baseline(self) -> bool:
+        return self.name == "TUBA(learned)"
+
+
+def _started_mine() -> bounds.MINE:
+    bound = bounds.MINE(rate=MINE_RATE)
+    bound.load_state_dict({"log_average": torch.tensor(MINE_AVERAGE), "num_updates": torch.tensor(3)})
+    return bound.double()
+
+
+def _learned_tuba() -> bounds.TUBA:
+    baseline = nn.Linear(2, 1).double()
+    with torch.no_grad():
+        baseline.weight.copy_(torch.tensor(LEARNED_WEIGHT))
+        baseline.bias.fill_(LEARNED_BIAS)
+    return bounds.TUBA(baseline)
+
+
+def _learned_tuba_reference(sheet: Sheet) -> Reading:
+    return reference.tuba(sheet, sheet.y @ LEARNED_WEIGHT + LEARNED_BIAS, cap=1.0)
+
+
+_mine = partial(reference.mine, rate=MINE_RATE, log_average=np.float64(np.float32(MINE_AVERAGE)))
+
+# fmt: off
+BOUNDS = [
+    BoundSpec("DV", bounds.DV, reference.dv, shift_invariant=True),
+    BoundSpec("MINE", _started_mine, _mine, shift_invariant=True),
+    BoundSpec("SMILE", partial(bounds.SMILE, tau=2.0), partial(reference.smile, tau=2.0), exceeds=True),
+    BoundSpec("SMILE(js)", partial(bounds.SMILE, tau=2.0, objective="js"),
+              partial(reference.smile, tau=2.0, objective="js"), exceeds=True),
+    BoundSpec("SMILE(clip_joint)", partial(bounds.SMILE, tau=2.0, clip_joint=True),
+              partial(reference.smile, tau=2.0, clip_joint=True)),
+    BoundSpec("InfoNCE", bounds.InfoNCE, reference.infonce, gap=None, log_normalizer=None, shift_invariant=True),
+    BoundSpec("NWJ", bounds.NWJ, partial(reference.nwj, cap=1.0), optimum=1.0),
+    BoundSpec("NWJ(cap=None)", partial(bounds.NWJ, cap=None), partial(reference.nwj, cap=None), optimum=1.0),
+    BoundSpec("TUBA", bounds.TUBA, partial(reference.tuba, log_a=0.0, cap=1.0)),
+    BoundSpec("TUBA(2.5)", partial(bounds.TUBA, baseline=2.5, cap=0.5),
+              partial(reference.tuba, log_a=np.log(2.5), cap=0.5), optimum=float(np.log(2.5))),
+    BoundSpec("TUBA(cap=None)", partial(bounds.TUBA, cap=None), partial(reference.tuba, log_a=0.0, cap=None)),
+    BoundSpec("TUBA(learned)", _learned_tuba, _learned_tuba_reference, optimum=None),
+    BoundSpec("JS", bounds.JS, reference.js),
+    BoundSpec("ReleasedNWJ", partial(bounds.ReleasedNWJ, clip=2.5), partial(reference.released, clip=2.5, shift=1.0),
+              optimum=1.0, log_normalizer=1.0),
+    BoundSpec("ReleasedTUBA", partial(bounds.ReleasedTUBA, clip=2.5),
+              partial(reference.released, clip=2.5, shift=0.0)),
+    BoundSpec("ReleasedJS", bounds.ReleasedJS, reference.released_js, gap=-float(np.exp(-1)), log_normalizer=None),
+]
+# fmt: on
+
+
+@dataclass(frozen=True)
+class RegularizerSpec:
+    """A kind of regularizer and its distance, with the distance's slope."""
+
+    name: str
+    make: Callable[..., regularizers.AbstractRegularizer]
+    distance: Callable[[float], tuple[float, float]]
+    scale: str = "log"
+
+    def penalty(self, reading: Reading, weight: float, target: float) -> tuple[float, np.ndarray]:
+        """The penalty and its gradient with respect to the scores."""
+        ell, d_ell = reading.log_normalizer, reading.d_log_normalizer
+        if self.scale == "log":
+            distance, slope = self.distance(ell - target)
+        else:
+            distance, slope = self.distance(np.exp(ell) - np.exp(target))
+            slope = slope * np.exp(ell)
+        return weight * distance, weight * slope * d_ell
+
+
+# fmt: off
+REGULARIZERS = [
+    RegularizerSpec(f"{name}-{scale}", partial(make, scale=scale), distance, scale)
+    for scale in ("log", "linear")
+    for name, make, distance in [
+        ("Squared", regularizers.Squared, reference.squared),
+        ("Absolute", regularizers.Absolute, reference.absolute),
+        ("Huber", partial(regularizers.Huber, delta=0.3), partial(reference.huber, delta=0.3)),
+    ]
+]
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How scores are given: as a matrix without or with masks, or as two lists, the second after the first."""
+
+    name: str
+    joint: np.ndarray
+    marginal: np.ndarray
+    columns: np.ndarray  # the candidate of each score
+
+    @property
+    def has_rows(self) -> bool:
+        return self.joint.ndim == 2
+
+    @property
+    def y(self) -> np.ndarray:
+        """The candidates' representations."""
+        return np.random.default_rng(7).normal(size=(self.columns.max() + 1, 2))
+
+    def draw(self, seed: int = 0, mean: float = 0.0, std: float = 1.5) -> np.ndarray:
+        """Normal scores, float64."""
+        return np.random.default_rng(seed).normal(mean, std, self.joint.shape)
+
+    def sheet(self, t: np.ndarray, y: np.ndarray | None = None) -> Sheet:
+        """For the reference."""
+        return Sheet(t, self.joint, self.marginal, (self.y if y is None else y)[self.columns])
+
+    def scores(self, t: Tensor, y: Tensor | None = None) -> Scores:
+        """For the package."""
+        if y is None:
+            y = torch.as_tensor(self.y)
+        if not self.has_rows:
+            split = int(self.joint.sum())
+            columns = torch.as_tensor(self.columns)
+            default = np.array_equal(self.columns, np.arange(len(t)))
+            kwargs = {} if default else {"joint_columns": columns[:split], "marginal_columns": columns[split:]}
+            return Scores.from_samples(t[:split], t[split:], y=y, **kwargs)
+        if self.name == "diagonal":
+            return Scores.from_matrix(t, y=y)
+        return Scores.from_matrix(t, joint=torch.as_tensor(self.joint), marginal=torch.as_tensor(self.marginal), y=y)
+
+
+def _diagonal(n: int) -> Layout:
+    eye = np.eye(n, dtype=bool)
+    return Layout("diagonal", eye, ~eye, np.broadcast_to(np.arange(n), (n, n)))
+
+
+def _masks() -> Layout:
+    # Rows with two joint pairs, without any, without marginal pairs, without pairs; an entry that is both.
+    joint, marginal = np.zeros((6, 7), bool), np.zeros((6, 7), bool)
+    joint[[0, 0, 1, 4, 5], [1, 3, 2, 0, 6]] = True
+    marginal[0, 4:] = marginal[1] = marginal[2, ::2] = marginal[5, :5] = True
+    return Layout("masks", joint, marginal, np.broadcast_to(np.arange(7), (6, 7)))
+
+
+def _lists(columns: list[int] | None = None) -> Layout:
+    is_joint = np.arange(9) < 4
+    name = "lists" if columns is None else "lists with columns"
+    return Layout(name, is_joint, ~is_joint, np.arange(9) if columns is None else np.array(columns))
+
+
+LAYOUTS = [_diagonal(6), _masks(), _lists(), _lists([2, 0, 3, 1, 3, 2, 0, 0, 4])]
+
+
+def by_name(spec: BoundSpec | RegularizerSpec | Layout) -> str:
+    """For ``pytest.mark.parametrize(ids=...)``."""
+    return spec.name
+
+
+CASES = [(bound, layout) for bound in BOUNDS for layout in LAYOUTS if layout.has_rows or not bound.needs_rows]
+CASE_IDS = [f"{bound.name}-{layout.name}" for bound, layout in CASES]

@@ -1,0 +1,123 @@
+"""The pages in docs: their Python runs as it stands, their commands are understood, their links and images exist."""
+
+import os
+import re
+import shlex
+import subprocess
+from contextlib import chdir
+
+import pytest
+import yaml
+from lightning.pytorch import Callback
+
+from lightning_mi import callbacks
+from lightning_mi.cli import main as cli
+from tests.helpers.paths import ROOT
+
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))}
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGES[page], flags=re.DOTALL | re.MULTILINE)
+
+
+def commands():
+    pages = ((page, block) for page in PAGES for language in ("bash", "console") for block in blocks(page, language))
+    found = [(page, shlex.split(line, comments=True)) for page, block in pages for line in block.splitlines()]
+    return [pytest.param(words, id=f"{page}: {' '.join(words)}") for page, words in found if words]
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+@pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
+    namespace = {"__name__": page}
+    for i, block in enumerate(blocks(page, "python")):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        with chdir(folder):
+            exec(compile(block, page, "exec"), namespace)
+
+
+@pytest.mark.parametrize("words", commands())
+def test_a_command_of_a_page_is_understood(words):
+    if words[0] == "python":
+        assert (ROOT / words[1]).is_file()
+    elif words[0] == "lightning-mi":
+        assert words[1] == "bench"
+        cli._parser().parse_args(words[1:])
+    else:
+        assert words[0] == "tensorboard"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")])
+def test_the_callbacks_that_a_page_lists_exist(page):
+    for block in blocks(page, "yaml"):
+        for entry in yaml.safe_load(block)["callbacks"]:
+            module, _, name = entry["class_path"].rpartition(".")
+            assert module == callbacks.__name__
+            assert issubclass(getattr(callbacks, name), Callback)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_links_to_exists(page):
+    targets = [t.partition("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]) if "://" not in t]
+    assert [target for target in targets if target and not (ROOT / "docs" / target).exists()] == []
+
+
+# The job for SLURM.
+
+JOB = ROOT / "docs" / "slurm.sbatch"
+
+
+def options(job):
+    """What sbatch reads: the options of the comments before the first command."""
+    return dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?", job, flags=re.MULTILINE))
+
+
+def run_job(folder, status, *files):
+    """What the job calls where srun ends with that status."""
+    for name in ("srun", "scontrol"):
+        path = folder / name
+        path.write_text(f'#!/bin/sh\necho {name} "$@" >> called\nexit {status if name == "srun" else 0}\n')
+        path.chmod(0o755)
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch()
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    ended = subprocess.run(["bash", "-u", JOB], cwd=folder, env=environment, check=False).returncode
+    called = [shlex.split(line) for line in (folder / "called").read_text().splitlines()]
+    return ended, called[0], called[1:]
+
+
+def test_the_job_asks_for_what_lightning_and_a_requeued_training_need():
+    job = JOB.read_text()
+    asked = options(job)
+    assert subprocess.run(["bash", "-n", JOB], check=False).returncode == 0
+    assert {"requeue", "open-mode"} < asked.keys()
+    assert asked["open-mode"] == "append"
+    assert re.fullmatch(r"TERM@\d+", asked["signal"])  # without B:, so that it goes to the tasks
+    assert "ntasks" not in asked
+    assert asked["job-name"] not in ("bash", "interactive")
+    words = shlex.split(job[job.index("lightning-mi fit") :].split("\nstatus")[0], comments=True)
+    assert asked["ntasks-per-node"] == words[words.index("--trainer.devices") + 1]
+    assert asked["gpus-per-node"] == asked["ntasks-per-node"]
+    assert asked["nodes"] == words[words.index("--trainer.num_nodes") + 1]
+
+
+def test_the_job_s_command_line_is_understood(tmp_path, capsys):
+    _, (_, kill, *command), _ = run_job(tmp_path, 0)
+    assert kill == "--kill-on-bad-exit=1"
+    assert command[0] == "lightning-mi"
+    assert cli.main([*command[1:], "--trainer.accelerator", "cpu", "--print_config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert int(printed["trainer"]["devices"]) == 2
+    assert printed["trainer"]["default_root_dir"] == "lightning_mi_runs/gaussian"
+    assert printed["ckpt_path"] is None
+
+
+@pytest.mark.parametrize(("status", "again"), [(0, []), (1, []), (143, [["scontrol", "requeue", "7"]])])
+def test_the_job_is_requeued_where_it_was_told_to_end_and_goes_on_from_what_was_saved(status, again, tmp_path):
+    ended, srun, then = run_job(tmp_path, status, "lightning_mi_runs/gaussian/a/last.ckpt")
+    assert (ended, then) == (status, again)
+    assert srun[-2:] == ["--ckpt_path", "last"]

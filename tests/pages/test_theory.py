@@ -1,0 +1,142 @@
+"""The theory page is checked: its table against the script, its identities and its numbers against the code."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate
+from scipy.special import logsumexp
+
+from benchmarks import oracle_table
+from lightning_mi import Scores, bounds, critics, pairs
+from tests.helpers.paths import ROOT
+
+PAGE = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
+
+
+def table(text):
+    """Cells by bound and reading."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    head, _, *body = rows
+    return {(row[0], row[1]): dict(zip(head[2:], row[2:], strict=True)) for row in body}
+
+
+def published():
+    section = PAGE.partition("### With a perfect critic")[2].partition("\n## ")[0]
+    return table(section)
+
+
+def numbers(cell):
+    return [float(number) for number in re.findall(r"[\d.]+", cell)]
+
+
+def test_the_table_of_the_page_is_what_the_script_prints(capsys):
+    oracle_table.main(["--mi", "10"])
+    printed, written = table(capsys.readouterr().out), published()
+    assert printed.keys() == written.keys()
+    for key, cells in printed.items():
+        # Another processor may round the samples otherwise, in the last digit of float32.
+        assert numbers(written[key]["MI = 10"]) == pytest.approx(numbers(cells["MI = 10"]), abs=0.011), key
+
+
+def test_the_script_reads_what_numpy_reads(capsys):
+    shape = {"batches": 3, "batch_size": 5, "dim": 2, "seed": 4}
+    rows = {(row[0], row[1]): row[2] for row in oracle_table.rows([0.5], **shape)}
+    data = oracle_table.GaussianDataModule(dim=2, mi=0.5, steps_per_mi=3, batch_size=5, seed=4)
+    rho, off = np.sqrt(-np.expm1(-0.5)), ~np.eye(5, dtype=bool)
+    joint, marginal = [], []
+    for x, y in data.train_dataloader():
+        x, y = x.double().numpy()[:, None], y.double().numpy()[None]
+        quadratic = (rho**2 * (x**2 + y**2) - 2 * rho * x * y).sum(-1) / (2 * (1 - rho**2))
+        joint.append((0.5 - quadratic).diagonal().mean())
+        marginal.append(logsumexp((0.5 - quadratic)[off]) - np.log(20))
+    joint, marginal = np.array(joint), np.array(marginal)
+    macro, nwj = joint - marginal, 1 + joint - np.exp(marginal)
+    z = np.exp(marginal)
+    influence = joint - joint.mean() - (z / z.mean() - 1)
+    micro, error = joint.mean() - np.log(z.mean()), influence.std(ddof=1) / np.sqrt(3)
+    expected = {
+        ("DV", "macro ± sd"): (macro.mean(), macro.std(ddof=1)),
+        ("DV", "micro ± se"): (micro, error),
+        ("DV", "plug-in ± sd"): (joint.mean(), joint.std(ddof=1)),
+        ("NWJ", "macro ± sd"): (nwj.mean(), nwj.std(ddof=1)),
+    }
+    for (bound, reading), (value, spread) in expected.items():
+        [cell] = [cell for (names, label), cell in rows.items() if bound in names.split(", ") and label == reading]
+        # Printed without signs of what is below zero in `numbers`, so compared as text.
+        assert cell == f"{value:.2f} ± {spread:.2f}"
+
+
+@pytest.mark.parametrize("shift", [-2.0, 0.0, 1.5])
+@pytest.mark.parametrize("bound", [bounds.NWJ(), bounds.TUBA(2.5), bounds.JS()], ids=lambda b: type(b).__name__)
+def test_a_self_normalized_bound_is_dv_minus_the_cost_of_its_log_normalizer(bound, shift):
+    scores = Scores.from_matrix(torch.randn(6, 6, dtype=torch.float64) + shift)
+    dv, terms = bounds.DV()(scores), bound(scores)
+    ell = terms.log_normalizer
+    torch.testing.assert_close(terms.value, dv.value - (ell.exp() - 1 - ell))
+    torch.testing.assert_close(bound.plug_in(terms.joint_term) - terms.value, ell.exp() - 1)
+    if not isinstance(bound, bounds.JS):
+        g = torch.where(ell > bound.cap, np.exp(bound.cap) * (1 + ell - bound.cap), ell.exp())
+        torch.testing.assert_close(terms.objective, dv.value - (g - 1 - ell))
+
+
+@pytest.mark.parametrize("bound", [bounds.DV(), bounds.MINE(), bounds.InfoNCE()], ids=lambda b: type(b).__name__)
+def test_plug_in_differs_from_the_others_by_the_deviation_of_the_log_normalizer(bound):
+    terms = bound(Scores.from_matrix(torch.randn(6, 6, dtype=torch.float64)))
+    excess = bound.plug_in(terms.joint_term, 0.7) - terms.value
+    torch.testing.assert_close(excess, terms.log_normalizer - 0.7)
+
+
+def test_mine_pulls_a_constant_to_its_moving_average_and_not_to_zero():
+    matrix, constant = torch.randn(6, 6, dtype=torch.float64), torch.zeros((), dtype=torch.float64, requires_grad=True)
+    bound = bounds.MINE(rate=0.1).double()
+    bound(Scores.from_matrix(matrix - 3))
+    bound(Scores.from_matrix(matrix + constant)).objective.backward()
+    level = bounds.DV()(Scores.from_matrix(matrix)).marginal_term
+    assert constant.grad.item() == pytest.approx(1 - (level - bound.log_average).exp().item())
+    assert constant.grad.item() < -0.5
+
+
+def test_the_second_moment_of_the_gaussian_ratio_is_exp_of_twice_the_information():
+    rho = 0.6
+
+    def integrand(y, x):
+        joint = np.exp(-(x * x + y * y - 2 * rho * x * y) / (2 * (1 - rho**2))) / (2 * np.pi * np.sqrt(1 - rho**2))
+        return joint**2 / (np.exp(-(x * x + y * y) / 2) / (2 * np.pi))
+
+    mi = -0.5 * np.log(1 - rho**2)
+    assert integrate.dblquad(integrand, -10, 10, -10, 10)[0] == pytest.approx(np.exp(2 * mi), rel=1e-6)
+    assert f"{np.log(64 * 63) / 2:.1f} nats for a batch of 64" in PAGE
+    assert f"{np.log(400 * 64 * 63) / 2:.1f} nats for 400" in PAGE
+
+
+@pytest.mark.parametrize(
+    ("pairing", "views", "candidates"),
+    [
+        (pairs.AllPairs(), 2, 6),
+        (pairs.TwoViews(), 2, 11),
+        (pairs.SameLabel(), 1, 5),
+    ],
+    ids=["AllPairs", "TwoViews", "SameLabel"],
+)
+def test_the_ceiling_is_the_log_of_the_number_that_the_page_names(pairing, views, candidates):
+    labels = [torch.tensor([0, 0, 1, 1, 2, 2])] if pairing.takes_labels else []
+    z = 9 * torch.eye(3)[torch.tensor([0, 0, 1, 1, 2, 2])]
+    assert pairing(critics.InnerProductCritic(), *[z] * views, *labels).num_candidates == candidates
+
+
+def test_same_label_pairs_reach_the_ceiling_of_the_page():
+    counts = np.array([600, 300, 100])
+    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+    scores = pairs.SameLabel()(critics.InnerProductCritic(), 9 * torch.eye(3)[labels], labels)
+    p = counts / counts.sum()
+    ceiling, entropy = -np.log((p**2).sum()), -(p * np.log(p)).sum()
+    assert bounds.DV()(scores).value.item() == pytest.approx(ceiling, abs=0.01)
+    assert ceiling < entropy - 0.1
+
+
+def test_the_pages_and_files_it_links_to_exist():
+    linked = [target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", PAGE) if "://" not in target]
+    assert [target for target in linked if not (ROOT / "docs" / target).exists()] == []
+    assert len(linked) > 10

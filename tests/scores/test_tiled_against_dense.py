@@ -1,0 +1,192 @@
+"""Scores in tiles against the same scores all at once: terms, penalties and gradients in float64."""
+
+import copy
+import itertools
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_mi import Scores, bounds, critics, pairs, regularizers
+from lightning_mi.scores.joint_columns import JointColumns
+from lightning_mi.scores.tiled import TiledMarginals
+from tests.helpers.specs import BOUNDS, BoundSpec, by_name
+
+N, DIM = 7, 2  # rows of a tile do not divide the rows of a batch
+
+
+def _calibrated(critic, **kwargs):
+    made = critics.CalibratedCritic(critic, offset_unit=2.0, **kwargs)
+    with torch.no_grad():
+        for name, value in (("offset", 0.15), ("log_scale", 0.3)):
+            if getattr(made, name) is not None:
+                getattr(made, name).fill_(value)
+    return made
+
+
+CRITICS = {
+    "separable": partial(critics.SeparableCritic, DIM, DIM, hidden=(5,), embed_dim=3),
+    "inner product": critics.InnerProductCritic,
+    "cosine": partial(critics.InnerProductCritic, normalize=True, temperature=0.3),
+    "bilinear": partial(critics.BilinearCritic, DIM, DIM),
+    "joint": partial(critics.JointCritic, DIM, DIM, hidden=(5, 4)),
+    "calibrated separable": lambda: _calibrated(CRITICS["separable"](), scale=True),
+    "twice calibrated": lambda: _calibrated(_calibrated(CRITICS["bilinear"]()), scale=True),
+    "scaled joint": lambda: _calibrated(CRITICS["joint"](), offset=False, scale=True),
+    "twice calibrated joint": lambda: _calibrated(_calibrated(CRITICS["joint"](), scale=True), scale=True),
+}
+PAIRINGS = {"AllPairs": pairs.AllPairs, "TwoViews": pairs.TwoViews}
+REGULARIZERS = {
+    "none": None,
+    "squared": partial(regularizers.Squared, weight=0.3),
+    "huber, linear": partial(regularizers.Huber, weight=0.3, scale="linear", delta=0.5),
+}
+CASES = [
+    *itertools.product(BOUNDS, CRITICS, PAIRINGS, ["squared"]),
+    *itertools.product(BOUNDS, ["separable", "joint"], ["AllPairs"], ["none", "huber, linear"]),
+]
+
+
+def views(dtype=torch.float64, scale=1.0):
+    generator = torch.Generator().manual_seed(3)
+    x = scale * torch.randn(N, DIM, generator=generator, dtype=torch.float64)
+    y = 0.8 * x + scale * 0.6 * torch.randn(N, DIM, generator=generator, dtype=torch.float64)
+    return [one.to(dtype).requires_grad_() for one in (x, y)]
+
+
+def critic_of(name):
+    torch.manual_seed(1)
+    return CRITICS[name]().double()
+
+
+def tiny(critic, x, y, rows=3):
+    """The bytes of a tile of so many rows."""
+    return rows * critic.tiles(x, y).row_bytes + 1
+
+
+def read(bound, critic, pairing, regularizer, tile_bytes):
+    """Terms and penalty; gradients of the loss in x, y, the critic and the bound."""
+    bound, critic, (x, y) = copy.deepcopy(bound), copy.deepcopy(critic), views()
+    scores = pairing(tile_bytes=tile_bytes)(critic, x, y)
+    terms = bound(scores)
+    penalty = terms.value.new_zeros(()) if regularizer is None else regularizer()(terms, bound)
+    (penalty - terms.objective).backward()
+    leaves = [x, y, *critic.parameters(), *bound.parameters()]
+    gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+    return scores, torch.stack([*terms, penalty]).detach(), torch.cat([one.flatten() for one in gradients])
+
+
+@pytest.mark.parametrize(
+    ("spec", "critic", "pairing", "regularizer"),
+    CASES,
+    ids=[f"{spec.name}-{'-'.join(names)}" for spec, *names in CASES],
+)
+def test_terms_and_gradients_equal_those_of_all_scores_at_once(spec: BoundSpec, critic, pairing, regularizer):
+    made, regularizer = critic_of(critic), REGULARIZERS[regularizer]
+    tile_bytes = tiny(made, *views())
+    bound = spec.make().double()
+    streamed, terms, gradient = read(bound, made, PAIRINGS[pairing], regularizer, tile_bytes)
+    dense, expected_terms, expected = read(bound, made, PAIRINGS[pairing], regularizer, math.inf)
+    assert isinstance(streamed._marginals, TiledMarginals)
+    assert not isinstance(dense._marginals, TiledMarginals)
+    assert expected.norm() > 1e-3
+    assert (terms - expected_terms).abs().max() <= 1e-12 * expected_terms.abs().max().clamp(min=1)
+    assert (gradient - expected).abs().max() <= 1e-12 * expected.abs().max().clamp(min=1)
+
+
+ASKED = {
+    "log-mean-exp": lambda scores, offset: scores.log_mean_exp(),
+    "with an offset": lambda scores, offset: scores.log_mean_exp(offset=offset),
+    "with a clip": lambda scores, offset: scores.log_mean_exp(clip=0.8),
+    "second moment": lambda scores, offset: scores.log_mean_exp(power=2.0),
+    "all of these": lambda scores, offset: scores.log_mean_exp(offset=offset, clip=0.8, power=-0.5),
+    "softplus": lambda scores, offset: scores.mean_softplus(),
+    "rows": lambda scores, offset: scores.row_log_mean_exp().square().sum(),
+    "means of rows": lambda scores, offset: scores.row_means()[0].square() + scores.row_means()[1],
+    "values": lambda scores, offset: scores.marginal_values().square().sum(),
+    "several": lambda scores, offset: sum(
+        (index + 1.0) * scores.log_mean_exp(clip=clip) for index, clip in enumerate((0.2, 0.5, 0.8, 1.1, 1.4, None))
+    ),
+}
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS)
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("critic", ["calibrated separable", "twice calibrated joint"])
+def test_every_reduction_passes_gradcheck(critic, asked, pairing):
+    made, (x, y) = critic_of(critic), views()
+    offset = torch.linspace(-1, 1, N * (1 + (pairing == "TwoViews")), dtype=torch.float64, requires_grad=True)
+    parameters = dict(made.named_parameters())
+
+    def of(tile_bytes, x, y, offset):
+        scores = PAIRINGS[pairing](tile_bytes=tile_bytes)(made, x, y)
+        scores.log_mean_exp(clip=9.0)  # So that no other is the first to be asked.
+        return ASKED[asked](scores, offset)
+
+    torch.autograd.gradcheck(partial(of, tiny(made, x, y)), (x, y, offset), fast_mode=True)
+    leaves = [x, y, offset, *parameters.values()]
+    streamed, dense = (
+        torch.autograd.grad(of(size, x, y, offset), leaves, allow_unused=True) for size in (tiny(made, x, y), math.inf)
+    )
+    for one, other in zip(streamed, dense, strict=True):
+        expected = torch.zeros(()) if other is None else other
+        torch.testing.assert_close(torch.zeros(()) if one is None else one, expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("asked", ["log-mean-exp", "with an offset", "means of rows"])
+def test_what_is_asked_first_passes_gradcheck_too(asked):
+    made, (x, y) = critic_of("calibrated separable"), views()
+    offset = torch.linspace(-1, 1, N, dtype=torch.float64, requires_grad=True)
+    tile_bytes = tiny(made, x, y)
+
+    def of(x, y, offset, *parameters):
+        return ASKED[asked](pairs.AllPairs(tile_bytes=tile_bytes)(made, x, y), offset)
+
+    torch.autograd.gradcheck(of, (x, y, offset, *made.parameters()))
+
+
+@pytest.mark.parametrize("frozen", ["x", "y", "critic"])
+@pytest.mark.parametrize("critic", ["inner product", "twice calibrated", "joint"])
+@pytest.mark.parametrize("spec", [b for b in BOUNDS if b.name in ("DV", "SMILE", "InfoNCE")], ids=by_name)
+def test_what_needs_no_gradient_gets_none(spec, critic, frozen):
+    made, (x, y) = critic_of(critic), views()
+    tile_bytes = tiny(made, x, y)
+    for leaf in {"x": [x], "y": [y], "critic": list(made.parameters())}[frozen]:
+        leaf.requires_grad_(False)
+    leaves = [leaf for leaf in (x, y, *made.parameters()) if leaf.requires_grad]
+    bound = spec.make().double()
+    streamed, dense = (
+        torch.autograd.grad(bound(pairs.AllPairs(tile_bytes=size)(made, x, y)).value, leaves, allow_unused=True)
+        for size in (tile_bytes, math.inf)
+    )
+    for one, expected in zip(streamed, dense, strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("spec", BOUNDS, ids=by_name)
+def test_scores_of_a_bank_of_candidates_are_streamed(spec):
+    """More columns than rows, as where other processes' candidates are gathered, and any column for the joint pair."""
+    x, y = views()
+    columns = JointColumns(torch.tensor([4, 0, 3]), excluded=torch.tensor([1, 2, 6]))
+    tiles = critics.InnerProductCritic().tiles(x[:3], y)
+    bound = spec.make().double().eval()
+    found = []
+    for size in (tiles.row_bytes, math.inf):
+        terms = bound(Scores.from_columns(tiles, columns, y=y, tile_bytes=size))
+        found.append((torch.stack(terms), *torch.autograd.grad(terms.objective, [x, y], retain_graph=True)))
+    for one, expected in zip(*found, strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_learned_baseline_that_is_asked_second_is_exact():
+    made, (x, y) = critic_of("bilinear"), views()
+    baseline = nn.Linear(DIM, 1).double()
+    found = []
+    for size in (tiny(made, x, y), math.inf):
+        scores = pairs.AllPairs(tile_bytes=size)(made, x, y)
+        loss = bounds.JS()(scores).objective + bounds.TUBA(baseline)(scores).objective
+        found.append(torch.autograd.grad(loss, [x, y, *baseline.parameters()]))
+    for one, expected in zip(*found, strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-12, atol=1e-12)

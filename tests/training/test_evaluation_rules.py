@@ -1,0 +1,138 @@
+"""Evaluation has its own rules: a last batch of one sample, policies, and what its messages say."""
+
+import math
+
+import lightning.pytorch as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from lightning_mi import MINumericalWarning, NonFiniteBatchError, bounds, pairs, regularizers
+from lightning_mi.metrics import functional
+from tests.helpers.small_module import STEP_NAMES, Batches, draw, fit, make, trainer
+from tests.helpers.specs import BOUNDS
+
+pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+
+PAIRINGS = {"all pairs": pairs.AllPairs, "derangement": pairs.Derangement, "two views": pairs.TwoViews}
+
+
+def split(*sizes):
+    """The same samples, cut into batches of these sizes."""
+    (x, y), *_ = draw(sum(sizes)).batches
+    return Batches(zip(x.split(sizes), y.split(sizes), strict=True))
+
+
+@pytest.mark.parametrize("name", PAIRINGS)
+def test_a_last_batch_of_one_sample_is_predicted(name):
+    module, batches = make(pairs=PAIRINGS[name]()), split(8, 8, 1)
+    predicted = trainer().predict(module, batches)
+    per_sample = 2 if name == "two views" else 1
+    assert [len(one) for one in predicted] == [8 * per_sample, 8 * per_sample, per_sample]
+    assert all(bool(one.isfinite().all()) for one in predicted)
+
+
+@pytest.mark.parametrize("spec", [one for one in BOUNDS if not one.has_learned_baseline], ids=lambda one: one.name)
+@pytest.mark.parametrize("name", ["all pairs", "two views"])
+def test_it_is_predicted_as_the_last_sample_of_the_batch_before(name, spec):
+    module = make(spec.make().float(), pairs=PAIRINGS[name]())
+    *_, last = trainer().predict(module, split(8, 5, 1))
+    *_, together = trainer().predict(module, split(8, 6))
+    expected = together[-1:] if name == "all pairs" else together[[5, 11]]
+    torch.testing.assert_close(last, expected)
+
+
+def test_a_single_sample_alone_cannot_be_predicted():
+    with pytest.raises(ValueError, match=r"without marginal pairs to predict.*Raise the batch size"):
+        trainer().predict(make(), split(1))
+
+
+@pytest.mark.parametrize("spec", [one for one in BOUNDS if not one.has_learned_baseline], ids=lambda one: one.name)
+def test_a_last_batch_of_one_sample_is_validated(spec):
+    module = make(spec.make().float(), regularizer=regularizers.Squared(0.1))
+    batches = split(8, 8, 1)
+    (found,) = trainer().validate(module, batches, verbose=False)
+    assert all(math.isfinite(value) for value in found.values())
+    with torch.no_grad():
+        scores = [module.eval().step(batch).scores for batch in batches]
+    whole = functional.mutual_information(module.bound, scores[:2], "macro")
+    assert found["val/mi_macro"] == pytest.approx(whole.value.item(), rel=1e-5)
+    plug_in = torch.cat([one.joint for one in scores]).double().mean() - module.bound.marginal_at(0.0)
+    if not spec.name.startswith(("InfoNCE", "TUBA", "Released", "JS", "SMILE")):
+        assert found["val/mi_plug_in"] == pytest.approx(plug_in.item(), rel=1e-4, abs=1e-5)
+
+
+def test_a_joint_pair_without_marginal_pairs_counts_in_the_joint_mean():
+    module, batches = make().eval(), split(8, 8, 1)
+    (found,) = trainer().validate(module, batches, verbose=False)
+    with torch.no_grad():
+        scores = [module.step(batch).scores for batch in batches]
+    joint = torch.cat([one.joint for one in scores]).double().mean()
+    marginal = torch.cat([one.marginal_values() for one in scores]).double()
+    assert found["val/mi"] == pytest.approx((joint - torch.log(marginal.exp().mean())).item(), abs=1e-6)
+
+
+def test_validation_without_any_marginal_pair_is_a_warning():
+    with pytest.warns(MINumericalWarning, match=r"No batch .* had marginal pairs.*batch size"):
+        trainer().validate(make(), split(1, 1, 1), verbose=False)
+
+
+def test_training_still_needs_two_samples():
+    with pytest.raises(ValueError, match="Got a batch of 1"):
+        fit(make(), split(8, 1))
+
+
+def with_nan():
+    batches = split(8, 8)
+    batches.batches[1][0][2, 1] = float("nan")
+    return batches
+
+
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_a_batch_that_is_not_finite_ends_evaluation_in_its_own_words(policy, stage):
+    with pytest.raises(NonFiniteBatchError) as caught:
+        getattr(trainer(), stage)(make(on_non_finite=policy), with_nan())
+    assert "No parameter" not in str(caught.value)
+    words = {"validate": "validation", "test": "test", "predict": "prediction"}
+    assert f"at {words[stage]} after training step 0" in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::lightning_mi.MINumericalWarning")
+def test_with_the_policy_off_evaluation_reads_nan():
+    module = make(on_non_finite="off")
+    for stage, prefix in (("validate", "val"), ("test", "test")):
+        (found,) = getattr(trainer(), stage)(module, with_nan(), verbose=False)
+        assert math.isnan(found[f"{prefix}/mi"])
+    first, second = trainer().predict(module, with_nan())
+    assert bool(first.isfinite().all())
+    assert bool(second.isnan().any())
+
+
+@pytest.mark.parametrize("name", sorted(STEP_NAMES))
+def test_whatever_training_logs_can_be_monitored(tmp_path, name):
+    seen = []
+
+    class Look(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append((float(trainer.callback_metrics[name]), outputs))
+
+    stop, keep = EarlyStopping(name), ModelCheckpoint(tmp_path, monitor=name, every_n_train_steps=2)
+    fit(
+        make(),
+        draw(8, 8, 8),
+        callbacks=[stop, Look(), keep],
+        log_every_n_steps=50,
+        max_epochs=2,
+        enable_checkpointing=True,
+    )
+    assert len(seen) == 6
+    for value, outputs in seen:
+        terms = outputs["terms"]._asdict() | {"mi": outputs["terms"].value, "loss": outputs["loss"]}
+        assert value == pytest.approx(float(terms[name.removeprefix("train/")]))
+    assert keep.best_model_score is not None
+
+
+def test_bounds_without_marginal_pairs_have_no_value():
+    module = make(bounds.DV()).eval()
+    assert math.isnan(module.step(split(1).batches[0]).terms.value)

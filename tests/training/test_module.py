@@ -1,0 +1,314 @@
+"""The LightningModule in real trainings of a few steps."""
+
+import inspect
+import math
+import textwrap
+from functools import partial
+
+import lightning.pytorch as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.cli import ReduceLROnPlateau
+from torch import nn
+
+from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, regularizers
+from lightning_mi.exceptions import NonFiniteBatchError
+from tests.helpers.small_module import DIM, STEP_NAMES, Batches, Kept, draw, equal, fit, make, trainer, weights
+
+# True of most trainings here, and harmless: what they test happens while training.
+pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
+
+
+# Regularizers.
+
+
+def test_zero_weight_is_bit_equal_to_none():
+    trained = []
+    for regularizer in (None, regularizers.Squared(weight=0.0), regularizers.Huber(weight=lambda step: 0.0)):
+        module = make(bounds.MINE(), regularizer=regularizer)
+        start = weights(module)
+        fit(module, draw(*[8] * 20))
+        assert not equal(weights(module), start)
+        trained.append(weights(module))
+    assert equal(trained[0], trained[1])
+    assert equal(trained[0], trained[2])
+    regularized = make(bounds.MINE(), regularizer=regularizers.Squared(weight=1.0))
+    fit(regularized, draw(*[8] * 20))
+    assert not equal(trained[0], weights(regularized))
+
+
+def test_the_value_is_that_of_the_bound_without_the_penalty():
+    (batch,) = draw(8)
+    plain, regularized = (make(regularizer=one).step(batch) for one in (None, regularizers.Squared(weight=3.0)))
+    assert regularized.penalty > 0
+    for name, term in regularized.terms._asdict().items():
+        assert torch.equal(term, getattr(plain.terms, name)), name
+    torch.testing.assert_close(regularized.loss, plain.loss + regularized.penalty)
+
+
+def test_a_scheduled_weight_follows_the_training_step():
+    kept = Kept()
+    module = make(regularizer=regularizers.Squared(weight=regularizers.LinearWarmup(weight=2.0, steps=4)))
+    fit(module, draw(*[8] * 3), logger=kept, max_epochs=2)
+    ell, penalty = np.array(kept.curve("train/log_normalizer")), np.array(kept.curve("train/penalty"))
+    np.testing.assert_allclose(penalty / ell**2, [0.0, 0.5, 1.0, 1.5, 2.0, 2.0], rtol=1e-4)
+
+
+def test_a_target_that_moves_the_optimum_is_refused_at_construction():
+    with pytest.raises(ValueError, match=r"target=1\.0 for NWJ"):
+        make(bounds.NWJ(), regularizer=regularizers.Squared(target=1.0))
+
+
+# Encoders, pairings and hooks.
+
+
+def test_one_encoder_is_shared_and_two_are_for_one_view_each():
+    first, second = nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)
+    x, y = draw(8).batches[0]
+    for encoder, expected in (
+        (None, (x, y)),
+        (first, (first(x), first(y))),
+        ([first], (first(x), first(y))),
+        ([first, second], (first(x), second(y))),
+    ):
+        encoded = make(encoder=encoder).encode(x, y)
+        assert all(torch.equal(*pair) for pair in zip(encoded, expected, strict=True))
+    assert len(list(make(encoder=first).encoders.parameters())) == 2
+
+
+def test_encoders_train():
+    first, second = nn.Linear(DIM, 2), nn.Linear(DIM, 2)
+    before = first.weight.clone(), second.weight.clone()
+    fit(make(critic=critics.InnerProductCritic(), encoder=[first, second]))
+    assert not torch.equal(first.weight, before[0])
+    assert not torch.equal(second.weight, before[1])
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_another_number_of_encoders_is_refused(count):
+    with pytest.raises(ValueError, match=f"Got {count} encoders"):
+        make(encoder=[nn.Linear(DIM, DIM) for _ in range(count)])
+
+
+class PairCounts(L.Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append((outputs["scores"].num_joint, outputs["scores"].num_marginal))
+
+
+def test_deranged_and_independent_pairs_train():
+    independent = Batches((x, y, u[:5], v[:5]) for (x, y), (u, v) in zip(draw(8, 8), draw(8, 8, seed=1), strict=True))
+    for pairing, data, expected in (
+        (pairs.Derangement(), draw(8, 8), (8, 8)),
+        (pairs.IndependentMarginal(), independent, (8, 5)),
+        (pairs.AllPairs(), draw(8, 8), (8, 56)),
+    ):
+        module, counts = make(pairs=pairing, encoder=[nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)]), PairCounts()
+        start = weights(module)
+        fit(module, data, callbacks=counts)
+        assert counts.seen == [expected] * 2
+        assert all(not torch.equal(start[name], p) for name, p in module.named_parameters() if name.endswith("weight"))
+
+
+def example_of(hook):
+    """The class that a hook's docstring shows."""
+    lines = inspect.getdoc(getattr(MIEstimationModule, hook)).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("    class "))
+    code = [line for line in lines[start:] if line.startswith("    ") or not line]
+    code = code[: next((i for i, line in enumerate(code) if i and line and line[4] != " "), None)]
+    names = {"MIEstimationModule": MIEstimationModule, "Scores": Scores, "torch": torch}
+    exec(textwrap.dedent("\n".join(code)), names)
+    return next(value for name, value in names.items() if name.endswith("MI"))
+
+
+def test_the_unpack_batch_example_takes_views_from_a_dictionary():
+    captions = Batches({"image": x, "caption": y} for x, y in draw(8, 8))
+    by_key, by_place = make(cls=example_of("unpack_batch")), make()
+    fit(by_key, captions)
+    fit(by_place, draw(8, 8))
+    assert equal(weights(by_key), weights(by_place))
+
+
+def test_the_encode_example_averages_tokens():
+    tokens = Batches((x[:, None].expand(-1, 4, -1), y) for x, y in draw(8, 8))
+    encoders = [nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)]
+    module = make(cls=example_of("encode"), encoder=encoders)
+    x, y = draw(8).batches[0]
+    output = module.step((x[:, None].expand(-1, 4, -1), y))
+    torch.testing.assert_close(output.scores.joint, module.critic.paired(encoders[0](x), encoders[1](y)))
+    fit(module, tokens)
+
+
+def test_the_scores_example_adds_candidates_from_a_bank():
+    module, kept = make(bounds.InfoNCE(), cls=example_of("scores")), Kept()
+    module.bank = torch.randn(5, DIM)
+    fit(module, draw(8), logger=kept)
+    np.testing.assert_allclose(kept.curve("train/log_n"), math.log(8 + 5), rtol=1e-6)
+
+
+def test_the_loss_example_adds_a_task():
+    module, kept = make(cls=example_of("loss")), Kept()
+    module.task_loss = torch.tensor(7.0)
+    fit(module, draw(8), logger=kept)
+    np.testing.assert_allclose(kept.curve("train/loss"), 7 - 0.1 * np.array(kept.curve("train/mi")), rtol=1e-6)
+
+
+# Batches that cannot be used.
+
+
+@pytest.mark.parametrize("view", [0, 1])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_found_before_any_parameter_changes(view, value):
+    batches, good = draw(8, 8, 8, 8), make()
+    fit(good, Batches(batches.batches[:2]))
+    batches.batches[2][view][3, 1] = value
+    bad = make()
+    place = rf"View {'xy'[view]} .* holds 1 values .* {value}, at index \(3, 1\), at training step 2 "
+    with pytest.raises(NonFiniteBatchError, match=place):
+        fit(bad, batches)
+    assert equal(weights(bad), weights(good))
+    with pytest.raises(NonFiniteBatchError):
+        trainer().predict(bad, batches)
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        ((torch.ones(1, DIM), torch.ones(1, DIM)), ValueError, "Got a batch of 1"),
+        ((torch.ones(4, DIM), torch.ones(3, DIM)), ValueError, "Got 4 x and 3 y"),
+        ((torch.ones(4, DIM),), ValueError, "Got 1 view of the batch"),
+        ((torch.ones(4, DIM),) * 3, ValueError, "Got 3 views of the batch"),
+        (torch.ones(4, DIM), TypeError, "Got a batch of type Tensor"),
+        ({"x": torch.ones(4, DIM)}, TypeError, "batch of type dict.*Override `unpack_batch`"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_explained(batch, error, message):
+    with pytest.raises(error, match=message):
+        fit(make(), Batches([batch]))
+
+
+def test_rows_are_asked_for_where_the_pairing_has_none():
+    with pytest.raises(ValueError, match=r"pairs\.AllPairs\(\)"):
+        fit(make(bounds.InfoNCE(), pairs=pairs.Derangement()))
+
+
+# Calibration, optimizers, precision.
+
+
+def test_a_calibrated_critic_is_set_on_the_first_training_batch_and_not_before_or_again():
+    critic = critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM), scale=True)
+    with torch.no_grad():
+        critic.critic.weight.mul_(5)
+    module, kept = make(bounds.NWJ(), critic=critic, optimizer=partial(torch.optim.SGD, lr=0.0)), Kept()
+    trainer().validate(module, draw(8), verbose=False)
+    assert not critic.calibrated
+    batches = draw(8, 8)
+    fit(module, batches, logger=kept)
+    first, second = kept.curve("train/log_normalizer")
+    assert first == pytest.approx(0, abs=1e-5)
+    assert abs(second) > 1e-2
+    t = critic.pairwise(*batches.batches[0]).detach().numpy().astype(np.float64)
+    assert t[~np.eye(8, dtype=bool)].std(ddof=1) == pytest.approx(1, rel=1e-5)
+
+
+def test_a_calibrated_critic_starts_at_the_regularizer_target():
+    critic, kept = critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM)), Kept()
+    module = make(critic=critic, regularizer=regularizers.Squared(target=2.0))
+    fit(module, draw(8), logger=kept)
+    assert kept.curve("train/log_normalizer") == [pytest.approx(2, abs=1e-5)]
+
+
+def test_a_module_without_anything_to_train_says_so():
+    for encoder in (None, nn.Linear(DIM, DIM).requires_grad_(False)):
+        with pytest.raises(ValueError, match="Neither the encoder nor InnerProductCritic has a parameter that trains"):
+            fit(make(critic=critics.InnerProductCritic(), encoder=encoder))
+
+
+def test_adam_is_the_default_and_a_callable_replaces_it():
+    module = make(bounds.TUBA(nn.Linear(DIM, 1)))
+    fit(module)
+    optimizer = module.optimizers(use_pl_optimizer=False)
+    assert (type(optimizer), optimizer.param_groups[0]["lr"]) == (torch.optim.Adam, 1e-3)
+    module = make(optimizer=partial(torch.optim.SGD, lr=0.25))
+    fit(module)
+    optimizer = module.optimizers(use_pl_optimizer=False)
+    assert (type(optimizer), optimizer.param_groups[0]["lr"]) == (torch.optim.SGD, 0.25)
+
+
+def test_a_learned_baseline_trains_and_a_frozen_encoder_does_not():
+    baseline, frozen = nn.Linear(DIM, 1), nn.Linear(DIM, DIM).requires_grad_(False)
+    before = baseline.weight.clone(), frozen.weight.clone()
+    fit(make(bounds.TUBA(baseline), encoder=frozen))
+    assert not torch.equal(baseline.weight, before[0])
+    assert torch.equal(frozen.weight, before[1])
+
+
+@pytest.mark.parametrize(("interval", "rate"), [("step", 0.125), ("epoch", 0.5)])
+def test_a_scheduler_steps_each_step_or_each_epoch(interval, rate):
+    halve = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+    module = make(optimizer=partial(torch.optim.SGD, lr=1.0), scheduler=halve, scheduler_interval=interval)
+    fit(module, draw(8, 8, 8))
+    assert module.optimizers(use_pl_optimizer=False).param_groups[0]["lr"] == rate
+
+
+def test_a_plateau_scheduler_watches_its_monitor():
+    watch = partial(ReduceLROnPlateau, monitor="val/mi", mode="max", patience=0, factor=0.5)
+    module = make(optimizer=partial(torch.optim.SGD, lr=0.0), scheduler=watch)  # nothing moves, so nothing improves
+    module_trainer = fit(module, draw(8), draw(8), max_epochs=1)
+    [config] = module_trainer.lr_scheduler_configs
+    assert config.monitor == "val/mi"
+    assert config.scheduler.best == pytest.approx(float(module_trainer.callback_metrics["val/mi"]))
+
+
+class Precisions(L.Callback):
+    """The types in the critic, and of the logged values."""
+
+    def setup(self, trainer, pl_module, stage):
+        self.hook = pl_module.critic.x_net[0].register_forward_hook(self._see)
+
+    def _see(self, module, inputs, output):
+        self.inside = output.dtype
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.outside = {value.dtype for value in (outputs["loss"], *outputs["terms"])}
+
+
+def test_in_mixed_precision_the_critic_is_narrow_and_the_values_are_not():
+    seen = Precisions()
+    fitted = fit(make(regularizer=regularizers.Squared()), precision="bf16-mixed", callbacks=seen)
+    assert (seen.inside, seen.outside) == (torch.bfloat16, {torch.float32})
+    assert {fitted.callback_metrics[name].dtype for name in STEP_NAMES} == {torch.float32}
+
+
+# Prediction.
+
+
+@pytest.mark.parametrize("bound", [bounds.DV(), bounds.NWJ(), bounds.SMILE(tau=0.1), bounds.JS(), bounds.TUBA(3.0)])
+def test_predicted_density_ratios_average_to_one_over_marginal_pairs(bound):
+    module, batches = make(bound), draw(8, 5)
+    with torch.no_grad():
+        module.critic.x_net[-1].weight.mul_(10)
+    for (x, y), predicted in zip(batches, trainer().predict(module, batches), strict=True):
+        t = module.critic.pairwise(x, y).detach().numpy().astype(np.float64)
+        shift = t.diagonal() - predicted.numpy()
+        np.testing.assert_allclose(shift, shift[0], rtol=1e-4)
+        assert np.exp(t[~np.eye(len(t), dtype=bool)] - shift[0]).mean() == pytest.approx(1, rel=1e-5)
+
+
+def test_predicted_density_ratios_of_a_bound_over_rows_average_to_one_in_each_row():
+    module, batches = make(bounds.InfoNCE()), draw(8)
+    [predicted] = trainer().predict(module, batches)
+    t = module.critic.pairwise(*batches.batches[0]).detach().numpy().astype(np.float64)
+    shift = t.diagonal() - predicted.numpy()
+    np.testing.assert_allclose(np.exp(t - shift[:, None]).mean(axis=1), 1, rtol=1e-5)
+
+
+def test_attributes_are_set_as_on_any_module():
+    module = make()
+    module._current_fx_name = "training_step"
+    module.extra, module.scale = nn.Linear(2, 2), nn.Parameter(torch.ones(()))
+    assert module.__dict__["_current_fx_name"] == "training_step"
+    assert {"extra.weight", "scale"} <= {name for name, _ in module.named_parameters()}

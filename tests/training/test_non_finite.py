@@ -1,0 +1,375 @@
+"""A step that is not finite changes nothing, is never silent, and ends or is skipped on all processes alike."""
+
+import datetime
+import math
+import warnings
+from types import SimpleNamespace
+
+import lightning.pytorch as L
+import pytest
+import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import DDPStrategy
+from torch import multiprocessing as mp
+from torch import nn
+
+from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, bounds, critics
+from lightning_mi.training.finite_checks import all_finite
+from lightning_mi.training.non_finite import NonFiniteGuard
+from tests.helpers.ranks import become_rank, free_port
+from tests.helpers.small_module import DIM, Batches, Kept, draw, equal, fit, make, trainer, weights
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),  # Python 3.12 and later
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
+    pytest.mark.filterwarnings("ignore:.* read .* = (nan|-?inf):lightning_mi.MINumericalWarning"),
+]
+BAD = 2  # the step
+
+
+def spoiled(value=math.nan):
+    batches = draw(8, 8, 8, 8)
+    batches.batches[BAD][0][3, 1] = value
+    return batches
+
+
+def without_bad():
+    return Batches(batch for step, batch in enumerate(draw(8, 8, 8, 8)) if step != BAD)
+
+
+class Spoil(L.Callback):
+    """Makes the scores or the gradients of one step infinite."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if self.what == "scores" and batch_idx == BAD:
+            for view in batch:
+                view.mul_(1e30)  # finite, but not their scores
+
+    def on_after_backward(self, trainer, pl_module):
+        if self.what == "gradients" and trainer.global_step == BAD:
+            next(pl_module.critic.parameters()).grad[0, 0] = math.inf
+
+
+def norm_encoder():
+    return nn.BatchNorm1d(DIM)
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "message"),
+    [
+        ("batch", NonFiniteBatchError, r"View x .* holds 1 values .* at training step 2 on process 0"),
+        (
+            "scores",
+            NonFiniteStepError,
+            r"scores hold \d+ of \d+ .* at training step 2 on process 0.*No parameter",
+        ),
+        ("gradients", NonFiniteStepError, r"gradients hold 1 values that are not finite \(critic\..*No parameter"),
+    ],
+)
+def test_the_default_names_what_is_not_finite_and_changes_no_parameter(what, error, message):
+    good, bad = make(), make()
+    fit(good, Batches(draw(8, 8, 8, 8).batches[:BAD]))
+    with pytest.raises(error, match=message):
+        fit(bad, spoiled() if what == "batch" else draw(8, 8, 8, 8), callbacks=[Spoil(what)])
+    assert equal(weights(bad), weights(good))
+
+
+def test_a_loss_that_is_not_finite_though_its_scores_are_is_named():
+    class Odd(type(make())):
+        def loss(self, terms, penalty):
+            return super().loss(terms, penalty) + math.inf
+
+    with pytest.raises(NonFiniteStepError, match="The loss is inf, of finite scores"):
+        fit(make(cls=Odd))
+
+
+@pytest.mark.parametrize("what", ["batch", "gradients"])
+def test_a_skipped_step_leaves_the_training_as_if_it_had_not_been(what):
+    kept, skipping = Kept(), make(bounds.MINE(rate=0.25), encoder=norm_encoder(), on_non_finite="skip")
+    plain, kept_plain = make(bounds.MINE(rate=0.25), encoder=norm_encoder()), Kept()
+    fit(skipping, spoiled() if what == "batch" else draw(8, 8, 8, 8), logger=kept, callbacks=[Spoil(what)])
+    fit(plain, without_bad(), logger=kept_plain)
+    assert equal(weights(skipping), weights(plain))
+    assert kept.curve("train/mi_micro") == kept_plain.curve("train/mi_micro")
+    assert kept.curve("train/skipped_steps") == [0, 0, 0, 1]
+
+
+def test_the_number_of_skipped_steps_goes_on_after_a_resume(tmp_path):
+    module = make(on_non_finite="skip")
+    fit(module, spoiled()).save_checkpoint(tmp_path / "a.ckpt")
+    resumed, kept = make(on_non_finite="skip"), Kept()
+    trainer(max_epochs=2, logger=kept).fit(resumed, draw(8, 8, 8, 8), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+    assert kept.curve("train/skipped_steps") == [1] * 4
+
+
+class Responds(L.Callback):
+    handles_non_finite = True
+
+
+@pytest.mark.parametrize("by_callback", [False, True])
+def test_off_goes_on_and_so_does_a_run_with_a_callback_that_responds_itself(by_callback):
+    module = make() if by_callback else make(on_non_finite="off")
+    fit(module, spoiled(), callbacks=[Responds()] if by_callback else [])
+    assert all(torch.isnan(p).any() for p in module.parameters())
+
+
+def test_a_callback_that_responds_looks_in_the_bound_s_place():
+    for module, callbacks, told in ((make(on_non_finite="off"), [], True), (make(), [Responds()], False)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", MINumericalWarning)
+            fit(module, spoiled(), callbacks=callbacks)
+        assert any(issubclass(one.category, MINumericalWarning) for one in caught) == told
+
+
+def test_large_gradients_that_are_finite_are_let_through():
+    class Large(type(make())):
+        def loss(self, terms, penalty):
+            return 1e25 * super().loss(terms, penalty)
+
+    fit(make(cls=Large))
+
+
+def test_an_unknown_policy_is_refused():
+    with pytest.raises(ValueError, match="Got on_non_finite='ignore': it is one of 'raise', 'skip', 'off'"):
+        make(on_non_finite="ignore")
+
+
+def test_it_looks_again_after_a_training_in_which_a_callback_responded():
+    module = make()
+    fit(module, callbacks=[Responds()])
+    with pytest.raises(NonFiniteBatchError):
+        fit(module, spoiled())
+
+
+def test_the_scale_of_a_critic_is_set_from_the_first_batch_that_is_finite():
+    module = make(critic=critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM), scale=True), on_non_finite="skip")
+    batches = draw(8, 8, 8, 8)
+    batches.batches[0][0][0, 0] = math.inf
+    fit(module, Batches(batches.batches[:1]))
+    assert not module.critic.calibrated
+    assert (module.critic.offset.item(), module.critic.log_scale.item()) == (0, 0)
+    fit(module, batches)
+    assert module.critic.calibrated
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("what", "holds"), [("batch", "View x"), ("scores", "of 4 accumulated batches, hold")])
+def test_of_accumulated_batches_the_one_is_named_or_how_many_there_were(what, holds):
+    batches = draw(8, 8, 8, 8)
+    if what == "batch":
+        batches.batches[1][0][0, 0] = math.nan
+    else:
+        for view in batches.batches[1]:
+            view.mul_(1e30)
+    module = make()
+    before = weights(module)
+    with pytest.raises(ValueError, match=holds):
+        fit(module, batches, accumulate_grad_batches=4)
+    assert equal(weights(module), before)
+
+
+class TwoOptimizers(type(make())):
+    """Two optimizers, in turn, after one backward pass; the gradients of the second are spoiled."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.automatic_optimization = False
+
+    def configure_optimizers(self):
+        first, *rest = self.parameters()
+        return torch.optim.SGD([first], lr=0.1), torch.optim.SGD(rest, lr=0.1)
+
+    def training_step(self, batch, batch_idx):
+        outputs = super().training_step(batch, batch_idx)
+        both = self.optimizers()
+        for optimizer in both:
+            optimizer.zero_grad()
+        self.manual_backward(outputs["loss"])
+        if self.global_step == BAD:
+            list(self.parameters())[-1].grad.fill_(math.nan)
+        for optimizer in both:
+            optimizer.step()
+        return outputs
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_of_two_optimizers_neither_steps_where_one_s_gradients_are_not_finite(policy):
+    module, good = make(cls=TwoOptimizers, on_non_finite=policy), make(cls=TwoOptimizers)
+    batches = draw(8, 8)
+    fit(good, Batches(batches.batches[:1]))  # two steps, one of each optimizer
+    if policy == "raise":
+        with pytest.raises(NonFiniteStepError, match="gradients"):
+            fit(module, batches)
+    else:
+        fit(module, batches)
+        assert module._guard.skipped == 1
+    assert equal(weights(module), weights(good))
+
+
+def test_finite_values_whose_sum_overflows_are_finite():
+    batches = draw(8, 8)
+    for x, _ in batches.batches:
+        x[:2] = 3e38
+    fit(make(encoder=Tanh()), batches)
+
+
+class Tanh(nn.Module):
+    def forward(self, x):
+        return torch.tanh(x)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_value_that_is_not_finite_is_found_among_tensors_of_any_kind(bad):
+    def kinds(value):
+        sparse = torch.sparse_coo_tensor([[0, 1]], [1.0, value], (3,), check_invariants=True)
+        return [
+            [torch.ones(3), torch.tensor([1.0, value])],
+            [torch.ones(3, dtype=torch.float64), torch.tensor(value)],
+            [torch.tensor([1.0, value], dtype=torch.bfloat16)],
+            [torch.tensor([1.0, value], dtype=torch.complex64)],
+            [sparse],
+        ]
+
+    assert [all_finite(tensors) for tensors in kinds(1.0)] == [True] * 5
+    assert [all_finite(tensors) for tensors in kinds(bad)] == [False] * 5
+    assert all_finite([])
+
+
+def test_a_process_among_others_spoils_its_gradients_where_its_batch_or_loss_is_not_finite():
+    guard, output = NonFiniteGuard("raise"), make().step(draw(3).batches[0])
+    guard.start(SimpleNamespace(callbacks=[], precision_plugin=None, world_size=2))
+    module = SimpleNamespace(training=True, _trainer=object())
+    for view, loss, spoils in ((1.0, 1.0, False), (math.inf, 1.0, True), (1.0, math.inf, True)):
+        guard.look(module, [torch.tensor([view]), torch.tensor([7]), "text"])
+        given = torch.tensor(loss, requires_grad=True)
+        guard.watch(output, output.scores.detach(), torch.stack(output.terms).detach(), given, logged=False).backward()
+        assert given.grad.isnan().item() == spoils
+
+
+def baseline():
+    return bounds.TUBA(nn.Linear(DIM, 1))
+
+
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_is_skipped_under_a_scaler_too_whichever_looks_at_the_gradients(fused):
+    made = {"optimizer": lambda parameters: torch.optim.Adam(parameters, lr=0.01, fused=fused)}
+    module, plain = (make(encoder=norm_encoder(), on_non_finite="skip", **made) for _ in range(2))
+    for one, batches in ((module, spoiled()), (plain, without_bad())):
+        fit(one, batches, plugins=[Overflow("bf16-mixed", "cpu")], callbacks=[Use(torch.amp.GradScaler("cpu"))])
+    assert module._guard.skipped == 1
+    assert equal(weights(module), weights(plain))
+
+
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")
+@pytest.mark.parametrize("policy", ["raise", "off"])
+@pytest.mark.parametrize("bound", [lambda: bounds.MINE(rate=0.25), baseline])
+def test_an_overflow_of_fp16_moves_neither_averages_nor_baselines(bound, policy):
+    """With a scaler on the CPU and a scale that makes the first gradients infinite."""
+    module = make(bound(), encoder=norm_encoder(), on_non_finite=policy)
+    before = weights(module)
+    scaler = torch.amp.GradScaler("cpu", init_scale=3e38, growth_interval=1000)
+    fit(module, draw(8), plugins=[Overflow("bf16-mixed", "cpu")], callbacks=[Use(scaler)])
+    assert scaler.get_scale() == pytest.approx(1.5e38)
+    assert equal(weights(module), before)
+    fit(module, draw(8), plugins=[Overflow("bf16-mixed", "cpu")], callbacks=[Use(torch.amp.GradScaler("cpu"))])
+    assert not equal(weights(module), before)
+
+
+class Overflow(MixedPrecision):
+    """Lightning allows a scaler for fp16 alone, which the CPU has no matrix products of."""
+
+    def pre_backward(self, tensor, module):
+        return super().pre_backward(tensor * (1e6 if self.scaler.get_scale() > 1e38 else 1.0), module)
+
+
+class Use(L.Callback):
+    def __init__(self, scaler):
+        self.scaler = scaler
+
+    def setup(self, trainer, pl_module, stage):
+        trainer.precision_plugin.scaler = self.scaler
+
+
+@pytest.mark.parametrize("batch", ["zeros", "constant", "same rows"])
+def test_a_batch_that_teaches_nothing_is_a_warning(batch):
+    row = torch.zeros(DIM) if batch == "zeros" else torch.randn(DIM) if batch == "same rows" else torch.ones(DIM)
+    views = (row.expand(8, DIM).contiguous(), row.expand(8, DIM).contiguous())
+    with pytest.warns(MINumericalWarning, match="All pairs have the same score"):
+        fit(make(), Batches([views]))
+
+
+@pytest.mark.parametrize("make_bound", [bounds.DV, bounds.InfoNCE, bounds.NWJ, bounds.JS, bounds.SMILE, bounds.MINE])
+def test_features_that_are_all_zero_are_a_warning_once_for_every_bound(make_bound):
+    x = torch.zeros(8, DIM)
+    with pytest.warns(MINumericalWarning, match="features that are all zero") as said:
+        fit(make(make_bound(), critic=critics.InnerProductCritic(), encoder=Dead()), Batches([(x, x)] * 3))
+    assert len([one for one in said if one.category is MINumericalWarning]) == 1
+
+
+class Dead(nn.Module):
+    """An encoder whose last activation lets nothing through."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(DIM, DIM)
+
+    def forward(self, x):
+        return torch.relu(self.linear(x) - 100)
+
+
+class Types(L.Callback):
+    def __init__(self):
+        self.found = set()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.found |= {outputs["scores"].joint.dtype, outputs["scores"].marginal_values().dtype, outputs["loss"].dtype}
+        self.found |= {term.dtype for term in outputs["terms"]}
+        self.features = outputs["features"].dtype
+
+
+@pytest.mark.parametrize("bound", [bounds.DV, lambda: bounds.MINE(rate=0.25), baseline, bounds.InfoNCE, bounds.JS])
+def test_training_in_bf16_computes_scores_and_terms_in_float32(bound):
+    module, types = make(bound(), encoder=nn.Linear(DIM, DIM)), Types()
+    before = weights(module)
+    fit(module, precision="bf16-mixed", callbacks=[types])
+    assert types.found == {torch.float32}
+    assert types.features == torch.bfloat16
+    assert not equal(weights(module), before)
+    assert all(torch.isfinite(value).all() for value in weights(module).values())
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_two_processes_agree(policy, tmp_path):
+    mp.start_processes(_process, (free_port(), tmp_path, policy), nprocs=2, start_method="fork")
+    ended = [torch.load(tmp_path / str(rank), weights_only=False) for rank in range(2)]
+    assert equal(ended[0]["weights"], ended[1]["weights"])
+    assert all(torch.isfinite(value).all() for value in ended[0]["weights"].values())
+    if policy == "raise":
+        assert "another one may say more" in ended[0]["error"]
+        assert "View x" in ended[1]["error"]
+        assert "on process 1" in ended[1]["error"]
+    else:
+        assert [end["skipped"] for end in ended] == [1, 1]
+
+
+def _process(rank, port, folder, policy):
+    become_rank(rank, port)
+    strategy = DDPStrategy(process_group_backend="gloo", timeout=datetime.timedelta(seconds=60))
+    module, error = make(on_non_finite=policy), ""
+    try:
+        fit(
+            module,
+            spoiled() if rank else draw(8, 8, 8, 8),
+            strategy=strategy,
+            devices=2,
+            plugins=[LightningEnvironment()],
+        )
+    except ValueError as problem:
+        error = str(problem)
+    state = {"weights": weights(module), "skipped": module._guard.skipped, "error": error}
+    torch.save(state, folder / str(rank))
