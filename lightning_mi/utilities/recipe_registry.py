@@ -9,7 +9,7 @@ from lightning_mi.exceptions import UnknownRecipeError
 
 Kind = Literal["recipe", "benchmark"]
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 _BENCHMARKS = "bench"  # the folder of the grids; recipes are everywhere else
 
 

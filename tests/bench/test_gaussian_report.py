@@ -7,7 +7,7 @@ import pytest
 
 from lightning_mi.bench.grid import load_grid
 from lightning_mi.bench.reports import figures, gaussian
-from lightning_mi.bench.results import CURVES, _write_whole
+from lightning_mi.bench.results import write_curves
 
 
 def curves(seed: int, steps: int = 50, diverged_at: int | None = None) -> dict[str, Any]:
@@ -48,8 +48,7 @@ def test_the_report_writes_rows_table_and_figure(tmp_path: Path) -> None:
     grid = load_grid("gaussian", "quick", losses=["DV", "NWJ"])
     for index, cell in enumerate(grid.cells):
         recorded = curves(index, diverged_at=120 if (cell.loss, cell.variant) == ("NWJ", "original") else None)
-        meta = np.array(f'{{"digest": "{cell.digest}", "diverged_at": {recorded.pop("diverged_at") or "null"}}}')
-        _write_whole(tmp_path / cell.name / CURVES, recorded | {"meta": meta})
+        write_curves(tmp_path, cell, recorded, diverged_at=recorded.pop("diverged_at"))
     paths = gaussian.report(grid, tmp_path)
     assert [path.name for path in paths] == ["results.csv", "table.md", "staircase.png"]
     rows = list(csv.DictReader(paths[0].read_text().splitlines()))

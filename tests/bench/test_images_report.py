@@ -1,5 +1,4 @@
 import csv
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import pytest
 
 from lightning_mi.bench.grid import Cell, load_grid
 from lightning_mi.bench.reports import images
-from lightning_mi.bench.results import CURVES, _write_whole, load_curves
+from lightning_mi.bench.results import load_curves, write_curves
 from lightning_mi.bench.train import train_cell
 
 EPOCH = 10
@@ -32,9 +31,8 @@ def write_run(
         columns["value"][-1] = np.nan
     tested = {"test/mi": 2.1, "test/mi_macro": 2.2, "test/mi_plug_in": 2.05, "probe/accuracy": 0.9}
     tested |= {"test/accuracy": accuracy, "probe/nearest_neighbor": accuracy}
-    meta = {"digest": cell.digest, "diverged_at": diverged_at, "steps_an_epoch": EPOCH, "tested": tested}
-    columns["meta"] = np.array(json.dumps(meta | {"num_classes": 10}))
-    _write_whole(folder / cell.name / CURVES, columns)
+    facts = {"diverged_at": diverged_at, "steps_an_epoch": EPOCH, "tested": tested, "num_classes": 10}
+    write_curves(folder, cell, columns, **facts)
 
 
 @pytest.mark.parametrize("kind", ["supervised", "contrastive"])

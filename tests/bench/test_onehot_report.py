@@ -7,7 +7,7 @@ import pytest
 
 from lightning_mi.bench.grid import load_grid
 from lightning_mi.bench.reports import onehot
-from lightning_mi.bench.results import CURVES, _write_whole
+from lightning_mi.bench.results import write_curves
 
 TRUTH = float(np.log(16))
 
@@ -57,8 +57,7 @@ def test_the_report_writes_rows_table_and_figures(tmp_path: Path) -> None:
     for cell in grid.cells:
         original = cell.variant == "original"
         recorded = curves(slope=-0.001 * original, diverged_at=300 if original and cell.study == "explosion" else None)
-        meta = np.array(f'{{"digest": "{cell.digest}", "diverged_at": {recorded.pop("diverged_at") or "null"}}}')
-        _write_whole(tmp_path / cell.name / CURVES, recorded | {"meta": meta})
+        write_curves(tmp_path, cell, recorded, diverged_at=recorded.pop("diverged_at"))
     paths = onehot.report(grid, tmp_path)
     assert {path.name for path in paths} == {
         *("results.csv", "table.md", "targets.png"),

@@ -6,7 +6,7 @@ import torch
 
 from lightning_mi import BoundTerms
 from lightning_mi.bounds import gan_objective
-from tests import reference
+from tests.helpers import reference
 from tests.helpers.reference import Reading
 from tests.helpers.specs import (
     BOUNDS,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mi import Scores, bounds, regularizers
-from tests import reference
+from tests.helpers import reference
 from tests.helpers.reference import Reading, Sheet
 
 LEARNED_WEIGHT, LEARNED_BIAS = np.array([0.7, -0.4]), 0.3  # log a(y) = y . weight + bias

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_mi import MIEnsemble, MIEstimationModule, bounds, critics, pairs
 from lightning_mi.callbacks import HeldOutCheckpoint, Probes, TensorBoardLayout
 from lightning_mi.metrics import functional
-from tests import labelled
+from tests.helpers import labelled
 from tests.helpers.labelled import Digits
 from tests.helpers.small_module import draw, fit, make, trainer
 
