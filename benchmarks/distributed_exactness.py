@@ -33,7 +33,7 @@ from lightning_mi.utilities.distributed import all_reduce_mean_
 CLASSES, PRIOR = 3, (0.5, 0.2, 0.3)
 BOUNDS: dict[str, Callable[..., bounds.AbstractBound]] = {
     "DV": bounds.DV,
-    "MINE": partial(bounds.MINE, rate=0.25),
+    "MINE": partial(bounds.MINE, ema_rate=0.25),
     "SMILE": partial(bounds.SMILE, tau=2.0),
     "SMILE(js)": partial(bounds.SMILE, tau=2.0, objective="js"),
     "SMILE(clip_joint)": partial(bounds.SMILE, tau=2.0, clip_joint=True),

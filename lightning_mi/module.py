@@ -55,7 +55,7 @@ class MIEstimationModule(L.LightningModule):
     what is estimated (:meth:`AbstractPairing.true_value`) and ``train/log_n``, InfoNCE's ceiling
     (:meth:`Scores.row_ceiling`). Every epoch of training, validation and test logs ``<stage>/mi`` (micro;
     ``train/mi_micro`` in training), ``<stage>/mi_macro``, ``<stage>/mi_plug_in``, ``<stage>/log_normalizer`` and
-    ``<stage>/effective_sample_size``, exact over batches and processes; validation and test also log the standard error
+    ``<stage>/effective_sample_fraction``, exact over batches and processes; validation and test also log the standard error
     of each estimate, as ``<stage>/mi_standard_error``. All in nats. A batch without joint pairs is in none of the
     averages.
 

@@ -60,7 +60,7 @@ class MINE(_AbstractDonskerVaradhan):
     Source: Belghazi et al. 2018; Choi and Lee 2022.
 
     Args:
-        rate: Weight of the newest batch in the average, in (0, 1].
+        ema_rate: Weight of the newest batch in the average, in (0, 1].
 
     Raises:
         ValueError: The rate is outside (0, 1].
@@ -78,12 +78,14 @@ class MINE(_AbstractDonskerVaradhan):
     log_average: Tensor
     num_updates: Tensor
 
-    def __init__(self, rate: float = 0.01) -> None:
+    def __init__(self, ema_rate: float = 0.01) -> None:
         super().__init__()
-        check_number("rate", rate, "the weight of the newest batch in the average")
-        if not 0 < rate <= 1:
-            raise ValueError(f"Got rate={rate}: the weight of the newest batch in a moving average lies in (0, 1].")
-        self.rate = rate
+        check_number("ema_rate", ema_rate, "the weight of the newest batch in the average")
+        if not 0 < ema_rate <= 1:
+            raise ValueError(
+                f"Got ema_rate={ema_rate}: the weight of the newest batch in a moving average lies in (0, 1]."
+            )
+        self.ema_rate = ema_rate
         self.register_buffer("log_average", torch.tensor(0.0))
         self.register_buffer("num_updates", torch.tensor(0))
 
@@ -111,7 +113,7 @@ class MINE(_AbstractDonskerVaradhan):
         old = self.log_average.to(current.dtype)
         if not (self.training and torch.is_grad_enabled()):
             return torch.where(started, old, current)
-        new = torch.where(started, log_ema(old, current, self.rate) if self.rate < 1 else current, current)
+        new = torch.where(started, log_ema(old, current, self.ema_rate) if self.ema_rate < 1 else current, current)
         # One batch that overflowed would otherwise stay in the average for good, and in every later gradient.
         usable = torch.isfinite(current)
         self.log_average.copy_(torch.where(usable, new, old))

@@ -103,10 +103,10 @@ def describe_differences(checkpoint: Mapping[str, Any], model: Mapping[str, Any]
         model: the command line's `model`, with the keys `class_path` and `init_args`.
 
     Example:
-        >>> recorded = {"_class_path": "my.Module", "width": 8, "bound": {"init_args": {"rate": 0.01}}}
-        >>> given = {"class_path": "my.Module", "init_args": {"width": 8, "bound": {"init_args": {"rate": 0.1}}}}
+        >>> recorded = {"_class_path": "my.Module", "width": 8, "bound": {"init_args": {"ema_rate": 0.01}}}
+        >>> given = {"class_path": "my.Module", "init_args": {"width": 8, "bound": {"init_args": {"ema_rate": 0.1}}}}
         >>> describe_differences({"hyper_parameters": recorded}, given)
-        ['model.bound.rate: 0.01 in the checkpoint, 0.1 here']
+        ['model.bound.ema_rate: 0.01 in the checkpoint, 0.1 here']
     """
     recorded = dict(checkpoint.get("hyper_parameters", {}))
     recorded.pop("_instantiator", None)

@@ -2,7 +2,7 @@
 
 from lightning_mi.metrics import functional
 from lightning_mi.metrics._buffer import BufferedMetrics
-from lightning_mi.metrics.effective_sample_size import EffectiveSampleSize
+from lightning_mi.metrics.effective_sample_fraction import EffectiveSampleFraction
 from lightning_mi.metrics.linear_probe import LinearProbeAccuracy
 from lightning_mi.metrics.log_normalizer import LogNormalizer
 from lightning_mi.metrics.moments import Estimate
@@ -12,7 +12,7 @@ from lightning_mi.metrics.standard_error import StandardError
 
 __all__ = [
     "BufferedMetrics",
-    "EffectiveSampleSize",
+    "EffectiveSampleFraction",
     "Estimate",
     "LinearProbeAccuracy",
     "LogNormalizer",

@@ -22,7 +22,7 @@ from lightning_mi.metrics.readout import Average, Reading, read_log_normalizer, 
 from lightning_mi.scores.scores import Scores
 
 __all__ = [
-    "effective_sample_size",
+    "effective_sample_fraction",
     "linear_probe_accuracy",
     "log_normalizer",
     "mutual_information",
@@ -84,8 +84,8 @@ def log_normalizer(bound: AbstractBound, batches: Iterable[Scores]) -> Estimate:
     return _read(read_log_normalizer(bound), bound, batches)
 
 
-def effective_sample_size(scores: Scores) -> Tensor:
-    """The share of marginal pairs that carry E_Q[e^T]; see :class:`~lightning_mi.metrics.EffectiveSampleSize`.
+def effective_sample_fraction(scores: Scores) -> Tensor:
+    """The share of marginal pairs that carry E_Q[e^T]; see :class:`~lightning_mi.metrics.EffectiveSampleFraction`.
 
     Args:
         scores: Of one batch.
@@ -96,7 +96,7 @@ def effective_sample_size(scores: Scores) -> Tensor:
     Source: Kong 1992; Owen 2013, chapter 9.3.
 
     Example:
-        >>> effective_sample_size(Scores.from_samples(torch.zeros(1), torch.tensor([9.0, -99.0, -99.0, -99.0])))
+        >>> effective_sample_fraction(Scores.from_samples(torch.zeros(1), torch.tensor([9.0, -99.0, -99.0, -99.0])))
         tensor(0.2500, dtype=torch.float64)
     """
     return weight_share(weight_moments(scores, moments_dtype(scores.joint.device)).squeeze(0))

@@ -32,7 +32,7 @@ ALL_CHARTS: Charts = CHARTS | {
     "stability": {
         "drift of the terms (nats per 1000 steps)": _curves("stability/drift_rate"),
         "log-normalizer (nats)": _curves("stability/log_normalizer"),
-        "effective sample size of the marginal term": _curves("stability/effective_sample_size"),
+        "effective sample size of the marginal term": _curves("stability/effective_sample_fraction"),
         "range of the scores (nats)": _curves("stability/score_range"),
         "weight of the regularizer": _curves("regularizer/weight"),
     },

@@ -13,7 +13,7 @@ from torchmetrics.classification import BinaryAccuracy
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.exceptions import MINumericalWarning
-from lightning_mi.metrics import EffectiveSampleSize, LogNormalizer, MutualInformation, StandardError
+from lightning_mi.metrics import EffectiveSampleFraction, LogNormalizer, MutualInformation, StandardError
 from lightning_mi.metrics._buffer import BufferedMetrics
 from lightning_mi.metrics.readout import Average
 from lightning_mi.pairs import AbstractPairing
@@ -69,7 +69,7 @@ def training_metrics(bound: AbstractBound, target: float, held: bool) -> Buffere
     """
     metrics: dict[str, Metric] = {
         "log_normalizer_micro": LogNormalizer(bound),
-        "effective_sample_size": EffectiveSampleSize(),
+        "effective_sample_fraction": EffectiveSampleFraction(),
     }
     for name, average in _averages("mi_micro", held).items():
         metrics[name] = MutualInformation(bound, average, target=target)
@@ -164,7 +164,7 @@ class _LoaderMetrics(nn.Module):
         super().__init__()
         metrics: dict[str, Metric | MetricCollection] = {
             "log_normalizer": LogNormalizer(bound),
-            "effective_sample_size": EffectiveSampleSize(),
+            "effective_sample_fraction": EffectiveSampleFraction(),
         }
         for name, average in _averages("mi", held).items():
             metrics[name] = MutualInformation(bound, average, target=target)

@@ -129,7 +129,7 @@ def test_average_does_not_hold_on_to_the_graph() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, float("nan")])
 def test_rate_outside_its_range_is_an_error(rate: float) -> None:
-    with pytest.raises(ValueError, match=r"rate=.*\(0, 1\]"):
+    with pytest.raises(ValueError, match=r"ema_rate=.*\(0, 1\]"):
         bounds.MINE(rate)
 
 

@@ -131,7 +131,7 @@ def test_a_marginal_term_that_rests_on_single_pairs_is_told():
     assert monitor.exploded_at == 10 * EVERY
     assert "rests on 1.0 pairs" in said[0]
     share = (np.exp(9) + 2) ** 2 / (np.exp(18) + 2) / 3
-    assert logger.curve("stability/effective_sample_size")[-1] == pytest.approx(share, rel=1e-5)
+    assert logger.curve("stability/effective_sample_fraction")[-1] == pytest.approx(share, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def make(scheduler=plateau):
     encoder = [nn.Sequential(nn.Linear(DIM, DIM), nn.Dropout(0.3)) for _ in range(2)]
     critic = critics.JointCritic(DIM, DIM, hidden=(4,))
     parts = {"pairs": pairs.Derangement(), "encoder": encoder, "scheduler": scheduler}
-    return MIEstimationModule(critic, bounds.MINE(rate=0.25), **parts)
+    return MIEstimationModule(critic, bounds.MINE(ema_rate=0.25), **parts)
 
 
 def run(*callbacks, path=None, draw_first=0, scheduler=plateau, **kwargs):
@@ -156,7 +156,7 @@ def test_another_number_of_processes_is_a_warning_and_not_an_error(tmp_path):
 
 def test_a_checkpoint_of_which_the_weights_are_taken_leaves_a_later_training_its_random_numbers(tmp_path):
     run(SaveAt(3, tmp_path / "at.ckpt"))
-    parts = {"critic": make().critic, "bound": bounds.MINE(rate=0.25), "encoder": list(make().encoders)}
+    parts = {"critic": make().critic, "bound": bounds.MINE(ema_rate=0.25), "encoder": list(make().encoders)}
     loaded = MIEstimationModule.load_from_checkpoint(tmp_path / "at.ckpt", **parts)
     assert not loaded._resuming.pending
 

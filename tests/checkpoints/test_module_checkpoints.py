@@ -44,7 +44,7 @@ CONFIG = {
                     }
                 },
             },
-            "bound": {"class_path": "lightning_mi.bounds.MINE", "init_args": {"rate": 0.25}},
+            "bound": {"class_path": "lightning_mi.bounds.MINE", "init_args": {"ema_rate": 0.25}},
             "regularizer": {
                 "class_path": "lightning_mi.regularizers.Squared",
                 "init_args": {
@@ -64,7 +64,7 @@ def parts(bound=None, scale=True):
     """What a module is made of: no two calls share a parameter."""
     return {
         "critic": critics.CalibratedCritic(critics.JointCritic(DIM, DIM, hidden=(4,)), scale=scale),
-        "bound": bounds.MINE(rate=0.25) if bound is None else bound,
+        "bound": bounds.MINE(ema_rate=0.25) if bound is None else bound,
         "regularizer": regularizers.Squared(weight=regularizers.LinearWarmup(weight=0.5, steps=4)),
     }
 
@@ -124,7 +124,7 @@ def from_command_line(tmp_path, monkeypatch):
 
 def test_a_checkpoint_keeps_the_state_of_bound_and_critic_and_loads_with_weights_only(tmp_path):
     baseline = nn.Linear(DIM, 1)
-    for bound in (bounds.MINE(rate=0.25), bounds.TUBA(baseline)):
+    for bound in (bounds.MINE(ema_rate=0.25), bounds.TUBA(baseline)):
         module = MIEstimationModule(**parts(bound))
         start = weights(module)
         state = torch.load(saved(module, tmp_path), weights_only=True)["state_dict"]
@@ -206,14 +206,14 @@ def test_a_module_built_by_the_command_line_records_plain_values_alone(from_comm
     content = torch.load(from_command_line, weights_only=True)
     recorded = dict(content["hyper_parameters"])
     assert is_plain(recorded)
-    assert recorded["bound"] == CONFIG["model"]["init_args"]["bound"] | {"init_args": {"rate": 0.25}}
+    assert recorded["bound"] == CONFIG["model"]["init_args"]["bound"] | {"init_args": {"ema_rate": 0.25}}
     assert content["state_dict"]["bound.num_updates"] == STEPS
 
 
 def test_a_module_built_by_the_command_line_is_loaded_as_it_was_configured(from_command_line):
     loaded = MIEstimationModule.load_from_checkpoint(from_command_line)
     assert same(weights(loaded), torch.load(from_command_line, weights_only=True)["state_dict"])
-    assert (type(loaded.bound), loaded.bound.rate) == (bounds.MINE, 0.25)
+    assert (type(loaded.bound), loaded.bound.ema_rate) == (bounds.MINE, 0.25)
     loaded.regularizer.step = 2
     assert loaded.regularizer.current_weight() == 0.25
     optimizer = loaded.configure_optimizers()
@@ -221,12 +221,12 @@ def test_a_module_built_by_the_command_line_is_loaded_as_it_was_configured(from_
 
 
 def test_parts_named_in_python_replace_those_that_the_command_line_recorded(from_command_line):
-    named = parts(bounds.MINE(rate=0.5), scale=False)
+    named = parts(bounds.MINE(ema_rate=0.5), scale=False)
     loaded = MIEstimationModule.load_from_checkpoint(
         from_command_line, **named, optimizer=partial(torch.optim.SGD, lr=0.75)
     )
     assert same(weights(loaded), torch.load(from_command_line, weights_only=True)["state_dict"])
-    assert loaded.bound.rate == 0.5
+    assert loaded.bound.ema_rate == 0.5
     assert loaded.configure_optimizers().param_groups[0]["lr"] == 0.75
 
 
@@ -254,7 +254,7 @@ class Losses(L.Callback):
 
 
 @pytest.mark.parametrize("stop", [2, STEPS])  # within an epoch and, after validation has run, between two
-@pytest.mark.parametrize("bound", [partial(bounds.MINE, rate=0.25), bounds.NWJ])
+@pytest.mark.parametrize("bound", [partial(bounds.MINE, ema_rate=0.25), bounds.NWJ])
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(bound, stop, tmp_path):
     torch.manual_seed(1)
     whole, losses = MIEstimationModule(**parts(bound())), Losses()

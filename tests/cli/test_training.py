@@ -356,15 +356,17 @@ def test_a_checkpoint_that_does_not_exist_is_an_error(command, wanted, here, cap
 
 def test_the_command_line_decides_hyper_parameters_and_the_checkpoint_weights(here, capsys):
     mine = "--model.bound=lightning_mi.bounds.MINE"
-    assert short("fit", mine, "--model.bound.rate=0.5") == 0
+    assert short("fit", mine, "--model.bound.ema_rate=0.5") == 0
     [file] = checkpoints(here)
     trained = torch.load(file, weights_only=True)["state_dict"]
     capsys.readouterr()
-    assert short("test", f"--ckpt_path={file}", mine, "--model.bound.rate=0.25") == 0
-    assert Watch.module.bound.rate == 0.25
+    assert short("test", f"--ckpt_path={file}", mine, "--model.bound.ema_rate=0.25") == 0
+    assert Watch.module.bound.ema_rate == 0.25
     assert torch.equal(Watch.weights["critic.first.weight"], trained["critic.first.weight"])
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("checkpoint: model")]
-    assert notes == ["checkpoint: model.bound.rate: 0.5 in the checkpoint, 0.25 here; the command line's value is used"]
+    assert notes == [
+        "checkpoint: model.bound.ema_rate: 0.5 in the checkpoint, 0.25 here; the command line's value is used"
+    ]
 
 
 def test_a_checkpoint_that_holds_code_is_refused(here, capsys):

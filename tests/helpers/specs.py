@@ -48,7 +48,7 @@ class BoundSpec:
 
 
 def _started_mine() -> bounds.MINE:
-    bound = bounds.MINE(rate=MINE_RATE)
+    bound = bounds.MINE(ema_rate=MINE_RATE)
     bound.load_state_dict({"log_average": torch.tensor(MINE_AVERAGE), "num_updates": torch.tensor(3)})
     return bound.double()
 

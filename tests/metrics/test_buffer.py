@@ -8,11 +8,11 @@ import torch
 from torchmetrics import MeanMetric, MetricCollection
 
 from lightning_mi import Scores, bounds
-from lightning_mi.metrics import BufferedMetrics, EffectiveSampleSize, LogNormalizer, MutualInformation
+from lightning_mi.metrics import BufferedMetrics, EffectiveSampleFraction, LogNormalizer, MutualInformation
 from tests.helpers.cuts import cut_rows
 from tests.helpers.specs import BOUNDS, by_name
 
-NAMES = ("effective_sample_size", "log_normalizer", "macro", "micro", "plug_in")
+NAMES = ("effective_sample_fraction", "log_normalizer", "macro", "micro", "plug_in")
 
 
 def parts(bound):
@@ -21,7 +21,7 @@ def parts(bound):
         "macro": MutualInformation(bound, "macro"),
         "plug_in": MutualInformation(bound, "plug-in"),
         "log_normalizer": LogNormalizer(bound),
-        "effective_sample_size": EffectiveSampleSize(),
+        "effective_sample_fraction": EffectiveSampleFraction(),
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_mi import MINumericalWarning, Scores, bounds
-from lightning_mi.metrics import EffectiveSampleSize, LogNormalizer, MutualInformation, functional
+from lightning_mi.metrics import EffectiveSampleFraction, LogNormalizer, MutualInformation, functional
 from tests.helpers.reference import Sheet
 from tests.helpers.specs import BOUNDS, BoundSpec, by_name
 
@@ -70,8 +70,8 @@ def test_they_alone_are_no_estimate(spec: BoundSpec) -> None:
         assert read(MutualInformation(bound, average), bound, (2, 2)).isnan()
 
 
-def test_effective_sample_size_takes_their_marginal_pairs() -> None:
-    metric = EffectiveSampleSize()
+def test_effective_sample_fraction_takes_their_marginal_pairs() -> None:
+    metric = EffectiveSampleFraction()
     for sheet in SHEETS:
         metric.update(scores_of(sheet))
     weights = np.exp(np.concatenate([s.t[s.marginal] for s in SHEETS]))

@@ -11,7 +11,7 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from lightning_mi import Scores, bounds
-from lightning_mi.metrics import EffectiveSampleSize, Estimate, LogNormalizer, MutualInformation
+from lightning_mi.metrics import EffectiveSampleFraction, Estimate, LogNormalizer, MutualInformation
 from lightning_mi.metrics.moments import merge_moments
 from tests.helpers.cuts import cut_rows
 
@@ -24,7 +24,7 @@ METRICS = {
     "macro": partial(MutualInformation, bounds.DV(), "macro"),
     "plug-in": partial(MutualInformation, bounds.DV(), "plug-in"),
     "log_normalizer": partial(LogNormalizer, bounds.DV()),
-    "effective_sample_size": EffectiveSampleSize,
+    "effective_sample_fraction": EffectiveSampleFraction,
 }
 every_metric = pytest.mark.parametrize("make", METRICS.values(), ids=METRICS)
 
@@ -183,7 +183,7 @@ def test_a_collection_lets_only_equal_readings_share_a_state():
         "plug_in": partial(MutualInformation, bound, "plug-in"),
         "plug_in_1": partial(MutualInformation, bound, "plug-in", target=1.0),
         "log_normalizer": partial(LogNormalizer, bound),
-        "effective_sample_size": EffectiveSampleSize,
+        "effective_sample_fraction": EffectiveSampleFraction,
     }
     collection = MetricCollection({name: m() for name, m in make.items()})
     alone = {name: m() for name, m in make.items()}
@@ -198,7 +198,7 @@ def test_a_collection_lets_only_equal_readings_share_a_state():
 
 
 @pytest.mark.parametrize(
-    ("metric", "higher_is_better"), [(MutualInformation, True), (LogNormalizer, None), (EffectiveSampleSize, True)]
+    ("metric", "higher_is_better"), [(MutualInformation, True), (LogNormalizer, None), (EffectiveSampleFraction, True)]
 )
 def test_classes_declare_what_they_are(metric, higher_is_better):
     assert metric.is_differentiable is False

@@ -8,7 +8,7 @@ import torch.multiprocessing as mp
 from torchmetrics import MetricCollection
 
 from lightning_mi import bounds
-from lightning_mi.metrics import EffectiveSampleSize, Estimate, LogNormalizer, MutualInformation
+from lightning_mi.metrics import EffectiveSampleFraction, Estimate, LogNormalizer, MutualInformation
 from tests.helpers.cuts import cut_rows
 
 BOUNDS = {"DV": bounds.DV(), "InfoNCE": bounds.InfoNCE(), "NWJ": bounds.NWJ()}
@@ -21,7 +21,7 @@ def updated(bound, indices):
         average: MutualInformation(bound, average, return_standard_error=True)
         for average in ("micro", "macro", "plug-in")
     }
-    others = {"log_normalizer": LogNormalizer(bound), "effective_sample_size": EffectiveSampleSize()}
+    others = {"log_normalizer": LogNormalizer(bound), "effective_sample_fraction": EffectiveSampleFraction()}
     metrics = MetricCollection(averages | others)
     batches = cut_rows(5).batches
     for i in indices:

@@ -90,7 +90,7 @@ def test_plug_in_differs_from_the_others_by_the_deviation_of_the_log_normalizer(
 
 def test_mine_pulls_a_constant_to_its_moving_average_and_not_to_zero():
     matrix, constant = torch.randn(6, 6, dtype=torch.float64), torch.zeros((), dtype=torch.float64, requires_grad=True)
-    bound = bounds.MINE(rate=0.1).double()
+    bound = bounds.MINE(ema_rate=0.1).double()
     bound(Scores.from_matrix(matrix - 3))
     bound(Scores.from_matrix(matrix + constant)).objective.backward()
     level = bounds.DV()(Scores.from_matrix(matrix)).marginal_term

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs
-from lightning_mi.metrics import EffectiveSampleSize, MutualInformation
+from lightning_mi.metrics import EffectiveSampleFraction, MutualInformation
 from lightning_mi.scores.batch_shard import gather, shard_of
 from lightning_mi.training import online_probe as probes
 from lightning_mi.utilities.distributed import all_gather_ints, rank_generator, standard_deviation
@@ -181,7 +181,7 @@ def _metrics(rank):
     bound, results = bounds.DV(), []
     whole = [MutualInformation(bound, a, return_standard_error=True, sync_on_compute=False) for a in ("micro", "macro")]
     pooled = [MutualInformation(bound, a, return_standard_error=True) for a in ("micro", "macro")]
-    sizes = EffectiveSampleSize(sync_on_compute=False), EffectiveSampleSize()
+    sizes = EffectiveSampleFraction(sync_on_compute=False), EffectiveSampleFraction()
     for matrix in matrices:
         first, count = (0, 4) if rank == 0 else (4, 2)
         share = Scores.from_matrix(matrix[first : first + count], diagonal=first, pooled=True)

@@ -15,7 +15,7 @@ from lightning_mi.callbacks.stability.window import BlockReader
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.critics.joint_tiles import Networks
 from lightning_mi.exceptions import DoubleBackwardError
-from lightning_mi.metrics import EffectiveSampleSize
+from lightning_mi.metrics import EffectiveSampleFraction
 from lightning_mi.scores import tiles
 from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.tiled import TiledMarginals
@@ -100,7 +100,7 @@ def test_metrics_and_monitors_read_the_same(pairing) -> None:
     found = []
     for size in (200, math.inf):
         scores = pairing(tile_bytes=size)(critics.InnerProductCritic(), x, y)
-        metric, reader = EffectiveSampleSize(), BlockReader(num_steps=1)
+        metric, reader = EffectiveSampleFraction(), BlockReader(num_steps=1)
         metric.update(scores)
         reader.add(bounds.DV()(scores), scores)
         found.append((metric.compute().item(), *reader.close(scores, step=1), *map(float, scores.extremes())))
@@ -147,7 +147,7 @@ def test_bound_regularizer_and_metric_share_their_sweeps(name) -> None:
     scores = Scores.from_columns(tiles, columns(), tile_bytes=3 * 4 * N)
     bound, regularizer = getattr(bounds, name)(), regularizers.Squared()
     terms = bound(scores)
-    EffectiveSampleSize().update(scores.local())
+    EffectiveSampleFraction().update(scores.local())
     (regularizer(terms, bound) - terms.objective).backward()
     assert (tiles.made, tiles.pulled) == (3 * SWEEPS[name], 3)
 

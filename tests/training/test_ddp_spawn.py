@@ -21,7 +21,7 @@ def test_spawned_processes_train_and_give_back_a_module_that_goes_on(tmp_path, m
     for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    module = make(bounds.MINE(rate=0.25))
+    module = make(bounds.MINE(ema_rate=0.25))
     before = weights(module)
     seconds = datetime.timedelta(seconds=60)
     strategy = DDPStrategy(start_method="spawn", process_group_backend="gloo", timeout=seconds)

@@ -169,7 +169,9 @@ def test_without_gathering_two_processes_train_as_one_does_that_accumulates(boun
     fit(bound(), tmp_path, gather=False, accumulate_grad_batches=2)
     fit(bound(), tmp_path, gather=False, **ddp())
     pooled = {f"val/{name}" for name in ("mi", "mi_macro", "mi_standard_error", "log_normalizer", "loss")}
-    pooled |= {f"train/{name}" for name in ("mi_micro", "mi_macro", "log_normalizer_micro", "effective_sample_size")}
+    pooled |= {
+        f"train/{name}" for name in ("mi_micro", "mi_macro", "log_normalizer_micro", "effective_sample_fraction")
+    }
     compare(tmp_path, pooled)
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` 
 
 # What is logged.
 
-EPOCH_NAMES = {"mi", "mi_macro", "log_normalizer", "effective_sample_size"}
+EPOCH_NAMES = {"mi", "mi_macro", "log_normalizer", "effective_sample_fraction"}
 
 
 def epoch_names(stage, *more):
@@ -128,7 +128,7 @@ def test_held_out_values_pool_all_pairs_as_float64_numpy_does(spec):
     losses = [reading.log_normalizer**2 - reading.objective for reading in readings]
     assert read["val/loss"] == near(np.average(losses, weights=sizes))
     w = np.exp(np.concatenate([sheet.t[sheet.marginal] for sheet in sheets]))
-    assert read["val/effective_sample_size"] == near(w.sum() ** 2 / (w**2).sum() / w.size)
+    assert read["val/effective_sample_fraction"] == near(w.sum() ** 2 / (w**2).sum() / w.size)
 
 
 def test_the_plug_in_estimate_puts_the_target_in_the_place_of_the_marginal_term():

@@ -89,8 +89,8 @@ def test_a_loss_that_is_not_finite_though_its_scores_are_is_named():
 
 @pytest.mark.parametrize("what", ["batch", "gradients"])
 def test_a_skipped_step_leaves_the_training_as_if_it_had_not_been(what):
-    kept, skipping = Kept(), make(bounds.MINE(rate=0.25), encoder=norm_encoder(), on_non_finite="skip")
-    plain, kept_plain = make(bounds.MINE(rate=0.25), encoder=norm_encoder()), Kept()
+    kept, skipping = Kept(), make(bounds.MINE(ema_rate=0.25), encoder=norm_encoder(), on_non_finite="skip")
+    plain, kept_plain = make(bounds.MINE(ema_rate=0.25), encoder=norm_encoder()), Kept()
     fit(skipping, spoiled() if what == "batch" else draw(8, 8, 8, 8), logger=kept, callbacks=[Spoil(what)])
     fit(plain, without_bad(), logger=kept_plain)
     assert equal(weights(skipping), weights(plain))
@@ -267,7 +267,7 @@ def test_a_step_is_skipped_under_a_scaler_too_whichever_looks_at_the_gradients(f
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")
 @pytest.mark.parametrize("policy", ["raise", "off"])
-@pytest.mark.parametrize("bound", [lambda: bounds.MINE(rate=0.25), baseline])
+@pytest.mark.parametrize("bound", [lambda: bounds.MINE(ema_rate=0.25), baseline])
 def test_an_overflow_of_fp16_moves_neither_averages_nor_baselines(bound, policy):
     """With a scaler on the CPU and a scale that makes the first gradients infinite."""
     module = make(bound(), encoder=norm_encoder(), on_non_finite=policy)
@@ -332,7 +332,7 @@ class Types(L.Callback):
         self.features = outputs["features"].dtype
 
 
-@pytest.mark.parametrize("bound", [bounds.DV, lambda: bounds.MINE(rate=0.25), baseline, bounds.InfoNCE, bounds.JS])
+@pytest.mark.parametrize("bound", [bounds.DV, lambda: bounds.MINE(ema_rate=0.25), baseline, bounds.InfoNCE, bounds.JS])
 def test_training_in_bf16_computes_scores_and_terms_in_float32(bound):
     module, types = make(bound(), encoder=nn.Linear(DIM, DIM)), Types()
     before = weights(module)

@@ -14,7 +14,7 @@ from tests.helpers.labelled import Digits
 from tests.helpers.small_module import draw, fit, make, trainer
 
 FIRST, SECOND = draw(16, 16, 16, seed=1), draw(8, 8, seed=2)
-NAMES = ("val/mi", "val/mi_standard_error", "val/mi_macro", "val/effective_sample_size", "val/loss")
+NAMES = ("val/mi", "val/mi_standard_error", "val/mi_macro", "val/effective_sample_fraction", "val/loss")
 
 
 def expected(module, batches):

@@ -44,7 +44,7 @@ class StabilityMonitor(L.Callback):
     ``docs/monitoring.md`` has the rules, their rates of false alarms, and what they do on known cases.
 
     Logs ``stability/drift_rate`` (nats per 1000 steps, of the log-normalizer over the window, or over what there is of
-    it), ``stability/log_normalizer``, ``stability/effective_sample_size`` (the share of the marginal pairs that carry
+    it), ``stability/log_normalizer``, ``stability/effective_sample_fraction`` (the share of the marginal pairs that carry
     the marginal term) and ``stability/score_range``. Warns once of each kind, with a remedy.
 
     The module's ``training_step`` returns ``{"loss": ..., "terms": BoundTerms, "scores": Scores}``, as
@@ -205,7 +205,7 @@ class StabilityMonitor(L.Callback):
         last, verdicts = self._blocks[-1], {}
         logs = {
             "log_normalizer": last.log_normalizer,
-            "effective_sample_size": last.effective_share,
+            "effective_sample_fraction": last.effective_share,
             "score_range": last.score_range,
         }
         if (exploding := read_explosion(self._blocks, bound)) is not None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bounds import BoundTerms
-from lightning_mi.metrics.functional import effective_sample_size
+from lightning_mi.metrics.functional import effective_sample_fraction
 from lightning_mi.scores.batch_shard import gather
 from lightning_mi.scores.scores import Scores
 
@@ -25,7 +25,7 @@ class Block(NamedTuple):
         finite: 1 if every term and loss was finite, else 0.
         score_range: Highest minus lowest score of the last step.
         effective_pairs: How many of the marginal pairs of the last step its mean of exponentials rests on, on each
-            process: ``num_marginal`` times :class:`~lightning_mi.metrics.EffectiveSampleSize`.
+            process: ``num_marginal`` times :class:`~lightning_mi.metrics.EffectiveSampleFraction`.
         effective_share: The same as a share of the marginal pairs.
         log_candidates: What InfoNCE could read of the last step at most, nats; infinite without rows.
         limit: What the estimate could not exceed, nats, as far as who reads it knows.
@@ -137,7 +137,7 @@ class BlockReader:
 def _of_scores(scores: Scores) -> Tensor:
     """(5,) the lowest and highest score, effective number and share of marginal pairs, InfoNCE's ceiling."""
     low, high = scores.extremes()
-    share = effective_sample_size(scores)
+    share = effective_sample_fraction(scores)
     ceiling = scores.row_ceiling() if scores.has_rows else share.new_tensor(math.inf)
     parts = (low, high, scores.num_marginal * share, share, ceiling)
     return torch.stack([part.float() for part in parts])

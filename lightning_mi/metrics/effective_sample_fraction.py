@@ -11,7 +11,7 @@ from lightning_mi.scores.scores import Scores
 
 
 @final
-class EffectiveSampleSize(AbstractMomentsMetric):
+class EffectiveSampleFraction(AbstractMomentsMetric):
     r"""The share of marginal pairs that carry :math:`E_Q[e^T]`: :math:`(\sum w)^2 / \sum w^2 / K` with :math:`w = e^T`.
 
     The sums run over the K marginal pairs of all batches and processes. 1 means that all pairs count equally, 1 / K
@@ -32,7 +32,7 @@ class EffectiveSampleSize(AbstractMomentsMetric):
 
     Example:
         >>> import torch
-        >>> metric = EffectiveSampleSize()
+        >>> metric = EffectiveSampleFraction()
         >>> metric.update(Scores.from_matrix(torch.zeros(4, 4)))
         >>> metric.update(Scores.from_matrix(torch.full((4, 4), -99.0)))  # pairs of no weight
         >>> metric.compute()

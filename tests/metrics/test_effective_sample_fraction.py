@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lightning_mi import Scores
-from lightning_mi.metrics import EffectiveSampleSize, functional
+from lightning_mi.metrics import EffectiveSampleFraction, functional
 from tests.helpers.cuts import PIECES, cut_lists, cut_rows
 
 
@@ -14,7 +14,7 @@ def share(t):
 
 
 def read(batches):
-    metric = EffectiveSampleSize()
+    metric = EffectiveSampleFraction()
     for scores in batches:
         metric.update(scores)
     return metric.compute().item()
@@ -29,7 +29,7 @@ def test_the_share_is_that_of_all_pairs_however_they_are_cut(cut, pieces):
 
 def test_the_function_gives_what_the_class_gives_for_a_batch():
     scores = cut_rows(1).batches[0]
-    assert functional.effective_sample_size(scores).item() == read([scores])
+    assert functional.effective_sample_fraction(scores).item() == read([scores])
 
 
 def test_equal_scores_count_fully():
