@@ -72,7 +72,7 @@ def step(
         for leaf in (x, y, *made.parameters()):
             leaf.grad = None
         terms = read(pairing(made, x, y))
-        (regularizer(terms, read) - terms.objective).backward()
+        (regularizer(terms) - terms.objective).backward()
 
     return run
 

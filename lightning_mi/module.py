@@ -21,7 +21,7 @@ from lightning_mi.checkpoints.loading import naming_misfits
 from lightning_mi.critics import AbstractCritic, CalibratedCritic
 from lightning_mi.metrics._batches import digest
 from lightning_mi.pairs import AbstractPairing, AllPairs
-from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
+from lightning_mi.regularizers import AbstractRegularizer, log_normalizer_target
 from lightning_mi.scores.scores import Scores
 from lightning_mi.training.batch import split_batch
 from lightning_mi.training.batch_entries import check_entries, not_a_tuple
@@ -125,24 +125,24 @@ class MIEstimationModule(L.LightningModule):
         encoders = encoder_list(encoder)
         if encoder_chunk_size is not None:
             check_chunk_size(encoder_chunk_size)
-        target = target_under(bound, regularizer)
+        target = log_normalizer_target(bound, regularizer)
         self.encoders = nn.ModuleList(encoders)
         self.critic = critic
         self.pairs = AllPairs() if pairs is None else pairs
         self.bound = bound
         self.regularizer = regularizer
         self.probe = probe
-        self.target = target
+        self.target = target or 0.0
         self.encoder_chunk_size = encoder_chunk_size
         self._optimizers = plan(optimizer, scheduler, scheduler_interval)
         self._guard = NonFiniteGuard(on_non_finite)
         self._predicted: tuple[int, list[Tensor]] = (0, [])  # the data loader and the last batch that was predicted
         self._resuming = Resuming()
         self._first_step = FirstStep()
-        held = held_target(bound, regularizer) is not None
-        self.train_metrics = training_metrics(bound, target, held)
-        self.val_metrics = StageMetrics("val", bound, target, held, self.pairs, probe)
-        self.test_metrics = StageMetrics("test", bound, target, held, self.pairs, probe)
+        held = target is not None
+        self.train_metrics = training_metrics(bound, self.target, held)
+        self.val_metrics = StageMetrics("val", bound, self.target, held, self.pairs, probe)
+        self.test_metrics = StageMetrics("test", bound, self.target, held, self.pairs, probe)
 
     # Hooks: override these in a subclass.
 
@@ -257,7 +257,7 @@ class MIEstimationModule(L.LightningModule):
         self._first_step.check_scale(self.critic, paired)
         scores = self.scores(*paired)
         terms: BoundTerms = self.bound(scores)
-        penalty = None if self.regularizer is None else self.regularizer(terms, self.bound)
+        penalty = None if self.regularizer is None else self.regularizer(terms)
         features = representations[0].detach()
         return StepOutput(scores, terms, penalty, self.loss(terms, penalty), features, labels)
 

@@ -45,15 +45,13 @@ class AbstractBound(nn.Module, ABC):
     Attributes:
         is_lower_bound: With exact expectations, the value at any critic is at most the mutual information.
         capped_at_log_n: The value cannot exceed the log of the number of candidates in a row.
-        self_normalized: The optimal critic is unique, so its log-normalizer is too and no other target is possible.
-        natural_target: The log-normalizer at the optimum; for the others, where any constant will do, the default.
+        self_normalized: The optimal critic is unique and has log-normalizer 0, so no other target is possible.
         marginal_pooling: How the marginal terms of several batches combine into that of all their pairs.
     """
 
     is_lower_bound: ClassVar[bool]
     capped_at_log_n: ClassVar[bool] = False
     self_normalized: ClassVar[bool]
-    natural_target: ClassVar[float] = 0.0
     marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]]
 
     @abstractmethod
@@ -113,16 +111,16 @@ class AbstractBound(nn.Module, ABC):
         )
 
     @final
-    def plug_in(self, joint_term: Tensor, target: float | None = None) -> Tensor:
+    def plug_in(self, joint_term: Tensor, target: float = 0.0) -> Tensor:
         """The estimate that trusts the regularizer: the joint term, with the marginal one replaced by its target.
 
         Valid when the log-normalizer is held at ``target``; free of the heavy-tailed average over marginal pairs.
 
         Args:
             joint_term: A joint term of :class:`BoundTerms`, or a mean of several; any shape, nats.
-            target: Where the log-normalizer is held; the bound's natural target by default.
+            target: The log-normalizer's target, nats.
         """
-        return joint_term - self.marginal_at(self.natural_target if target is None else target)
+        return joint_term - self.marginal_at(target)
 
     def log_ratio(self, scores: Scores) -> Tensor:
         """Pointwise mutual information of the joint pairs, log p(x, y) / (p(x) p(y)) up to the critic's error.

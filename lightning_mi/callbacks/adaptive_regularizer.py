@@ -11,7 +11,7 @@ from lightning_mi.callbacks._direct_logs import log_now
 from lightning_mi.callbacks._step_outputs import bound_of, observed
 from lightning_mi.callbacks.stability.rollback import regularizer_of
 from lightning_mi.callbacks.stability.window import BlockReader
-from lightning_mi.regularizers import AbstractRegularizer
+from lightning_mi.regularizers import AbstractRegularizer, check_target
 from lightning_mi.utilities.checks import check_instance, check_number, check_whole
 
 _NAME = "AdaptiveRegularizer"
@@ -97,7 +97,9 @@ class AdaptiveRegularizer(L.Callback):
             return
         self._reader = BlockReader(self._every_n_steps)
         low, high = self.band
-        target = self._regularizer(pl_module).target_of(bound_of(pl_module, self._bound, _NAME))
+        regularizer = self._regularizer(pl_module)
+        check_target(bound_of(pl_module, self._bound, _NAME), regularizer)
+        target = regularizer.target
         if not low <= target <= high:
             raise ValueError(
                 f"Got band=({low:g}, {high:g}), but the regularizer holds the log-normalizer at {target:g} nats: it "

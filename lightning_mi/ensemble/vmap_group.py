@@ -1,7 +1,6 @@
 """Members of an ensemble as one batched critic."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar, final
 
 import torch
@@ -106,10 +105,10 @@ class _Readers:
         return terms
 
     def _penalize(self, members: Members, log_normalizers: Tensor) -> Tensor:
-        regularizer, bound = members[0].regularizer, members[0].bound
+        regularizer = members[0].regularizer
         if regularizer is None:
             return torch.zeros_like(log_normalizers)
-        penalties: Tensor = torch.vmap(partial(regularizer.penalty, bound=bound))(log_normalizers)
+        penalties: Tensor = torch.vmap(regularizer.penalty)(log_normalizers)
         return penalties
 
 

@@ -34,7 +34,7 @@ _EFFECTIVE_SAMPLE_SIZE = (Mean("marginal", log=True, factor=2.0), Mean("marginal
 
 
 def mutual_information(
-    bound: AbstractBound, batches: Iterable[Scores], average: Average = "micro", target: float | None = None
+    bound: AbstractBound, batches: Iterable[Scores], average: Average = "micro", target: float = 0.0
 ) -> Estimate:
     """Mutual information over batches of scores; the definition is :class:`~lightning_mi.metrics.MutualInformation`'s.
 
@@ -42,7 +42,7 @@ def mutual_information(
         bound: Read without gradient; its state does not change.
         batches: One :class:`Scores` a batch.
         average: ``"micro"``, ``"macro"`` or ``"plug-in"``.
-        target: Where the log-normalizer is held, for plug-in; the bound's natural target by default.
+        target: The log-normalizer's target, nats; read by plug-in only.
 
     Returns:
         The estimate and its standard error, nats, float64.

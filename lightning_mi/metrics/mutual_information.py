@@ -37,7 +37,7 @@ class MutualInformation(AbstractReadingMetric):
     Args:
         bound: The bound that gives the terms. It is asked how its terms pool, and not kept.
         average: ``"micro"``, ``"macro"`` or ``"plug-in"``.
-        target: Where the log-normalizer is held, for plug-in; the bound's natural target by default.
+        target: The log-normalizer's target, nats; read by plug-in only.
         return_standard_error: Let ``compute`` give an :class:`Estimate` instead of a scalar. Its standard error takes
             batches as independent; for micro it is the delta method's (see :func:`read_moments`).
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
@@ -74,7 +74,7 @@ class MutualInformation(AbstractReadingMetric):
         self,
         bound: AbstractBound,
         average: Average = "micro",
-        target: float | None = None,
+        target: float = 0.0,
         return_standard_error: bool = False,
         **kwargs: Any,
     ) -> None:

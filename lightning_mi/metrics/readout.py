@@ -50,7 +50,7 @@ class Reading:
         return Estimate(value - self.constant, standard_error)
 
 
-def read_mutual_information(bound: AbstractBound, average: Average, target: float | None = None) -> Reading:
+def read_mutual_information(bound: AbstractBound, average: Average, target: float = 0.0) -> Reading:
     """How mutual information is read from a bound's terms; see :class:`~lightning_mi.metrics.MutualInformation`.
 
     Raises:

@@ -1,5 +1,6 @@
 """Argument checks with one form of error: what was received, what it must be, what to write."""
 
+import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -24,7 +25,8 @@ def check_instance(name: str, value: Any, kind: type | tuple[type, ...], example
     """
     if isinstance(value, kind) or isinstance(getattr(value, "_orig_mod", None), kind):
         return
-    names = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    names = " or ".join(kind.__name__ for kind in kinds)
     raise TypeError(f"Got {describe(name, value)}: it must be an instance of {names}. Write {name}={example}.")
 
 
@@ -83,7 +85,7 @@ def check_whole(name: str, value: Any, minimum: int) -> None:
 
 
 def check_number(name: str, value: Any, meaning: str) -> None:
-    """Check that an argument is a number; its range is the caller's.
+    """Check that an argument is a number of any range.
 
     Args:
         name: The argument.
@@ -100,6 +102,50 @@ def check_number(name: str, value: Any, meaning: str) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"Got {describe(name, value)}: it must be a number, {meaning}.")
+
+
+def check_finite(name: str, value: Any, meaning: str) -> None:
+    """Check that an argument is a finite number.
+
+    Args:
+        name: The argument.
+        value: What was received.
+        meaning: What the number is, for the message.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is infinite or NaN.
+
+    Example:
+        >>> check_finite("target", math.inf, "in nats")
+        Traceback (most recent call last):
+        ValueError: Got target=inf: it must be a finite number, in nats.
+    """
+    check_number(name, value, meaning)
+    if not math.isfinite(value):
+        raise ValueError(f"Got {name}={value}: it must be a finite number, {meaning}.")
+
+
+def check_positive(name: str, value: Any, meaning: str) -> None:
+    """Check that an argument is a positive finite number.
+
+    Args:
+        name: The argument.
+        value: What was received.
+        meaning: What the number is, for the message.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is not positive, infinite or NaN.
+
+    Example:
+        >>> check_positive("tau", 0.0, "the clamp of scores, in nats")
+        Traceback (most recent call last):
+        ValueError: Got tau=0.0: it must be a positive finite number, the clamp of scores, in nats.
+    """
+    check_number(name, value, meaning)
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"Got {name}={value}: it must be a positive finite number, {meaning}.")
 
 
 def describe(name: str, value: Any) -> str:

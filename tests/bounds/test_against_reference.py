@@ -67,9 +67,9 @@ def test_gradient_of_regularized_objective_equals_the_formula(
 ) -> None:
     t = torch.tensor(layout.draw(seed=5), requires_grad=True)
     bound = spec.make()
-    target = bound.natural_target if bound.self_normalized else -0.6
+    target = 0.0 if bound.self_normalized else -0.6
     terms = bound(layout.scores(t))
-    penalty = regularizer.make(weight=0.7, target=target)(terms, bound)
+    penalty = regularizer.make(weight=0.7, target=target)(terms)
     (terms.objective - penalty).backward()
     reading = spec.reference(layout.sheet(t.detach().numpy()))
     expected, gradient = regularizer.penalty(reading, weight=0.7, target=target)

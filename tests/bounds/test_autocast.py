@@ -66,7 +66,7 @@ def test_penalty_is_float32_and_exact_for_the_rounded_scores(spec: BoundSpec, re
     with torch.autocast("cpu", dtype=torch.bfloat16):
         t, y = rounded_scores(DIAGONAL, torch.bfloat16)
         bound = spec.make().float()
-        penalty = regularizer.make(weight=0.7)(bound(DIAGONAL.scores(t, y)), bound)
+        penalty = regularizer.make(weight=0.7)(bound(DIAGONAL.scores(t, y)))
     reading = spec.reference(DIAGONAL.sheet(t.double().numpy(), y.double().numpy()))
     assert penalty.dtype == torch.float32
     assert penalty.item() == pytest.approx(regularizer.penalty(reading, weight=0.7, target=0.0)[0], rel=1e-5)

@@ -66,7 +66,7 @@ def test_regularized_optimum_of_released_nwj_reads_low_by_its_known_gap(weight: 
     def slope(shift: float) -> float:
         constant = torch.tensor(shift, dtype=torch.float64, requires_grad=True)
         terms = bound(pairing(LabelCritic(), x + constant, LABELS))
-        return torch.autograd.grad(terms.objective - penalize(terms, bound), constant)[0].item()
+        return torch.autograd.grad(terms.objective - penalize(terms), constant)[0].item()
 
     assert value(bound, brentq(slope, -1, 2)) - math.log(C) == pytest.approx(gap, abs=5e-4)
 

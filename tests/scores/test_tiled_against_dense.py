@@ -71,7 +71,7 @@ def read(bound, critic, pairing, regularizer, tile_bytes):
     bound, critic, (x, y) = copy.deepcopy(bound), copy.deepcopy(critic), views()
     scores = pairing(tile_bytes=tile_bytes)(critic, x, y)
     terms = bound(scores)
-    penalty = terms.value.new_zeros(()) if regularizer is None else regularizer()(terms, bound)
+    penalty = terms.value.new_zeros(()) if regularizer is None else regularizer()(terms)
     (penalty - terms.objective).backward()
     leaves = [x, y, *critic.parameters(), *bound.parameters()]
     gradients = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]

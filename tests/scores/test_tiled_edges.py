@@ -148,7 +148,7 @@ def test_bound_regularizer_and_metric_share_their_sweeps(name) -> None:
     bound, regularizer = getattr(bounds, name)(), regularizers.Squared()
     terms = bound(scores)
     EffectiveSampleFraction().update(scores.local())
-    (regularizer(terms, bound) - terms.objective).backward()
+    (regularizer(terms) - terms.objective).backward()
     assert (tiles.made, tiles.pulled) == (3 * SWEEPS[name], 3)
 
 

@@ -90,7 +90,7 @@ def test_huber_is_not_told_to_use_huber():
     terms = bounds.DV()(Scores.from_matrix(3e38 * torch.ones(4, 4)))
     for make_regularizer in (regularizers.Huber, regularizers.Absolute):
         with pytest.warns(RuntimeWarning, match="Lower its weight"):
-            make_regularizer(weight=10.0)(terms, bounds.DV())
+            make_regularizer(weight=10.0)(terms)
 
 
 def test_a_bound_of_another_kind_is_not_called_missing():

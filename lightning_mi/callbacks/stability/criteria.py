@@ -38,7 +38,7 @@ class Drift(NamedTuple):
 
 def push_above(bound: AbstractBound) -> float:
     """The log-normalizer above which a step of a self-normalized bound counts as a push; nats."""
-    return bound.natural_target + math.log(PUSH) if bound.self_normalized else math.inf
+    return math.log(PUSH) if bound.self_normalized else math.inf
 
 
 def read_drift(blocks: Sequence[Block], num_blocks: int, min_rate: float, alpha: float, target: float | None) -> Drift:

@@ -22,7 +22,7 @@ from lightning_mi.callbacks.stability.rollback import (
 )
 from lightning_mi.callbacks.stability.window import Block, BlockReader
 from lightning_mi.exceptions import StabilityWarning
-from lightning_mi.regularizers import held_target
+from lightning_mi.regularizers import log_normalizer_target
 from lightning_mi.training.step_logs import max_value
 from lightning_mi.utilities.checks import check_instance, check_number, check_whole
 
@@ -265,7 +265,7 @@ def _target(pl_module: L.LightningModule, bound: AbstractBound) -> float | None:
     """Where something holds the log-normalizer, nats; a regularizer of weight 0 does not."""
     regularizer = regularizer_of(pl_module)
     holds = regularizer is not None and regularizer.current_weight() > 0
-    return held_target(bound, regularizer if holds else None)
+    return log_normalizer_target(bound, regularizer if holds else None)
 
 
 def _remedy(pl_module: L.LightningModule, bound: AbstractBound) -> str:

@@ -14,7 +14,7 @@ from lightning_mi.callbacks.probes import Probes
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.pairs import AbstractPairing
-from lightning_mi.regularizers import AbstractRegularizer, held_target, target_under
+from lightning_mi.regularizers import AbstractRegularizer, log_normalizer_target
 
 Plain = str | int | float | bool
 
@@ -49,7 +49,7 @@ def row(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Plain]:
         "bound": _name(bound),
         "regularizer": _name(regularizer),
         "weight": 0.0 if regularizer is None else _weight(regularizer),
-        "target": None if bound is None else target_under(bound, regularizer),
+        "target": None if bound is None else (0.0 if regularizer is None else regularizer.target),
         "critic": _name(part(pl_module, AbstractCritic)),
         "pairs": _name(part(pl_module, AbstractPairing)),
         "batch_size": getattr(getattr(trainer, "datamodule", None), "batch_size", None),
@@ -101,7 +101,7 @@ def part(pl_module: L.LightningModule, kind: type) -> Any:
 def target_of(pl_module: L.LightningModule) -> float | None:
     """Where a module's log-normalizer is held, in nats; None if it may be anywhere."""
     bound = part(pl_module, AbstractBound)
-    return None if bound is None else held_target(bound, part(pl_module, AbstractRegularizer))
+    return None if bound is None else log_normalizer_target(bound, part(pl_module, AbstractRegularizer))
 
 
 def _name(module: nn.Module | None) -> str:
