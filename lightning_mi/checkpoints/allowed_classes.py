@@ -1,4 +1,8 @@
-"""What a checkpoint's hyper-parameters may name: classes of parts, imported already, and nothing else."""
+"""Allow-list for class paths in a checkpoint's hyper-parameters: imported modules, optimizers and schedulers.
+
+A checkpoint of the command line records, by import path, the classes of its configuration. Loading it imports and
+calls them. A forged file could name any function of any importable module.
+"""
 
 import importlib.util
 import re
@@ -12,101 +16,100 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_mi.exceptions import CheckpointError
 from lightning_mi.checkpoints.loading import local_path, read_checkpoint
+from lightning_mi.exceptions import CheckpointError
 from lightning_mi.regularizers import LinearWarmup
 
-_PARTS = (nn.Module, Optimizer, LRScheduler, LinearWarmup)
-_INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
+_ALLOWED = (nn.Module, Optimizer, LRScheduler, LinearWarmup)
+_INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"  # what Lightning's command line records
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def check_recorded(hyper_parameters: Mapping[str, Any], replaced: Collection[str], cls: type) -> None:
-    """Refuse hyper-parameters that name code other than the parts of a module.
-
-    A checkpoint of the command line records by their import paths the classes that it was configured with, and loading
-    it instantiates them. A file from elsewhere could name any function of any importable module.
+    """Check that hyper-parameters name allowed classes only.
 
     Args:
-        hyper_parameters: Of a checkpoint.
-        replaced: Names whose values are not taken from it.
-        cls: What is loaded.
+        hyper_parameters: The hyper-parameters of a checkpoint.
+        replaced: Names of hyper-parameters that the caller replaces; their recorded values are not used.
+        cls: The class that is loaded.
 
     Raises:
-        CheckpointError: It names something that is not a module, an optimizer or a scheduler, or not imported.
+        CheckpointError: They name something that is not imported, or not a module, an optimizer or a scheduler.
 
     Example:
         >>> recorded = {"_instantiator": "lightning.pytorch.cli.instantiate_module", "optimizer": "os.system"}
         >>> check_recorded(recorded, (), nn.Module)
         Traceback (most recent call last):
-        lightning_mi.exceptions.CheckpointError: the checkpoint's hyper-parameter optimizer names os.system, ...
+        lightning_mi.exceptions.CheckpointError: Got a checkpoint whose hyper-parameter optimizer names os.system: ...
     """
     if "_instantiator" not in hyper_parameters:
-        return  # values alone, which no one looks up
+        return  # plain values, which nothing imports
     if hyper_parameters["_instantiator"] != _INSTANTIATOR:
         raise CheckpointError(
-            f"the checkpoint wants to be instantiated by {hyper_parameters['_instantiator']!r}, not by Lightning's "
-            "command line. It was made or changed by someone to run code: do not load it."
+            f"Got a checkpoint with the instantiator {hyper_parameters['_instantiator']!r}: Lightning's command line "
+            "writes another one. Somebody made or changed the file to run code: do not load it."
         )
     recorded = {name: value for name, value in hyper_parameters.items() if name not in {*replaced, "_instantiator"}}
     for key, value in _leaves(recorded, ""):
         if key.rpartition(".")[2] in ("class_path", "_class_path"):
-            found = _imported(value)
-            if not (isinstance(found, type) and issubclass(found, cls if key == "_class_path" else _PARTS)):
-                raise _refusal(key, value)
+            if not _is_subclass(_imported(value), cls if key == "_class_path" else _ALLOWED):
+                raise _not_allowed(key, value)
         elif isinstance(value, str) and _IMPORT_PATH.fullmatch(value):
-            # Where a function or a class is asked for, its path may stand alone; elsewhere this is a name with dots.
-            found = _imported(value)
-            is_part = isinstance(found, type) and issubclass(found, _PARTS)
-            if not is_part and (found is not None or _is_importable(value.partition(".")[0])):
-                raise _refusal(key, value)
+            # An argument whose type is a class or a callable may be a bare path. Any other is a name with dots.
+            named = _imported(value)
+            is_path = named is not None or _is_importable(value.partition(".")[0])
+            if is_path and not _is_subclass(named, _ALLOWED):
+                raise _not_allowed(key, value)
 
 
 def check_loadable(path: str | Path, replaced: Collection[str], cls: type, *, runs_code: bool) -> Path:
-    """Refuse a checkpoint whose loading could run code that it names or holds.
+    """Check that loading a checkpoint cannot run code that it names or holds.
 
     Args:
-        path: Of the checkpoint.
-        replaced: Names of hyper-parameters whose values are not taken from it.
-        cls: What is loaded.
-        runs_code: Whether it was asked to be loaded in a way that can.
+        path: The checkpoint.
+        replaced: As in :func:`check_recorded`.
+        cls: The class that is loaded.
+        runs_code: True if the caller passed ``hparams_file`` or ``weights_only=False``, which allow code.
 
     Returns:
         The path.
 
     Raises:
-        CheckpointError: It is missing, damaged, an address, holds objects other than plain data and tensors, or names
-            code.
+        CheckpointError: It is missing, damaged, a URL, holds objects other than plain data and tensors, or names code.
     """
     if runs_code:
         raise CheckpointError(
-            "hparams_file and weights_only=False could run code that a file names or holds. Leave them out, and "
-            "give the hyper-parameters that you would replace by name."
+            "Got hparams_file or weights_only=False: both could run code that a file names or holds. Leave them out, "
+            "and pass the hyper-parameters that you want to replace by name."
         )
     path = local_path(path)
     content = read_checkpoint(path)
-    recorded = {**content.get("hparams", {}), **content.get("module_arguments", {})}  # old names, which still count
+    recorded = {**content.get("hparams", {}), **content.get("module_arguments", {})}  # old names that Lightning reads
     check_recorded({**recorded, **content.get("hyper_parameters", {})}, replaced, cls)
     return path
 
 
-def _refusal(key: str, value: object) -> CheckpointError:
+def _not_allowed(key: str, value: object) -> CheckpointError:
     return CheckpointError(
-        f"the checkpoint's hyper-parameter {key} names {value}, which is no module, optimizer or scheduler that is "
-        "imported: it is not imported from here, since importing and calling run code. If you trust the checkpoint, "
-        "import the module that defines it first, or name the part: load_from_checkpoint(path, critic=...)."
+        f"Got a checkpoint whose hyper-parameter {key} names {value}: it is not an imported module, optimizer or "
+        "scheduler, and importing or calling it could run code. If you trust the checkpoint, import the module that "
+        "defines it first, or pass the part: load_from_checkpoint(path, critic=...)."
     )
 
 
+def _is_subclass(named: object, allowed: type | tuple[type, ...]) -> bool:
+    return isinstance(named, type) and issubclass(named, allowed)
+
+
 def _leaves(tree: object, key: str) -> Iterator[tuple[str, object]]:
-    """All values by their path, also those within text that a parser would read as a tree."""
+    """All values by their path. A string that a YAML parser reads as a tree is traversed too."""
     if isinstance(tree, str) and any(mark in tree for mark in ":{["):
         try:
             parsed = yaml.safe_load(tree)
-        except yaml.YAMLError as problem:
-            if isinstance(problem, yaml.constructor.ConstructorError):  # a tag, which stands for an object
-                raise _refusal(key, tree) from None
-            parsed = None  # no parser reads it either
+        except yaml.constructor.ConstructorError:  # a tag, which creates an object
+            raise _not_allowed(key, tree) from None
+        except yaml.YAMLError:
+            parsed = None  # no parser reads it
         if isinstance(parsed, dict | list):
             yield from _leaves(parsed, key)
             return
@@ -121,7 +124,7 @@ def _leaves(tree: object, key: str) -> Iterator[tuple[str, object]]:
 
 
 def _imported(path: object) -> Any:
-    """What an import path names, of what is imported already and of this package; None if that is nothing."""
+    """The object at an import path, without importing anything but this package; None if there is none."""
     parts = str(path).split(".")
     if parts[0] == "lightning_mi" and ".".join(parts[:2]) not in sys.modules and _is_importable(".".join(parts[:2])):
         importlib.import_module(".".join(parts[:2]))
@@ -139,4 +142,4 @@ def _is_importable(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
-        return True  # not to be told without importing
+        return True  # unknown without importing it: treated as a path

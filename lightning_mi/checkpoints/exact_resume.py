@@ -1,6 +1,11 @@
-"""What a training that goes on needs besides Lightning's checkpoint: random streams and metrics that are half done."""
+"""State that an exact resume needs besides Lightning's checkpoint: RNG states, partial metrics, the pending log row.
 
-from lightning_mi.exceptions import InexactResumeWarning
+Three things are lost if a training resumes from Lightning's own checkpoint:
+
+1. random numbers, and metrics of the current epoch, which each rank has of its own (:func:`collect_state`);
+2. the row that the loggers receive right after the hook in which the checkpoint is saved (``"row"``);
+3. the validation or the epoch end that follows the batch in whose end the checkpoint is saved (``"pending"``).
+"""
 
 import random
 from typing import Any, final
@@ -8,128 +13,139 @@ from typing import Any, final
 import lightning.pytorch as L
 import numpy as np
 import torch
-from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from lightning_mi.checkpoints.batch_end import pending_after_batch, epoch_has_ended, finish_batch, clear_restart_flags
-from lightning_mi.utilities.distributed import gather_objects
+from lightning_mi._compat import (
+    clear_restart_flags,
+    close_batch,
+    finish_restarted_epoch,
+    pending_after_batch,
+    pending_log_row,
+)
+from lightning_mi.exceptions import InexactResumeWarning
 from lightning_mi.metrics._buffer import BufferedMetrics
+from lightning_mi.utilities.distributed import gather_objects
 
-_ENTRY = "lightning_mi"  # of a checkpoint
-
-
+_ENTRY = "lightning_mi"  # key in a checkpoint
 
 
 @final
 class Resuming:
-    """Keeps in a module's checkpoints what makes a training that goes on bitwise that of an uninterrupted one.
+    """Makes a resumed training bitwise equal to an uninterrupted one.
+
+    A module saves it with each checkpoint and calls it at the start of training, and around validation.
 
     Example:
         >>> resuming = Resuming()
-        >>> resuming.load(L.Trainer(logger=False, accelerator="cpu"), {"lightning_mi": {}})  # it takes the weights only
+        >>> resuming.load(L.Trainer(logger=False, accelerator="cpu"), {"lightning_mi": {}})  # weights only: no resume
         >>> resuming.pending
         False
     """
 
     def __init__(self) -> None:
         self._state: dict[str, Any] | None = None
-        self._random: dict[str, Any] = {}
-        self._at_epoch_end = False
+        self._rng_before_validation: dict[str, Any] = {}
+        self._only_epoch_end_pending = False
 
     @property
     def pending(self) -> bool:
-        """Whether a checkpoint was loaded to go on from, and the training has not started."""
+        """True if a checkpoint was loaded to resume from and training has not started yet."""
         return self._state is not None
 
     def save(self, trainer: L.Trainer, metrics: BufferedMetrics, checkpoint: dict[str, Any], skipped: int) -> None:
-        """Add to a checkpoint; all processes must call it."""
-        random = self._random if trainer.validating and self._random else random_state()
-        state = collect_state(trainer, metrics, random)
-        checkpoint[_ENTRY] = state | {"skipped": skipped, "due": pending_after_batch(trainer)}
+        """Add the state to a checkpoint. Every rank must call it."""
+        rng = self._rng_before_validation if trainer.validating and self._rng_before_validation else random_state()
+        state = collect_state(trainer, metrics, rng)
+        checkpoint[_ENTRY] = state | {"skipped": skipped, "pending": pending_after_batch(trainer)}
 
     def load(self, trainer: L.Trainer | None, checkpoint: dict[str, Any]) -> None:
-        """Remember it until training starts; a checkpoint of which only the weights are taken changes nothing else."""
+        """Keep a checkpoint's state until training starts, unless only its weights are loaded."""
         if trainer is None or trainer.state.fn != TrainerFn.FITTING:
             return
         self._state = checkpoint.get(_ENTRY)
-        if self._state is not None and (pending := self._state["due"]) is not None:
-            finish_batch(checkpoint["loops"]["fit_loop"], pending)
+        if self._state is not None and (pending := self._state["pending"]) is not None:
+            close_batch(checkpoint["loops"]["fit_loop"], pending)
 
     def start(self, trainer: L.Trainer, metrics: BufferedMetrics) -> int:
-        """Go on with the random numbers, the metrics and the logs where they were.
+        """Restore RNG states, metric state and the pending log row.
 
         Returns:
-            The number of skipped steps; 0 in a training that starts anew.
+            The number of skipped steps; 0 if nothing is resumed.
         """
         state, self._state = self._state, None
-        # Tuner.lr_find and scale_batch_size put a checkpoint back and leave without a training: it is not this one's.
+        # Tuner.lr_find and scale_batch_size load a checkpoint without training on from it: no resume.
         if state is None or trainer.ckpt_path is None:
             return 0
         restore_state(trainer, metrics, state)
-        self._at_epoch_end = state["due"] == "epoch end"
-        clear_restart_flags(trainer, state["due"])
+        self._only_epoch_end_pending = state["pending"] == "epoch end"
+        clear_restart_flags(trainer, state["pending"])
         return int(state["skipped"])
 
     def epoch_ends(self, trainer: L.Trainer) -> None:
-        """At the end of an epoch: go on as ever after one that was all that was left of it."""
-        if self._at_epoch_end:
-            self._at_epoch_end = False
-            epoch_has_ended(trainer)
+        """At the end of an epoch: finish the restart, if only this end was pending."""
+        if self._only_epoch_end_pending:
+            self._only_epoch_end_pending = False
+            finish_restarted_epoch(trainer)
 
     def validation_starts(self) -> None:
-        """Remember where the random numbers are: validation takes none from training, which may go on without it."""
-        self._random = random_state()
+        """Save the RNG states: validation must not change the random numbers of training."""
+        self._rng_before_validation = random_state()
 
     def validation_ends(self) -> None:
-        """Put them back there, unless a subclass has a start of its own."""
-        if self._random:
-            set_random_state(self._random)
-            self._random = {}
+        """Restore the RNG states, if :meth:`validation_starts` saved them."""
+        if self._rng_before_validation:
+            set_random_state(self._rng_before_validation)
+            self._rng_before_validation = {}
 
 
-def collect_state(trainer: L.Trainer, metrics: BufferedMetrics, random: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Of each process the random streams and the metrics, and what is not logged yet; plain data and tensors.
+def collect_state(trainer: L.Trainer, metrics: BufferedMetrics, rng: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The RNG states and the metric state of each rank, and the pending log row; plain data and tensors.
 
-    The random streams are where they are now, unless their state is given: during validation, that before it.
+    Every rank must call it. After an exception it holds the state of this rank only, since the others may not reach the
+    collective.
 
-    All processes must call it. After an error, which may have struck one process alone, it tells of this one only.
+    Args:
+        trainer: The trainer.
+        metrics: The metrics of the current training epoch.
+        rng: What :func:`random_state` returned; the present RNG states by default.
 
     Example:
         >>> state = collect_state(L.Trainer(accelerator="cpu", logger=False), BufferedMetrics({}))
-        >>> state["row"], [sorted(process) for process in state["processes"]]
-        (None, [['metrics', 'random']])
+        >>> state["row"], [sorted(rank) for rank in state["ranks"]]
+        (None, [['metrics', 'rng']])
     """
-    own = {"random": random_state() if random is None else random, "metrics": metrics.snapshot()}
-    alone = trainer.interrupted and not trainer.received_sigterm
-    return {"processes": [own] if alone else gather_objects(own), "row": _unwritten_row(trainer)}
+    local = {"rng": random_state() if rng is None else rng, "metrics": metrics.snapshot()}
+    failed = trainer.interrupted and not trainer.received_sigterm
+    return {"ranks": [local] if failed else gather_objects(local), "row": _flush_loggers(trainer)}
 
 
 def restore_state(trainer: L.Trainer, metrics: BufferedMetrics, state: dict[str, Any]) -> None:
-    """Put this process's state back, and log what was not.
+    """Restore this rank's state, and log the row that was pending.
 
     Warns:
-        InexactResumeWarning: The checkpoint is of another number of processes; the random streams stay as they are.
+        InexactResumeWarning: The checkpoint was saved with another world size; the RNG states stay as they are.
     """
     if state["row"] is not None:
         for logger in trainer.loggers:
             logger.log_metrics(state["row"]["values"], state["row"]["step"])
-    if len(state["processes"]) != trainer.world_size:
+    ranks = state["ranks"]
+    if len(ranks) != trainer.world_size:
         rank_zero_warn(
-            f"The checkpoint holds the random states of {len(state['processes'])} process(es), and there are "
-            f"{trainer.world_size} now: weights and data go on where they were, but random numbers differ from an "
-            "uninterrupted run's, and the training metrics of this epoch are those of its remaining batches.",
+            f"Got a checkpoint of world size {len(ranks)} at world size {trainer.world_size}: weights and data resume "
+            "where they were, but random numbers differ from those of an uninterrupted run, and this epoch's training "
+            f"metrics cover its remaining batches only. For an exact resume, train on {len(ranks)} rank(s).",
             category=InexactResumeWarning,
         )
         return
-    own = state["processes"][trainer.global_rank]
-    set_random_state(own["random"])
-    metrics.restore(own["metrics"])
+    local = ranks[trainer.global_rank]
+    set_random_state(local["rng"])
+    metrics.restore(local["metrics"])
 
 
 def random_state() -> dict[str, Any]:
-    """Where the random streams of this process are: of torch, its device, NumPy and Python; plain data and tensors.
+    """The RNG states of this process: torch, its device, NumPy and Python; plain data and tensors.
 
     Example:
         >>> state = random_state()
@@ -142,7 +158,7 @@ def random_state() -> dict[str, Any]:
     version, words, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
-        # The stream of this process's device alone: processes of one machine see all of them.
+        # Only this rank's device: all ranks of a machine see all of its devices.
         "torch.cuda": torch.cuda.get_rng_state().cpu() if torch.cuda.is_initialized() else None,  # type: ignore[no-untyped-call]
         "numpy": [kind, np.asarray(keys).tolist(), *rest],
         "python": [version, list(words), gauss],
@@ -150,7 +166,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put the random streams of this process where :func:`random_state` found them."""
+    """Set the RNG states of this process to those that :func:`random_state` returned."""
     torch.set_rng_state(state["torch"].cpu())
     if state["torch.cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["torch.cuda"].cpu())
@@ -159,10 +175,11 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(words), gauss))
 
 
-def _unwritten_row(trainer: L.Trainer) -> dict[str, Any] | None:
-    """What the loggers are about to be given, since callbacks save just before.
+def _flush_loggers(trainer: L.Trainer) -> dict[str, Any] | None:
+    """Write out what the loggers have received; return the row that they receive next, if any.
 
-    What they have been given is written out: the death of the process must not take along what was before the save.
+    A process that dies after the checkpoint must not lose rows from before it, and a resumed training does not log them
+    again.
     """
     for logger in trainer.loggers:
         logger.save()
@@ -170,9 +187,5 @@ def _unwritten_row(trainer: L.Trainer) -> dict[str, Any] | None:
             logger.experiment.flush()
     if trainer.interrupted or not trainer.training or not trainer.loggers:
         return None
-    logs, loop = trainer._logger_connector, trainer.fit_loop.epoch_loop
-    of_epoch = logs._first_loop_iter is None
-    if not of_epoch and (loop._should_accumulate() or not logs.should_update_logs):
-        return None
-    values = convert_tensors_to_scalars(logs.metrics["log"]) | {"epoch": trainer.current_epoch}
-    return {"values": values, "step": loop._batches_that_stepped - of_epoch}
+    row = pending_log_row(trainer)
+    return None if row is None else {"values": row[0], "step": row[1]}

@@ -1,88 +1,82 @@
-"""Finding and reading the checkpoints of an earlier process, for the command line's `--ckpt_path`."""
-
-from lightning_mi.exceptions import CheckpointError
+"""Find and read local checkpoints as plain data and tensors; compare them with a configuration."""
 
 import pickle
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from lightning_mi.exceptions import CheckpointError
+
 Wanted = Literal["best", "last"]
-# A scheme, as in s3://bucket or, once it went through a Path, https:/host; two letters at least: C: is a drive.
+# A scheme, as in s3://bucket or, after a round trip through Path, https:/host. Two letters or more: C: is a drive.
 _ADDRESS = re.compile(r"\w[\w+.-]+:[:/]")
 
 
-
-
-
-
-
-
 def local_path(path: str | Path) -> Path:
-    """The path of a file of this machine.
+    """The path of a local file.
 
     Raises:
-        CheckpointError: if it is a web address, or one of another store.
+        CheckpointError: It is a URL, of the web or of an object store.
 
     Example:
         >>> local_path("https://example.org/last.ckpt")
         Traceback (most recent call last):
-        lightning_mi.exceptions.CheckpointError: https://example.org/last.ckpt is an address, not a file ...
+        lightning_mi.exceptions.CheckpointError: Got the URL https://example.org/last.ckpt: ...
     """
     if _ADDRESS.match(str(path)):
         raise CheckpointError(
-            f"{path} is an address, not a file of this machine. Checkpoints are read from files alone, since what an "
-            "address serves can change. Download it, look where it comes from, and name the file."
+            f"Got the URL {path}: checkpoints are loaded from local files only, since the content of a URL can change. "
+            "Download the file from a source that you trust, and give its path."
         )
     return Path(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, as :func:`read_plain` reads it.
+    """The content of a Lightning checkpoint, read by :func:`read_plain`.
 
     Raises:
-        CheckpointError: if the file cannot be read so, or is none of Lightning's.
+        CheckpointError: The file cannot be read, or is no Lightning checkpoint.
     """
     content = read_plain(path)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise CheckpointError(f"{path} is not a Lightning checkpoint: it has no `state_dict`.")
+        raise CheckpointError(f"Got {path}: it is not a Lightning checkpoint, since it has no `state_dict`.")
     return content
 
 
 def read_plain(path: Path) -> Any:
-    """The content of a file of torch's, tensors on the CPU, with `weights_only=True`: no code in it can run.
+    """Load a file of ``torch.save`` with ``weights_only=True``, tensors on the CPU. No code in it can run.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, an address, or holds anything but plain data and tensors.
+        CheckpointError: The file is missing, damaged, a URL, or holds anything but plain data and tensors.
     """
     local_path(path)
     if not path.is_file():
         raise CheckpointError(
-            f"there is no checkpoint {path}. Name an existing file; on the command line, --ckpt_path also takes `best` "
-            "and `last`."
+            f"Got {path}: there is no checkpoint of that name. Give the path of a file; on the command line, "
+            "--ckpt_path also takes `best` and `last`."
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
         raise CheckpointError(
-            f"the checkpoint {path} is damaged, or holds objects other than plain data and tensors, "
-            f"which are not loaded because they can run code: {str(problem).splitlines()[0]}"
+            f"Got {path}: the checkpoint is damaged, or holds objects other than plain data and tensors, which are not "
+            f"loaded because they can run code: {str(problem).splitlines()[0]}"
         ) from None
-    except Exception as problem:  # what a damaged or forged file makes its readers raise is of many types
+    except Exception as problem:  # damaged and forged files raise errors of many types
         reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
-        raise CheckpointError(f"the checkpoint {path} cannot be read, it may be cut short: {reason}") from None
+        raise CheckpointError(f"Got {path}: the checkpoint cannot be read, it may be cut short: {reason}") from None
 
 
 @contextmanager
 def naming_misfits(path: Path) -> Iterator[None]:
-    """Turn torch's error about weights of other names or shapes into one that names the checkpoint.
+    """Context manager: torch's error about weights of other names or shapes becomes one that names the checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint's weights do not fit.
+        CheckpointError: The checkpoint's weights do not fit.
     """
     try:
         yield
@@ -90,17 +84,17 @@ def naming_misfits(path: Path) -> Iterator[None]:
         if "Error(s) in loading state_dict" not in str(problem):
             raise
         raise CheckpointError(
-            f"the checkpoint {path} does not fit this configuration: {' '.join(str(problem).split())} "
-            "Use the configuration, or the arguments, that it was trained with."
+            f"Got {path}: the checkpoint does not fit this configuration: {' '.join(str(problem).split())} "
+            "Use the configuration, or the arguments, of its training."
         ) from None
 
 
 def describe_differences(checkpoint: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-    """One line per hyper-parameter that the checkpoint records with another value than the command line's.
+    """One line for each hyper-parameter whose value in a checkpoint differs from that of the command line.
 
     Args:
-        checkpoint: a checkpoint written by the command line; others record too little to compare.
-        model: the command line's `model`, with the keys `class_path` and `init_args`.
+        checkpoint: A checkpoint written by the command line; others record too little to compare.
+        model: The command line's `model`, with the keys `class_path` and `init_args`.
 
     Example:
         >>> recorded = {"_class_path": "my.Module", "width": 8, "bound": {"init_args": {"ema_rate": 0.01}}}
@@ -117,16 +111,10 @@ def describe_differences(checkpoint: Mapping[str, Any], model: Mapping[str, Any]
     return [f"{key}: {then[key]!r} in the checkpoint, {now[key]!r} here" for key in differing]
 
 
-
-
-
-
-
-
 def _leaves(tree: object, key: str) -> Iterator[tuple[str, object]]:
     if isinstance(tree, Mapping):
         for name, branch in tree.items():
-            # Lightning nests arguments under `init_args`; a reader thinks of them as the class's own
+            # Lightning nests arguments under `init_args`: a level that users do not write.
             yield from _leaves(branch, key if name == "init_args" else f"{key}.{name}")
     else:
         yield key, tree

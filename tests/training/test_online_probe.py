@@ -240,7 +240,7 @@ def test_two_processes_train_the_probe_of_one_and_read_its_accuracy():
     assert read[0] > 0.5
 
 
-@pytest.mark.filterwarnings("ignore:The checkpoint holds the random states of")
+@pytest.mark.filterwarnings("ignore:Got a checkpoint of world size")
 def test_a_checkpoint_moves_between_one_process_and_two(tmp_path):
     def run(path, resume, **kwargs):
         module = make(frozen(), probe=probe(), seed=1)
