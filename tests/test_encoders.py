@@ -146,7 +146,7 @@ def test_stem_sets_the_size_of_the_first_block(stem, size, channels):
         (lambda: ResNet18(stem="mnist"), "stem='mnist': it is one of 'imagenet', 'cifar'"),
         (lambda: SmallCNN(1)(torch.zeros(2, 3, 8, 8)), r"images of shape \(2, 3, 8, 8\): .* \(N, 1, H, W\)"),
         (lambda: ResNet18()(torch.zeros(3, 32, 32)), r"images of shape \(3, 32, 32\)"),
-        (lambda: SmallCNN(1)(torch.zeros(2, 1, 3, 8)), "3 x 8 pixels: .* at least 4 x 4"),
+        (lambda: SmallCNN(1)(torch.zeros(2, 1, 3, 8)), "3 x 8 pixels: .* 4 x 4 or more"),
     ],
 )
 def test_invalid_sizes_raise_with_value_and_range(build, message):
