@@ -234,6 +234,6 @@ def _check_images(encoder: nn.Module, images: Tensor, in_channels: int, smallest
         )
     if min(images.shape[2:]) < smallest:
         raise ValueError(
-            f"Got images of {images.shape[2]} x {images.shape[3]} pixels: {name} needs {smallest} x {smallest} or more. "
-            "Resize them, for example with ImageDataModule(image_size=...)."
+            f"Got images of {images.shape[2]} x {images.shape[3]} pixels: {name} needs {smallest} x {smallest} or "
+            "more. Resize them, for example with ImageDataModule(image_size=...)."
         )
