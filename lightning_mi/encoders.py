@@ -1,4 +1,4 @@
-"""Encoders: modules that turn a view of a batch into the representation a critic scores."""
+"""Encoders: modules that map a view of a batch to the representation that a critic scores."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,15 +8,20 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from lightning_mi.utilities.checks import check_choice, check_whole
+
+__all__ = ["MLP", "OneHot", "ResNet18", "SmallCNN"]
+
 
 @final
 class OneHot(nn.Module):
-    """Turns integer labels into one-hot vectors.
+    """One-hot encoding of integer labels.
 
     Args:
         num_classes: C, at least 1; labels run from 0 to C - 1.
 
     Raises:
+        TypeError: If ``num_classes`` is not a whole number.
         ValueError: If ``num_classes`` < 1.
 
     Example:
@@ -27,8 +32,7 @@ class OneHot(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes={num_classes}: one-hot vectors need at least one class.")
+        check_whole("num_classes", num_classes, 1)
         self.num_classes = num_classes
 
     def forward(self, labels: Tensor) -> Tensor:
@@ -39,16 +43,16 @@ class OneHot(nn.Module):
         """
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise ValueError(
-                f"OneHot takes integer labels, but got {labels.dtype}. Convert class indices with .long()."
+                f"Got labels of {labels.dtype}: OneHot encodes integers. Convert class indices with .long()."
             )
         if labels.ndim != 1:
-            raise ValueError(f"OneHot takes labels of shape (N,), but got {tuple(labels.shape)}. Flatten them first.")
+            raise ValueError(f"Got labels of shape {tuple(labels.shape)}: OneHot encodes (N,). Flatten them first.")
         outside = (labels < 0) | (labels >= self.num_classes)
         if outside.any():
             index = int(outside.nonzero()[0, 0])
             raise ValueError(
-                f"Label {int(labels[index])} at index {index} is out of range: OneHot({self.num_classes}) takes labels "
-                f"from 0 to {self.num_classes - 1}. Raise num_classes or check the labels."
+                f"Got label {int(labels[index])} at index {index}: labels of OneHot({self.num_classes}) run from 0 to "
+                f"{self.num_classes - 1}. Raise num_classes or check the labels."
             )
         return nn.functional.one_hot(labels.long(), self.num_classes).float()
 
@@ -59,34 +63,39 @@ class OneHot(nn.Module):
 
 @final
 class MLP(nn.Module):
-    """A perceptron with ReLU units between its layers, over the flattened input.
+    """Multilayer perceptron: linear layers with ReLU between them, applied to the flattened input.
 
     Args:
-        in_dim: Number of features of one input, all its dimensions flattened.
+        in_dim: Features of one input, all its dimensions flattened.
         hidden: Width of the hidden layer, or one width for each; an empty list gives a linear map.
-        out_dim: D, the features of the representation.
+        out_dim: Features D of the output.
+        bias: Whether the last layer has a bias. Hidden layers always have one.
 
     Raises:
+        TypeError: If a width is not a whole number.
         ValueError: If a width is below 1.
 
     Example:
-        >>> MLP(28 * 28, [64, 64], 16)(torch.zeros(5, 1, 28, 28)).shape
+        >>> MLP(28 * 28, [64, 64], out_dim=16)(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 16])
     """
 
-    def __init__(self, in_dim: int, hidden: int | Sequence[int], out_dim: int) -> None:
+    def __init__(self, in_dim: int, hidden: int | Sequence[int], *, out_dim: int, bias: bool = True) -> None:
         super().__init__()
-        widths = [in_dim, *([hidden] if isinstance(hidden, int) else hidden), out_dim]
-        if min(widths) < 1:
-            raise ValueError(f"The layer widths {widths} (in_dim, hidden, out_dim) must all be at least 1.")
+        hidden_widths = [hidden] if isinstance(hidden, int) else list(hidden)
+        check_whole("in_dim", in_dim, 1)
+        check_whole("out_dim", out_dim, 1)
+        for width in hidden_widths:
+            check_whole("hidden", width, 1)
         self.in_dim = in_dim
         layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-        self.layers = nn.Sequential(*layers[:-1])
+        for fan_in, fan_out in pairwise([in_dim, *hidden_widths]):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
+        last_width = hidden_widths[-1] if hidden_widths else in_dim
+        self.layers = nn.Sequential(*layers, nn.Linear(last_width, out_dim, bias=bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode inputs: (N, ...) with ``in_dim`` features each to (N, D).
+        """Encode inputs: (N, ...) with ``in_dim`` features each to (N, D). Inputs of shape (N,) have one feature each.
 
         Raises:
             ValueError: If the inputs have another number of features.
@@ -94,8 +103,8 @@ class MLP(nn.Module):
         features = x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
         if features.shape[1] != self.in_dim:
             raise ValueError(
-                f"MLP(in_dim={self.in_dim}) got inputs of shape {tuple(x.shape)}: {features.shape[1]} features each. "
-                f"Set in_dim={features.shape[1]}, or check the batch."
+                f"Got inputs of shape {tuple(x.shape)}, {features.shape[1]} features each: MLP(in_dim={self.in_dim}) "
+                f"needs {self.in_dim}. Set in_dim={features.shape[1]}, or check the batch."
             )
         encoded: Tensor = self.layers(features)
         return encoded
@@ -105,22 +114,23 @@ class MLP(nn.Module):
 class SmallCNN(nn.Module):
     """Three 3 x 3 convolutions and a linear layer, for small images on a few CPU cores.
 
-    Each convolution has a ReLU, the first two are followed by 2 x 2 max-pooling, the last by means over a grid.
-    There is no normalization layer: a representation depends on its own image alone, in training too.
+    A ReLU follows each convolution, 2 x 2 max-pooling the first two, average pooling to a ``grid`` x ``grid`` map the
+    third. There is no normalization layer: each image is encoded independently of its batch, in training too.
 
     Args:
         in_channels: C, channels of the images.
         out_dim: D, features of the representation; for logits, the number of classes.
         width: Channels of the first convolution, doubled in each of the next two.
-        final_relu: Whether a ReLU ends the network, as it does the ResNet's features; False for logits.
-        grid: Places along each side that the linear layer tells apart. 2 is light and suits the smallest images; 7 is
-            all that is left of 28 x 28 pixels.
+        final_relu: Whether the network ends with a ReLU, like the features of a ResNet; False for logits.
+        grid: Height and width of the pooled map. 2 is cheap and suits the smallest images; 7 keeps the full map of
+            28 x 28 pixels.
 
     Raises:
-        ValueError: If a width is below 1.
+        TypeError: If a size is not a whole number.
+        ValueError: If a size is below 1.
 
     Source:
-        A stand-in for the ResNet-18 of Choi & Lee (UAI 2022), whose features are 512 means of ReLU units.
+        A small substitute for the ResNet-18 of Choi & Lee (UAI 2022), whose 512 features are average-pooled ReLUs.
 
     Example:
         >>> SmallCNN(1)(torch.zeros(5, 1, 28, 28)).shape
@@ -131,10 +141,8 @@ class SmallCNN(nn.Module):
         self, in_channels: int, out_dim: int = 512, *, width: int = 32, final_relu: bool = True, grid: int = 2
     ) -> None:
         super().__init__()
-        if min(in_channels, out_dim, width, grid) < 1:
-            raise ValueError(
-                f"in_channels={in_channels}, out_dim={out_dim}, width={width} and grid={grid} must all be at least 1."
-            )
+        for name, size in {"in_channels": in_channels, "out_dim": out_dim, "width": width, "grid": grid}.items():
+            check_whole(name, size, 1)
         self.in_channels = in_channels
         self.convolutions = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, padding=1),
@@ -163,18 +171,19 @@ class SmallCNN(nn.Module):
 
 @final
 class ResNet18(nn.Module):
-    """torchvision's ResNet-18 from scratch, without its classifier or with one of your width.
+    """ResNet-18 of torchvision, randomly initialized, with or without a linear classifier.
 
-    ``network`` is torchvision's own module, into which its state dicts load.
+    Attribute ``network`` is torchvision's module; torchvision's state dicts load into it.
 
     Args:
-        out_dim: None gives the 512 features before the classifier, all >= 0; a number gives as many logits.
-        stem: ``"imagenet"`` shrinks images four times before the first block (7 x 7 convolution of stride 2 and
-            max-pooling), as suits 224 pixels; ``"cifar"`` keeps their size (3 x 3, stride 1, no pooling), as suits 32.
+        out_dim: Number of logits; None gives the 512 features before the classifier, all >= 0.
+        stem: ``"imagenet"`` downsamples four times before the first block (7 x 7 convolution of stride 2, max-pooling),
+            for 224 pixels; ``"cifar"`` keeps the image size (3 x 3, stride 1, no pooling), for 32 pixels.
         in_channels: Channels of the images.
 
     Raises:
-        ValueError: If ``out_dim`` or ``in_channels`` is below 1, or ``stem`` unknown.
+        TypeError: If ``out_dim`` or ``in_channels`` is not a whole number.
+        ValueError: If ``out_dim`` or ``in_channels`` is below 1, or ``stem`` is unknown.
 
     Source:
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. The CIFAR stem is that of Chen et al.,
@@ -186,13 +195,13 @@ class ResNet18(nn.Module):
     """
 
     def __init__(
-        self, out_dim: int | None = None, stem: Literal["imagenet", "cifar"] = "imagenet", in_channels: int = 3
+        self, out_dim: int | None = None, stem: Literal["imagenet", "cifar"] = "imagenet", *, in_channels: int = 3
     ) -> None:
         super().__init__()
-        if stem not in ("imagenet", "cifar"):
-            raise ValueError(f"stem={stem!r} is unknown: choose 'imagenet' (224 pixels) or 'cifar' (32 pixels).")
-        if in_channels < 1 or (out_dim is not None and out_dim < 1):
-            raise ValueError(f"in_channels={in_channels} and out_dim={out_dim} must be at least 1 (out_dim: or None).")
+        check_choice("stem", stem, ("imagenet", "cifar"))
+        check_whole("in_channels", in_channels, 1)
+        if out_dim is not None:
+            check_whole("out_dim", out_dim, 1)
         self.in_channels = in_channels
         self.network = cast("nn.Module", resnet18(weights=None))
         features = cast("nn.Linear", self.network.fc).in_features
@@ -201,7 +210,7 @@ class ResNet18(nn.Module):
         if stem == "cifar" or in_channels != 3:
             size, stride = (3, 1) if stem == "cifar" else (7, 2)
             first = nn.Conv2d(in_channels, 64, size, stride, padding=size // 2, bias=False)
-            # As torchvision initializes the convolution that this one replaces.
+            # The initialization of torchvision for the convolution that this one replaces (He et al., 2015).
             nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
             self.network.conv1 = first
         self.network.fc = nn.Identity() if out_dim is None else nn.Linear(features, out_dim)
@@ -220,11 +229,11 @@ def _check_images(encoder: nn.Module, images: Tensor, in_channels: int, smallest
     name = type(encoder).__name__
     if images.ndim != 4 or images.shape[1] != in_channels:
         raise ValueError(
-            f"{name}(in_channels={in_channels}) got images of shape {tuple(images.shape)}: it takes "
+            f"Got images of shape {tuple(images.shape)}: {name}(in_channels={in_channels}) encodes "
             f"(N, {in_channels}, H, W). Set in_channels, or check the batch."
         )
     if min(images.shape[2:]) < smallest:
         raise ValueError(
-            f"{name} got images of {images.shape[2]} x {images.shape[3]} pixels: it needs {smallest} x {smallest}. "
-            "Resize the images, as ImageDataModule(image_size=...) does."
+            f"Got images of {images.shape[2]} x {images.shape[3]} pixels: {name} needs {smallest} x {smallest} or "
+            "more. Resize them, for example with ImageDataModule(image_size=...)."
         )

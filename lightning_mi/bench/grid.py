@@ -1,28 +1,26 @@
-"""A benchmark's grid: which trainings it consists of, read from a YAML file."""
+"""The grid of a benchmark: every training that it consists of, with its whole configuration."""
 
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, final
 
 import yaml
 
+from lightning_mi.bench.benchmark_file import Benchmark, LossRow, Preset, PublishedForm, Study, Weight, read_benchmark
 from lightning_mi.exceptions import GridError
 from lightning_mi.utilities.recipe_registry import find_file
 
 VARIANTS = ("original", "regularized", "published")
-
-
-_LOSS_KEYS = {"loss", "paper", "bound", "original", "regularized", "weight", "published", "overrides", "data_overrides"}
+_SELF_NORMALIZED = ("NWJ", "TUBA", "JS")  # losses whose optimum has a fixed log-normalizer without a regularizer
 
 
 class Interrupted(Exception):
-    """The grid was stopped from outside; this training is not finished.
+    """The grid was stopped; this training is not finished.
 
-    Defined beside the cells: a process that receives it from another one need not import torch.
+    Defined beside the cells, so that a process can unpickle it without importing torch.
     """
 
 
@@ -32,14 +30,14 @@ class Cell:
     """One training of a grid.
 
     Attributes:
-        study: The part of the benchmark it belongs to.
-        loss: The loss's name.
-        paper: The name under which the paper publishes it; None for a loss that the paper does not have.
-        variant: ``original``, ``regularized`` or ``published`` (regularized as the authors' released code has it).
-        seed: Of the weights and the data.
+        study: The part of the benchmark that it belongs to.
+        loss: Name of the loss.
+        paper: Name of the loss in the paper; None for a loss that the paper does not have.
+        variant: ``original``, ``regularized`` or ``published`` (regularized as in the authors' released code).
+        seed: Seed of the weights and the data.
         target: The regularizer's target, nats.
-        weight: The regularizer's weight, lambda, where the grid tries several; None where each loss has one.
-        config: The whole training, in the form that ``lightning-mi fit --config`` takes.
+        weight: The regularizer's weight, lambda, if the grid sweeps it; None if each loss has one weight.
+        config: The whole training, in the form of ``lightning-mi fit --config``.
     """
 
     study: str
@@ -53,24 +51,24 @@ class Cell:
 
     @property
     def kind(self) -> str:
-        """What it is under any seed."""
+        """The cell's name without its seed."""
         target = "" if self.target == 0 else f"-target{self.target:g}"
         weight = "" if self.weight is None else f"-weight{self.weight:g}"
         return f"{self.study}-{self.loss}-{self.variant}{target}{weight}"
 
     @property
     def has_plug_in(self) -> bool:
-        """Whether something holds the log-normalizer: a regularizer, or a self-normalized bound."""
-        return self.variant != "original" or self.loss in ("NWJ", "TUBA", "JS")
+        """Whether a regularizer or a self-normalized bound holds the log-normalizer at its target."""
+        return self.variant != "original" or self.loss in _SELF_NORMALIZED
 
     @property
     def name(self) -> str:
-        """Also the name of its folder."""
+        """Unique name of the cell, and of its results folder."""
         return f"{self.kind}-seed{self.seed}"
 
     @property
     def digest(self) -> str:
-        """A fingerprint of the configuration: a finished run counts only for the very same one."""
+        """Hash of the configuration. A finished run is reused only if its digest is equal."""
         return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -80,12 +78,12 @@ class Grid:
     """A benchmark under one preset.
 
     Attributes:
-        name: The benchmark's name.
-        preset: The preset's name.
-        note: What the preset reduces, in words.
+        name: Name of the benchmark.
+        preset: Name of the preset.
+        note: How the preset is reduced against the paper; empty if it is not.
         report: Which tables and figures are made of the results.
         cells: The trainings.
-        data: The data set, where the benchmark offers several.
+        data: The data set, if the benchmark offers several.
     """
 
     name: str
@@ -105,125 +103,137 @@ def load_grid(
     data: str | None = None,
     devices: int = 1,
 ) -> Grid:
-    """Read a benchmark's YAML and spell out its trainings.
+    """Expand a benchmark into its trainings.
 
     Args:
-        name: Of a benchmark in ``recipes/bench``.
-        preset: One of those that the file defines.
-        seeds: Replace the preset's.
-        losses: Only these.
-        data: One of the data sets that the file offers; its first by default.
-        devices: That each training runs on, in parts of the same batches.
+        name: A benchmark in ``recipes/bench``.
+        preset: One of the file's presets.
+        seeds: Seeds instead of the preset's.
+        losses: Losses instead of the preset's.
+        data: One of the data sets that the file offers; by default its first.
+        devices: Devices of each training, which share every batch.
 
     Raises:
-        GridError: A preset, a loss, a data set or a key is unknown, or a batch has no as many equal parts.
-        UnknownRecipeError: There is no such benchmark.
+        GridError: If a preset, a loss, a data set or a key is unknown, or a batch cannot be split into equal shards.
+        UnknownRecipeError: If there is no such benchmark.
+
+    Example:
+        >>> [cell.name for cell in load_grid("gaussian", "quick", losses=["JS"]).cells]
+        ['staircase-JS-original-seed0', 'staircase-JS-regularized-seed0']
     """
     path = find_file(name, "benchmark").path
-    document = yaml.safe_load(path.read_text())
-    _check_keys(document, {"recipe", "datasets", "report", "presets", "studies", "losses"}, path)
-    if preset not in document["presets"]:
-        raise GridError(f"Got preset {preset!r}: {path.name} has {', '.join(document['presets'])}.")
-    chosen = document["presets"][preset]
-    _check_keys(chosen, {"note", "seeds", "overrides", "losses", "studies", "variants", "weight"}, path)
-    datasets = document.get("datasets", [])
-    rows = _choose_losses(document["losses"], losses or chosen.get("losses"), datasets, path)
-    data = _choose_data(datasets, data, path)
-    recipe = yaml.safe_load(find_file(document["recipe"].format(data=data), "recipe").path.read_text())
+    benchmark = read_benchmark(path)
+    chosen = benchmark.preset(preset)
+    data = benchmark.data(data)
+    rows = benchmark.select_losses(losses or chosen.losses)
+    recipe = yaml.safe_load(find_file(benchmark.recipe.format(data=data), "recipe").path.read_text())
     cells = [
-        _cell(recipe, chosen, study, settings, row, data, variant, seed, target, weight, sweeps=len(weights) > 1)
-        for seed in (chosen["seeds"] if seeds is None else seeds)
-        for study, settings in document["studies"].items()
-        if study in chosen.get("studies", [study])
-        for row in rows
-        if row["loss"] in settings.get("losses", [row["loss"]])
-        for variant in settings.get("variants", chosen.get("variants", VARIANTS))
-        if variant != "published" or "published" in row
-        for target in (settings.get("targets", [0.0]) if variant != "original" else [0.0])
-        for weights in [_weights(variant, settings, row, chosen)]
-        for weight in weights
+        training.cell(_configuration(recipe, chosen, training, data, devices))
+        for seed in (chosen.seeds if seeds is None else seeds)
+        for training in _expand(benchmark, chosen, rows, seed)
     ]
-    for cell in cells if devices > 1 else []:
-        _share_out(cell, devices)
-    return Grid(path.stem, preset, chosen.get("note", ""), document["report"], cells, data)
+    return Grid(path.stem, preset, chosen.note, benchmark.report, cells, data)
 
 
-def _choose_data(known: list[str], wanted: str | None, path: Path) -> str | None:
-    if wanted is not None and wanted not in known:
-        offers = ", ".join(known) if known else "no choice of data"
-        raise GridError(f"Got data {wanted!r}: {path.name} has {offers}.")
-    return wanted or (known[0] if known else None)
+@dataclass(frozen=True)
+class _Training:
+    """A point of the grid, before its configuration is made."""
+
+    study_name: str
+    study: Study
+    row: LossRow
+    variant: str
+    seed: int
+    target: float
+    weight: float
+    sweeps_weight: bool
+
+    def cell(self, config: dict[str, Any]) -> Cell:
+        weight = self.weight if self.sweeps_weight else None
+        return Cell(
+            self.study_name, self.row.loss, self.row.paper, self.variant, self.seed, self.target, weight, config
+        )
 
 
-def _weights(variant: str, study: Mapping[str, Any], row: Mapping[str, Any], preset: Mapping[str, Any]) -> list[float]:
-    """Lambda, or several to try, of the nearest that says one: the variant, the study, the loss, the preset."""
+def _expand(benchmark: Benchmark, preset: Preset, rows: list[LossRow], seed: int) -> Iterator[_Training]:
+    """All trainings with one seed: studies x losses x variants x targets x weights."""
+    for study_name, study in benchmark.studies.items():
+        if preset.studies is not None and study_name not in preset.studies:
+            continue
+        for row in rows:
+            if study.losses is not None and row.loss not in study.losses:
+                continue
+            for variant in study.variants or preset.variants or VARIANTS:
+                if variant == "published" and row.published is None:
+                    continue
+                weights = _weights(variant, preset, study, row)
+                for target in _targets(variant, study, row):
+                    for weight in weights:
+                        yield _Training(study_name, study, row, variant, seed, target, weight, len(weights) > 1)
+
+
+def _weights(variant: str, preset: Preset, study: Study, row: LossRow) -> list[float]:
+    """Lambda, or the values of a sweep: of the published form, the study, the loss or the preset, in this order."""
     if variant == "original":
         return [0.0]
-    sources = [row["published"] if variant == "published" else {}, study, row, preset]
-    found = next(source["weight"] for source in sources if "weight" in source)
-    return found if isinstance(found, list) else [found]
+    form = row.published if variant == "published" else None
+    sources: list[Weight | None] = [None if form is None else form.weight, study.weight, row.weight, preset.weight]
+    weight = next(source for source in sources if source is not None)
+    return weight if isinstance(weight, list) else [weight]
 
 
-def _choose_losses(
-    rows: list[dict[str, Any]], wanted: Iterable[str] | None, datasets: Iterable[str], path: Path
-) -> list[dict[str, Any]]:
-    for row in rows:
-        _check_keys(row, _LOSS_KEYS, path)
-        _check_keys(row.get("data_overrides", {}), set(datasets), path)
-    known = [row["loss"] for row in rows]
-    if unknown := set(wanted or ()) - set(known):
-        raise GridError(f"Got losses {', '.join(sorted(unknown))}: {path.name} has {', '.join(known)}.")
-    return [row for row in rows if not wanted or row["loss"] in wanted]
+def _targets(variant: str, study: Study, row: LossRow) -> list[float]:
+    if variant == "original":
+        return [0.0]
+    if variant == "published" and row.published is not None and row.published.target is not None:
+        return [row.published.target]
+    return study.targets
 
 
-def _cell(
-    recipe: dict[str, Any],
-    preset: Mapping[str, Any],
-    study: str,
-    settings: Mapping[str, Any],
-    row: Mapping[str, Any],
-    data: str | None,
-    variant: str,
-    seed: int,
-    target: float,
-    weight: float,
-    *,
-    sweeps: bool,
-) -> Cell:
-    config = copy.deepcopy(recipe)
-    config["seed_everything"] = seed
-    config["data"]["init_args"]["seed"] = seed
-    # A study's come last: what it replaces as a whole takes a loss's own settings in it along.
-    of_loss = [row.get("overrides", {}), row.get("data_overrides", {}).get(data, {})]
-    overrides = [preset.get("overrides", {}), *of_loss, settings.get("overrides", {})]
-    for key, value in [item for group in overrides for item in group.items()]:
-        _assign(config, key, copy.deepcopy(value))
-    form = row["published"] if variant == "published" else {"bound_args": row.get(variant, {})}
+def _configuration(
+    recipe: dict[str, Any], preset: Preset, training: _Training, data: str | None, devices: int
+) -> dict[str, Any]:
+    row, config = training.row, copy.deepcopy(recipe)
+    config["seed_everything"] = training.seed
+    config["data"]["init_args"]["seed"] = training.seed
+    # The study comes last: if it replaces a whole part, the settings of that part by the loss must not survive.
+    for overrides in (
+        preset.overrides,
+        row.overrides,
+        row.data_overrides.get(data or "", {}),
+        training.study.overrides,
+    ):
+        for key, value in overrides.items():
+            _assign(config, key, copy.deepcopy(value))
+    form = PublishedForm(bound_args=row.original if training.variant == "original" else row.regularized)
+    if training.variant == "published" and row.published is not None:
+        form = row.published
     model = config["model"]["init_args"]
     model["bound"] = {
-        "class_path": f"lightning_mi.bounds.{form.get('bound', row['bound'])}",
-        "init_args": form.get("bound_args", {}),
+        "class_path": f"lightning_mi.bounds.{form.bound or row.bound}",
+        "init_args": copy.deepcopy(form.bound_args),
     }
-    regularizer_args = {"weight": weight, "scale": form.get("scale", "log")}
-    if (target := form.get("target", target)) != 0:
-        regularizer_args["target"] = target
-    model["regularizer"] = (
-        None
-        if variant == "original"
-        else {"class_path": "lightning_mi.regularizers.Squared", "init_args": regularizer_args}
-    )
-    return Cell(
-        study, row["loss"], row.get("paper", row["loss"]), variant, seed, target, weight if sweeps else None, config
-    )
+    model["regularizer"] = None
+    if training.variant != "original":
+        arguments: dict[str, Any] = {"weight": training.weight, "scale": form.scale}
+        if training.target != 0:
+            arguments["target"] = training.target
+        model["regularizer"] = {"class_path": "lightning_mi.regularizers.Squared", "init_args": arguments}
+    if devices > 1:
+        _shard_batches(config, devices)
+    return config
 
 
-def _share_out(cell: Cell, devices: int) -> None:
-    """Lightning's batches are a device's own: so many make one of the grid."""
-    data = cell.config["data"]["init_args"]
+def _shard_batches(config: dict[str, Any], devices: int) -> None:
+    """Train on several devices with the same global batch; ``batch_size`` of the data modules is per rank."""
+    data = config["data"]["init_args"]
     if data["batch_size"] % devices:
-        raise GridError(f"Got {devices} devices for batches of {data['batch_size']}: they are shared out equally.")
+        raise GridError(
+            f"Got {devices} devices for batches of {data['batch_size']}: each device needs an equal shard. Choose a "
+            "divisor of the batch size."
+        )
     data["batch_size"] //= devices
-    cell.config["trainer"]["devices"] = devices
+    config["trainer"]["devices"] = devices
 
 
 def _assign(config: dict[str, Any], key: str, value: Any) -> None:
@@ -233,10 +243,3 @@ def _assign(config: dict[str, Any], key: str, value: Any) -> None:
             raise GridError(f"The override {key!r} names a key that the recipe does not have: {parent!r}.")
         config = config[parent]
     config[last] = value
-
-
-def _check_keys(mapping: Mapping[str, Any], known: set[str], path: Path) -> None:
-    if unknown := set(mapping) - known:
-        raise GridError(
-            f"{path.name} has the unknown key {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}."
-        )

@@ -113,7 +113,7 @@ def test_losses_of_unlike_kinds_share_one_batched_critic(monkeypatch: pytest.Mon
     "parts",
     [
         lambda: {"critic": critics.JointCritic(4, 4, hidden=(8,))},
-        lambda: {"encoder": encoders.MLP(4, [8], 4)},
+        lambda: {"encoder": encoders.MLP(4, [8], out_dim=4)},
         # By SGD: a calibrated offset starts where its gradient is rounding, of which Adam would make whole steps.
         lambda: {
             "critic": critics.CalibratedCritic(critics.BilinearCritic(4, 4), offset_unit=1.0),

@@ -1,0 +1,204 @@
+"""A benchmark's YAML file, read into records: presets, studies, losses."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, final
+
+import yaml
+
+from lightning_mi.exceptions import GridError
+
+Weight = float | list[float]  # lambda, or the values of a sweep
+Overrides = dict[str, Any]  # dotted key of the recipe -> value
+
+
+@final
+@dataclass(frozen=True)
+class Preset:
+    """How much of a benchmark is computed.
+
+    Attributes:
+        seeds: Seeds of the weights and the data.
+        note: How the preset is reduced against the paper; empty if it is not.
+        overrides: Settings of the recipe that it replaces.
+        losses: Names of its losses; None means all.
+        studies: Names of its studies; None means all.
+        variants: Its variants; None means all.
+        weight: The regularizer's weight for losses without one.
+    """
+
+    seeds: list[int]
+    note: str = ""
+    overrides: Overrides = field(default_factory=dict)
+    losses: list[str] | None = None
+    studies: list[str] | None = None
+    variants: list[str] | None = None
+    weight: Weight | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Study:
+    """One question that a benchmark answers: all losses under common settings.
+
+    Attributes:
+        overrides: Settings of the recipe that it replaces.
+        losses: Names of its losses; None means all.
+        variants: Its variants; None means those of the preset.
+        targets: Targets of the regularized variants, nats.
+        weight: The regularizer's weight; None means that of the loss.
+    """
+
+    overrides: Overrides = field(default_factory=dict)
+    losses: list[str] | None = None
+    variants: list[str] | None = None
+    targets: list[float] = field(default_factory=lambda: [0.0])
+    weight: Weight | None = None
+
+
+@final
+@dataclass(frozen=True)
+class PublishedForm:
+    """A bound with its regularizer, as in the code that the paper's authors released.
+
+    Attributes:
+        bound: Class in ``lightning_mi.bounds``; None means that of the loss.
+        bound_args: Its arguments.
+        scale: Scale on which the regularizer measures the distance from the target.
+        target: The regularizer's target; None means that of the study.
+        weight: The regularizer's weight; None means that of the study or the loss.
+    """
+
+    bound: str | None = None
+    bound_args: dict[str, Any] = field(default_factory=dict)
+    scale: str = "log"
+    target: float | None = None
+    weight: Weight | None = None
+
+
+@final
+@dataclass(frozen=True)
+class LossRow:
+    """One line under ``losses``.
+
+    Attributes:
+        loss: Name of the loss.
+        bound: Class in ``lightning_mi.bounds``.
+        paper: Name in the paper; None for a loss that the paper does not have.
+        original: Arguments of the bound without a regularizer.
+        regularized: Arguments of the bound with a regularizer.
+        published: The form of the released code; None if there is none.
+        weight: The regularizer's weight; None means that of the preset.
+        overrides: Settings of the recipe that it replaces.
+        data_overrides: Further settings for single data sets.
+    """
+
+    loss: str
+    bound: str
+    paper: str | None
+    original: dict[str, Any] = field(default_factory=dict)
+    regularized: dict[str, Any] = field(default_factory=dict)
+    published: PublishedForm | None = None
+    weight: Weight | None = None
+    overrides: Overrides = field(default_factory=dict)
+    data_overrides: dict[str, Overrides] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark's YAML file.
+
+    Attributes:
+        file: Name of the file, for messages.
+        recipe: Name of the recipe, with ``{data}`` for the data set.
+        report: Which tables and figures are made of the results.
+        presets: Presets by name.
+        studies: Studies by name.
+        losses: The losses, in the order of the table.
+        datasets: Names of the data sets that can be chosen; the first is the default.
+    """
+
+    file: str
+    recipe: str
+    report: str
+    presets: dict[str, Preset]
+    studies: dict[str, Study]
+    losses: list[LossRow]
+    datasets: list[str]
+
+    def preset(self, name: str) -> Preset:
+        """The preset called ``name``.
+
+        Raises:
+            GridError: If there is none.
+        """
+        if name not in self.presets:
+            raise GridError(f"Got preset {name!r}: {self.file} has {', '.join(self.presets)}.")
+        return self.presets[name]
+
+    def data(self, name: str | None) -> str | None:
+        """The data set called ``name``; the first one for None.
+
+        Raises:
+            GridError: If there is none.
+        """
+        if name is not None and name not in self.datasets:
+            choices = ", ".join(self.datasets) or "no choice of data"
+            raise GridError(f"Got data {name!r}: {self.file} has {choices}.")
+        return name or next(iter(self.datasets), None)
+
+    def select_losses(self, names: Sequence[str] | None) -> list[LossRow]:
+        """The losses called ``names``, in the order of the file; all for None.
+
+        Raises:
+            GridError: If one is unknown.
+        """
+        known = [row.loss for row in self.losses]
+        if unknown := set(names or ()) - set(known):
+            raise GridError(f"Got losses {', '.join(sorted(unknown))}: {self.file} has {', '.join(known)}.")
+        return [row for row in self.losses if not names or row.loss in names]
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """Read and check a benchmark's YAML file.
+
+    Raises:
+        GridError: If a key is unknown or missing.
+    """
+    document = yaml.safe_load(path.read_text())
+    _check_keys(document, {"recipe", "datasets", "report", "presets", "studies", "losses"}, path.name)
+    datasets = document.get("datasets", [])
+    return Benchmark(
+        file=path.name,
+        recipe=document["recipe"],
+        report=document["report"],
+        presets={name: _record(Preset, entry, path.name) for name, entry in document["presets"].items()},
+        studies={name: _record(Study, entry, path.name) for name, entry in document["studies"].items()},
+        losses=[_loss_row(entry, datasets, path.name) for entry in document["losses"]],
+        datasets=datasets,
+    )
+
+
+def _loss_row(entry: Mapping[str, Any], datasets: Iterable[str], file: str) -> LossRow:
+    _check_keys(entry.get("data_overrides", {}), datasets, file)
+    published = entry.get("published")
+    record = None if published is None else _record(PublishedForm, published, file)
+    return _record(LossRow, {"paper": entry.get("loss"), **entry, "published": record}, file)
+
+
+_Record = TypeVar("_Record", Preset, Study, PublishedForm, LossRow)
+
+
+def _record(kind: type[_Record], entry: Mapping[str, Any], file: str) -> _Record:
+    _check_keys(entry, [attribute.name for attribute in fields(kind)], file)
+    try:
+        return kind(**entry)
+    except TypeError as error:  # a required key is missing
+        raise GridError(f"{file}: {error}.") from error
+
+
+def _check_keys(mapping: Mapping[str, Any], known: Iterable[str], file: str) -> None:
+    if unknown := set(mapping) - set(known):
+        raise GridError(f"{file} has the unknown key {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}.")
