@@ -1,4 +1,4 @@
-"""What docs/many_critics.md shows runs, and says what it says."""
+"""docs/many_critics.md: its example runs, at a smaller size."""
 
 import re
 
@@ -10,7 +10,7 @@ PAGE = (ROOT / "docs" / "many_critics.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
-def test_the_example_runs():
+def test_example_runs():
     [example] = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
     names: dict[str, object] = {}
     example = example.replace("steps_per_mi=200", "steps_per_mi=4").replace(
