@@ -11,7 +11,7 @@ PAGE = ROOT / "docs" / "references.md"
 KEYS = set(re.findall(r"^### (.+)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE))
 MODULES = sorted((ROOT / "lightning_mi").rglob("*.py"))
 YEAR = r"((?:18|19|20)\d\d)\b"
-AUTHOR = r"(?:van den )?[A-Z][\w-]+"
+AUTHOR = r"\b(?:van den )?[A-Z][\w-]+"
 # "Kong 1992" for one author; "Choi and Lee 2022", "Poole et al. (2019)" or "Gao et al., RepL4NLP 2021" for several.
 CITATION = re.compile(
     rf"({AUTHOR})(?:((?:, {AUTHOR})*,? and {AUTHOR}| et al\.)[\s,(]*(?:[A-Z]\w*[\s,]+){{0,4}}| ){YEAR}",
@@ -39,7 +39,7 @@ def sources(module: Path) -> list[str]:
         ("The benchmark of Choi & Lee (UAI 2022); Poole et al. (2019).", "Choi and Lee 2022, Poole et al. 2019"),
         ('Gao et al., "Scaling Deep Learning", RepL4NLP 2021 (as in CVPR).', "Gao et al. 2021"),
         ("Chan, Golub and LeVeque 1983", "Chan et al. 1983"),
-        ("The delta method, at 2000 steps.", ""),
+        ("The delta method, at 2000 steps; arXiv 2011.07932.", ""),
     ],
 )
 def test_citations_are_found_in_each_form(text: str, expected: str) -> None:
