@@ -1,4 +1,4 @@
-"""The pages in docs: their Python runs as it stands, their commands are understood, their links and images exist."""
+"""The pages in docs: their Python runs, their commands parse, their links and images exist."""
 
 import os
 import re
@@ -21,7 +21,14 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGES[page], flags=re.DOTALL | re.MULTILINE)
 
 
+def anchors(page):
+    """GitHub's anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", PAGES[page], flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def commands():
+    """The words of each command line of the pages."""
     pages = ((page, block) for page in PAGES for language in ("bash", "console") for block in blocks(page, language))
     found = [(page, shlex.split(line, comments=True)) for page, block in pages for line in block.splitlines()]
     return [pytest.param(words, id=f"{page}: {' '.join(words)}") for page, words in found if words]
@@ -30,7 +37,7 @@ def commands():
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
+def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
     namespace = {"__name__": page}
     for i, block in enumerate(blocks(page, "python")):
         folder = tmp_path / str(i)
@@ -40,7 +47,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
 
 
 @pytest.mark.parametrize("words", commands())
-def test_a_command_of_a_page_is_understood(words):
+def test_command_of_a_page_parses(words):
     if words[0] == "python":
         assert (ROOT / words[1]).is_file()
     elif words[0] == "lightning-mi":
@@ -51,7 +58,7 @@ def test_a_command_of_a_page_is_understood(words):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")])
-def test_the_callbacks_that_a_page_lists_exist(page):
+def test_callbacks_that_a_page_lists_exist(page):
     for block in blocks(page, "yaml"):
         for entry in yaml.safe_load(block)["callbacks"]:
             module, _, name = entry["class_path"].rpartition(".")
@@ -60,23 +67,24 @@ def test_the_callbacks_that_a_page_lists_exist(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_a_page_links_to_exists(page):
-    targets = [t.partition("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]) if "://" not in t]
-    assert [target for target in targets if target and not (ROOT / "docs" / target).exists()] == []
+def test_links_of_a_page_lead_to_files_and_headings(page):
+    links = [link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]) if "://" not in link]
+    assert [target for target, _, _ in links if target and not (ROOT / "docs" / target).exists()] == []
+    assert [(target, anchor) for target, _, anchor in links if anchor and anchor not in anchors(target or page)] == []
 
 
-# The job for SLURM.
+# The SLURM job.
 
 JOB = ROOT / "docs" / "slurm.sbatch"
 
 
 def options(job):
-    """What sbatch reads: the options of the comments before the first command."""
+    """The options that sbatch reads, from the comments before the first command."""
     return dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?", job, flags=re.MULTILINE))
 
 
 def run_job(folder, status, *files):
-    """What the job calls where srun ends with that status."""
+    """Exit status, srun call and later calls of the job if srun ends with this status."""
     for name in ("srun", "scontrol"):
         path = folder / name
         path.write_text(f'#!/bin/sh\necho {name} "$@" >> called\nexit {status if name == "srun" else 0}\n')
@@ -90,22 +98,22 @@ def run_job(folder, status, *files):
     return ended, called[0], called[1:]
 
 
-def test_the_job_asks_for_what_lightning_and_a_requeued_training_need():
+def test_job_requests_what_lightning_and_requeueing_need():
     job = JOB.read_text()
-    asked = options(job)
+    requested = options(job)
     assert subprocess.run(["bash", "-n", JOB], check=False).returncode == 0
-    assert {"requeue", "open-mode"} < asked.keys()
-    assert asked["open-mode"] == "append"
-    assert re.fullmatch(r"TERM@\d+", asked["signal"])  # without B:, so that it goes to the tasks
-    assert "ntasks" not in asked
-    assert asked["job-name"] not in ("bash", "interactive")
+    assert {"requeue", "open-mode"} < requested.keys()
+    assert requested["open-mode"] == "append"
+    assert re.fullmatch(r"TERM@\d+", requested["signal"])  # without B:, so that the signal goes to the tasks
+    assert "ntasks" not in requested
+    assert requested["job-name"] not in ("bash", "interactive")
     words = shlex.split(job[job.index("lightning-mi fit") :].split("\nstatus")[0], comments=True)
-    assert asked["ntasks-per-node"] == words[words.index("--trainer.devices") + 1]
-    assert asked["gpus-per-node"] == asked["ntasks-per-node"]
-    assert asked["nodes"] == words[words.index("--trainer.num_nodes") + 1]
+    assert requested["ntasks-per-node"] == words[words.index("--trainer.devices") + 1]
+    assert requested["gpus-per-node"] == requested["ntasks-per-node"]
+    assert requested["nodes"] == words[words.index("--trainer.num_nodes") + 1]
 
 
-def test_the_job_s_command_line_is_understood(tmp_path, capsys):
+def test_command_line_of_the_job_parses(tmp_path, capsys):
     _, (_, kill, *command), _ = run_job(tmp_path, 0)
     assert kill == "--kill-on-bad-exit=1"
     assert command[0] == "lightning-mi"
@@ -117,7 +125,7 @@ def test_the_job_s_command_line_is_understood(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("status", "again"), [(0, []), (1, []), (143, [["scontrol", "requeue", "7"]])])
-def test_the_job_is_requeued_where_it_was_told_to_end_and_goes_on_from_what_was_saved(status, again, tmp_path):
+def test_job_is_requeued_after_sigterm_and_resumes(status, again, tmp_path):
     ended, srun, then = run_job(tmp_path, status, "lightning_mi_runs/gaussian/a/last.ckpt")
     assert (ended, then) == (status, again)
     assert srun[-2:] == ["--ckpt_path", "last"]

@@ -1,4 +1,4 @@
-"""The theory page is checked: its table against the script, its identities and its numbers against the code."""
+"""docs/theory.md: its table equals the script's output; its identities and numbers hold in the code."""
 
 import re
 
@@ -16,13 +16,14 @@ PAGE = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
 
 
 def table(text):
-    """Cells by bound and reading."""
+    """The cells of a table by bound and reading."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     head, _, *body = rows
     return {(row[0], row[1]): dict(zip(head[2:], row[2:], strict=True)) for row in body}
 
 
 def published():
+    """The page's table of readings with a perfect critic."""
     section = PAGE.partition("### With a perfect critic")[2].partition("\n## ")[0]
     return table(section)
 
@@ -31,16 +32,16 @@ def numbers(cell):
     return [float(number) for number in re.findall(r"[\d.]+", cell)]
 
 
-def test_the_table_of_the_page_is_what_the_script_prints(capsys):
+def test_table_of_the_page_equals_the_script_output(capsys):
     oracle_table.main(["--mi", "10"])
     printed, written = table(capsys.readouterr().out), published()
     assert printed.keys() == written.keys()
     for key, cells in printed.items():
-        # Another processor may round the samples otherwise, in the last digit of float32.
+        # Processors round the last digit of a float32 sample differently.
         assert numbers(written[key]["MI = 10"]) == pytest.approx(numbers(cells["MI = 10"]), abs=0.011), key
 
 
-def test_the_script_reads_what_numpy_reads(capsys):
+def test_script_equals_numpy(capsys):
     shape = {"batches": 3, "batch_size": 5, "dim": 2, "seed": 4}
     rows = {(row[0], row[1]): row[2] for row in oracle_table.rows([0.5], **shape)}
     data = oracle_table.GaussianDataModule(dim=2, mi=0.5, steps_per_mi=3, batch_size=5, seed=4)
@@ -64,13 +65,13 @@ def test_the_script_reads_what_numpy_reads(capsys):
     }
     for (bound, reading), (value, spread) in expected.items():
         [cell] = [cell for (names, label), cell in rows.items() if bound in names.split(", ") and label == reading]
-        # Printed without signs of what is below zero in `numbers`, so compared as text.
+        # `numbers` drops signs, so compare text.
         assert cell == f"{value:.2f} ± {spread:.2f}"
 
 
 @pytest.mark.parametrize("shift", [-2.0, 0.0, 1.5])
 @pytest.mark.parametrize("bound", [bounds.NWJ(), bounds.TUBA(2.5), bounds.JS()], ids=lambda b: type(b).__name__)
-def test_a_self_normalized_bound_is_dv_minus_the_cost_of_its_log_normalizer(bound, shift):
+def test_self_normalized_bound_is_dv_minus_log_normalizer_cost(bound, shift):
     scores = Scores.from_matrix(torch.randn(6, 6, dtype=torch.float64) + shift)
     dv, terms = bounds.DV()(scores), bound(scores)
     ell = terms.log_normalizer
@@ -82,13 +83,13 @@ def test_a_self_normalized_bound_is_dv_minus_the_cost_of_its_log_normalizer(boun
 
 
 @pytest.mark.parametrize("bound", [bounds.DV(), bounds.MINE(), bounds.InfoNCE()], ids=lambda b: type(b).__name__)
-def test_plug_in_differs_from_the_others_by_the_deviation_of_the_log_normalizer(bound):
+def test_plug_in_differs_by_the_log_normalizer_deviation(bound):
     terms = bound(Scores.from_matrix(torch.randn(6, 6, dtype=torch.float64)))
     excess = bound.plug_in(terms.joint_term, 0.7) - terms.value
     torch.testing.assert_close(excess, terms.log_normalizer - 0.7)
 
 
-def test_mine_pulls_a_constant_to_its_moving_average_and_not_to_zero():
+def test_mine_pulls_a_constant_to_its_moving_average():
     matrix, constant = torch.randn(6, 6, dtype=torch.float64), torch.zeros((), dtype=torch.float64, requires_grad=True)
     bound = bounds.MINE(ema_rate=0.1).double()
     bound(Scores.from_matrix(matrix - 3))
@@ -98,7 +99,7 @@ def test_mine_pulls_a_constant_to_its_moving_average_and_not_to_zero():
     assert constant.grad.item() < -0.5
 
 
-def test_the_second_moment_of_the_gaussian_ratio_is_exp_of_twice_the_information():
+def test_second_moment_of_the_gaussian_ratio():
     rho = 0.6
 
     def integrand(y, x):
@@ -120,7 +121,7 @@ def test_the_second_moment_of_the_gaussian_ratio_is_exp_of_twice_the_information
     ],
     ids=["AllPairs", "TwoViews", "SameLabel"],
 )
-def test_the_ceiling_is_the_log_of_the_number_that_the_page_names(pairing, views, candidates):
+def test_ceiling_counts_the_candidates_that_the_page_names(pairing, views, candidates):
     labels = [torch.tensor([0, 0, 1, 1, 2, 2])] if pairing.takes_labels else []
     z = 9 * torch.eye(3)[torch.tensor([0, 0, 1, 1, 2, 2])]
     assert pairing(critics.InnerProductCritic(), *[z] * views, *labels).num_candidates == candidates
@@ -134,9 +135,3 @@ def test_same_label_pairs_reach_the_ceiling_of_the_page():
     ceiling, entropy = -np.log((p**2).sum()), -(p * np.log(p)).sum()
     assert bounds.DV()(scores).value.item() == pytest.approx(ceiling, abs=0.01)
     assert ceiling < entropy - 0.1
-
-
-def test_the_pages_and_files_it_links_to_exist():
-    linked = [target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", PAGE) if "://" not in target]
-    assert [target for target in linked if not (ROOT / "docs" / target).exists()] == []
-    assert len(linked) > 10
