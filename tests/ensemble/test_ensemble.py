@@ -23,7 +23,7 @@ from lightning_mi import (
 )
 from lightning_mi.data import GaussianDataModule, OneHotDataModule
 from lightning_mi.ensemble.module_stack import same_architecture
-from lightning_mi.ensemble.vmap_group import Batched
+from lightning_mi.ensemble.vmap_group import VmapGroup
 from lightning_mi.training import online_probe as probes
 
 LOSSES: dict[str, Callable[[], bounds.AbstractBound]] = {
@@ -102,7 +102,7 @@ def test_every_loss_and_its_regularized_form_train_as_they_do_apart(loss: str) -
 
 def test_losses_of_unlike_kinds_share_one_batched_critic(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(Batched, "step", lambda self, *a, step=Batched.step: seen.append(self) or step(self, *a))
+    monkeypatch.setattr(VmapGroup, "step", lambda self, *a, step=VmapGroup.step: seen.append(self) or step(self, *a))
     ensemble = assert_same_as_apart(
         {loss: partial(make, loss, seed, optimizer=torch.optim.SGD) for seed, loss in enumerate(LOSSES)}
     )
