@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_mi.callbacks.significant_gain import SignificantGain
+from lightning_mi.exceptions import MIWarning
 
 
 @final
@@ -56,7 +57,7 @@ class HeldOutCheckpoint(ModelCheckpoint):
             validation batches, or (in the sanity check) the value or its standard error is not logged.
 
     Warns:
-        UserWarning: The data module has no test split to report from.
+        MIWarning: The data module has no test split to report from.
 
     Source: The one-standard-error rule of Breiman et al. 1984, section 3.4.3; Hastie et al. 2009, section 7.10.
 
@@ -98,7 +99,8 @@ class HeldOutCheckpoint(ModelCheckpoint):
         if data is not None and not is_overridden("test_dataloader", data):
             rank_zero_warn(
                 f"{type(data).__name__} has no test_dataloader: the value of the chosen checkpoint on the split that "
-                "chose it is biased upwards. Add a test split to report from."
+                "chose it is biased upwards. Add a test split to report from.",
+                category=MIWarning,
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
