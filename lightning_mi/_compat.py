@@ -2,7 +2,7 @@
 
 Every other module uses public names only (tests/test_compat.py scans for private ones). Each function names the release
 in which its fact was read. If a newer release has dropped the name, the function warns with
-:class:`~lightning_mi.MIWarning` and falls back, where there is something to fall back to.
+:class:`~lightning_mi.exceptions.MIWarning` and falls back, where there is something to fall back to.
 """
 
 import warnings

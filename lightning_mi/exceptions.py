@@ -60,8 +60,8 @@ class DoubleBackwardError(MIError, RuntimeError):
 
 
 @final
-class CheckpointError(MIError):
-    """A checkpoint cannot be found, read or written."""
+class CheckpointError(MIError, RuntimeError):
+    """A checkpoint cannot be found, read, trusted or written, or does not fit the module."""
 
 
 @final
@@ -92,12 +92,12 @@ class UnknownRecipeError(MIError, LookupError):
 
 @final
 class GridError(MIError, ValueError):
-    """A benchmark's YAML is invalid, or the command line asks for something that it does not define."""
+    """A benchmark's YAML is invalid, or an option names something that it does not define."""
 
 
 @final
 class CellFailedError(MIError, RuntimeError):
-    """A training of a benchmark's grid failed; results of finished trainings are kept."""
+    """A training of a benchmark's grid failed; the results of finished trainings are saved."""
 
 
 @final
@@ -107,12 +107,12 @@ class RayClusterError(MIError, RuntimeError):
 
 @final
 class MINumericalWarning(MIWarning, RuntimeWarning):
-    """A value overflowed, or is NaN."""
+    """A value overflowed or is NaN, or the scores make an estimate meaningless."""
 
 
 @final
 class StabilityWarning(MIWarning, UserWarning):
-    """A training that maximizes mutual information drifts or explodes."""
+    """A training drifts or explodes: :class:`~lightning_mi.callbacks.StabilityMonitor`."""
 
 
 @final
@@ -122,4 +122,4 @@ class ViewScaleWarning(MIWarning, UserWarning):
 
 @final
 class InexactResumeWarning(MIWarning, UserWarning):
-    """A resumed training will not be bitwise equal to the uninterrupted one."""
+    """A resumed training will not be bitwise equal to an uninterrupted one."""

@@ -1,17 +1,76 @@
-"""Canaries for the private names of Lightning that the package touches, and what rests on them."""
+"""Private names of Lightning and torch: touched in `_compat` only, and canaries for each of its facts."""
+
+import ast
 
 import lightning.pytorch as L
 import pytest
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
+from torchmetrics import Metric
 
 from lightning_mi import _compat, regularizers
-from tests.helpers.small_module import Kept, draw, fit, make
+from lightning_mi.exceptions import MIWarning
+from tests.helpers.paths import ROOT
+from tests.helpers.small_module import Kept, draw, fit, make, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 
+PACKAGE = ROOT / "lightning_mi"
+# Documented although they begin with an underscore.
+DOCUMENTED = {"_asdict", "_exit", "_fields", "_make", "_replace"}  # of NamedTuple, and os._exit
+# Names that a LightningModule, a Trainer, a module, a metric or an optimizer has, on top of those that we define.
+FOREIGN = {
+    name
+    for known in (L.LightningModule(), L.Trainer(barebones=True), nn.Module(), Metric, torch.optim.Optimizer)
+    for name in dir(known)
+}
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def defined_names(trees):
+    """Private names that classes of the package define."""
+    names = set()
+    for tree in trees:
+        for node in ast.walk(tree):
+            match node:
+                case ast.FunctionDef(name=name) | ast.AnnAssign(target=ast.Name(id=name)):
+                    names.add(name)
+                case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
+                    names.add(name)
+    return names
+
+
+def private_names(tree):
+    """Private attributes of anything but `self`, `cls` and `super()`, private imports, and `getattr` of such names."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls") | ast.Call(func=ast.Name(id="super"))):
+                pass
+            case ast.Attribute(attr=name):
+                yield name
+            case ast.Call(func=ast.Name(id="getattr" | "hasattr" | "setattr"), args=[_, ast.Constant(str(name)), *_]):
+                yield name
+            case ast.ImportFrom(module=str(module), names=names) if not module.startswith(("lightning_mi", "__")):
+                yield from [*module.split("."), *(alias.name for alias in names)]
+
+
+def test_only_compat_touches_private_names():
+    trees = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+    allowed = (defined_names(trees.values()) - FOREIGN) | DOCUMENTED
+    del trees["_compat.py"]
+    found = {path: {n for n in private_names(tree) if is_private(n)} - allowed for path, tree in trees.items()}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+# Logging.
+
 
 class Seen(L.Callback):
-    """What callbacks find after each batch, and where Lightning says the training stands."""
+    """Records callback metrics and facts about the logging after each batch."""
 
     def __init__(self):
         self.rows, self.steps, self.logged, self.accumulating = [], [], [], []
@@ -24,7 +83,7 @@ class Seen(L.Callback):
 
 
 @pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}, {"enable_progress_bar": True}])
-def test_fast_logs_are_those_of_lightning(monkeypatch, options):
+def test_fast_logs_equal_those_of_lightning(monkeypatch, options):
     log, found = L.LightningModule.log, []
     for fast in (True, False):
         monkeypatch.setattr(_compat, "FAST_LOGS", fast)
@@ -49,17 +108,11 @@ def test_the_logged_step_counts_batches_that_update():
     fit(make(), draw(*[8] * 6), log_every_n_steps=2, accumulate_grad_batches=2, callbacks=seen)
     assert seen.steps == [0, 0, 1, 1, 2, 2]
     assert seen.accumulating == [True, False] * 3
-    assert [one for one, waits in zip(seen.logged, seen.accumulating, strict=True) if not waits] == [False, True, False]
+    updates = [logged for logged, waits in zip(seen.logged, seen.accumulating, strict=True) if not waits]
+    assert updates == [False, True, False]
 
 
-def test_batches_done_counts_every_batch():
-    assert _compat.batches_done(None) == 0
-    fitted = fit(make(), draw(*[8] * 6), accumulate_grad_batches=3, max_epochs=2)
-    assert _compat.batches_done(fitted) == 12
-    assert _compat.batch_in_force(fitted) == 11
-
-
-def test_a_value_of_another_device_or_kind_is_logged():
+def test_python_numbers_are_logged():
     class Constant(L.LightningModule):
         def __init__(self):
             super().__init__()
@@ -73,3 +126,115 @@ def test_a_value_of_another_device_or_kind_is_logged():
             return torch.optim.SGD(self.parameters(), 0.1)
 
     assert fit(Constant(), draw(8, 8, 8)).callback_metrics["train/count"] == 2.0
+
+
+class Rows(L.Callback):
+    """Records the pending row in the hooks that run just before Lightning logs it."""
+
+    def __init__(self):
+        self.steps, self.epochs = [], []
+
+    def on_train_batch_end(self, trainer, *_):
+        self.steps.append(_compat.pending_log_row(trainer))
+
+    def on_train_epoch_end(self, trainer, *_):
+        self.epochs.append(_compat.pending_log_row(trainer))
+
+
+def test_pending_row_is_the_one_that_lightning_logs_next():
+    rows, kept = Rows(), Kept()
+    fit(make(), draw(*[8] * 4), logger=kept, log_every_n_steps=2, callbacks=rows, max_epochs=2)
+    pending = [row for row in rows.steps if row is not None]
+    assert [step for _, step in pending] == [1, 3, 5, 7]
+    assert [(step, row) for row, step in pending] == [(step, row) for step, row in kept.rows if "train/mi" in row]
+    assert [step for _, step in rows.epochs] == [3, 7]
+
+
+# Progress. tests/checkpoints/test_exact_resume.py covers the facts about restarts.
+
+
+def test_batches_done_counts_every_batch():
+    assert _compat.batches_done(None) == 0
+    fitted = fit(make(), draw(*[8] * 6), accumulate_grad_batches=3, max_epochs=2)
+    assert _compat.batches_done(fitted) == 12
+    assert _compat.batch_in_force(fitted) == 11
+
+
+def test_pending_work_after_a_batch():
+    class Pending(L.Callback):
+        found = ()
+
+        def on_train_batch_end(self, trainer, *_):
+            self.found = (*self.found, _compat.pending_after_batch(trainer))
+
+    found = []
+    for options in ({}, {"limit_val_batches": 0}, {"val_check_interval": 1}):
+        callback = Pending()
+        fit(make(), draw(8, 8), draw(8), callbacks=callback, **options)
+        found.append(callback.found)
+    assert found == [(None, "validation"), (None, "epoch end"), ("validation", "validation")]
+
+
+# Data and torch.
+
+
+def test_transferred_batches_pass_all_hooks():
+    module, order = make(), []
+    module.on_before_batch_transfer = lambda batch, loader: order.append("before") or batch
+    module.on_after_batch_transfer = lambda batch, loader: order.append("after") or batch
+    batches = draw(8)
+    fitted = fit(module, batches)
+    order.clear()
+    views = _compat.transfer_batch(fitted, module, batches.batches[0])
+    assert order == ["before", "after"]
+    assert all(torch.equal(view, given) for view, given in zip(views, batches.batches[0], strict=True))
+
+
+def test_settings_have_no_tensors_and_no_submodules():
+    settings = _compat.module_settings(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    assert not any(isinstance(value, torch.Tensor | nn.Module) for value in settings.values())
+    assert {"training", "_forward_hooks"} <= settings.keys()
+
+
+# Releases without a name.
+
+
+class Missing:
+    """An object without attributes, in place of a part of Lightning."""
+
+
+def test_missing_names_warn_and_fall_back(monkeypatch):
+    given = trainer(accumulate_grad_batches=2)
+    loop = given.fit_loop
+    monkeypatch.delattr(type(loop), "_should_accumulate")
+    monkeypatch.delattr(type(loop.epoch_loop), "_should_check_val_fx")
+    monkeypatch.delattr(given, "_logger_connector")
+    monkeypatch.delattr(loop.epoch_loop, "_batches_that_stepped")
+    # As at the end of a batch.
+    monkeypatch.setattr(given, "_val_check_time_interval", None, raising=False)
+    loop._data_fetcher, given.training, loop.epoch_loop.batch_progress.total.processed = object(), True, 1
+    expected = {
+        _compat.logged_step: ("_batches_that_stepped", 0),
+        _compat.is_accumulating: ("_should_accumulate", True),
+        _compat.pending_after_batch: ("_should_check_val_fx", None),
+        _compat.pending_log_row: ("_logger_connector", None),
+    }
+    for function, (name, fallback) in expected.items():
+        with pytest.warns(MIWarning, match=name):
+            assert function(given) == fallback
+
+
+def test_missing_transfer_hook_warns_and_skips_it(monkeypatch):
+    module = make()
+    fitted = fit(module, draw(8))
+    monkeypatch.delattr(L.LightningModule, "_on_before_batch_transfer")
+    with pytest.warns(MIWarning, match="_on_before_batch_transfer"):
+        assert len(_compat.transfer_batch(fitted, module, draw(4).batches[0])) == 2
+
+
+def test_missing_file_writer_warns(tmp_path):
+    with pytest.warns(MIWarning, match="HPARAMS table"):
+        _compat.add_summaries(Missing(), [])
+    writer = TensorBoardLogger(tmp_path).experiment
+    _compat.add_summaries(writer, [])  # the name exists
+    writer.close()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bench.grid import Interrupted
-from lightning_mi.callbacks.tensorboard.feature_projection import FeatureMap
+from lightning_mi.callbacks.tensorboard.feature_projection import FeatureProjection
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.training.step_logs import true_value
 
@@ -52,7 +52,7 @@ class Recorder(L.Callback):
         self._rows: list[Tensor] = []
         self._truth: list[float] = []
         self._probes: list[Tensor] = []
-        self._map = FeatureMap()
+        self._map = FeatureProjection()
         self.diverged_at: int | None = None
 
     def on_train_batch_end(

@@ -1,4 +1,4 @@
-"""Callbacks: they observe a training, and change it only where they are told to."""
+"""Callbacks. They observe a training, and change it only by documented options."""
 
 from lightning_mi.callbacks.adaptive_regularizer import AdaptiveRegularizer
 from lightning_mi.callbacks.held_out import HeldOutCheckpoint, HeldOutEarlyStopping

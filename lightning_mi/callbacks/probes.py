@@ -1,4 +1,4 @@
-"""When features are probed, and where the training samples' features come from."""
+"""Probes: evaluate the representation by labels, with nearest neighbors and a linear classifier."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from lightning_mi._compat import transfer_batch
 from lightning_mi.metrics import LinearProbeAccuracy, NearestNeighborAccuracy
 from lightning_mi.metrics.nearest_neighbor import Similarity
 from lightning_mi.module import MIEstimationModule
@@ -19,29 +20,28 @@ from lightning_mi.utilities.labels import is_labels, missing_labels
 
 @final
 class Probes(L.Callback):
-    """Judges the first representation by labels: nearest training samples, and a linear classifier fitted on them.
+    """Evaluates the first representation: k-nearest-neighbor and linear classification of its features.
 
-    Logs ``probe/nearest_neighbor`` and ``probe/accuracy`` (linear) of the validation set at the epochs asked for, and
-    both of the test set; several data loaders have values of their own, with Lightning's suffix. The features that are
-    judged are those of the validation and test steps; the reference features come from one pass over the training
-    samples in evaluation mode and without gradient. By default the linear classifier, which takes the longest, is
-    fitted at test time only. The sanity check is not probed. Nothing of the training changes: modes and random numbers
-    are put back.
+    Logs ``probe/nearest_neighbor`` and ``probe/accuracy`` (linear) of the validation set, every so many epochs, and of
+    the test set; with several dataloaders one value for each, with Lightning's suffix. The evaluated features are those
+    of the validation and test steps. The reference features come from one pass over the training samples in evaluation
+    mode and without gradient. By default the linear classifier, which takes the longest, is fitted at test time only.
+    The sanity check is not probed. The training does not change: training modes and RNG states are restored.
 
-    Training samples come from the data module's ``reference_dataloader()`` (in evaluation form, each once over all
-    processes) and else from the training loader of the last ``fit``, with whatever augments, shuffles, pads or drops
-    there. A batch holds its views, one or as many as the pairing takes, and then the labels.
+    Training samples come from the data module's ``reference_dataloader()`` (without augmentation, each sample once over
+    all ranks). Without one, they come from the training dataloader of the last ``fit``, augmented, shuffled, padded or
+    dropped as there. A batch holds its views, one or as many as the pairing takes, and then the labels.
 
     Args:
-        nearest_neighbor: Whether nearest neighbors are asked.
-        k: How many of them vote.
+        nearest_neighbor: True to classify by nearest neighbors.
+        linear: True to fit a linear classifier.
+        k: Number of neighbors that vote.
         similarity: ``"inner_product"`` or ``"cosine"``.
-        linear: Whether a linear classifier is fitted.
-        C: The inverse strength of its penalty, as in scikit-learn.
-        max_iter: Iterations of its solver at most.
-        every_n_epochs: Nearest neighbors are asked in the validation of every n-th epoch, and in
-            ``Trainer.validate``; 0 for the test only.
-        linear_every_n_epochs: The same of the linear classifier.
+        C: Inverse strength of the linear classifier's penalty, as in scikit-learn.
+        max_iter: Maximum number of iterations of its solver.
+        every_n_epochs: Nearest neighbors run in the validation of every n-th epoch, and in ``Trainer.validate``; 0 for
+            test only.
+        linear_every_n_epochs: The same for the linear classifier.
 
     Raises:
         ValueError: An argument is out of range, or both probes are off.
@@ -55,9 +55,10 @@ class Probes(L.Callback):
     def __init__(
         self,
         nearest_neighbor: bool = True,
+        linear: bool = True,
+        *,
         k: int = 1,
         similarity: Similarity = "inner_product",
-        linear: bool = True,
         C: float = 1.0,
         max_iter: int = 1000,
         every_n_epochs: int = 1,
@@ -75,45 +76,43 @@ class Probes(L.Callback):
             self._metrics["probe/accuracy"] = LinearProbeAccuracy(C=C, max_iter=max_iter)
             self._every["probe/accuracy"] = linear_every_n_epochs
         if not self._metrics:
-            raise ValueError("Got nearest_neighbor=False and linear=False: nothing is left to probe.")
-        self._running: list[MetricCollection] = []  # one for each data loader
+            raise ValueError("Got nearest_neighbor=False and linear=False: no probe is left. Leave out one of them.")
+        self._running: list[MetricCollection] = []  # one for each dataloader
         self._train_loader: Any = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse a module whose steps give no features.
+        """Check that the module's steps return features.
 
         Raises:
             TypeError: The module is no :class:`~lightning_mi.MIEstimationModule`.
         """
         if not isinstance(pl_module, MIEstimationModule):
             raise TypeError(
-                f"Got a module of type {type(pl_module).__name__}: Probes reads the features and labels that the "
-                "steps of an MIEstimationModule give."
+                f"Got a module of type {type(pl_module).__name__}: Probes reads the features and labels that the steps "
+                "of an MIEstimationModule return."
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the training loader, which the trainer forgets when it tests."""
+        """Keep the training dataloader, which the trainer drops before it tests."""
         self._train_loader = trainer.train_dataloader
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Refuse batches without labels at once, and not after the first epoch."""
+        """Raise at the first batch without labels, rather than after the first epoch."""
         _features_and_labels(outputs, pl_module, batch)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin a scheduled probe."""
+        """Start the scheduled probes."""
         if trainer.sanity_checking:
             self._running = []
             return
-        fitting = trainer.state.fn == "fit"
-        due = [
-            n for n, every in self._every.items() if every and (not fitting or not (trainer.current_epoch + 1) % every)
-        ]
-        self._start(due, pl_module, len(trainer.num_val_batches))
+        epoch = trainer.current_epoch + 1 if trainer.state.fn == "fit" else 0  # 0: every scheduled probe
+        scheduled = [name for name, every in self._every.items() if every and epoch % every == 0]
+        self._start(scheduled, pl_module, len(trainer.num_val_batches))
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin every probe."""
+        """Start all probes."""
         self._start(list(self._metrics), pl_module, len(trainer.num_test_batches))
 
     def on_validation_batch_end(
@@ -125,7 +124,7 @@ class Probes(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take the batch's features."""
+        """Collect the batch's features."""
         features, labels = _features_and_labels(outputs, pl_module, batch)
         if self._running:
             self._running[dataloader_idx].update(features, labels)
@@ -139,19 +138,19 @@ class Probes(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take the batch's features."""
+        """Collect the batch's features."""
         self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Judge and log."""
+        """Compute and log the accuracies."""
         self._finish(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Judge and log."""
+        """Compute and log the accuracies."""
         self._finish(trainer, pl_module)
 
     def _start(self, names: list[str], pl_module: L.LightningModule, num_loaders: int) -> None:
-        def collection() -> MetricCollection:  # because its metrics keep one copy of the features between them
+        def collection() -> MetricCollection:  # its metrics share one copy of the features
             return MetricCollection({name: self._metrics[name].clone() for name in names}).to(pl_module.device)
 
         self._running = [collection() for _ in range(num_loaders)] if names else []
@@ -170,7 +169,7 @@ class Probes(L.Callback):
             for loader, metrics in enumerate(running):
                 values = metrics.compute()
                 named = {loader_name(name, loader, len(running)): value for name, value in values.items()}
-                # Equal on all ranks. Their mean is logged only because Lightning warns about a value that is not one.
+                # Equal on all ranks: sync_dist only avoids Lightning's warning.
                 pl_module.log_dict(named, sync_dist=True, add_dataloader_idx=False)
 
 
@@ -182,11 +181,8 @@ def _features_and_labels(outputs: Any, pl_module: L.LightningModule, batch: Any)
 
 
 def _encode(trainer: L.Trainer, pl_module: MIEstimationModule, batch: Any) -> tuple[Tensor, Tensor]:
-    """The first representation of a batch, in the trainer's precision and on its device, and the labels."""
-    batch = trainer.precision_plugin.convert_input(batch)
-    batch = pl_module._on_before_batch_transfer(batch)
-    batch = trainer.strategy.batch_to_device(batch)
-    entries = list(pl_module.unpack_batch(batch))
+    """The features of a batch, in the trainer's precision and on its device, and the labels."""
+    entries = list(pl_module.unpack_batch(transfer_batch(trainer, pl_module, batch)))
     if len(entries) < 2 or not is_labels(entries[-1]):
         raise missing_labels(entries, max(len(entries), 1), "Probes, of the training samples,")
     views = entries[:-1][: pl_module.pairs.num_views]
@@ -195,25 +191,25 @@ def _encode(trainer: L.Trainer, pl_module: MIEstimationModule, batch: Any) -> tu
 
 
 def _reference_loader(trainer: L.Trainer, loader: Any) -> Iterable[Any]:
-    of_data = getattr(getattr(trainer, "datamodule", None), "reference_dataloader", None)
-    if of_data is not None:
-        return cast("Iterable[Any]", of_data())
+    reference_dataloader = getattr(getattr(trainer, "datamodule", None), "reference_dataloader", None)
+    if reference_dataloader is not None:
+        return cast("Iterable[Any]", reference_dataloader())
     advice = (
         "Give a LightningDataModule with a `reference_dataloader()`: the training samples with their labels, without "
-        "augmentation, each once over all processes."
+        "augmentation, each once over all ranks."
     )
     if loader is None:
         raise ValueError(
-            f"Probes has no training samples to judge by: the data module has none and nothing was fitted. {advice}"
+            f"Got no training samples: the data module has no reference_dataloader and nothing was fitted. {advice}"
         )
     if isinstance(loader, list | tuple | dict):
         raise TypeError(
-            f"Probes got several training loaders, and cannot tell which has the samples to judge by. {advice}"
+            f"Got several training dataloaders: Probes cannot choose the reference samples among them. {advice}"
         )
-    # To iterate these a second time would disturb the training that is under way.
-    for attribute, what in (("persistent_workers", "keeps its workers"), ("state_dict", "keeps its position")):
+    # A second iteration over such a dataloader would disturb the training in progress.
+    for attribute, kind in (("persistent_workers", "persistent workers"), ("state_dict", "a state dict")):
         if getattr(loader, attribute, False):
-            raise ValueError(f"Probes cannot read a training loader that {what} ({type(loader).__name__}). {advice}")
+            raise ValueError(f"Got a training dataloader with {kind} ({type(loader).__name__}). {advice}")
     return cast("Iterable[Any]", loader)
 
 

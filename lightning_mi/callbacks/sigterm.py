@@ -9,7 +9,7 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from lightning_mi.checkpoints.batch_end import pending_after_batch
+from lightning_mi._compat import pending_after_batch
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.utilities.distributed import all_gather_ints, world_size
 from lightning_mi.utilities.interrupts import exit_status, handle_signals, restore_signals
@@ -19,25 +19,25 @@ FILE = "last-terminated.ckpt"
 
 @final
 class SaveAtTermination(Checkpoint):
-    """Saves after the batch at hand when SIGINT, SIGTERM or SIGHUP arrives, and exits with status 128 + the signal's.
+    """Saves after the current batch when SIGINT, SIGTERM or SIGHUP arrives, and exits with status 128 + the signal's.
 
-    Schedulers send SIGTERM before they take a machine away (status 143), Ctrl-C sends SIGINT (130), a terminal that is
-    closed SIGHUP (129). Lightning itself saves nothing then. A second Ctrl-C ends the process at once. A signal that is
-    ignored when training starts, as SIGHUP is under ``nohup``, stays ignored.
+    Schedulers send SIGTERM before they preempt a job (status 143), Ctrl-C sends SIGINT (130), a terminal that closes
+    SIGHUP (129). Lightning alone saves nothing then. A second Ctrl-C ends the process at once. A signal that is ignored
+    when training starts, as SIGHUP is under ``nohup``, stays ignored.
 
-    ``lightning-mi fit`` uses this callback wherever checkpoints are kept; ``--ckpt_path last`` resumes from its file.
-    With several ranks, one that receives a signal is enough: all save and exit.
+    ``lightning-mi fit`` adds this callback if it saves checkpoints; ``--ckpt_path last`` resumes from its file. If one
+    rank receives a signal, all ranks save and exit.
 
-    During validation, an :class:`~lightning_mi.MIEstimationModule` on one rank saves after the validation batch at
-    hand, in the state before that validation, which is repeated after resuming. Validation ends first on several ranks,
-    which share no collective there, with other modules, and with callbacks that validate averaged weights.
-    After the last batch training ends as always, and the process then exits with the signal's status.
+    During validation, an :class:`~lightning_mi.MIEstimationModule` on one rank saves after the current validation
+    batch, with the state before that validation; the resumed training repeats it. The callback waits for the end of the
+    validation on several ranks (they share no collective there), with other modules, and with callbacks that validate
+    averaged weights. After the last batch, training ends as usual, and the process exits with the signal's status.
 
     Args:
-        dirpath: Folder of the checkpoint; that of the first ``ModelCheckpoint`` by default.
+        dirpath: Folder of the checkpoint; the folder of the first ``ModelCheckpoint`` by default.
 
     Attributes:
-        saved: The checkpoint that was written, or None.
+        saved: The path of the checkpoint, or None if none was saved.
 
     Example:
         >>> trainer = L.Trainer(callbacks=[SaveAtTermination("runs")], logger=False, accelerator="cpu")
@@ -47,12 +47,12 @@ class SaveAtTermination(Checkpoint):
         self.saved: Path | None = None
         self._dirpath = dirpath
         self._received = 0
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Handle the signals in place of Lightning, whose handler runs a collective."""
         self.saved, self._received = None, 0
-        self._before = handle_signals(self._note)
+        self._previous_handlers = handle_signals(self._receive)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -75,7 +75,7 @@ class SaveAtTermination(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Save and exit without the rest of a validation, where resuming is exact.
+        """Save and exit without the rest of a validation, if resuming is exact.
 
         Raises:
             SystemExit: With status 130, 143 or 129.
@@ -90,19 +90,19 @@ class SaveAtTermination(Checkpoint):
         Raises:
             SystemExit: A signal arrived after the last batch, with status 130, 143 or 129.
         """
-        restore_signals(self._before)
-        self._before = {}
+        restore_signals(self._previous_handlers)
+        self._previous_handlers = {}
         if stage == "fit" and self._received:
             raise SystemExit(exit_status(self._received))
 
-    def _note(self, number: signal.Signals) -> None:
+    def _receive(self, number: signal.Signals) -> None:
         self._received = number
-        # Loader workers may have received it too, and have ended: torch would raise that in the middle of the save.
-        # Not SIG_DFL: Python prints an OSError if that replaces the handler of a signal that is pending.
+        # Dataloader workers may have received it too and ended: torch's SIGCHLD handler would raise during the save.
+        # Not SIG_DFL: Python prints an OSError if it replaces the handler of a pending signal.
         if hasattr(signal, "SIGCHLD"):
-            self._before.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, _do_nothing))
+            self._previous_handlers.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, _do_nothing))
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            # Not print: a handler may run in the middle of another print.
+            # Not print: a signal handler may interrupt another print.
             os.write(2, f"\nReceived {number.name}: saving after this batch. Ctrl-C ends at once.\n".encode())
 
     def _save_and_exit(self, trainer: L.Trainer, received: int) -> None:

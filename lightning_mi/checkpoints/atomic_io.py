@@ -52,8 +52,8 @@ class AtomicCheckpointIO(CheckpointIO):
                 raise
             raise CheckpointError(
                 f"The checkpoint {target} could not be written: {reason}. An earlier checkpoint of that name is "
-                "intact, and no temporary file is left. Free disk space or choose another folder, and resume from the last "
-                "checkpoint that was written (ckpt_path)."
+                "intact, and no temporary file is left. Free disk space or choose another folder, and resume from "
+                "the last checkpoint that was written (ckpt_path)."
             ) from problem
 
     def load_checkpoint(

@@ -56,7 +56,7 @@ def read_plain(path: Path) -> Any:
     local_path(path)
     if not path.is_file():
         raise CheckpointError(
-            f"Got {path}: there is no checkpoint of that name. Give the path of a file; on the command line, "
+            f"Got {path}: there is no checkpoint of that name. Name an existing file; on the command line, "
             "--ckpt_path also takes `best` and `last`."
         )
     try:

@@ -1,23 +1,36 @@
-"""How members of an ensemble take a step: one after the other, or in another way that gives the same."""
+"""Groups of ensemble members that compute a training step together, and the sequential group."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
 from lightning_mi.bounds import BoundTerms
 from lightning_mi.module import MIEstimationModule
+from lightning_mi.training.first_step import FirstStep
 from lightning_mi.training.step import StepOutput
 
 Members = Sequence[MIEstimationModule]
-Settings = Sequence[dict[str, Any]]
+ParamGroups = Sequence[dict[str, Any]]  # of one member's optimizer
 READINGS = (*BoundTerms._fields, "penalty", "loss")
 
 
+class GroupStep(NamedTuple):
+    """A step of G members.
+
+    Attributes:
+        readings: (G, 7) ``READINGS``, nats, without gradient; the penalty is 0 without a regularizer.
+        output: Gives the whole output of a member by its index in the group.
+    """
+
+    readings: Tensor
+    output: Callable[[int], StepOutput]
+
+
 class AbstractGroup(ABC):
-    """Members of an ensemble that take a step together.
+    """Members of an ensemble that compute a step together.
 
     Args:
         members: In the order of what :meth:`step` returns.
@@ -27,42 +40,50 @@ class AbstractGroup(ABC):
         self.members = members
 
     @abstractmethod
-    def parameter_groups(self, own: Sequence[Settings]) -> list[dict[str, Any]]:
-        """What trains, as an optimizer takes it.
+    def param_groups(self, member_groups: Sequence[ParamGroups]) -> list[dict[str, Any]]:
+        """The parameter groups to optimize.
 
         Args:
-            own: The parameter groups of each member's own optimizer.
+            member_groups: The parameter groups of each member's optimizer.
         """
 
     @abstractmethod
-    def step(self, batch: Any, backward: Callable[[Tensor], Any]) -> tuple[Tensor, Callable[[int], StepOutput]]:
+    def step(self, batch: Any, backward: Callable[[Tensor], Any]) -> GroupStep:
         """Compute the members' gradients on a batch.
 
         Args:
-            batch: As a data module gives it.
-            backward: Called with losses; adds to the gradients.
-
-        Returns:
-            (G, 7) ``READINGS`` of G members, without gradient, and what gives a member's whole output.
+            batch: A batch of the data module.
+            backward: Accumulates the gradients of a loss.
         """
 
 
 @final
-class OneByOne(AbstractGroup):
-    """Each member takes its own step: exactly what it would do in a training of its own."""
+class SequentialGroup(AbstractGroup):
+    """One step after the other: bit for bit the steps of a separate training of each member."""
 
-    def parameter_groups(self, own: Sequence[Settings]) -> list[dict[str, Any]]:
-        """The members' own parameters."""
-        return [group for groups in own for group in groups]
+    def __init__(self, members: Members) -> None:
+        super().__init__(members)
+        self._first_steps = [FirstStep() for _ in members]
+        for first_step in self._first_steps:
+            first_step.start()
 
-    def step(self, batch: Any, backward: Callable[[Tensor], Any]) -> tuple[Tensor, Callable[[int], StepOutput]]:
-        """Each member's graph is gone before the next is made, so that they meet in the cache and not in memory."""
+    def param_groups(self, member_groups: Sequence[ParamGroups]) -> list[dict[str, Any]]:
+        """The parameter groups of all members."""
+        return [group for groups in member_groups for group in groups]
+
+    def step(self, batch: Any, backward: Callable[[Tensor], Any]) -> GroupStep:
+        """Backward runs before the next member's forward: one graph at a time is in memory.
+
+        Raises:
+            ValueError: At the first step: a subclass's loss increases with the bound's objective.
+        """
         outputs = []
-        for member in self.members:
+        for member, first_step in zip(self.members, self._first_steps, strict=True):
             output = member.step(batch)
+            first_step.check_sign(member, output)
             backward(output.loss)
             outputs.append(output)
-        return torch.stack([_readings(output) for output in outputs]).detach(), outputs.__getitem__
+        return GroupStep(torch.stack([_readings(output) for output in outputs]).detach(), outputs.__getitem__)
 
 
 def _readings(output: StepOutput) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which modules differ in their numbers only, and how such modules become one."""
+"""Detect modules with identical architecture and stack their parameters for ``torch.vmap``."""
 
 from collections.abc import Sequence
 from typing import Any, final
@@ -6,42 +6,44 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-_NUMBERS = ("_parameters", "_buffers", "_modules")
+from lightning_mi._compat import module_settings
 
 
-def same_architecture(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two modules compute the same function of their parameters, buffers and inputs.
+def same_architecture(first: nn.Module, second: nn.Module) -> bool:
+    """True if two modules compute the same function of their parameters, buffers and inputs.
 
-    They are of the same classes, with the same settings, and with numbers of the same shapes and types. A setting that
-    cannot be compared counts as another one.
+    They have the same classes and settings, and parameters and buffers of the same shapes and types. A setting that
+    cannot be compared counts as different.
 
     Example:
-        >>> alike(nn.Linear(2, 3), nn.Linear(2, 3)), alike(nn.Linear(2, 3), nn.Linear(2, 3, bias=False))
-        (True, False)
+        >>> same_architecture(nn.Linear(2, 3), nn.Linear(2, 3))
+        True
+        >>> same_architecture(nn.Linear(2, 3), nn.Linear(2, 3, bias=False))
+        False
     """
-    if type(one) is not type(other) or _shapes(one) != _shapes(other) or not _same_settings(vars(one), vars(other)):
+    if type(first) is not type(second) or _shapes(first) != _shapes(second) or not _same_settings(first, second):
         return False
-    mine, others = dict(one.named_children()), dict(other.named_children())
-    return list(mine) == list(others) and all(same_architecture(mine[name], others[name]) for name in mine)
+    children, others = dict(first.named_children()), dict(second.named_children())
+    return list(children) == list(others) and all(same_architecture(children[name], others[name]) for name in children)
 
 
 @final
-class Stack:
-    """The parameters and buffers of modules that are :func:`alike`, in one tensor for each name.
+class ModuleStack:
+    """Parameters and buffers of modules with the :func:`same_architecture`, stacked in one tensor for each name.
 
-    The modules go on existing: what they hold are views of the stack, so what trains it trains them, and what loads
-    numbers into them loads it.
+    The modules stay usable: their parameters and buffers become views of the stack. Training the stack trains them, and
+    loading a state dict into a module loads it into the stack.
 
     Args:
-        modules: One or more, each with other numbers.
+        modules: K >= 1 modules that share no parameter.
 
     Attributes:
-        parameters: Of shape (K, ...) for K modules; leaves, to be trained.
-        buffers: The same of what does not train.
+        parameters: (K, ...) leaf tensors by name.
+        buffers: (K, ...) tensors by name.
 
     Example:
         >>> modules = [nn.Linear(2, 1), nn.Linear(2, 1)]
-        >>> stack = Stack(modules)
+        >>> stack = ModuleStack(modules)
         >>> with torch.no_grad():
         ...     _ = stack.parameters["bias"].copy_(torch.tensor([[5.0], [7.0]]))
         >>> modules[1].bias.item()
@@ -52,34 +54,36 @@ class Stack:
         parameters = [dict(module.named_parameters()) for module in modules]
         buffers = [dict(module.named_buffers()) for module in modules]
         self.parameters = {
-            name: nn.Parameter(torch.stack([own[name].detach() for own in parameters]), first.requires_grad)
+            name: nn.Parameter(torch.stack([named[name].detach() for named in parameters]), first.requires_grad)
             for name, first in parameters[0].items()
         }
-        self.buffers = {name: torch.stack([own[name] for own in buffers]) for name in buffers[0]}
-        for index, (module, own) in enumerate(zip(modules, parameters, strict=True)):
-            for name, parameter in own.items():
+        self.buffers = {name: torch.stack([named[name] for named in buffers]) for name in buffers[0]}
+        for index, (module, named) in enumerate(zip(modules, parameters, strict=True)):
+            for name, parameter in named.items():
                 parameter.data = self.parameters[name].data[index]
             for name, stacked in self.buffers.items():
-                owner, _, last = name.rpartition(".")
-                module.get_submodule(owner)._buffers[last] = stacked[index]
+                parent, _, attribute = name.rpartition(".")
+                setattr(module.get_submodule(parent), attribute, stacked[index])
 
-    def numbers(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Parameters and buffers, as ``torch.func.functional_call`` takes them."""
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Parameters and buffers, the argument of ``torch.func.functional_call``."""
         return dict(self.parameters), dict(self.buffers)
 
-
-def _shapes(module: nn.Module) -> dict[str, Any]:
-    numbers = {**module._parameters, **module._buffers}
-    return {
-        name: tensor if tensor is None else (tensor.shape, tensor.dtype, tensor.requires_grad)
-        for name, tensor in numbers.items()
-    }
+    def trainable(self) -> list[nn.Parameter]:
+        """The parameters that require a gradient."""
+        return [parameter for parameter in self.parameters.values() if parameter.requires_grad]
 
 
-def _same_settings(mine: dict[str, Any], others: dict[str, Any]) -> bool:
-    if mine.keys() != others.keys():
+def _shapes(module: nn.Module) -> dict[str, tuple[Any, ...]]:
+    tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    return {name: (tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in tensors}
+
+
+def _same_settings(first: nn.Module, second: nn.Module) -> bool:
+    settings, others = module_settings(first), module_settings(second)
+    if settings.keys() != others.keys():
         return False
     try:
-        return all(bool(mine[name] == others[name]) for name in mine if name not in _NUMBERS)
+        return all(bool(settings[name] == others[name]) for name in settings)
     except (RuntimeError, TypeError, ValueError):
         return False

@@ -1,4 +1,4 @@
-"""A critic's answers, recorded where it is asked and replayed elsewhere."""
+"""Record the tensors that a critic returns to a pairing, and replay them: ``torch.vmap`` cannot return a Scores."""
 
 from collections.abc import Sequence
 from typing import final
@@ -11,61 +11,61 @@ from lightning_mi.scores.scores import Scores
 
 
 @final
-class ScoreTensors(nn.Module):
-    """What a critic answers to a pairing, as plain tensors: what ``torch.vmap`` can return, where it cannot a Scores.
+class RecordedScores(nn.Module):
+    """A critic and a pairing as a function from representations to plain tensors, for ``torch.vmap``.
 
     Example:
         >>> import torch
         >>> from lightning_mi import critics, pairs
         >>> x = torch.eye(2)
         >>> critic, pairing = critics.InnerProductCritic(), pairs.AllPairs()
-        >>> tensors = ScoreTensors(critic, pairing)(x, x)
-        >>> replayed(pairing, tensors, x, x).joint
+        >>> tensors = RecordedScores(critic, pairing)(x, x)
+        >>> replay_scores(pairing, tensors, x, x).joint
         tensor([1., 1.])
     """
 
     def __init__(self, critic: AbstractCritic, pairs: AbstractPairing) -> None:
         super().__init__()
         self.critic = critic
-        self._pairs = (pairs,)  # in a tuple: its numbers are none of this module's
+        self._pairs = (pairs,)  # in a tuple, so that its parameters are not this module's
 
     def forward(self, *representations: Tensor) -> tuple[Tensor, ...]:
-        """The tensors, in the order in which they were asked for."""
-        recording = _Recording(self.critic)
-        self._pairs[0](recording, *representations)
-        return tuple(recording.answers)
+        """The tensors that the critic returned, in the order of the calls."""
+        recorder = _Recorder(self.critic)
+        self._pairs[0](recorder, *representations)
+        return tuple(recorder.returned)
 
 
-def replayed(pairs: AbstractPairing, answers: Sequence[Tensor], *representations: Tensor) -> Scores:
-    """The scores that a pairing makes of a critic's answers, as :class:`ScoreTensors` gives them."""
-    scores: Scores = pairs(_Replay(answers), *representations)
+def replay_scores(pairs: AbstractPairing, recorded: Sequence[Tensor], *representations: Tensor) -> Scores:
+    """The scores of a pairing whose critic returns the recorded tensors of :class:`RecordedScores`."""
+    scores: Scores = pairs(_Replay(recorded), *representations)
     return scores
 
 
 @final
-class _Recording(AbstractCritic):
+class _Recorder(AbstractCritic):
     def __init__(self, critic: AbstractCritic) -> None:
         super().__init__()
         self._critic = critic
-        self.answers: list[Tensor] = []
+        self.returned: list[Tensor] = []
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
-        self.answers.append(self._critic.paired(x, y))
-        return self.answers[-1]
+        self.returned.append(self._critic.paired(x, y))
+        return self.returned[-1]
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
-        self.answers.append(self._critic.pairwise(x, y))
-        return self.answers[-1]
+        self.returned.append(self._critic.pairwise(x, y))
+        return self.returned[-1]
 
 
 @final
 class _Replay(AbstractCritic):
-    def __init__(self, answers: Sequence[Tensor]) -> None:
+    def __init__(self, recorded: Sequence[Tensor]) -> None:
         super().__init__()
-        self._answers = iter(answers)
+        self._recorded = iter(recorded)
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
-        return next(self._answers)
+        return next(self._recorded)
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
-        return next(self._answers)
+        return next(self._recorded)

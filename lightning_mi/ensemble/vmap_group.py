@@ -1,4 +1,4 @@
-"""Members of an ensemble as one batched critic."""
+"""Ensemble members with identical critics as one group: their critics and bounds run under ``torch.vmap``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, final
@@ -9,9 +9,9 @@ from torch.func import functional_call
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.critics import JointCritic
-from lightning_mi.ensemble.groups import AbstractGroup, Members, OneByOne, Settings
-from lightning_mi.ensemble.module_stack import Stack, same_architecture
-from lightning_mi.ensemble.score_recording import ScoreTensors, replayed
+from lightning_mi.ensemble.groups import AbstractGroup, GroupStep, Members, ParamGroups, SequentialGroup
+from lightning_mi.ensemble.module_stack import ModuleStack, same_architecture
+from lightning_mi.ensemble.score_recording import RecordedScores, replay_scores
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.pairs import AbstractPairing, AllPairs, IndependentMarginal
 from lightning_mi.training.step import StepOutput
@@ -21,139 +21,157 @@ _Item = TypeVar("_Item")
 
 
 @final
-class Batched(AbstractGroup):
-    """Members whose critics are alike score a batch in one pass; those whose bounds are alike read it in one.
+class VmapGroup(AbstractGroup):
+    """Members with identical critics: one vmapped pass scores a batch, and one for each kind of bound computes terms.
 
     Args:
-        members: As :func:`grouped` orders them: bounds alike in a row, and among those regularizers alike.
+        members: Sorted by bound, and within a bound by regularizer, as :func:`group_members` does.
     """
 
     def __init__(self, members: Members) -> None:
         super().__init__(members)
         first = members[0]
-        self._critics = Stack([member.critic for member in members])
-        self._score = ScoreTensors(first.critic, first.pairs)
-        self._readers = [_Readers(same) for same in _classes(members, _same_bound)]
+        self._critics = ModuleStack([member.critic for member in members])
+        self._recorded_scores = RecordedScores(first.critic, first.pairs)
+        self._bounds = [_BoundStack(same) for same in _partition(members, _same_bound)]
 
-    def parameter_groups(self, own: Sequence[Settings]) -> list[dict[str, Any]]:
-        """The stacked parameters, one tensor for a layer of all members, under the settings that all share."""
-        critics = [p for p in self._critics.parameters.values() if p.requires_grad]
-        return [own[0][0] | {"params": critics + [p for readers in self._readers for p in readers.parameters()]}]
+    def param_groups(self, member_groups: Sequence[ParamGroups]) -> list[dict[str, Any]]:
+        """One parameter group: the stacked parameters of critics and bounds, with the settings of the first member."""
+        bounds = [parameter for stack in self._bounds for parameter in stack.parameters()]
+        return [member_groups[0][0] | {"params": self._critics.trainable() + bounds}]
 
-    def step(self, batch: Any, backward: Callable[[Tensor], Any]) -> tuple[Tensor, Callable[[int], StepOutput]]:
-        """The members' losses have no number in common, so the gradient of their sum is each one's own."""
+    def step(self, batch: Any, backward: Callable[[Tensor], Any]) -> GroupStep:
+        """The losses of members share no parameter, so the gradient of their sum is each member's gradient."""
         representations, _ = self.members[0]._represent(batch, None)
-        numbers = [{f"critic.{name}": t for name, t in kind.items()} for kind in self._critics.numbers()]
-
-        def score(*numbers: dict[str, Tensor]) -> tuple[Tensor, ...]:
-            answers: tuple[Tensor, ...] = functional_call(self._score, numbers, tuple(representations))
-            return answers
-
-        answers = torch.vmap(score)(*numbers)
-        sizes = [len(readers.members) for readers in self._readers]
-        parts = zip(*(torch.split(answer, sizes) for answer in answers), strict=True)
-        read = [readers(part, representations) for readers, part in zip(self._readers, parts, strict=True)]
-        readings = torch.cat(read)
+        recorded = self._score(representations)
+        sizes = [len(stack.members) for stack in self._bounds]
+        by_bound = zip(*(torch.split(tensor, sizes) for tensor in recorded), strict=True)
+        parts = [stack(scores, representations) for stack, scores in zip(self._bounds, by_bound, strict=True)]
+        readings = torch.cat(parts)
         backward(readings[:, -1].sum())
         readings = readings.detach()
-        detached = [answer.detach() for answer in answers]
+        detached = [tensor.detach() for tensor in recorded]
         features = representations[0].detach()
 
         def output(index: int) -> StepOutput:
-            member, own = self.members[index], readings[index]
-            scores = replayed(member.pairs, [answer[index] for answer in detached], *representations)
-            penalty = None if member.regularizer is None else own[-2]
-            return StepOutput(scores, BoundTerms(*own[:5]), penalty, own[-1], features, None)
+            member, values = self.members[index], readings[index]
+            scores = replay_scores(member.pairs, [tensor[index] for tensor in detached], *representations)
+            penalty = None if member.regularizer is None else values[-2]
+            return StepOutput(scores, BoundTerms(*values[:5]), penalty, values[-1], features, None)
 
-        return readings, output
+        return GroupStep(readings, output)
+
+    def _score(self, representations: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """(K, ...) tensors that the K members' critics return to the pairing."""
+
+        def score(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, ...]:
+            tensors: tuple[Tensor, ...] = functional_call(
+                self._recorded_scores, (parameters, buffers), tuple(representations)
+            )
+            return tensors
+
+        parameters, buffers = self._critics.tensors()
+        recorded: tuple[Tensor, ...] = torch.vmap(score)(_prefixed(parameters), _prefixed(buffers))
+        return recorded
 
 
 @final
-class _Readers:
-    """Bounds that are alike, with their members' regularizers."""
+class _BoundStack:
+    """B members with identical bounds, and their regularizers."""
 
     def __init__(self, members: Members) -> None:
         self.members = members
         self._terms = _Terms(members[0].bound, members[0].pairs)
-        self._stack = Stack([_Terms(member.bound, member.pairs) for member in members])
-        self._regularized = _classes(members, _same_regularizer)
+        self._stack = ModuleStack([_Terms(member.bound, member.pairs) for member in members])
+        self._by_regularizer = _partition(members, _same_regularizer)
 
     def parameters(self) -> list[nn.Parameter]:
-        return [p for p in self._stack.parameters.values() if p.requires_grad]
+        return self._stack.trainable()
 
-    def __call__(self, answers: Sequence[Tensor], representations: Sequence[Tensor]) -> Tensor:
-        """(B, 7) readings of B members, with gradient."""
-        terms = self._read(answers, representations)
-        log_normalizers = torch.split(terms[:, -1], [len(members) for members in self._regularized])
-        penalties = torch.cat([self._penalize(*some) for some in zip(self._regularized, log_normalizers, strict=True)])
+    def __call__(self, recorded: Sequence[Tensor], representations: Sequence[Tensor]) -> Tensor:
+        """(B, 7) readings with gradient."""
+        terms = self._bound_terms(recorded, representations)
+        log_normalizers = torch.split(terms[:, -1], [len(members) for members in self._by_regularizer])
+        penalties = torch.cat([_penalties(*pair) for pair in zip(self._by_regularizer, log_normalizers, strict=True)])
         losses = penalties - terms[:, BoundTerms._fields.index("objective")]
         return torch.cat([terms, penalties.unsqueeze(1), losses.unsqueeze(1)], dim=1)
 
-    def _read(self, answers: Sequence[Tensor], representations: Sequence[Tensor]) -> Tensor:
+    def _bound_terms(self, recorded: Sequence[Tensor], representations: Sequence[Tensor]) -> Tensor:
         """(B, 5) terms."""
-        numbers = self._stack.numbers()
+        tensors = self._stack.tensors()
+        stateless = not any(tensors)  # most bounds: no functional_call is needed
 
-        def read(numbers: tuple[dict[str, Tensor], dict[str, Tensor]], *answers: Tensor) -> Tensor:
-            # Most bounds have no numbers of their own, and need no call that puts the stack's in their place.
-            inputs = (answers, representations)
-            terms: Tensor = functional_call(self._terms, numbers, inputs) if any(numbers) else self._terms(*inputs)
+        def compute(tensors: tuple[dict[str, Tensor], dict[str, Tensor]], *recorded: Tensor) -> Tensor:
+            inputs = (recorded, representations)
+            terms: Tensor = self._terms(*inputs) if stateless else functional_call(self._terms, tensors, inputs)
             return terms
 
-        if len(self.members) == 1 and not any(numbers):
-            return read(numbers, *(answer[0] for answer in answers)).unsqueeze(0)
-        terms: Tensor = torch.vmap(read)(numbers, *answers)
+        if len(self.members) == 1 and stateless:
+            return compute(tensors, *(tensor[0] for tensor in recorded)).unsqueeze(0)
+        terms: Tensor = torch.vmap(compute)(tensors, *recorded)
         return terms
-
-    def _penalize(self, members: Members, log_normalizers: Tensor) -> Tensor:
-        regularizer = members[0].regularizer
-        if regularizer is None:
-            return torch.zeros_like(log_normalizers)
-        penalties: Tensor = torch.vmap(regularizer.penalty)(log_normalizers)
-        return penalties
 
 
 @final
 class _Terms(nn.Module):
-    """A bound as ``torch.vmap`` takes it: tensors in, a tensor out, no warning."""
+    """A bound as a function of tensors that returns a tensor, without warnings, for ``torch.vmap``."""
 
     def __init__(self, bound: AbstractBound, pairs: AbstractPairing) -> None:
         super().__init__()
         self.bound = bound
-        self._pairs = (pairs,)  # in a tuple: its numbers are none of this module's
+        self._pairs = (pairs,)  # in a tuple, so that its parameters are not this module's
 
-    def forward(self, answers: Sequence[Tensor], representations: Sequence[Tensor]) -> Tensor:
-        scores = replayed(self._pairs[0], answers, *representations)
+    def forward(self, recorded: Sequence[Tensor], representations: Sequence[Tensor]) -> Tensor:
+        scores = replay_scores(self._pairs[0], recorded, *representations)
         with full_precision(scores.joint.device.type):
             return torch.stack(self.bound.terms(scores))
 
 
-def grouped(members: Members, own: Sequence[Settings], batched: bool) -> list[tuple[AbstractGroup, list[int]]]:
-    """Groups of members with the places of each group's members among all.
+def group_members(
+    members: Members, member_groups: Sequence[ParamGroups], batched: bool
+) -> list[tuple[AbstractGroup, list[int]]]:
+    """Groups of members, each with the indices of its members in the ensemble.
 
     Args:
-        members: Of an ensemble.
-        own: The parameter groups of each member's own optimizer.
-        batched: Batch members where that is faster.
+        members: The members of an ensemble.
+        member_groups: The parameter groups of each member's optimizer.
+        batched: True to vmap members where that is faster; False for the sequential group alone.
     """
 
-    def together(i: int, j: int) -> bool:
-        return _same_critic(members[i], members[j]) and _settings(own[i]) == _settings(own[j])
+    def same_critic(i: int, j: int) -> bool:
+        return _same_critic(members[i], members[j]) and _settings(member_groups[i]) == _settings(member_groups[j])
 
-    batchable = [i for i in range(len(members)) if batched and _can_be_batched(members[i]) and len(own[i]) == 1]
-    groups = [group for group in _classes(batchable, together) if len(group) > 1]
-    alone = sorted(set(range(len(members))) - {i for group in groups for i in group})
-    made: list[tuple[AbstractGroup, list[int]]] = []
-    if alone:
-        made.append((OneByOne([members[i] for i in alone]), alone))
-    for group in groups:
-        bounds = _classes(group, lambda i, j: _same_bound(members[i], members[j]))
-        kinds = [_classes(kind, lambda i, j: _same_regularizer(members[i], members[j])) for kind in bounds]
-        places = [i for same_bound in kinds for same in same_bound for i in same]
-        made.append((Batched([members[i] for i in places]), places))
-    return made
+    indices = range(len(members))
+    candidates = [i for i in indices if batched and _can_be_vmapped(members[i]) and len(member_groups[i]) == 1]
+    vmapped = [group for group in _partition(candidates, same_critic) if len(group) > 1]
+    sequential = sorted(set(indices) - {i for group in vmapped for i in group})
+    groups: list[tuple[AbstractGroup, list[int]]] = []
+    if sequential:
+        groups.append((SequentialGroup([members[i] for i in sequential]), sequential))
+    for group in vmapped:
+        by_bound = _partition(group, lambda i, j: _same_bound(members[i], members[j]))
+        by_part = [_partition(same, lambda i, j: _same_regularizer(members[i], members[j])) for same in by_bound]
+        ordered = [i for bound in by_part for regularizer in bound for i in regularizer]
+        groups.append((VmapGroup([members[i] for i in ordered]), ordered))
+    return groups
 
 
-def _classes(items: Sequence[_Item], same: Callable[[_Item, _Item], bool]) -> list[list[_Item]]:
+def _penalties(members: Members, log_normalizers: Tensor) -> Tensor:
+    """(R,) penalties of R members with identical regularizers."""
+    regularizer, bound = members[0].regularizer, members[0].bound
+    if regularizer is None:
+        return torch.zeros_like(log_normalizers)
+    penalties: Tensor = torch.vmap(partial(regularizer.penalty, bound=bound))(log_normalizers)
+    return penalties
+
+
+def _prefixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The critic's tensors, by their names in :class:`RecordedScores`."""
+    return {f"critic.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _partition(items: Sequence[_Item], same: Callable[[_Item, _Item], bool]) -> list[list[_Item]]:
+    """Equivalence classes, in the order of their first items."""
     classes: list[list[_Item]] = []
     for item in items:
         found = next((members for members in classes if same(members[0], item)), None)
@@ -164,12 +182,12 @@ def _classes(items: Sequence[_Item], same: Callable[[_Item, _Item], bool]) -> li
     return classes
 
 
-def _settings(groups: Settings) -> list[dict[str, Any]]:
+def _settings(groups: ParamGroups) -> list[dict[str, Any]]:
     return [{name: value for name, value in group.items() if name != "params"} for group in groups]
 
 
-def _can_be_batched(member: MIEstimationModule) -> bool:
-    """Whether vmap takes its step, and is faster: all pairs of many joint critics leave the cache, which is slower."""
+def _can_be_vmapped(member: MIEstimationModule) -> bool:
+    """True if vmap supports the member's step and is faster. All pairs of many joint critics exceed the cache."""
     return (
         type(member) is MIEstimationModule
         and isinstance(member.pairs, AllPairs | IndependentMarginal)
@@ -178,16 +196,16 @@ def _can_be_batched(member: MIEstimationModule) -> bool:
     )
 
 
-def _same_critic(one: MIEstimationModule, other: MIEstimationModule) -> bool:
+def _same_critic(first: MIEstimationModule, second: MIEstimationModule) -> bool:
     parts = ("encoders", "critic", "pairs")
-    return all(same_architecture(getattr(one, part), getattr(other, part)) for part in parts)
+    return all(same_architecture(getattr(first, part), getattr(second, part)) for part in parts)
 
 
-def _same_bound(one: MIEstimationModule, other: MIEstimationModule) -> bool:
-    return same_architecture(one.bound, other.bound)
+def _same_bound(first: MIEstimationModule, second: MIEstimationModule) -> bool:
+    return same_architecture(first.bound, second.bound)
 
 
-def _same_regularizer(one: MIEstimationModule, other: MIEstimationModule) -> bool:
-    if one.regularizer is None or other.regularizer is None:
-        return one.regularizer is other.regularizer
-    return same_architecture(one.regularizer, other.regularizer)
+def _same_regularizer(first: MIEstimationModule, second: MIEstimationModule) -> bool:
+    if first.regularizer is None or second.regularizer is None:
+        return first.regularizer is second.regularizer
+    return same_architecture(first.regularizer, second.regularizer)

@@ -61,8 +61,8 @@ def charts_of(names: Collection[str]) -> Charts:
     return {category: charts for category, charts in drawn.items() if charts}
 
 
-def add_charts(loggers: Iterable[object]) -> None:
-    """Put the estimate, the truth and the ceiling on one TensorBoard chart, and both terms on another."""
+def add_charts(loggers: Iterable[object], charts: Charts = CHARTS) -> None:
+    """Write a custom-scalars layout to each TensorBoard logger; TensorBoard shows the last one that a run wrote."""
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_custom_scalars(CHARTS)
+            logger.experiment.add_custom_scalars(charts)

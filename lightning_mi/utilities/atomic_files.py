@@ -1,4 +1,4 @@
-"""Files that are under their name whole or not at all, whenever the process or the machine dies."""
+"""Atomic file writes: temporary file, fsync, rename; plus removal of stale temporary files."""
 
 import contextlib
 import os
@@ -10,25 +10,24 @@ from typing import IO
 
 try:
     import fcntl
-except ImportError:  # Windows: it lets nobody remove a file that is being written, which is what the lock is for
+except ImportError:  # Windows: no lock is needed, since an open file cannot be removed
     fcntl = None  # type: ignore[assignment]
 
 _SUFFIX = ".partial"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file beside its place, bring it to the disk, and give it its name; folders are made.
+    """Write a file atomically: to a hidden temporary file in its folder, synced to disk, then renamed.
 
-    Whatever stops it, a kill, a full disk or a power cut, what had the name before is still there and intact. A kill
-    leaves the unfinished file behind, hidden; :func:`sweep` removes it.
+    After a kill, a full disk or a power cut, an earlier file of that name is intact. A kill leaves the temporary file
+    behind; :func:`sweep` removes it. Missing folders are created.
 
     Args:
-        path: The file's name. A temporary file in another folder might lie on another file system, from where a file
-            is copied, not renamed.
+        path: The file. The temporary file is in the same folder, since a rename to another file system is a copy.
         write: Writes the content to a binary file.
 
     Raises:
-        OSError: It could not be written; nothing unfinished is left.
+        OSError: The write failed; no temporary file is left.
 
     Example:
         >>> import tempfile
@@ -37,7 +36,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         >>> [(path.name, path.read_bytes()) for path in folder.iterdir()]
         [('a.txt', b'all of it')]
     """
-    made = [folder for folder in path.parents if not folder.exists()]
+    created = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     file = _locked_partial(path)
     partial = Path(file.name)
@@ -47,17 +46,17 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
             if os.name == "nt":
-                file.close()  # no open file is renamed there; elsewhere the lock lasts until it has its name
+                file.close()  # Windows cannot rename an open file; elsewhere the lock lasts until the rename
             os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    for folder in (path.parent, *(folder.parent for folder in made)):
+    for folder in (path.parent, *(folder.parent for folder in created)):
         _sync_folder(folder)
 
 
 def sweep(folder: Path, *, recursively: bool = False) -> list[Path]:
-    """Remove unfinished files whose writer is dead, and return them; those that are being written stay.
+    """Remove stale temporary files and return them. Files that are being written, which are locked, stay.
 
     Example:
         >>> import tempfile
@@ -69,7 +68,7 @@ def sweep(folder: Path, *, recursively: bool = False) -> list[Path]:
     pattern = f".*{_SUFFIX}"
     swept = []
     for path in sorted(folder.rglob(pattern) if recursively else folder.glob(pattern)):
-        with contextlib.suppress(OSError), path.open("r+b") as file:  # NFS locks no file that is open for reading alone
+        with contextlib.suppress(OSError), path.open("r+b") as file:  # NFS cannot lock a read-only file
             if path.is_file() and _lock(file, wait=False):
                 path.unlink()
                 swept.append(path)
@@ -77,11 +76,11 @@ def sweep(folder: Path, *, recursively: bool = False) -> list[Path]:
 
 
 def _locked_partial(path: Path) -> IO[bytes]:
-    """A new file beside `path`, locked for as long as its writer lives."""
+    """A new temporary file beside ``path``, locked while its writer lives."""
     while True:
         file = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}").open("xb")
         _lock(file, wait=True)
-        if os.fstat(file.fileno()).st_nlink:  # nobody swept it before it was locked
+        if os.fstat(file.fileno()).st_nlink:  # not swept by another process before the lock
             return file
         file.close()
 
@@ -93,13 +92,13 @@ def _lock(file: IO[bytes], wait: bool) -> bool:
         except BlockingIOError:
             return False
         except OSError:
-            return wait  # a file system without locks: what may be being written is left alone
+            return wait  # no locks on this file system: do not sweep, the file may be in use
     return True
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the new name to the disk too."""
-    with contextlib.suppress(OSError):  # not every system opens folders
+    """Sync the folder's entries, which include the new name."""
+    with contextlib.suppress(OSError):  # some systems cannot open folders
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -108,10 +107,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Raise, before hours of training, if `folder` could not be created and written to; leave nothing behind.
+    """Check, before hours of training, that ``folder`` can be created and written to; create nothing.
 
     Raises:
-        OSError: if it could not; the message names the folder and the reason.
+        OSError: It cannot; the message names the folder and the reason.
 
     Example:
         >>> require_writable(Path("/proc/no_such_folder"))

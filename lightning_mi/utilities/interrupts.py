@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: how a command ends, with the exit status 128 + number that shells report."""
+"""Handlers for SIGINT, SIGTERM and SIGHUP that exit with the status 128 + signal number, as shells report it."""
 
 import os
 import signal
@@ -10,11 +10,11 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-_ONE_PRESS = 0.5  # seconds: `timeout -s INT` and other wrappers send one Ctrl-C twice, to the process and to its group
+_SAME_PRESS = 0.5  # seconds: `timeout -s INT` and other wrappers send one Ctrl-C to the process and to its group
 
 
 def exit_status(number: int) -> int:
-    """The exit status of a command that a signal ended.
+    """The exit status of a command that ends by a signal.
 
     Example:
         >>> exit_status(signal.SIGTERM)
@@ -24,16 +24,16 @@ def exit_status(number: int) -> int:
 
 
 def handle_signals(handle: Callable[[signal.Signals], None]) -> dict[int, Any]:
-    """Call ``handle`` on the first SIGINT, SIGTERM or SIGHUP; a SIGINT after it ends the process at once.
+    """Call ``handle`` on the first SIGINT, SIGTERM or SIGHUP; a later SIGINT ends the process at once.
 
-    A signal that is ignored, as SIGHUP under `nohup`, stays ignored. Outside the main thread, where Python allows no
-    handlers, nothing happens.
+    A signal that is ignored, as SIGHUP under ``nohup``, stays ignored. No effect outside the main thread, where Python
+    does not allow handlers.
 
     Args:
-        handle: Called in the main thread, between two bytecodes.
+        handle: Called in the main thread, between two bytecode instructions.
 
     Returns:
-        The handlers before, for :func:`restore_signals`.
+        The previous handlers, for :func:`restore_signals`.
 
     Example:
         >>> before = handle_signals(lambda number: print(number.name))
@@ -43,16 +43,16 @@ def handle_signals(handle: Callable[[signal.Signals], None]) -> dict[int, Any]:
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
-    owner = os.getpid()
+    process = os.getpid()
     times: list[float] = []
 
     def receive(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:
+        if os.getpid() != process:
             _receive_in_fork(number)
         elif not times:
             times.append(time.monotonic())
             handle(signal.Signals(number))
-        elif number == signal.SIGINT and time.monotonic() - times[0] > _ONE_PRESS:
+        elif number == signal.SIGINT and time.monotonic() - times[0] > _SAME_PRESS:
             os._exit(exit_status(number))
 
     handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -60,20 +60,20 @@ def handle_signals(handle: Callable[[signal.Signals], None]) -> dict[int, Any]:
 
 
 def restore_signals(before: Mapping[int, Any]) -> None:
-    """Put back the handlers that :func:`handle_signals` returned."""
+    """Restore the handlers that :func:`handle_signals` returned."""
     for number, handler in before.items():
-        if handler is not None:  # a handler that was not set by Python
+        if handler is not None:  # None: not set by Python
             signal.signal(number, handler)
 
 
 def end_at_once(number: signal.Signals) -> None:
-    """A handler for a command that has nothing to lose yet, or nothing any more: no cleanup, no traceback."""
+    """A handler that exits at once, without cleanup or traceback: for a command without unsaved work."""
     os._exit(exit_status(number))
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, a signal raises KeyboardInterrupt, and the block ends with SystemExit and the signal's status.
+    """Context manager: a signal raises KeyboardInterrupt, and the block ends with SystemExit and the signal's status.
 
     Raises:
         SystemExit: With status 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP.
@@ -95,7 +95,7 @@ def interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise SystemExit(exit_status(*received or (signal.SIGINT,))) from None
-    except SystemExit:  # Lightning's answer to a KeyboardInterrupt, with a status of its own
+    except SystemExit:  # Lightning turns a KeyboardInterrupt into SystemExit(1)
         if received:
             raise SystemExit(exit_status(*received)) from None
         raise
@@ -104,7 +104,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _receive_in_fork(number: int) -> None:
-    """Loader workers inherit the handlers: they end by SIGTERM only, and with their parent."""
+    """Dataloader workers inherit the handlers: they end by SIGTERM only, or with their parent."""
     if number == signal.SIGTERM:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)

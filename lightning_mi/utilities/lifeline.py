@@ -1,9 +1,10 @@
 """End a process as soon as its parent has ended, even by SIGKILL.
 
 Each process watches its direct parent only, so that a tree of processes ends from the top down. A daemon thread waits:
-on a pipe whose other end only the parent holds, or, in ranks that Lightning launches, on the parent's ID.
+on a pipe whose other end is open in the parent only, or, in ranks that Lightning launches, on the parent's process ID.
 
-`python -m lightning_mi.utilities.lifeline MODULE ARGUMENT ...` runs a module as `python -m MODULE` does and ends with its stdin.
+`python -m lightning_mi.utilities.lifeline MODULE ARGUMENT ...` runs `python -m MODULE ARGUMENT ...` until its standard
+input closes.
 """
 
 import multiprocessing
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 
 _LAUNCHER = "LIGHTNING_MI_LAUNCHER"  # environment variable: ID of the process that launches ranks
-_PERIOD = 0.5  # seconds between two looks at the parent's ID
+_PERIOD = 0.5  # seconds between two polls of the parent's ID
 _STATUS = 1  # exit status of a process whose parent has ended
 
 
@@ -34,7 +35,7 @@ def end_after(wait: Callable[[], object]) -> None:
 
 
 def end_with_parent() -> None:
-    """In a process that :mod:`multiprocessing` started: end when its parent ends. Elsewhere, do nothing.
+    """End this process with its parent, if :mod:`multiprocessing` started it; no effect otherwise.
 
     Example:
         >>> end_with_parent()
@@ -45,16 +46,16 @@ def end_with_parent() -> None:
 
 
 def end_with_stdin() -> None:
-    """End when standard input, a pipe that the parent holds open and never writes to, is closed."""
+    """End when standard input closes: a pipe that is open in the parent, which never writes to it."""
     end_after(partial(os.read, 0, 1))
 
 
 @contextmanager
 def launched_ranks() -> Iterator[None]:
-    """Within, ranks that Lightning launches as copies of this command end with this process.
+    """Context manager: ranks that Lightning launches as copies of this command end with this process.
 
-    A launched rank watches its launcher, or `torchrun`. A process that launches ranks watches nobody: under `nohup` it
-    survives its shell.
+    A launched rank watches its launcher, or ``torchrun``. The launcher watches no process: under ``nohup`` it survives
+    its shell.
 
     Example:
         >>> with launched_ranks():
@@ -69,7 +70,7 @@ def launched_ranks() -> Iterator[None]:
             del os.environ[_LAUNCHER]
         return
     launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else int(os.environ.get(_LAUNCHER, 0))
-    if launcher and os.name == "posix":  # elsewhere the ID of the parent does not change when it ends
+    if launcher and os.name == "posix":  # on Windows the parent's ID does not change when it ends
         end_after(partial(_wait_until_orphaned, launcher))
     yield
 

@@ -1,4 +1,4 @@
-"""Choice of the checkpoint and early stopping on given readings, against NumPy; and bad use."""
+"""HeldOutCheckpoint and HeldOutEarlyStopping on given values, against NumPy; and bad use."""
 
 import math
 
@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_mi import bounds
 from lightning_mi.callbacks import HeldOutCheckpoint, HeldOutEarlyStopping
+from lightning_mi.exceptions import MIWarning
 from tests.helpers.scripted import Script, gaussian, play, step_of
 from tests.helpers.small_module import Batches, draw, make, trainer
 
@@ -20,7 +21,7 @@ pytestmark = [
 
 
 def chosen(readings, errors, z, ceiling=math.inf):
-    """The index that the rule keeps, and how often it replaced another: NumPy's."""
+    """The index that the rule chooses, and how often it replaced another, in NumPy."""
     errors = np.broadcast_to(errors, np.shape(readings))
     kept, replaced = None, 0
     for i, (value, error) in enumerate(zip(readings, errors, strict=True)):
@@ -32,13 +33,13 @@ def chosen(readings, errors, z, ceiling=math.inf):
     return kept, replaced
 
 
-# What noise does.
+# Noise.
 
 
 @pytest.mark.parametrize(("share", "z"), [(0.2, 1.0), (1.0, 3.0)], ids=["the same samples", "new samples"])
-def test_of_a_noisy_constant_the_highest_value_reads_high_and_the_held_out_choice_does_not(share, z, tmp_path):
+def test_held_out_choice_is_unbiased_for_noisy_constants(share, z, tmp_path):
     truth, error, runs, epochs = 2.0, 0.1, 8, 50
-    # What is common to all readings of a run moves the constant; a choice among them cannot avoid it.
+    # Noise that is common to all values of a run only shifts the constant.
     noise = share * np.random.default_rng(0).normal(size=(epochs, runs))
     readings = truth + error * noise
     names = [f"val/run{i}" for i in range(runs)]
@@ -72,7 +73,7 @@ def test_the_numbers_in_the_docstring_are_those_of_a_simulation():
         assert f"{bias:g}" in HeldOutCheckpoint.__doc__
 
 
-# The rule, one reading at a time.
+# The rule, one value at a time.
 
 CASES = {
     "a significant gain replaces": ([1.0, 1.29], 0.1, 2, 1),
@@ -86,7 +87,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("readings", "errors", "z", "kept"), CASES.values(), ids=CASES)
-def test_what_is_kept(readings, errors, z, kept, tmp_path):
+def test_chosen_checkpoint(readings, errors, z, kept, tmp_path):
     callback = HeldOutCheckpoint(z=z, dirpath=tmp_path)
     play(readings, callback, errors=errors)
     assert chosen(readings, errors, z)[0] == kept
@@ -95,7 +96,7 @@ def test_what_is_kept(readings, errors, z, kept, tmp_path):
 
 
 @pytest.mark.parametrize(("ceiling", "kept"), [(None, 2), (math.log(10), 1)])
-def test_a_value_above_the_ceiling_by_more_than_noise_is_not_better(ceiling, kept, tmp_path):
+def test_value_above_the_ceiling_is_never_chosen(ceiling, kept, tmp_path):
     readings = [1.9, 2.4, 3.1]  # 2.4 is above log 10 = 2.30, but not by 2 standard errors
     callback = HeldOutCheckpoint(z=2, ceiling=ceiling, dirpath=tmp_path)
     stopping = HeldOutEarlyStopping(z=2, ceiling=ceiling)
@@ -115,7 +116,7 @@ def test_early_stopping_waits_for_a_significant_gain():
     assert play(readings, plain).global_step == len(readings)
 
 
-def test_early_stopping_stops_at_once_where_the_value_is_not_finite():
+def test_early_stopping_stops_at_non_finite_values():
     assert play([1.0, math.nan, 2.0], HeldOutEarlyStopping()).global_step == 2
     assert play([1.0, math.nan, 2.0], HeldOutEarlyStopping(check_finite=False)).global_step == 3
 
@@ -141,13 +142,13 @@ CALLBACKS = pytest.mark.parametrize("callback", [HeldOutCheckpoint, HeldOutEarly
 
 
 @CALLBACKS
-def test_a_bound_that_is_no_lower_bound_is_refused(callback):
+def test_bound_that_is_no_lower_bound_raises(callback):
     for monitor in ("val/mi", "val/mi_plug_in"):
-        with pytest.raises(MisconfigurationException, match=f"'{monitor}' of SMILE is not a lower bound"):
+        with pytest.raises(MisconfigurationException, match=f"'{monitor}' with SMILE: it is not a lower bound"):
             trainer(callbacks=callback(monitor), enable_checkpointing=True).fit(make(bounds.SMILE()), gaussian())
 
 
-def test_an_accuracy_may_be_monitored_whatever_the_bound(tmp_path):
+def test_accuracy_may_be_monitored_with_any_bound(tmp_path):
     class WithAccuracy(Script):
         bound = bounds.SMILE()
 
@@ -158,10 +159,9 @@ def test_an_accuracy_may_be_monitored_whatever_the_bound(tmp_path):
     assert float(callback.best_model_score) == 0.5
 
 
-@CALLBACKS
-@pytest.mark.parametrize("batches", [0, 1])
+@pytest.mark.parametrize(("callback", "batches"), [(HeldOutCheckpoint, 0), (HeldOutEarlyStopping, 1)])
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
-def test_too_few_validation_batches_are_refused_before_the_first_step(callback, batches, tmp_path):
+def test_too_few_validation_batches_raise_before_training(callback, batches, tmp_path):
     data, module = gaussian(), make()
     fitted = trainer(callbacks=callback(), enable_checkpointing=True, limit_val_batches=batches)
     with pytest.raises(MisconfigurationException, match=f"Got {batches} validation batches"):
@@ -170,22 +170,22 @@ def test_too_few_validation_batches_are_refused_before_the_first_step(callback, 
 
 
 @CALLBACKS
-def test_a_reading_without_a_standard_error_is_refused_in_the_sanity_check(callback):
+def test_missing_standard_error_raises_in_the_sanity_check(callback):
     fitted = trainer(callbacks=callback("val/mi_plug_in"), enable_checkpointing=True)
-    with pytest.raises(MisconfigurationException, match="val/mi_plug_in, val/mi_plug_in_standard_error was not logged"):
+    with pytest.raises(MisconfigurationException, match="Got no val/mi_plug_in, val/mi_plug_in_standard_error"):
         fitted.fit(make(bounds.DV()), gaussian())  # nothing holds its log-normalizer
     assert fitted.global_step == 0
 
 
 @CALLBACKS
-def test_a_margin_below_zero_is_refused(callback):
+def test_invalid_margins_raise(callback):
     with pytest.raises(ValueError, match="Got z=-1"):
         callback(z=-1)
     with pytest.raises(ValueError, match="ceiling=nan"):
         callback(ceiling=math.nan)
 
 
-def test_data_without_a_test_split_are_warned_of(tmp_path):
+def test_data_without_a_test_split_warn(tmp_path):
     class NoTest(L.LightningDataModule):
         def train_dataloader(self):
             return draw(8)
@@ -193,10 +193,10 @@ def test_data_without_a_test_split_are_warned_of(tmp_path):
         def val_dataloader(self):
             return draw(8, 8)
 
-    with pytest.warns(UserWarning, match="NoTest has no test_dataloader: the value of the chosen checkpoint"):
+    with pytest.warns(MIWarning, match="NoTest has no test_dataloader: the value of the chosen checkpoint"):
         trainer(callbacks=HeldOutCheckpoint(dirpath=tmp_path), enable_checkpointing=True).fit(make(), NoTest())
 
 
 @CALLBACKS
-def test_a_fast_run_for_developers_needs_no_standard_error(callback):
+def test_fast_dev_run_needs_no_standard_error(callback):
     trainer(callbacks=callback(), enable_checkpointing=True, fast_dev_run=True).fit(make(), gaussian())

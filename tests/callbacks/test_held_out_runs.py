@@ -1,4 +1,4 @@
-"""Choice of the checkpoint and early stopping in interrupted runs, on real estimates, and on two processes."""
+"""HeldOutCheckpoint and HeldOutEarlyStopping in resumed runs, on real estimates, and on two ranks."""
 
 import datetime
 from pathlib import Path
@@ -28,11 +28,10 @@ LONG = [1.0, 2.0, 1.9, 2.1, 2.25, 1.0, 2.3, 1.2]  # 2.3 beats 2.0 by more than 0
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")  # true of the plain one
-@pytest.mark.parametrize("folder", ["a", "b"], ids=["the same folder", "another folder"])
-@pytest.mark.parametrize("interrupted", range(1, len(LONG)))
-def test_a_resumed_run_goes_on_comparing_with_what_was_kept(interrupted, folder, tmp_path):
+@pytest.mark.parametrize(("folder", "interrupted"), [("a", 1), ("b", 3), ("a", 4), ("b", 6), ("b", 7)])
+def test_resumed_run_compares_with_the_saved_best(interrupted, folder, tmp_path):
     first = HeldOutCheckpoint(z=2, dirpath=tmp_path / "a"), HeldOutEarlyStopping(z=2, patience=5)
-    # The plain one comes first: it must know what was chosen all the same.
+    # The plain one comes first: its checkpoint must hold the choice all the same.
     newest = ModelCheckpoint(tmp_path / "a"), ModelCheckpoint(tmp_path / folder)
     play(LONG, newest[0], *first, epochs=interrupted)
     again = HeldOutCheckpoint(z=2, dirpath=tmp_path / folder), HeldOutEarlyStopping(z=2, patience=5)
@@ -45,7 +44,7 @@ def test_a_resumed_run_goes_on_comparing_with_what_was_kept(interrupted, folder,
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
-def test_without_a_gain_after_resuming_the_best_is_still_the_old_one(tmp_path):
+def test_resume_without_a_gain_retains_the_best(tmp_path):
     readings = [1.0, 2.0, 1.9, 1.8, 1.7]
     newest = ModelCheckpoint(tmp_path / "a")
     play(readings, HeldOutCheckpoint(dirpath=tmp_path / "a"), newest, epochs=3)
@@ -66,7 +65,7 @@ def test_best_is_the_held_out_choice_among_checkpoints(tmp_path):
     assert step_of(held_out.best_model_path) == 1
 
 
-def test_state_can_be_asked_for_before_a_fit():
+def test_state_dict_before_fit():
     assert HeldOutCheckpoint().state_dict()["standard_error"] == 0
     assert HeldOutEarlyStopping().state_dict()["standard_error"] == 0
     assert HeldOutEarlyStopping().state_key != HeldOutEarlyStopping("val/mi_plug_in").state_key
@@ -76,7 +75,7 @@ def test_state_can_be_asked_for_before_a_fit():
 
 
 @pytest.mark.parametrize("monitor", ["val/mi", "val/mi_macro", "val/mi_plug_in"])
-def test_the_choice_is_made_on_what_the_module_reads_and_the_test_split_is_reported(monitor, tmp_path):
+def test_module_estimates_choose_and_test_split_reports(monitor, tmp_path):
     callback = HeldOutCheckpoint(monitor, z=0.0, dirpath=tmp_path)
     module = make(bounds.NWJ(), optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.05))
     fitted = trainer(callbacks=[callback, Readings()], enable_checkpointing=True, max_epochs=4)
@@ -92,7 +91,7 @@ def test_the_choice_is_made_on_what_the_module_reads_and_the_test_split_is_repor
 
 
 class Readings(L.Callback):
-    """What each validation logged."""
+    """Values of each validation."""
 
     rows = ()
 
@@ -105,7 +104,7 @@ class Readings(L.Callback):
 
 
 class Kept(L.Callback):
-    """Writes what each process ends with."""
+    """Writes the final state of each rank."""
 
     def __init__(self, folder, *callbacks):
         self.folder, self.callbacks = folder, callbacks
@@ -115,9 +114,9 @@ class Kept(L.Callback):
         torch.save([trainer.global_step, *states], f"{self.folder}/{trainer.world_size}-{trainer.global_rank}.pt")
 
 
-def test_two_processes_choose_and_stop_as_one_does_over_the_same_samples(tmp_path, monkeypatch):
+def test_two_ranks_choose_as_one_does(tmp_path, monkeypatch):
     for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        monkeypatch.setenv(name, "")  # so that what the launcher sets is undone
+        monkeypatch.setenv(name, "")  # monkeypatch then undoes what the launcher sets
         monkeypatch.delenv(name)
     timeout = datetime.timedelta(seconds=60)
     strategy = DDPStrategy(start_method="fork", process_group_backend="gloo", timeout=timeout)
@@ -132,7 +131,7 @@ def test_two_processes_choose_and_stop_as_one_does_over_the_same_samples(tmp_pat
     assert chosen_state["standard_error"] == stopped_state["standard_error"] > 0
     assert steps < 12 * 4
     kept = torch.load(chosen_state["best_model_path"], weights_only=True)
-    # The value and its error are those of the samples of both processes, in batches of 8 as each process made them.
+    # The value and its error cover the samples of both ranks, in batches of 8.
     module = make(bounds.NWJ())
     module.load_state_dict(kept["state_dict"])
     [read] = trainer().validate(module, halves(list(gaussian(batch_size=16).val_dataloader())), verbose=False)
@@ -141,7 +140,7 @@ def test_two_processes_choose_and_stop_as_one_does_over_the_same_samples(tmp_pat
 
 
 def halves(batches):
-    """Each batch as two processes see it."""
+    """Each batch as the shards of two ranks."""
     return Batches(tuple(part[half] for part in batch) for batch in batches for half in (slice(8), slice(8, 16)))
 
 

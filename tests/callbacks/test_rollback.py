@@ -1,4 +1,4 @@
-"""Stopping and rolling back: the mechanism, on trainings of a few dozen steps."""
+"""Stop and rollback on trainings of a few dozen steps."""
 
 import warnings
 from functools import partial
@@ -21,7 +21,7 @@ WATCH = {"window": 20, "every_n_steps": 1, "max_mi": 50.0}
 
 
 class Break(L.Callback):
-    """Makes every parameter huge, or not a number, before given steps."""
+    """Sets every parameter to NaN, or to another value, before given steps."""
 
     def __init__(self, *at, value=float("nan")):
         self.at, self.value = at, value
@@ -34,7 +34,7 @@ class Break(L.Callback):
 
 
 class Trace(L.Callback):
-    """The weights, the optimizer's state and the learning rate after each step."""
+    """Records the weights, the optimizer's state and the learning rate before each step."""
 
     def __init__(self):
         self.weights, self.optimizer, self.rate = [], [], []
@@ -56,7 +56,7 @@ def module(bound=None, **kwargs):
 
 
 @pytest.fixture(autouse=True)
-def infinite_terms_are_what_is_tested():
+def ignore_non_finite_terms():
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*read value.*|.*read .* = nan.*", category=RuntimeWarning)
         yield
@@ -75,10 +75,10 @@ def same(first, second):
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_it_goes_back_to_the_older_of_the_healthy_states_with_optimizer_and_scheduler():
+def test_rollback_restores_the_older_snapshot():
     fitted = module()
     monitor, trace, t, [words] = train(fitted, broken=[25])
-    # Healthy states are kept at every fifth step; the one of step 25 may hold already what broke then.
+    # Snapshots are taken every fifth step; that of step 25 may already contain the fault.
     assert monitor.rolled_back == [(26, 20)]
     assert monitor.exploded_at == 26
     assert same(trace.weights[26].values(), trace.weights[20].values())
@@ -89,11 +89,11 @@ def test_it_goes_back_to_the_older_of_the_healthy_states_with_optimizer_and_sche
     assert torch.isfinite(t.callback_metrics["train/mi_micro"])
     assert isinstance(fitted.regularizer, regularizers.Squared)
     assert fitted.regularizer.current_weight() == 0.1
-    assert words.startswith("Step 26: DV explodes: a term or the loss is infinite or not a number. Rolled back to the ")
+    assert words.startswith("Step 26: DV explodes: a term or the loss is infinite or NaN. Rolled back to the ")
     assert "state of step 20 (time 1 of at most 3): Squared(weight=0.1) holds the log-normalizer now." in words
 
 
-def test_the_weight_is_raised_each_time_and_after_the_last_time_it_stops_and_says_so():
+def test_each_rollback_raises_the_weight_until_it_stops():
     fitted = module(regularizer=regularizers.Huber(weight=regularizers.LinearWarmup(0.5, steps=1)))
     monitor, _, t, said = train(fitted, broken=[12, 15, 18], max_roll_backs=2, raise_by=4.0)
     assert monitor.rolled_back == [(13, 5), (16, 5)]
@@ -104,25 +104,25 @@ def test_the_weight_is_raised_each_time_and_after_the_last_time_it_stops_and_say
     assert t.global_step == 19
 
 
-def test_a_state_that_was_kept_after_a_roll_back_replaces_the_older_one():
+def test_snapshot_after_a_rollback_replaces_the_older_one():
     assert train(module(), broken=[12, 20])[0].rolled_back == [(13, 5), (21, 18)]
     assert train(module(), broken=[12, 25])[0].rolled_back == [(13, 5), (26, 18)]
 
 
-def test_a_weight_of_zero_becomes_the_one_for_new_regularizers():
+def test_rollback_sets_a_weight_of_zero():
     fitted = module(regularizer=regularizers.Squared(weight=0.0))
     train(fitted, broken=[12], weight=0.2)
     assert fitted.regularizer.current_weight() == 0.2
 
 
-def test_a_literal_exponential_becomes_the_robust_one():
+def test_rollback_caps_a_literal_exponential():
     fitted = module(bounds.NWJ(cap=None))
     *_, said = train(fitted, broken=[12])
     assert fitted.bound.cap == 1.0
     assert "NWJ has the robust exponential (cap=1)" in said[0]
 
 
-def test_gradients_that_have_accumulated_are_dropped():
+def test_rollback_drops_accumulated_gradients():
     fitted = module()
     monitor = StabilityMonitor(action="roll_back", **WATCH)
     t = trainer(callbacks=[Break(12), monitor], accumulate_grad_batches=4)
@@ -133,7 +133,7 @@ def test_gradients_that_have_accumulated_are_dropped():
     assert all(value.isfinite().all() for value in weights(fitted).values())
 
 
-def test_stop_ends_the_training_and_says_how_to_cure_it():
+def test_stop_ends_the_training_with_a_remedy():
     monitor, _, t, [words] = train(module(bounds.NWJ(cap=None)), broken=[12], action="stop")
     assert t.global_step == monitor.exploded_at == 13
     assert "Training stops here. To cure it, add `regularizers.Squared(weight=0.1)` and leave NWJ its robust" in words
@@ -144,7 +144,7 @@ def test_warn_changes_nothing():
     assert (t.global_step, monitor.exploded_at, len(said)) == (40, 13, 1)
 
 
-def test_a_watched_training_is_bit_equal_to_one_that_is_not():
+def test_monitored_training_is_bitwise_equal():
     for action in ("warn", "roll_back"):
         alone, watched = module(), module()
         trainer().fit(alone, draw(*[8] * 25))
@@ -164,7 +164,7 @@ class Save(L.Callback):
             trainer.save_checkpoint(self.path)
 
 
-def test_a_resumed_training_goes_on_with_window_verdicts_and_the_stronger_hold(tmp_path):
+def test_resume_restores_window_detections_and_weight(tmp_path):
     kwargs, path = WATCH | {"every_n_steps": 4, "window": 80, "action": "roll_back"}, tmp_path / "x.ckpt"
     runs = []
     for ckpt_path, extra in ((None, [Break(8), Save(22, path)]), (path, [])):
@@ -181,35 +181,35 @@ def test_a_resumed_training_goes_on_with_window_verdicts_and_the_stronger_hold(t
     assert monitor.state_dict() == seen.state_dict()
 
 
-def test_state_can_be_asked_for_before_any_training():
+def test_state_dict_before_fit():
     fresh = StabilityMonitor()
     fresh.load_state_dict(StabilityMonitor().state_dict())
     assert fresh.state_dict() == StabilityMonitor().state_dict()
 
 
-# What cannot be rolled back.
+# Bad use.
 
 
-def test_optimizing_by_hand_is_refused_at_the_start():
-    by_hand = Scripted(lambda step: (1.0, 0.0, 1.0), regularizer=regularizers.Squared())
-    by_hand.automatic_optimization = False
-    with pytest.raises(ValueError, match="action='roll_back' for Scripted, which optimizes by hand"):
-        trainer(callbacks=StabilityMonitor(action="roll_back")).fit(by_hand, steps(1))
+def test_manual_optimization_raises():
+    manual = Scripted(lambda step: (1.0, 0.0, 1.0), regularizer=regularizers.Squared())
+    manual.automatic_optimization = False
+    with pytest.raises(ValueError, match="action='roll_back' for Scripted with manual optimization"):
+        trainer(callbacks=StabilityMonitor(action="roll_back")).fit(manual, steps(1))
 
 
-def test_a_module_without_a_regularizer_to_strengthen_is_refused_at_the_start():
-    with pytest.raises(TypeError, match="Scripted, which has no regularizer to strengthen"):
+def test_rollback_without_a_regularizer_raises():
+    with pytest.raises(TypeError, match="for Scripted without a regularizer"):
         trainer(callbacks=StabilityMonitor(action="roll_back")).fit(Scripted(None), steps(1))
 
 
-def test_a_state_that_is_sharded_is_refused():
+def test_sharded_strategy_raises():
     sharded = trainer()
     sharded.strategy.__class__ = FSDPStrategy
-    with pytest.raises(ValueError, match="under FSDPStrategy: states are kept whole"):
+    with pytest.raises(ValueError, match="under FSDPStrategy: snapshots need the whole state"):
         check_can_roll_back(sharded, module())
 
 
-def test_a_module_of_ones_own_with_a_regularizer_is_rolled_back():
+def test_any_module_with_a_regularizer_is_rolled_back():
     own = Scripted(lambda step: (1.0 if step != 12 else float("nan"), 0.0, 1.0), regularizer=regularizers.Squared())
     monitor = StabilityMonitor(action="roll_back", **WATCH)
     with pytest.warns(StabilityWarning, match="the weight of Squared is 10 now, 1 before"):

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP save where the training is, and end it with the status of the signal."""
+"""SIGINT, SIGTERM and SIGHUP save a checkpoint and exit with the status of the signal."""
 
 import multiprocessing
 import os
@@ -25,7 +25,7 @@ pytestmark = [
 
 
 class Resumable(Batches):
-    """Batches that go on where training stands."""
+    """Batches that resume after those already trained on."""
 
     def __iter__(self):
         done = batches_done(self.trainer) % len(self)
@@ -38,8 +38,8 @@ class Resumable(Batches):
         pass
 
 
-class Tell(L.Callback):
-    """Sends the signal in a hook, by default in the middle of a step."""
+class SendSignal(L.Callback):
+    """Sends a signal to this process in a hook, by default in the middle of a step."""
 
     def __init__(self, step, number=signal.SIGTERM, hook="on_after_backward"):
         self.step, self.number = step, number
@@ -57,15 +57,17 @@ def fit(module, *callbacks, **kwargs):
     given.fit(module, batches, **kwargs)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-@pytest.mark.parametrize("own_folder", [True, False])
-def test_it_saves_after_the_step_and_resumes_exactly(own_folder, number, status, tmp_path):
-    whole, told, resumed = make(), make(), make()
+@pytest.mark.parametrize(
+    ("number", "status", "has_dirpath"),
+    [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False), (signal.SIGHUP, 129, True)],
+)
+def test_signal_saves_after_the_step_and_resume_is_exact(number, status, has_dirpath, tmp_path):
+    whole, interrupted, resumed = make(), make(), make()
     fit(whole)
     before = signal.getsignal(number)
-    keep = [] if own_folder else [ModelCheckpoint(tmp_path, save_top_k=0)]
+    others = [] if has_dirpath else [ModelCheckpoint(tmp_path, save_top_k=0)]
     with pytest.raises(SystemExit) as ended:
-        fit(told, *keep, SaveAtTermination(tmp_path if own_folder else None), Tell(2, number))
+        fit(interrupted, *others, SaveAtTermination(tmp_path if has_dirpath else None), SendSignal(2, number))
     assert ended.value.code == status
     assert signal.getsignal(number) is before
     path = tmp_path / "last-terminated.ckpt"
@@ -75,21 +77,21 @@ def test_it_saves_after_the_step_and_resumes_exactly(own_folder, number, status,
 
 
 @pytest.mark.parametrize("data", ["images", "stream"])
-def test_loader_workers_that_are_told_too_take_no_batch_away(data, tmp_path):
-    """As by a scheduler, which tells every process of a job."""
-    others = multiprocessing.active_children()  # an earlier test's may be about to end
+def test_signalled_dataloader_workers_lose_no_batch(data, tmp_path):
+    """As from a scheduler, which signals every process of a job."""
+    others = multiprocessing.active_children()  # of earlier tests
 
-    class TellAll(L.Callback):
+    class SignalAll(L.Callback):
         def on_after_backward(self, trainer, pl_module):
             if trainer.global_step == 2:
                 children = multiprocessing.active_children()
                 self.workers = [child for child in children if child not in others]
-                everybody = [str(process.pid) for process in (*self.workers, multiprocessing.current_process())]
-                subprocess.run(["kill", "-TERM", *everybody], check=True)  # not by this process
+                pids = [str(process.pid) for process in (*self.workers, multiprocessing.current_process())]
+                subprocess.run(["kill", "-TERM", *pids], check=True)  # not by this process
                 time.sleep(0.2)
                 self.left = [worker.is_alive() for worker in self.workers]
 
-    tell = TellAll()
+    send = SignalAll()
     if data == "images":
         encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, DIM))
         module, module_data = (
@@ -99,26 +101,26 @@ def test_loader_workers_that_are_told_too_take_no_batch_away(data, tmp_path):
     else:
         module, module_data = make(), GaussianDataModule(dim=DIM, mi=1.0, steps_per_mi=9, batch_size=8, num_workers=2)
     with pytest.raises(SystemExit) as ended:
-        trainer(callbacks=[SaveAtTermination(tmp_path), tell], enable_checkpointing=True, limit_val_batches=0).fit(
+        trainer(callbacks=[SaveAtTermination(tmp_path), send], enable_checkpointing=True, limit_val_batches=0).fit(
             module, module_data
         )
     assert ended.value.code == 143
-    assert tell.left == [True, True]
+    assert send.left == [True, True]
     assert torch.load(tmp_path / "last-terminated.ckpt", weights_only=True)["global_step"] == 3
-    for worker in tell.workers:
+    for worker in send.workers:
         worker.join(10)
         assert not worker.is_alive()
 
 
-def test_workers_of_other_loaders_end_without_an_error_in_the_middle_of_the_save(tmp_path):
-    told = SaveAtTermination(tmp_path)
+def test_ended_worker_does_not_interrupt_the_save(tmp_path):
+    callback = SaveAtTermination(tmp_path)
     before = signal.getsignal(signal.SIGCHLD)
-    told.on_train_start(None, None)
+    callback.on_train_start(None, None)
     os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGCHLD) is not before
-    signal.raise_signal(signal.SIGCHLD)  # of a worker that ended
+    signal.raise_signal(signal.SIGCHLD)  # as when a worker ends
     with pytest.raises(SystemExit):
-        told.teardown(None, None, "fit")
+        callback.teardown(None, None, "fit")
     assert signal.getsignal(signal.SIGCHLD) is before
 
 
@@ -131,16 +133,16 @@ class Slow(L.Callback):
         self.seen += 1
 
 
-def test_a_validation_is_cut_short_and_repeated_after_resuming(tmp_path):
+def test_interrupted_validation_is_repeated_after_resume(tmp_path):
     runs = {}
-    for name in ("whole", "told", "resumed"):
+    for name in ("whole", "interrupted", "resumed"):
         module, slow = make(), Slow()
         callbacks = [SaveAtTermination(tmp_path), slow]
-        callbacks += [Tell(9, signal.SIGINT, "on_validation_batch_start")] if name == "told" else []
+        callbacks += [SendSignal(9, signal.SIGINT, "on_validation_batch_start")] if name == "interrupted" else []
         path = tmp_path / "last-terminated.ckpt" if name == "resumed" else None
         data = GaussianDataModule(dim=DIM, mi=1.0, steps_per_mi=9, batch_size=8, val_batches=5)
         given = trainer(callbacks=callbacks, enable_checkpointing=True, max_epochs=2, num_sanity_val_steps=0)
-        if name == "told":
+        if name == "interrupted":
             with pytest.raises(SystemExit, match="130"):
                 given.fit(module, data)
         else:
@@ -154,7 +156,7 @@ def test_averaged_weights_are_not_saved_during_validation(tmp_path):
     data = GaussianDataModule(dim=DIM, mi=1.0, steps_per_mi=9, batch_size=8, val_batches=5)
     slow = Slow()
     callbacks = [L.callbacks.EMAWeightAveraging(), SaveAtTermination(tmp_path), slow]
-    callbacks.append(Tell(9, signal.SIGINT, "on_validation_batch_start"))
+    callbacks.append(SendSignal(9, signal.SIGINT, "on_validation_batch_start"))
     given = trainer(callbacks=callbacks, enable_checkpointing=True, max_epochs=2, num_sanity_val_steps=0)
     with pytest.raises(SystemExit, match="130"):
         given.fit(make(), data)
@@ -162,13 +164,13 @@ def test_averaged_weights_are_not_saved_during_validation(tmp_path):
     assert torch.load(tmp_path / "last-terminated.ckpt", weights_only=True)["global_step"] == 10
 
 
-def test_a_signal_after_the_last_batch_ends_with_its_status(tmp_path):
+def test_signal_after_the_last_batch_sets_the_status(tmp_path):
     with pytest.raises(SystemExit, match="129"):
-        fit(make(), SaveAtTermination(tmp_path), Tell(8, signal.SIGHUP, "on_train_end"))
+        fit(make(), SaveAtTermination(tmp_path), SendSignal(8, signal.SIGHUP, "on_train_end"))
     assert os.listdir(tmp_path) == []
 
 
-def test_a_signal_during_a_checkpoints_save_waits_for_it(tmp_path):
+def test_signal_during_a_save_waits_for_it(tmp_path):
     class Save(ModelCheckpoint):
         def _save_checkpoint(self, trainer, filepath):
             os.kill(os.getpid(), signal.SIGINT)
@@ -180,6 +182,6 @@ def test_a_signal_during_a_checkpoints_save_waits_for_it(tmp_path):
     assert steps == {"step=3.ckpt": 3, "last-terminated.ckpt": 3}
 
 
-def test_a_training_that_is_not_told_ends_as_ever(tmp_path):
+def test_training_without_a_signal_is_unchanged(tmp_path):
     fit(make(), SaveAtTermination(tmp_path))
     assert os.listdir(tmp_path) == []

@@ -1,4 +1,4 @@
-"""What StabilityMonitor says of scripted trainings, and what it does."""
+"""StabilityMonitor on scripted trainings: detections, logs, and bad use."""
 
 import re
 import warnings
@@ -28,62 +28,62 @@ def course(rate=0.0, value_rate=0.0, value=1.0, start=0.0, score=3.0, seed=0):
 
 
 def run(module, count=COUNT, expect=None, **kwargs):
-    """Train; return the monitor and the logged rows. A warning that is not expected is an error."""
+    """Train; return the monitor, the logger and the stability warnings."""
     monitor, logger = StabilityMonitor(**({"window": WINDOW, "every_n_steps": EVERY} | kwargs)), Kept()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", StabilityWarning)
         trainer(callbacks=monitor, logger=logger).fit(module, steps(count))
-    said = [str(w.message) for w in caught if issubclass(w.category, StabilityWarning)]
-    return monitor, logger, said
+    messages = [str(w.message) for w in caught if issubclass(w.category, StabilityWarning)]
+    return monitor, logger, messages
 
 
-# Drifting.
+# Drift.
 
 
 @pytest.mark.parametrize("rate", [-10.0, 10.0])
-def test_drift_is_told_when_a_window_is_full_and_said_once_with_its_rate_and_a_remedy(rate):
-    monitor, logger, said = run(Scripted(course(rate)))
+def test_drift_is_detected_with_its_rate_and_remedy(rate):
+    monitor, logger, messages = run(Scripted(course(rate)))
     assert monitor.drifting_at == WINDOW
     assert monitor.exploded_at is None
-    [words] = said
-    said_rate = re.match(r"Step 100: the two terms of DV drift by (\S+) nats per 1000 steps", words).group(1)
-    assert float(said_rate) == pytest.approx(rate, rel=0.1)
-    assert "while the value is steady" in words
-    assert "add `regularizers.Squared(weight=0.1)`" in words
+    [message] = messages
+    reported_rate = re.match(r"Step 100: the two terms of DV drift by (\S+) nats per 1000 steps", message).group(1)
+    assert float(reported_rate) == pytest.approx(rate, rel=0.1)
+    assert "while the value is steady" in message
+    assert "add `regularizers.Squared(weight=0.1)`" in message
     assert logger.curve("stability/drift_rate")[-1] == pytest.approx(rate, rel=0.1)
 
 
 @pytest.mark.parametrize(
     ("given", "bound", "regularizer"),
     [
-        ({}, None, None),  # nothing moves
-        ({"rate": 10.0, "value_rate": 10.0}, None, None),  # the value moves as well: it learns
-        ({"rate": -10.0, "start": 1.0}, bounds.NWJ(), None),  # to where the optimum is
-        ({"rate": -10.0, "start": 1.0}, None, regularizers.Squared(weight=0.1)),  # to where it is held
-        ({"rate": 10.0}, bounds.InfoNCE(), None),  # capped: it cannot end in an explosion
+        ({}, None, None),  # constant
+        ({"rate": 10.0, "value_rate": 10.0}, None, None),  # the value rises too: it learns
+        ({"rate": -10.0, "start": 1.0}, bounds.NWJ(), None),  # towards the optimum
+        ({"rate": -10.0, "start": 1.0}, None, regularizers.Squared(weight=0.1)),  # towards the target
+        ({"rate": 10.0}, bounds.InfoNCE(), None),  # capped: it cannot explode
     ],
 )
-def test_what_is_no_drift_is_not_told(given, bound, regularizer):
-    # The objective is not the value, as a robust exponential's is not: high log-normalizers push no harder.
-    monitor, _, said = run(Scripted(course(**given), bound, regularizer, literal=False))
-    assert (monitor.drifting_at, monitor.exploded_at, said) == (None, None, [])
+def test_no_false_drift(given, bound, regularizer):
+    # The objective is not the value, as with a robust exponential: a high log-normalizer is no push.
+    monitor, _, messages = run(Scripted(course(**given), bound, regularizer, literal=False))
+    assert (monitor.drifting_at, monitor.exploded_at, messages) == (None, None, [])
 
 
-def test_a_fast_drift_is_told_in_half_a_window_for_which_it_has_to_be_twice_as_fast():
+def test_fast_drift_is_detected_in_half_a_window():
     kwargs = {"window": 400, "min_rate": 4.0}  # 8 nats per 1000 steps over 200, 16 over 100
     assert run(Scripted(course(rate=20.0)), **kwargs)[0].drifting_at == WINDOW
     assert run(Scripted(course(rate=12.0)), **kwargs)[0].drifting_at is None
 
 
-def test_a_slow_drift_counts_from_the_least_rate_on():
+def test_drift_counts_from_the_minimum_rate():
     slow = course(rate=10.0)
     assert run(Scripted(slow), min_rate=7.0)[0].drifting_at is not None
     assert run(Scripted(slow), min_rate=13.0)[0].drifting_at is None
 
 
-def test_away_from_where_it_is_held_it_drifts_and_the_remedy_names_the_weight():
-    _, _, said = run(Scripted(course(rate=10.0), regularizer=regularizers.Huber(weight=0.25)))
-    assert "raise the weight of Huber, now 0.25" in said[0]
+def test_remedy_names_the_regularizer_weight():
+    _, _, messages = run(Scripted(course(rate=10.0), regularizer=regularizers.Huber(weight=0.25)))
+    assert "raise the weight of Huber, now 0.25" in messages[0]
 
 
 # Explosion.
@@ -104,32 +104,32 @@ def wide(step):
 @pytest.mark.parametrize(
     ("script", "bound", "kwargs", "at", "words"),
     [
-        (infinite, None, {}, 50, "infinite or not a number"),
-        (infinite, bounds.InfoNCE(), {}, 50, "infinite or not a number"),
+        (infinite, None, {}, 50, "infinite or NaN"),
+        (infinite, bounds.InfoNCE(), {}, 50, "infinite or NaN"),
         (pushed, bounds.NWJ(cap=None), {}, 75, "3 of the last batches pushed .* more than 5 times"),
         (wide, None, {}, 65, "the scores span 95 nats"),
         (course(score=8.0), None, {"max_mi": 0.6}, 50, "the mean of the values, 1.0. nats, is above 0.60"),
         (course(value=2.5), bounds.InfoNCE(), {}, 50, "is above 2.08"),  # log 8
     ],
 )
-def test_explosion_is_told_with_what_shows_it(script, bound, kwargs, at, words):
-    monitor, _, said = run(Scripted(script, bound), **kwargs)
+def test_explosion_is_detected_with_its_evidence(script, bound, kwargs, at, words):
+    monitor, _, messages = run(Scripted(script, bound), **kwargs)
     assert monitor.exploded_at == at
-    assert len(said) == 1
+    assert len(messages) == 1
     with pytest.warns(StabilityWarning, match=rf"Step {at}: .* explodes: .*{words}"):
-        warnings.warn(said[0], StabilityWarning, stacklevel=1)
+        warnings.warn(messages[0], StabilityWarning, stacklevel=1)
 
 
-def test_a_marginal_term_that_rests_on_single_pairs_is_told():
+def test_marginal_term_on_single_pairs_is_an_explosion():
     class OnePair(Scripted):
         def training_step(self, batch, batch_idx):
             outputs = super().training_step(batch, batch_idx)
             outputs["scores"] = type(outputs["scores"]).from_samples(torch.ones(2), torch.tensor([9.0, 0.0, 0.0]))
             return outputs
 
-    monitor, logger, said = run(OnePair(course()))
+    monitor, logger, messages = run(OnePair(course()))
     assert monitor.exploded_at == 10 * EVERY
-    assert "rests on 1.0 pairs" in said[0]
+    assert "rests on 1.0 pairs" in messages[0]
     share = (np.exp(9) + 2) ** 2 / (np.exp(18) + 2) / 3
     assert logger.curve("stability/effective_sample_fraction")[-1] == pytest.approx(share, rel=1e-5)
 
@@ -143,9 +143,9 @@ def test_a_marginal_term_that_rests_on_single_pairs_is_told():
         (lambda step: (1.0 if step % 50 else 60.0, 0.0, 3.0), None, {"max_mi": 1.0}),  # a few outliers
     ],
 )
-def test_what_is_no_explosion_is_not_told(script, bound, kwargs):
-    monitor, _, said = run(Scripted(script, bound), **kwargs)
-    assert (monitor.exploded_at, said) == (None, [])
+def test_no_false_explosion(script, bound, kwargs):
+    monitor, _, messages = run(Scripted(script, bound), **kwargs)
+    assert (monitor.exploded_at, messages) == (None, [])
 
 
 class Known(L.LightningDataModule):
@@ -157,7 +157,7 @@ class Known(L.LightningDataModule):
 
 
 @pytest.mark.parametrize(("bound", "at"), [(bounds.DV(), 50), (bounds.SMILE(), None)])
-def test_the_limit_is_the_truth_that_the_data_module_knows_unless_the_bound_may_exceed_it(bound, at):
+def test_known_truth_limits_lower_bounds(bound, at):
     monitor = StabilityMonitor(window=WINDOW, every_n_steps=EVERY)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StabilityWarning)
@@ -170,7 +170,7 @@ class Unknown(Known):
         return None
 
 
-def test_a_data_module_without_a_truth_sets_no_limit():
+def test_unknown_truth_sets_no_limit():
     monitor = StabilityMonitor(window=WINDOW, every_n_steps=EVERY, action="stop")
     fitted = trainer(callbacks=monitor)
     fitted.fit(Scripted(course()), datamodule=Unknown())
@@ -178,10 +178,10 @@ def test_a_data_module_without_a_truth_sets_no_limit():
     assert not fitted.should_stop
 
 
-# What is logged.
+# Logs.
 
 
-def test_what_is_logged_are_the_means_since_the_last_time():
+def test_logged_values_are_block_means():
     script = course(rate=1.0)
     _, logger, _ = run(Scripted(script), count=45)
     expected = [np.mean([script(step)[1] for step in range(i, i + EVERY)]) for i in range(0, 45, EVERY)]
@@ -191,7 +191,7 @@ def test_what_is_logged_are_the_means_since_the_last_time():
     assert logger.curve("stability/drift_rate") == []  # too early to tell
 
 
-def test_batches_without_joint_pairs_are_left_out():
+def test_batches_without_joint_pairs_are_ignored():
     class Pairless(Scripted):
         def training_step(self, batch, batch_idx):
             outputs = super().training_step(batch, batch_idx)
@@ -215,7 +215,7 @@ def test_batches_without_joint_pairs_are_left_out():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"window": 100}, r"window=100: a trend test takes 20 blocks of every_n_steps=50 .* at least 1000"),
+        ({"window": 100}, r"window=100: .* 20 blocks of every_n_steps=50 .* at least 1000"),
         ({"every_n_steps": 0}, "every_n_steps=0"),
         ({"action": "reset"}, "action='reset': it is one of 'warn', 'stop', 'roll_back'"),
         ({"min_rate": -1.0}, r"min_rate=-1\.0"),
@@ -226,12 +226,12 @@ def test_batches_without_joint_pairs_are_left_out():
         ({"weight": 0.0}, r"weight=0\.0"),
     ],
 )
-def test_arguments_out_of_range_are_explained(kwargs, message):
+def test_arguments_out_of_range_raise(kwargs, message):
     with pytest.raises(ValueError, match=message):
         StabilityMonitor(**kwargs)
 
 
-def test_a_module_without_a_bound_is_refused_before_the_first_step():
+def test_module_without_a_bound_raises_at_setup():
     module = Scripted(course())
     module.bound = None
     with pytest.raises(TypeError, match=r"StabilityMonitor\(bound=\.\.\.\)"):
@@ -239,16 +239,16 @@ def test_a_module_without_a_bound_is_refused_before_the_first_step():
     trainer(callbacks=StabilityMonitor(bound=bounds.DV())).fit(module, steps(1))
 
 
-def test_a_module_without_terms_is_refused_at_the_first_step():
+def test_module_without_terms_raises_at_the_first_step():
     class Bare(Scripted):
         def training_step(self, batch, batch_idx):
             return super().training_step(batch, batch_idx)["loss"]
 
-    with pytest.raises(TypeError, match="StabilityMonitor reads the terms and the scores of each step"):
+    with pytest.raises(TypeError, match="StabilityMonitor reads the terms and the scores"):
         trainer(callbacks=StabilityMonitor()).fit(Bare(course()), steps(2))
 
 
-def test_validation_alone_is_not_watched():
+def test_validate_needs_no_bound():
     module = Scripted(course())
     module.bound, module.validation_step = None, lambda batch, batch_idx: None
     trainer(callbacks=StabilityMonitor()).validate(module, steps(1), verbose=False)

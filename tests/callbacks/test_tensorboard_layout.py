@@ -1,4 +1,4 @@
-"""What TensorBoard gets, on which step; and that training is not disturbed."""
+"""TensorBoardLayout: what is logged at which step, and that training does not change."""
 
 import math
 
@@ -35,7 +35,7 @@ def board(tmp_path_factory):
     return logged(tmp_path_factory.mktemp("board"), module, datamodule=data, callbacks=layout)[0]
 
 
-def test_estimate_truth_and_ceiling_are_on_one_chart_and_the_terms_on_another(board):
+def test_charts_of_estimate_and_terms(board):
     charts = board.charts()
     assert charts["mutual information (nats)", "training"] == {"train/mi", "train/true_mi", "train/log_n"}
     assert charts["mutual information (nats)", "held out"] == {
@@ -48,19 +48,19 @@ def test_estimate_truth_and_ceiling_are_on_one_chart_and_the_terms_on_another(bo
     assert all(charts.values())
 
 
-def test_the_log_normalizer_is_drawn_between_the_lines_of_its_band(board):
+def test_log_normalizer_has_band_lines(board):
     lines = {f"log_normalizer/{name}" for name in ("target", "low", "high")}
     assert board.charts()["terms (nats)", "log-normalizer, its target and band"] == {"train/log_normalizer", *lines}
     for name, value in (("target", 0.25), ("low", 0.15), ("high", 0.35)):
         assert board.scalar(f"log_normalizer/{name}") == pytest.approx(dict.fromkeys((0, 2, 4, 5), value))
 
 
-def test_a_chart_is_the_same_whoever_writes_the_layout():
+def test_large_layout_contains_the_small_one():
     for category, charts in CHARTS.items():
         assert ALL_CHARTS[category] == charts
 
 
-def test_histograms_and_figures_come_at_their_intervals_and_at_the_last_step(board):
+def test_histograms_and_figures_follow_their_intervals(board):
     assert board.steps("Histograms", "scores/joint") == [0, 2, 4, 5]
     assert board.steps("Histograms", "scores/marginal") == [0, 2, 4, 5]
     assert board.steps("Images", "scores/joint_and_marginal") == [3, 5]
@@ -68,10 +68,10 @@ def test_histograms_and_figures_come_at_their_intervals_and_at_the_last_step(boa
     assert board.events.Histograms("scores/marginal")[0].histogram_value.num == 56
 
 
-def test_the_table_of_runs_has_a_row_in_plain_words_and_its_metrics_from_the_start(board):
+def test_hparams_row_and_metric_columns(board):
     row, metrics = board.hparams()
     assert row.pop("lr") == pytest.approx(1e-3)
-    row.pop("seed", None)  # of another test's seed_everything
+    row.pop("seed", None)  # of seed_everything in another test
     assert row == {
         "trial": 7,
         "bound": "InfoNCE",
@@ -87,7 +87,7 @@ def test_the_table_of_runs_has_a_row_in_plain_words_and_its_metrics_from_the_sta
     assert "test/mi" not in board.tags["scalars"]  # a column, yet no point of a curve
 
 
-def test_the_row_names_what_a_critic_wraps_the_final_weight_and_the_seed(tmp_path, monkeypatch):
+def test_hparams_row_of_wrapped_and_scheduled_parts(tmp_path, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "12")
     critic = critics.CalibratedCritic(critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4))
     regularizer = regularizers.Squared(weight=regularizers.LinearWarmup(weight=0.5, steps=10))
@@ -102,7 +102,7 @@ def test_the_row_names_what_a_critic_wraps_the_final_weight_and_the_seed(tmp_pat
     assert metrics == ["val/own"]
 
 
-def test_scores_that_are_infinite_or_huge_do_not_end_a_run(tmp_path):
+def test_infinite_and_huge_scores_are_drawn(tmp_path):
     class Spoiled(critics.AbstractCritic):
         def __init__(self, value):
             super().__init__()
@@ -124,10 +124,10 @@ def test_scores_that_are_infinite_or_huge_do_not_end_a_run(tmp_path):
         assert (board.steps("Histograms", "scores/joint") if tags else []) == expected
 
 
-# Labels: probes, accuracies and maps.
+# Labels: probes, accuracies and feature projections.
 
 
-def test_probes_have_a_chart_and_columns_and_features_are_mapped(tmp_path):
+def test_probes_have_a_chart_and_features_are_projected(tmp_path):
     layout = TensorBoardLayout(figures_every_n_steps=15)
     logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
     fitted = fit(
@@ -143,7 +143,7 @@ def test_probes_have_a_chart_and_columns_and_features_are_mapped(tmp_path):
     assert board.hparams()[1][-2:] == ["probe/nearest_neighbor", "probe/accuracy"]
 
 
-def test_without_validation_the_training_batch_is_mapped(tmp_path):
+def test_training_features_are_projected_without_validation(tmp_path):
     layout = TensorBoardLayout(histograms_every_n_steps=None, figures_every_n_steps=4)
     board, _ = logged(
         tmp_path, make_labelled(), datamodule=Digits(), callbacks=layout, limit_val_batches=0, num_sanity_val_steps=0
@@ -152,17 +152,17 @@ def test_without_validation_the_training_batch_is_mapped(tmp_path):
     assert board.tags["histograms"] == []
 
 
-def test_a_validation_alone_is_mapped_and_no_figures_means_none(tmp_path):
+def test_validate_projects_features(tmp_path):
     for every, images in ((3, ["features/validation"]), (None, [])):
         logger = TensorBoardLogger(tmp_path, version=str(every))
         callback = TensorBoardLayout(figures_every_n_steps=every)
         trainer(logger=logger, callbacks=callback).validate(make_labelled(), datamodule=Digits(), verbose=False)
         board = Board(logger)
         assert board.tags["images"] == images
-        assert "custom_scalars__config__" not in board.tags["tensors"]  # it would replace a training's
+        assert "custom_scalars__config__" not in board.tags["tensors"]  # it would replace the layout of a training
 
 
-def test_modules_that_predict_labels_have_columns_for_it(tmp_path):
+def test_modules_that_predict_labels_have_accuracy_columns(tmp_path):
     torch.manual_seed(0)
     module = MIEstimationModule(
         critics.LabelCritic(),
@@ -184,7 +184,7 @@ def test_modules_that_predict_labels_have_columns_for_it(tmp_path):
     assert board.charts()["probes", "accuracy"] == {"probe/online_accuracy"}
 
 
-def test_features_that_are_not_numbers_are_not_mapped(tmp_path):
+def test_features_of_nan_are_not_projected(tmp_path):
     module = make_labelled()
     torch.nn.init.constant_(module.encoders[0][-1].bias, math.nan)
     logger = TensorBoardLogger(tmp_path)
@@ -203,12 +203,12 @@ def test_features_that_are_not_numbers_are_not_mapped(tmp_path):
         ({"hparams": {"layers": [8, 8]}}, TypeError, r"layers=\[8, 8\]"),
     ],
 )
-def test_arguments_out_of_range_are_explained(kwargs, error, message):
+def test_arguments_out_of_range_raise(kwargs, error, message):
     with pytest.raises(error, match=message):
         TensorBoardLayout(**kwargs)
 
 
-# It only observes.
+# Training does not change.
 
 
 def test_training_is_bit_equal_with_the_layout_and_without(tmp_path):
@@ -223,7 +223,7 @@ def test_training_is_bit_equal_with_the_layout_and_without(tmp_path):
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_of_two_processes_the_first_draws_what_it_sees(tmp_path, own):
+def test_rank_0_draws_its_samples(tmp_path, own):
     layout = TensorBoardLayout(histograms_every_n_steps=2, figures_every_n_steps=3)
     logger = TensorBoardLogger(tmp_path, version="two")
     module, data = (OwnModule(), draw(*[8] * 6)) if own else (make_labelled(), None)

@@ -1,4 +1,4 @@
-"""The layout on a user's own module, and with other loggers."""
+"""TensorBoardLayout on any LightningModule, and with other loggers."""
 
 import numpy as np
 import pytest
@@ -18,11 +18,11 @@ pytestmark = [
 ]
 
 
-# A user's own module.
+# Any LightningModule.
 
 
 @pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no `validation_step`")
-def test_a_module_that_is_no_subclass_gets_it_in_five_lines(tmp_path):
+def test_any_lightning_module_is_supported(tmp_path):
     from lightning_mi.callbacks import TensorBoardLayout  # 1
 
     layout = TensorBoardLayout(histograms_every_n_steps=2, figures_every_n_steps=2)  # 2
@@ -40,15 +40,15 @@ def test_a_module_that_is_no_subclass_gets_it_in_five_lines(tmp_path):
     row, _ = board.hparams()
     assert (row["bound"], row["critic"], row["optimizer"], row["rate"]) == ("InfoNCE", "SeparableCritic", "SGD", 0.01)
     assert row["regularizer"] == "none"
-    assert "log_normalizer/target" not in board.tags["scalars"]  # InfoNCE's may be anywhere
+    assert "log_normalizer/target" not in board.tags["scalars"]  # nothing holds that of InfoNCE
 
 
-def test_a_self_normalized_bound_has_its_target_drawn_without_a_regularizer(tmp_path):
+def test_self_normalized_bound_has_a_target_line(tmp_path):
     board, _ = logged(tmp_path, OwnModule(bound=bounds.NWJ()), callbacks=TensorBoardLayout())
     assert set(board.scalar("log_normalizer/target").values()) == {0.0}
 
 
-def test_what_a_module_logs_itself_is_left_to_it():
+def test_names_that_the_module_logs_are_not_overwritten():
     class Logging(OwnModule):
         def training_step(self, batch, batch_idx):
             self.log("train/mi", 123.0)
@@ -60,7 +60,7 @@ def test_what_a_module_logs_itself_is_left_to_it():
     assert len(kept.curve("train/joint_term")) == 3
 
 
-def test_terms_are_logged_every_nth_step_and_once_when_batches_accumulate():
+def test_terms_are_logged_once_a_logged_step():
     module, kept = OwnModule(), Kept()
     fit(module, draw(*[8] * 12), callbacks=TensorBoardLayout(), logger=kept, log_every_n_steps=2)
     assert kept.curve("train/mi") == pytest.approx([module.kept[i][0] for i in (1, 3, 5, 7, 9, 11)])
@@ -70,7 +70,7 @@ def test_terms_are_logged_every_nth_step_and_once_when_batches_accumulate():
 
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
-def test_a_batch_that_is_skipped_is_no_error():
+def test_skipped_batch_is_ignored():
     class Skipping(OwnModule):
         def training_step(self, batch, batch_idx):
             return None if batch_idx == 1 else super().training_step(batch, batch_idx)
@@ -81,10 +81,10 @@ def test_a_batch_that_is_skipped_is_no_error():
     assert kept.curve("train/mi")[-1] == pytest.approx(module.kept[-1][0])
 
 
-@pytest.mark.parametrize("gives", [("loss",), ("loss", "terms"), ("loss", "scores")])
-def test_a_module_without_terms_is_refused_at_the_first_step(gives):
+@pytest.mark.parametrize("gives", [("loss", "terms"), ("loss", "scores")])
+def test_module_without_terms_raises_at_the_first_step(gives):
     module = OwnModule(gives=gives)
-    with pytest.raises(TypeError, match=r"TensorBoardLayout reads the terms and the scores .* OwnModule"):
+    with pytest.raises(TypeError, match=r"a step of OwnModule: TensorBoardLayout reads the terms and the scores"):
         fit(module, callbacks=TensorBoardLayout(histograms_every_n_steps=None, figures_every_n_steps=None))
     assert len(module.kept) == 1
 
@@ -93,7 +93,7 @@ def test_a_module_without_terms_is_refused_at_the_first_step(gives):
 
 
 class Pictures(DummyLogger):
-    """As WandbLogger: pictures by ``log_image``."""
+    """As WandbLogger: images by ``log_image``."""
 
     def __init__(self):
         super().__init__()
@@ -128,10 +128,10 @@ class Tracking(Logger):
         self.metrics.append(metrics)
 
     def log_hyperparams(self, params):
-        assert "rate" not in params or len(params) == 1  # Lightning's own entry: not repeated
+        assert "rate" not in params or len(params) == 1  # Lightning logs it: not repeated
 
 
-def test_other_loggers_get_the_curves_and_those_that_can_show_them_the_figures(tmp_path):
+def test_other_loggers_receive_curves_and_figures(tmp_path):
     pictures, tracking, csv = Pictures(), Tracking(), CSVLogger(tmp_path)
     fit(OwnModule(), callbacks=TensorBoardLayout(figures_every_n_steps=2), logger=[pictures, tracking, csv])
     assert pictures.pictures == [("scores/joint_and_marginal", (320, 500, 3), step) for step in (1, 2)]
@@ -143,7 +143,7 @@ def test_other_loggers_get_the_curves_and_those_that_can_show_them_the_figures(t
 
 
 @pytest.mark.parametrize("module", [make, OwnModule])
-def test_without_a_logger_it_works_silently(module, capsys):
+def test_layout_works_without_a_logger(module, capsys):
     fitted = fit(module(), callbacks=TensorBoardLayout(histograms_every_n_steps=1, figures_every_n_steps=1))
     assert "train/mi" in fitted.callback_metrics
     assert capsys.readouterr().out == ""

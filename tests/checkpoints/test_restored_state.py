@@ -1,4 +1,4 @@
-"""A state dict that is put back puts the behaviour back, and nothing of a training outlives it."""
+"""Loading a state dict restores the behaviour; no state of a training outlives it."""
 
 import copy
 import warnings
@@ -24,7 +24,7 @@ def log_normalizer(module, batch):
     return float(module.step(batch).terms.log_normalizer.detach())
 
 
-def test_a_calibrated_critic_is_calibrated_again_after_loading_weights():
+def test_loading_uncalibrated_weights_calibrates_again():
     module, (batch, other) = calibrated(), draw(16, 16).batches
     start = copy.deepcopy(module.state_dict())
     assert log_normalizer(module, batch) == pytest.approx(0.0, abs=1e-5)
@@ -37,7 +37,7 @@ def test_a_calibrated_critic_is_calibrated_again_after_loading_weights():
     assert module.critic.offset.item() != offset
 
 
-def test_buffers_that_are_written_by_hand_count_too():
+def test_buffers_reset_in_place_calibrate_again():
     module, (batch,) = calibrated(), draw(16).batches
     module.step(batch)
     with torch.no_grad():
@@ -48,7 +48,7 @@ def test_buffers_that_are_written_by_hand_count_too():
     assert not twin.critic.needs_calibration
 
 
-def test_a_compiled_critic_is_calibrated():
+def test_compiled_critic_is_calibrated():
     module, (batch,) = calibrated(), draw(16).batches
     module.critic = torch.compile(module.critic, backend="eager")
     assert log_normalizer(module, batch) == pytest.approx(0.0, abs=1e-5)
@@ -56,7 +56,7 @@ def test_a_compiled_critic_is_calibrated():
 
 
 @pytest.mark.filterwarnings("ignore::lightning_mi.MINumericalWarning")
-def test_a_skipped_first_step_leaves_the_calibration_to_the_next():
+def test_skipped_first_step_postpones_calibration():
     batches = draw(16, 16)
     batches.batches[0][0][3, 1] = float("nan")
     module = calibrated(on_non_finite="skip")
@@ -71,7 +71,7 @@ def tuned(module, **kwargs):
     return fitted
 
 
-def test_a_calibrated_critic_is_calibrated_again_after_lr_find(tmp_path):
+def test_critic_is_calibrated_again_after_lr_find(tmp_path):
     module = calibrated()
     fitted = tuned(module, default_root_dir=tmp_path)
     assert module.critic.needs_calibration
@@ -80,27 +80,27 @@ def test_a_calibrated_critic_is_calibrated_again_after_lr_find(tmp_path):
 
 
 class RandomRows(L.Callback):
-    """Draws a number at the first batch of a fit."""
+    """Draws a random number at the first batch of a fit."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_step == 0:
             self.drawn = torch.rand(1).item()
 
 
-def test_a_fit_after_lr_find_has_its_own_seed(tmp_path):
+def test_fit_after_lr_find_starts_from_its_seed(tmp_path):
     found = []
     for with_tuner in (False, True):
         module, rows = make(), RandomRows()
         if with_tuner:
             tuned(module, default_root_dir=tmp_path)
-            assert module._resuming.pending  # what lr_find put back
+            assert module._resuming.pending  # loaded by lr_find
         torch.manual_seed(7)
         fit(module, draw(16, 16), callbacks=rows)
         found.append(rows.drawn)
     assert found[0] == found[1]
 
 
-def test_the_factor_of_a_regularizer_is_in_its_state_dict():
+def test_state_dict_holds_the_regularizer_factor():
     module = make(regularizer=regularizers.Squared(0.5))
     module.regularizer.factor = 8.0
     other = make(regularizer=regularizers.Squared(0.5))
@@ -108,14 +108,14 @@ def test_the_factor_of_a_regularizer_is_in_its_state_dict():
     assert other.regularizer.current_weight() == 4.0
 
 
-def test_weights_from_a_module_without_a_regularizer_can_be_loaded():
+def test_weights_without_a_regularizer_load():
     plain, regularized = make(), make(regularizer=regularizers.Squared(0.5))
     regularized.regularizer.factor = 8.0
     regularized.load_state_dict(plain.state_dict())
     assert regularized.regularizer.factor == 1.0
 
 
-def test_folds_begin_with_the_weight_that_the_first_began_with():
+def test_folds_start_with_the_same_weight():
     module = make(regularizer=regularizers.Squared(0.1))
     start, ends = copy.deepcopy(module.state_dict()), []
     for _ in range(2):
@@ -127,7 +127,7 @@ def test_folds_begin_with_the_weight_that_the_first_began_with():
     assert equal(ends[0][1], ends[1][1])
 
 
-def test_a_monitor_begins_anew_with_each_fit():
+def test_monitor_resets_at_each_fit():
     batches = draw(*[16] * 4)
     batches.batches[1][0][0, 0] = float("nan")
     monitor = StabilityMonitor(window=20, every_n_steps=1, action="stop")
@@ -156,7 +156,7 @@ class TwoOptimizers(MIEstimationModule):
         return outputs
 
 
-def test_a_warm_up_counts_batches_and_not_optimizer_steps():
+def test_warm_up_counts_batches_not_optimizer_steps():
     weights_by_batch = []
 
     class Look(L.Callback):
@@ -177,14 +177,14 @@ def test_two_optimizers_log_as_often_as_one():
     assert [step for step, row in logger.rows if "train/mi" in row] == [1, 3, 5]
 
 
-def test_the_blocks_of_a_monitor_count_batches_with_two_optimizers():
+def test_monitor_counts_batches_with_two_optimizers():
     monitor = StabilityMonitor(window=40, every_n_steps=2)
     module = make(bounds.DV(), cls=TwoOptimizers, encoder=torch.nn.Linear(DIM, DIM))
     fit(module, draw(*[16] * 6), callbacks=monitor)
     assert [block.step for block in monitor._blocks] == [2, 4, 6]
 
 
-def test_each_fit_warns_of_scores_that_are_all_the_same():
+def test_each_fit_warns_of_constant_scores():
     module = make(encoder=torch.nn.Sequential(torch.nn.Linear(DIM, DIM), torch.nn.Threshold(1e9, 0.0)))
     for _ in range(2):
         with warnings.catch_warnings(record=True) as caught:
@@ -210,7 +210,7 @@ def infinite_scores(batches):
 
 
 @pytest.mark.filterwarnings("ignore::lightning_mi.MINumericalWarning")
-def test_steps_of_ones_own_are_guarded_by_their_gradients():
+def test_custom_training_step_is_guarded_by_its_gradients():
     batches = draw(*[16] * 4)
     module = make(cls=Minimax, encoder=torch.nn.Linear(DIM, DIM), on_non_finite="skip")
     fit(module, infinite_scores(batches))
@@ -218,12 +218,12 @@ def test_steps_of_ones_own_are_guarded_by_their_gradients():
     assert all(bool(value.isfinite().all()) for value in weights(module).values())
 
 
-def test_an_epoch_without_logged_steps_has_no_training_metrics():
+def test_epoch_without_logged_steps_has_no_training_metrics():
     module = make(cls=Minimax, encoder=torch.nn.Linear(DIM, DIM))
     assert not fit(module, draw(*[16] * 4)).callback_metrics
 
 
-def test_with_scaled_gradients_steps_of_ones_own_are_the_scalers_business():
+def test_gradient_scaler_handles_custom_training_steps():
     module = make()
     module._guard.start(SimpleNamespace(callbacks=[], precision_plugin=SimpleNamespace(scaler=object()), world_size=1))
     (parameter, *_) = module.parameters()

@@ -1,4 +1,4 @@
-"""An ensemble against trainings of its members apart."""
+"""An ensemble against separate trainings of its members."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +23,7 @@ from lightning_mi import (
 )
 from lightning_mi.data import GaussianDataModule, OneHotDataModule
 from lightning_mi.ensemble.module_stack import same_architecture
-from lightning_mi.ensemble.vmap_group import Batched
+from lightning_mi.ensemble.vmap_group import VmapGroup
 from lightning_mi.training import online_probe as probes
 
 LOSSES: dict[str, Callable[[], bounds.AbstractBound]] = {
@@ -77,7 +77,7 @@ def fit(
     return torch.stack(values.values), trainer
 
 
-def assert_same_as_apart(makers: dict[str, Callable[[], Any]], data: Callable[[], Any] = gaussian) -> MIEnsemble:
+def assert_same_as_alone(makers: dict[str, Callable[[], Any]], data: Callable[[], Any] = gaussian) -> MIEnsemble:
     ensemble = MIEnsemble({name: maker() for name, maker in makers.items()})
     together, _ = fit(ensemble, data())
     for index, (name, maker) in enumerate(makers.items()):
@@ -89,10 +89,10 @@ def assert_same_as_apart(makers: dict[str, Callable[[], Any]], data: Callable[[]
     return ensemble
 
 
-# By SGD: InfoNCE has no gradient along a row's constant but rounding, of which Adam would make whole steps.
+# With SGD: along a constant of a row, InfoNCE's gradient is rounding, which Adam would turn into full steps.
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_loss_and_its_regularized_form_train_as_they_do_apart(loss: str) -> None:
-    assert_same_as_apart(
+def test_every_bound_trains_as_it_does_alone(loss: str) -> None:
+    assert_same_as_alone(
         {
             f"{seed}-{weight}": partial(make, loss, seed, weight, optimizer=torch.optim.SGD)
             for seed, weight in ((0, None), (1, None), (0, 0.1), (1, 0.1), (2, 0.3))
@@ -100,10 +100,10 @@ def test_every_loss_and_its_regularized_form_train_as_they_do_apart(loss: str) -
     )
 
 
-def test_losses_of_unlike_kinds_share_one_batched_critic(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_bounds_share_one_vmapped_critic(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(Batched, "step", lambda self, *a, step=Batched.step: seen.append(self) or step(self, *a))
-    ensemble = assert_same_as_apart(
+    monkeypatch.setattr(VmapGroup, "step", lambda self, *a, step=VmapGroup.step: seen.append(self) or step(self, *a))
+    ensemble = assert_same_as_alone(
         {loss: partial(make, loss, seed, optimizer=torch.optim.SGD) for seed, loss in enumerate(LOSSES)}
     )
     assert {len(group.members) for group in seen} == {len(ensemble.members)}
@@ -114,7 +114,7 @@ def test_losses_of_unlike_kinds_share_one_batched_critic(monkeypatch: pytest.Mon
     [
         lambda: {"critic": critics.JointCritic(4, 4, hidden=(8,))},
         lambda: {"encoder": encoders.MLP(4, [8], out_dim=4)},
-        # By SGD: a calibrated offset starts where its gradient is rounding, of which Adam would make whole steps.
+        # With SGD: the gradient of a calibrated offset starts as rounding, which Adam would turn into full steps.
         lambda: {
             "critic": critics.CalibratedCritic(critics.BilinearCritic(4, 4), offset_unit=1.0),
             "optimizer": torch.optim.SGD,
@@ -123,15 +123,15 @@ def test_losses_of_unlike_kinds_share_one_batched_critic(monkeypatch: pytest.Mon
     ],
     ids=["joint critic on all pairs", "encoder that trains", "calibrated", "SGD"],
 )
-def test_other_parts_train_as_they_do_apart(parts: Callable[[], dict[str, Any]]) -> None:
+def test_other_parts_train_as_they_do_alone(parts: Callable[[], dict[str, Any]]) -> None:
     def maker(seed: int) -> Any:
         torch.manual_seed(100 + seed)
         return make("NWJ", seed, 0.1, lr=1e-3, **parts())
 
-    assert_same_as_apart({str(seed): partial(maker, seed) for seed in range(3)})
+    assert_same_as_alone({str(seed): partial(maker, seed) for seed in range(3)})
 
 
-def test_independent_marginal_pairs_of_symbols_train_as_they_do_apart() -> None:
+def test_independent_marginal_pairs_train_as_they_do_alone() -> None:
     def maker(seed: int) -> Any:
         torch.manual_seed(seed)
         critic = critics.JointCritic(8, 8, hidden=(16,), output_bias=False)
@@ -140,10 +140,10 @@ def test_independent_marginal_pairs_of_symbols_train_as_they_do_apart() -> None:
     def data() -> OneHotDataModule:
         return OneHotDataModule(num_symbols=8, batch_size=16, steps=STEPS)
 
-    assert_same_as_apart({str(seed): partial(maker, seed) for seed in range(3)}, data)
+    assert_same_as_alone({str(seed): partial(maker, seed) for seed in range(3)}, data)
 
 
-def test_unbatched_members_have_bit_for_bit_what_they_have_apart() -> None:
+def test_unbatched_members_are_bitwise_equal() -> None:
     ensemble = MIEnsemble({str(seed): make("MINE", seed, 0.1) for seed in range(3)}, batched=False)
     together, _ = fit(ensemble)
     for seed in range(3):
@@ -151,20 +151,20 @@ def test_unbatched_members_have_bit_for_bit_what_they_have_apart() -> None:
         assert torch.equal(together[..., seed], values)
 
 
-def test_settings_of_optimizers_may_differ() -> None:
-    assert_same_as_apart({str(lr): partial(make, lr=lr) for lr in (1e-3, 1e-2, 3e-3)})
+def test_optimizer_settings_may_differ() -> None:
+    assert_same_as_alone({str(lr): partial(make, lr=lr) for lr in (1e-3, 1e-2, 3e-3)})
 
 
-def test_a_warming_weight_follows_the_step() -> None:
+def test_scheduled_weights_follow_the_step() -> None:
     def maker(seed: int) -> Any:
         module = make("DV", seed, 0.1, lr=1e-3)
         module.regularizer = regularizers.Squared(weight=regularizers.LinearWarmup(1.0, steps=10))
         return module
 
-    assert_same_as_apart({str(seed): partial(maker, seed) for seed in range(2)})
+    assert_same_as_alone({str(seed): partial(maker, seed) for seed in range(2)})
 
 
-def test_a_member_that_diverges_leaves_the_others_as_they_are() -> None:
+def test_diverging_member_does_not_change_the_others() -> None:
     def members(last: Any) -> MIEnsemble:
         return MIEnsemble({"a": make("NWJ", 0), "b": make("NWJ", 1), "c": last})
 
@@ -178,7 +178,7 @@ def test_a_member_that_diverges_leaves_the_others_as_they_are() -> None:
     assert values[..., 2].isnan().all()
 
 
-def test_a_training_that_goes_on_from_a_checkpoint_ends_where_it_would_have(tmp_path: Any) -> None:
+def test_resumed_ensemble_ends_with_equal_weights(tmp_path: Any) -> None:
     def members() -> MIEnsemble:
         return MIEnsemble({f"{loss}-{seed}": make(loss, seed, 0.1) for loss in ("MINE", "JS") for seed in range(2)})
 
@@ -198,12 +198,12 @@ def test_a_training_that_goes_on_from_a_checkpoint_ends_where_it_would_have(tmp_
         assert torch.equal(mine, other)
 
 
-def test_members_log_under_their_names_in_training_and_when_held_out(tmp_path: Any) -> None:
+def test_members_log_under_their_names(tmp_path: Any) -> None:
     logger = CSVLogger(tmp_path)
     ensemble = MIEnsemble({"a": make("InfoNCE", 0), "b": make("NWJ", 1, 0.1)})
     _, trainer = fit(ensemble, limit_val_batches=2, log_every_n_steps=5, logger=logger)
     metrics = trainer.callback_metrics
-    assert {"a/train/mi", "a/train/log_n", "a/train/true_mi", "b/train/penalty", "b/val/mi", "a/val/mi_macro"} <= set(
+    assert {"a/train/mi", "a/train/log_n", "a/train/true_mi", "b/train/penalty", "b/val/loss", "a/val/mi_macro"} <= set(
         metrics
     )
     trainer.test(ensemble, gaussian(), verbose=False)
@@ -211,10 +211,11 @@ def test_members_log_under_their_names_in_training_and_when_held_out(tmp_path: A
     alone.load_state_dict(ensemble.members["b"].state_dict())
     tester = L.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
     values = tester.test(alone, gaussian(), verbose=False)
-    assert float(trainer.callback_metrics["b/test/mi"]) == pytest.approx(values[0]["test/mi"], rel=1e-6)
+    for name in ("test/mi", "test/loss", "test/true_mi"):
+        assert float(trainer.callback_metrics[f"b/{name}"]) == pytest.approx(values[0][name], rel=1e-6)
 
 
-def test_a_member_gives_its_scores_to_callbacks() -> None:
+def test_callbacks_read_scores_of_members() -> None:
     class Reads(L.Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             output = outputs["ensemble"]
@@ -228,44 +229,52 @@ def test_a_member_gives_its_scores_to_callbacks() -> None:
     fit(ensemble, max_steps=2, callbacks=[Reads()])
 
 
+def test_loss_of_the_wrong_sign_raises() -> None:
+    class Reversed(MIEstimationModule):
+        def loss(self, terms: Any, penalty: Any) -> Tensor:
+            return -super().loss(terms, penalty)
+
+    member = Reversed(critics.BilinearCritic(4, 4), bounds.DV())
+    with pytest.raises(ValueError, match="The loss of Reversed increases"):
+        fit(MIEnsemble({"a": member, "b": make()}))
+
+
 @pytest.mark.parametrize(
     ("members", "error", "words"),
     [
         (dict, ValueError, "no members"),
         (lambda: {"a": nn.Linear(1, 1)}, TypeError, "Linear as member 'a'"),
-        (lambda: dict.fromkeys("ab", make()), ValueError, "in common"),
+        (lambda: dict.fromkeys("ab", make()), ValueError, "share a part"),
         (lambda: {"a": make(probe=probes.OnlineLinearProbe(4, 2))}, ValueError, "with a probe"),
         (lambda: {"a": make(scheduler=torch.optim.lr_scheduler.ConstantLR)}, ValueError, "with a scheduler"),
     ],
 )
-def test_members_that_cannot_train_together_are_refused_at_once(
-    members: Callable[[], Any], error: type[Exception], words: str
-) -> None:
+def test_invalid_members_raise(members: Callable[[], Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         MIEnsemble(members())
 
 
-def test_optimizers_that_mix_numbers_or_differ_are_refused_at_the_start() -> None:
+def test_unsuitable_optimizers_raise() -> None:
     for optimizers in ((torch.optim.Adam, torch.optim.SGD), (torch.optim.Adafactor, torch.optim.Adafactor)):
         members = {str(i): make(optimizer=optimizer) for i, optimizer in enumerate(optimizers)}
         with pytest.raises(ValueError, match=r"Got optimizers .*one class"):
             fit(MIEnsemble(members))
 
 
-def test_clipping_and_accumulation_are_refused_at_the_start() -> None:
+def test_clipping_and_accumulation_raise() -> None:
     for option in ({"gradient_clip_val": 1.0}, {"accumulate_grad_batches": 2}):
         with pytest.raises(MisconfigurationException, match="manual optimization"):
             fit(MIEnsemble({"a": make()}), **option)
 
 
-def test_several_processes_are_refused() -> None:
+def test_world_size_above_one_raises() -> None:
     ensemble = MIEnsemble({"a": make()})
     ensemble.trainer = type("Trainer", (), {"world_size": 2})()  # type: ignore[assignment]
-    with pytest.raises(RuntimeError, match="2 processes"):
+    with pytest.raises(RuntimeError, match="world size 2"):
         ensemble.setup("fit")
 
 
-def test_modules_are_alike_only_where_all_settings_are() -> None:
+def test_same_architecture_compares_all_settings() -> None:
     one, other = make("SMILE"), make("SMILE", 1)
     assert same_architecture(one.bound, other.bound)
     assert same_architecture(one.critic, other.critic)

@@ -1,4 +1,4 @@
-"""What a training left for TensorBoard, and a user's own module, shared by the tests of the layout."""
+"""Read TensorBoard's event files; a LightningModule that returns terms and scores."""
 
 import re
 
@@ -19,7 +19,7 @@ from tests.helpers.small_module import DIM, fit
 
 
 class Board:
-    """What a folder of events holds."""
+    """The event files of a logger."""
 
     def __init__(self, logger):
         logger.finalize("success")
@@ -34,7 +34,7 @@ class Board:
         return {event.step: event.value for event in self.events.Scalars(tag)}
 
     def charts(self):
-        """By title, the scalars on each chart of the last layout, which is the one that TensorBoard shows."""
+        """The scalars on each chart of the last layout, which TensorBoard shows, by category and title."""
         stored = self.events.Tensors("custom_scalars__config__")[-1]
         layout = Layout.FromString(stored.tensor_proto.string_val[0])
         return {
@@ -46,7 +46,7 @@ class Board:
         }
 
     def hparams(self):
-        """The row, and the metrics that are columns; of the first entry, which is the one that TensorBoard keeps."""
+        """The row and the metric columns of the first entry, which TensorBoard keeps."""
         contents = self.events.summary_metadata
         started = parse_session_start_info_plugin_data(contents[SESSION_START_INFO_TAG].plugin_data.content)
         row = {
@@ -57,14 +57,14 @@ class Board:
 
 
 def logged(tmp_path, module, *args, default_hp_metric=True, **kwargs):
-    """Train into TensorBoard's files and read them; Lightning's default of ``default_hp_metric`` unless told."""
+    """Train with a TensorBoard logger; return its event files and the trainer."""
     logger = TensorBoardLogger(tmp_path, default_hp_metric=default_hp_metric)
     fitted = fit(module, *args, logger=logger, **kwargs)
     return Board(logger), fitted
 
 
 class OwnModule(L.LightningModule):
-    """A user's module: nothing of it is a subclass of this package."""
+    """A LightningModule that is not an MIEstimationModule."""
 
     def __init__(self, rate=0.01, gives=("loss", "terms", "scores"), bound=None):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A module of one's own, not a subclass, whose terms and scores follow a script."""
+"""A LightningModule, not an MIEstimationModule, whose terms and scores follow a script."""
 
 import lightning.pytorch as L
 import numpy as np
@@ -12,7 +12,7 @@ NUM = 8  # pairs of a batch
 
 
 class Scripted(L.LightningModule):
-    """``course(step)`` gives the value, the log-normalizer and the score of joint pairs at a step."""
+    """``course(step)`` returns the value, the log-normalizer and the score of joint pairs at a step."""
 
     def __init__(self, course, bound=None, regularizer=None, literal=True):
         super().__init__()

@@ -14,7 +14,7 @@ STATUSES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
 @pytest.mark.parametrize("number", STATUSES)
-def test_a_block_ends_with_the_status_of_its_signal(number):
+def test_block_ends_with_the_status_of_its_signal(number):
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as ended, interruptible():
         signal.raise_signal(number)
@@ -22,7 +22,7 @@ def test_a_block_ends_with_the_status_of_its_signal(number):
     assert signal.getsignal(number) is before
 
 
-def test_the_status_replaces_that_of_lightning():
+def test_signal_status_replaces_that_of_lightning():
     def train():
         try:
             signal.raise_signal(signal.SIGTERM)
@@ -34,13 +34,13 @@ def test_the_status_replaces_that_of_lightning():
     assert ended.value.code == 143
 
 
-def test_another_exit_keeps_its_status():
+def test_other_exits_do_not_change():
     with pytest.raises(SystemExit) as ended, interruptible():
         sys.exit(2)
     assert ended.value.code == 2
 
 
-def test_a_signal_that_was_ignored_stays_ignored():
+def test_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with interruptible():
@@ -53,7 +53,7 @@ def test_a_signal_that_was_ignored_stays_ignored():
 def test_only_the_first_signal_is_handled():
     received = []
     before = handle_signals(received.append)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # SIGINT at once: one press that was sent twice
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # SIGINT at once: the same key press, sent twice
         signal.raise_signal(number)
     restore_signals(before)
     assert received == [signal.SIGTERM]
@@ -89,11 +89,11 @@ def run(program):
     return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_second_ctrl_c_ends_the_process_at_once():
+def test_second_ctrl_c_ends_the_process_at_once():
     ended = run(SECOND)
     assert (ended.returncode, ended.stdout) == (130, "")
 
 
-def test_a_fork_ignores_the_terminal_and_obeys_sigterm():
+def test_forked_worker_ends_by_sigterm_only():
     ended = run(FORKED)
     assert (ended.returncode, ended.stdout) == (signal.SIGTERM, "child goes on\n")

@@ -1,4 +1,4 @@
-"""Processes end with their parent, however that ended."""
+"""Processes end with their parent, even after SIGKILL."""
 
 import os
 import signal
@@ -62,13 +62,13 @@ def lives(pid):
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 @pytest.mark.parametrize(
     "program",
     [WORKER.replace("METHOD", "spawn"), WORKER.replace("METHOD", "fork"), PIPED, RANKS],
     ids=["spawned", "forked", "pipe", "rank"],
 )
-def test_a_child_ends_when_its_parent_is_killed(program, tmp_path):
+def test_child_ends_when_its_parent_is_killed(program, tmp_path):
     parent = start(tmp_path, program)
     child = int(parent.stdout.readline())
     if child == parent.pid:
@@ -87,7 +87,7 @@ def test_a_child_ends_when_its_parent_is_killed(program, tmp_path):
         parent.stdout.close()
 
 
-def test_a_command_that_launches_ranks_survives_its_shell(tmp_path):
+def test_launcher_survives_its_shell(tmp_path):
     """As under nohup: its parent ends, it goes on."""
     (tmp_path / "program.py").write_text(
         "import os, time\nfrom lightning_mi.utilities.lifeline import launched_ranks\n"

@@ -1,1 +1,1 @@
-"""StabilityMonitor: windows of training steps, the criteria for drift and explosion, rollback."""
+"""StabilityMonitor: blocks of training steps, criteria for drift and explosion, rollback."""

@@ -1,21 +1,22 @@
-"""Going back to how a training was, with a stronger hold on the log-normalizer."""
+"""Rollback of a training to an earlier state, with a stronger regularizer."""
 
 import copy
 from collections import deque
 from typing import Any, NamedTuple, final
 
 import lightning.pytorch as L
-import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from lightning_mi.bounds import AbstractBound
+from lightning_mi.callbacks._step_outputs import find_regularizer
 from lightning_mi.module import MIEstimationModule
-from lightning_mi.regularizers import AbstractRegularizer, Squared
+from lightning_mi.regularizers import Squared
 
 
 class _Snapshot(NamedTuple):
+    """State dicts of a training, on the CPU."""
+
     step: int
     module: dict[str, Any]
     optimizers: list[dict[str, Any]]
@@ -24,10 +25,10 @@ class _Snapshot(NamedTuple):
 
 @final
 class Snapshots:
-    """The last two states of a training, in the processor's memory: module, optimizers and schedulers.
+    """The last two snapshots of a training, in CPU memory: module, optimizers and schedulers.
 
-    The older one is gone back to: the younger may hold already what was noticed later. The first one that is taken
-    after that replaces it, because it was trained with a firmer hold.
+    Rollback restores the older one: the younger may already contain the cause of what was detected later. The first
+    snapshot after a rollback replaces it, because it was trained with the stronger regularizer.
 
     Example:
         >>> len(Snapshots())
@@ -35,123 +36,120 @@ class Snapshots:
     """
 
     def __init__(self) -> None:
-        self._kept: deque[_Snapshot] = deque(maxlen=2)
-        self._superseded = False
+        self._saved: deque[_Snapshot] = deque(maxlen=2)
+        self._restored = False  # since the last append
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._saved)
 
     def append(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Copy the present state."""
-        if self._superseded:
-            self._kept.clear()
-            self._superseded = False
-        self._kept.append(
+        """Take a snapshot."""
+        if self._restored:
+            self._saved.clear()
+            self._restored = False
+        self._saved.append(
             _Snapshot(
                 trainer.global_step,
-                _copied(pl_module.state_dict()),
-                [_copied(optimizer.state_dict()) for optimizer in trainer.optimizers],
+                _copy_to_cpu(dict(pl_module.state_dict())),
+                [_copy_to_cpu(optimizer.state_dict()) for optimizer in trainer.optimizers],
                 [copy.deepcopy(config.scheduler.state_dict()) for config in trainer.lr_scheduler_configs],
             )
         )
 
     def restore(self, trainer: L.Trainer, pl_module: L.LightningModule) -> int:
-        """Put the older state back, and forget the younger; return the step it was taken at."""
-        snapshot = self._kept[0]
-        self._kept.clear()
-        self._kept.append(snapshot)
-        self._superseded = True
-        factor = None if (regularizer := regularizer_of(pl_module)) is None else regularizer.factor
+        """Restore the older snapshot and drop the younger; return the step at which it was taken."""
+        snapshot = self._saved[0]
+        self._saved.clear()
+        self._saved.append(snapshot)
+        self._restored = True
+        regularizer = find_regularizer(pl_module)
+        factor = None if regularizer is None else regularizer.factor
         pl_module.load_state_dict(snapshot.module)
-        if regularizer is not None and factor is not None:  # what holds the log-normalizer is not rolled back
+        if regularizer is not None and factor is not None:  # the regularizer's weight is not rolled back
             regularizer.factor = factor
         for optimizer, state in zip(trainer.optimizers, snapshot.optimizers, strict=True):
-            optimizer.load_state_dict(_copied(state))  # it would go on in the very tensors, not in copies
-            optimizer.zero_grad()  # with accumulation, what has been accumulated belongs to the state that is left
+            optimizer.load_state_dict(_copy_to_cpu(state))  # copies: it would train the snapshot's own tensors
+            optimizer.zero_grad()  # gradients that were accumulated belong to the state that is dropped
         for config, schedule in zip(trainer.lr_scheduler_configs, snapshot.schedulers, strict=True):
             config.scheduler.load_state_dict(copy.deepcopy(schedule))
         if isinstance(pl_module, MIEstimationModule):
-            pl_module.train_metrics.reset()  # or one infinite step would be all that the epoch's averages show
+            pl_module.train_metrics.reset()  # one infinite step would make all of the epoch's averages infinite
         return snapshot.step
 
 
 def check_can_roll_back(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-    """Refuse a training that cannot be put back, or whose log-normalizer nothing could then hold.
+    """Check that a training can be rolled back, and that its regularizer can be strengthened.
 
     Raises:
-        ValueError: The module optimizes by hand, or its state is sharded over processes.
-        TypeError: The module has no regularizer, and would not use one that it is given.
+        ValueError: The module uses manual optimization, or the strategy shards its state.
+        TypeError: The module has no regularizer, and its loss would not use one.
     """
     name = type(pl_module).__name__
     if not pl_module.automatic_optimization:
         raise ValueError(
-            f"Got action='roll_back' for {name}, which optimizes by hand (automatic_optimization is False): what its "
-            "optimizers did between two states is unknown here. Use action='stop' or 'warn'."
+            f"Got action='roll_back' for {name} with manual optimization: what its optimizers did between two "
+            "snapshots is unknown. Use action='stop' or 'warn'."
         )
-    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):  # DeepSpeed's, which shards, is one of DDP's
+    if type(trainer.strategy) not in (
+        SingleDeviceStrategy,
+        DDPStrategy,
+    ):  # not isinstance: DeepSpeed's is a DDPStrategy
         raise ValueError(
-            f"Got action='roll_back' under {type(trainer.strategy).__name__}: states are kept whole on each process, "
-            "which one device and DDP have. Use action='stop' or 'warn'."
+            f"Got action='roll_back' under {type(trainer.strategy).__name__}: snapshots need the whole state on each "
+            "rank, as with one device and DDP. Use action='stop' or 'warn'."
         )
-    if not isinstance(pl_module, MIEstimationModule) and regularizer_of(pl_module) is None:
+    if not isinstance(pl_module, MIEstimationModule) and find_regularizer(pl_module) is None:
         raise TypeError(
-            f"Got action='roll_back' for {name}, which has no regularizer to strengthen in an attribute "
-            "`regularizer`. Give it one of lightning_mi.regularizers and add its penalty to the loss, or use "
+            f"Got action='roll_back' for {name} without a regularizer in its attribute `regularizer`: rollback raises "
+            "its weight. Give it one of lightning_mi.regularizers and add its penalty to the loss, or use "
             "action='stop' or 'warn'."
         )
 
 
-def regularizer_of(pl_module: L.LightningModule) -> AbstractRegularizer | None:
-    """The module's attribute ``regularizer``, if it is one."""
-    found = getattr(pl_module, "regularizer", None)
-    return found if isinstance(found, AbstractRegularizer) else None
-
-
-def is_literal(bound: AbstractBound) -> bool:
-    """Whether its exponential is the literal one, though it could be the robust one (NWJ and TUBA)."""
+def has_literal_exponential(bound: AbstractBound) -> bool:
+    """True if a bound has the literal exponential where it could have the capped one (NWJ and TUBA)."""
     return getattr(bound, "cap", 0.0) is None
 
 
 def strengthen(
     pl_module: L.LightningModule, bound: AbstractBound, weight: float, raise_by: float
 ) -> tuple[str, dict[str, Any]]:
-    """Hold the log-normalizer more firmly than before.
+    """Strengthen the regularizer, and cap a literal exponential.
 
-    Multiplies the regularizer's weight, or installs ``Squared(weight)`` where there is none; gives a bound with the
-    literal exponential the robust one.
+    Multiplies the regularizer's weight with ``raise_by``, or installs ``Squared(weight)`` if there is none.
 
     Returns:
-        What was done, in words, and what :func:`install` takes to do it again after a resume.
+        A description, and the :func:`hold_state` for a resume.
     """
-    regularizer = regularizer_of(pl_module)
+    regularizer = find_regularizer(pl_module)
     if regularizer is None:
-        regularizer = Squared(weight=weight)
-        pl_module.regularizer = regularizer
-        done = f"Squared(weight={weight:g}) holds the log-normalizer now"
+        pl_module.regularizer = Squared(weight=weight)
+        description = f"Squared(weight={weight:g}) holds the log-normalizer now"
     else:
         before = regularizer.current_weight()
         if before > 0:
             regularizer.factor *= raise_by
         else:
             regularizer.weight, regularizer.factor = weight, 1.0
-        done = f"the weight of {type(regularizer).__name__} is {regularizer.current_weight():g} now, {before:g} before"
-    if is_literal(bound):
+        name, after = type(regularizer).__name__, regularizer.current_weight()
+        description = f"the weight of {name} is {after:g} now, {before:g} before"
+    if has_literal_exponential(bound):
         bound.cap = 1.0  # type: ignore[assignment]  # of NWJ and TUBA
-        done += f", and {type(bound).__name__} has the robust exponential (cap=1)"
-    return done, held(pl_module, bound)
+        description += f", and {type(bound).__name__} has the robust exponential (cap=1)"
+    return description, hold_state(pl_module, bound)
 
 
-def held(pl_module: L.LightningModule, bound: AbstractBound) -> dict[str, Any]:
-    """How firmly the log-normalizer is held, in plain values."""
-    regularizer = regularizer_of(pl_module)
+def hold_state(pl_module: L.LightningModule, bound: AbstractBound) -> dict[str, Any]:
+    """The settings that hold the log-normalizer: the regularizer's weight and factor, the bound's cap; plain values."""
+    regularizer = find_regularizer(pl_module)
     assert regularizer is not None
     weight = None if callable(regularizer.weight) else regularizer.weight
     return {"weight": weight, "factor": regularizer.factor, "cap": getattr(bound, "cap", None)}
 
 
-def install(state: dict[str, Any], pl_module: L.LightningModule, bound: AbstractBound) -> None:
-    """Hold the log-normalizer as :func:`held` found it."""
-    regularizer = regularizer_of(pl_module)
+def restore_hold(state: dict[str, Any], pl_module: L.LightningModule, bound: AbstractBound) -> None:
+    """Restore the settings that :func:`hold_state` returned, with ``Squared`` if there is no regularizer."""
+    regularizer = find_regularizer(pl_module)
     if regularizer is None:
         regularizer = Squared(weight=state["weight"])
         pl_module.regularizer = regularizer
@@ -162,12 +160,12 @@ def install(state: dict[str, Any], pl_module: L.LightningModule, bound: Abstract
         bound.cap = state["cap"]
 
 
-def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    """A copy in the processor's memory, which is larger than the accelerator's."""
-
-    def copied(value: Any) -> Any:
-        return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
-
-    with torch.no_grad():
-        result: dict[str, Any] = tree_map(copied, dict(state))
-    return result
+def _copy_to_cpu(value: Any) -> Any:
+    """A deep copy of a state dict with its tensors in CPU memory, which is larger than the accelerator's."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copy_to_cpu(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_copy_to_cpu(entry) for entry in value]
+    return copy.deepcopy(value)

@@ -1,4 +1,4 @@
-"""Whether a series moves, and how fast: Mann and Kendall's test, Theil and Sen's slope."""
+"""Trend of a series: the Mann-Kendall test and the Theil-Sen slope."""
 
 import math
 from typing import Any, NamedTuple
@@ -11,8 +11,8 @@ class Trend(NamedTuple):
     """The trend of a series.
 
     Attributes:
-        rate: The median of the slopes between all pairs of points, in units of value per unit of time.
-        z: Mann and Kendall's statistic: standard normal for independent values without a trend, whatever their law.
+        rate: Theil-Sen slope: the median slope over all pairs of points, in units of value per unit of time.
+        z: Mann-Kendall statistic: standard normal for independent values without a trend, whatever their distribution.
     """
 
     rate: float
@@ -20,17 +20,21 @@ class Trend(NamedTuple):
 
 
 def trend(times: NDArray[Any], values: NDArray[Any]) -> Trend:
-    r"""Slope and significance from the signs of the differences of all pairs, so that no outlier decides.
+    r"""Robust slope and significance of a series, from the signs of the differences of all pairs.
 
-    The variance of the count of signs is multiplied by :math:`(1 + r) / (1 - r)`, r being the lag-1 autocorrelation of
-    what is left once the slope is taken out, where that is positive: values that depend on their neighbors would
-    otherwise pass for a trend too often.
+    .. math:: z = \frac{S - \mathrm{sign}\,S}{\sqrt{\mathrm{Var}\,S}}, \quad
+        S = \sum_{i < j} \mathrm{sign}(v_j - v_i), \quad
+        \mathrm{Var}\,S = \frac{B (B-1) (2B+5) - \sum_t t (t-1) (2t+5)}{18} \cdot \frac{1 + r}{1 - r}
+
+    over the tie counts t. r is the lag-1 autocorrelation of the residuals of the Theil-Sen line, where positive:
+    without that factor, autocorrelated values would be reported as a trend too often.
 
     Args:
         times: (B,) increasing.
-        values: (B,) finite, at least three of them.
+        values: (B,) finite, B >= 3.
 
-    Source: Mann 1945; Kendall 1975; Sen 1968; the correction for autocorrelation, Bayley and Hammersley 1946.
+    Source: Mann 1945; Kendall 1975 (ties); Theil 1950 and Sen 1968 (slope); Bayley and Hammersley 1946
+        (autocorrelation).
 
     Example:
         >>> trend(np.arange(10.0), 3.0 * np.arange(10.0))
@@ -43,16 +47,16 @@ def trend(times: NDArray[Any], values: NDArray[Any]) -> Trend:
     score = float(np.sign(differences).sum())
     _, ties = np.unique(values, return_counts=True)
     variance = (count * (count - 1) * (2 * count + 5) - (ties * (ties - 1) * (2 * ties + 5)).sum()) / 18
-    variance *= _inflation(values - rate * times)
-    # One less: the count of signs moves in steps of two (the continuity correction).
+    variance *= _variance_inflation(values - rate * times)
+    # Continuity correction: the score moves in steps of two.
     z = math.copysign(max(abs(score) - 1, 0.0), score) / math.sqrt(variance) if variance > 0 else 0.0
     return Trend(rate, z)
 
 
-def _inflation(residuals: NDArray[Any]) -> float:
+def _variance_inflation(residuals: NDArray[Any]) -> float:
     centered = residuals - residuals.mean()
     total = float(centered @ centered)
-    if total <= 1e-12 * max(float(residuals @ residuals), 1.0):
+    if total <= 1e-12 * max(float(residuals @ residuals), 1.0):  # constant up to rounding
         return 1.0
     lag_1 = float(centered[1:] @ centered[:-1]) / total
     return (1 + lag_1) / (1 - lag_1) if 0 < lag_1 < 1 else 1.0

@@ -1,1 +1,1 @@
-"""TensorBoardLayout: charts, figures, histograms and the HPARAMS table."""
+"""TensorBoardLayout: charts, histograms, figures and the HPARAMS table."""

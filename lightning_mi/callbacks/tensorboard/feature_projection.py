@@ -1,21 +1,21 @@
-"""A map of features: the first samples of a stage, in two dimensions."""
+"""Two-dimensional projection of features, by principal components."""
 
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-MAP_SAMPLES = 1000
+MAX_SAMPLES = 1000
 
 
 @final
-class FeatureMap:
-    """Collects the features and labels of the first ``MAP_SAMPLES`` samples of a stage on this process.
+class FeatureProjection:
+    """Collects the features and labels of the first ``MAX_SAMPLES`` samples of a stage on this rank.
 
     Example:
-        >>> feature_map = FeatureMap()
-        >>> feature_map.add({"features": torch.randn(10, 5), "labels": torch.arange(10)})
-        >>> points, labels = feature_map.points()
+        >>> projection = FeatureProjection()
+        >>> projection.add({"features": torch.randn(10, 5), "labels": torch.arange(10)})
+        >>> points, labels = projection.points()
         >>> points.shape, labels.shape
         (torch.Size([10, 2]), torch.Size([10]))
     """
@@ -25,25 +25,25 @@ class FeatureMap:
         self._labels: list[Tensor] = []
 
     def add(self, outputs: Any) -> None:
-        """Take in what a step returned; without features and labels there is nothing to take."""
-        found = outputs if isinstance(outputs, dict) else {}
-        features, labels = found.get("features"), found.get("labels")
-        if isinstance(features, Tensor) and isinstance(labels, Tensor) and sum(map(len, self._labels)) < MAP_SAMPLES:
+        """Add the outputs of a step; no effect without features and labels."""
+        entries = outputs if isinstance(outputs, dict) else {}
+        features, labels = entries.get("features"), entries.get("labels")
+        if isinstance(features, Tensor) and isinstance(labels, Tensor) and sum(map(len, self._labels)) < MAX_SAMPLES:
             self._features.append(features.detach().flatten(1).float().cpu())
             self._labels.append(labels.cpu())
 
     def points(self) -> tuple[Tensor, Tensor] | None:
-        """(N, 2) coordinates and (N,) labels; None if there are no features or some are infinite or not a number."""
+        """(N, 2) coordinates and (N,) labels; None without features or if any is infinite or NaN."""
         if not self._features:
             return None
-        features = torch.cat(self._features)[:MAP_SAMPLES]
+        features = torch.cat(self._features)[:MAX_SAMPLES]
         if not bool(torch.isfinite(features).all()):
             return None
-        return _principal_components(features), torch.cat(self._labels)[:MAP_SAMPLES]
+        return _principal_components(features), torch.cat(self._labels)[:MAX_SAMPLES]
 
 
 def _principal_components(features: Tensor, count: int = 2) -> Tensor:
-    """(N, count) coordinates of (N, D) features along the directions of their largest variance."""
+    """(N, count) coordinates of (N, D) features along their first principal components."""
     centered = (features - features.mean(dim=0)).double()
     left, values, _ = torch.linalg.svd(centered, full_matrices=False)
     components: Tensor = (left * values)[:, :count]

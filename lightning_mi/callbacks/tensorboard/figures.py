@@ -1,4 +1,4 @@
-"""The figures of a training in progress. Colors are those of Okabe and Ito, safe for all eyes."""
+"""Figures of scores and features. Colors: the color-blind-safe palette of Okabe and Ito."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 JOINT_COLOR, MARGINAL_COLOR = "#009E73", "#CC79A7"
 _BINS = 60
-_BULK = (0.5, 99.5)  # percentiles that are shown: single scores of an exploding run lie anywhere
+_BULK = (0.5, 99.5)  # percentiles on the axis: single scores of an exploding run can have any size
 
 
 def bin_edges(low: float, high: float, count: int) -> NDArray[np.float64]:
-    """(count + 1,) edges of bins of equal width around an interval, which may be a single number of any size.
+    """(count + 1,) edges of bins of equal width around an interval, which may be a single number.
 
     Example:
         >>> bin_edges(1e19, 1e19, 2)
@@ -25,15 +25,15 @@ def bin_edges(low: float, high: float, count: int) -> NDArray[np.float64]:
 
 
 def score_figure(joint: Tensor, marginal: Tensor, title: str) -> Figure | None:
-    """Histograms of a critic's scores, of joint against marginal pairs.
+    """Histograms of a critic's scores: joint pairs (positives) and marginal pairs (negatives).
 
     Args:
         joint: (J,) finite scores on the CPU, nats.
-        marginal: (K,) the same of marginal pairs.
-        title: Of the figure.
+        marginal: (K,) the same for marginal pairs.
+        title: Title of the figure.
 
     Returns:
-        None where there are no scores.
+        None without scores.
 
     Example:
         >>> import torch
@@ -46,7 +46,7 @@ def score_figure(joint: Tensor, marginal: Tensor, title: str) -> Figure | None:
         return None
     ends = np.concatenate([np.percentile(scores.double().numpy(), _BULK) for scores, _ in named.values()])
     edges = bin_edges(float(ends.min()), float(ends.max()), _BINS)
-    # Axes at fixed places: a layout engine would take longer than all the rest.
+    # Fixed axes: a layout engine would take longer than everything else.
     figure = Figure(figsize=(5.0, 3.2), dpi=100)
     axes = figure.add_axes((0.13, 0.16, 0.84, 0.74))
     for label, (scores, color) in named.items():
@@ -71,7 +71,7 @@ def feature_figure(points: Tensor, labels: Tensor, title: str) -> Figure:
     Args:
         points: (N, 2) coordinates.
         labels: (N,) integers.
-        title: Of the figure.
+        title: Title of the figure.
 
     Example:
         >>> import torch

@@ -1,59 +1,60 @@
-"""What TensorBoard shows of a training beside the plain curves, and what other loggers can show of it."""
+"""TensorBoardLayout: charts, histograms, figures and the HPARAMS table of a training."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_mi._compat import is_accumulating, is_logged, logged_step
 from lightning_mi.bounds import AbstractBound, BoundTerms
-from lightning_mi.callbacks._step_outputs import observed
+from lightning_mi.callbacks._step_outputs import read_step
 from lightning_mi.callbacks.tensorboard import hparams_table as table
-from lightning_mi.callbacks.tensorboard.feature_projection import FeatureMap
+from lightning_mi.callbacks.tensorboard.feature_projection import FeatureProjection
 from lightning_mi.callbacks.tensorboard.figures import feature_figure, score_figure
-from lightning_mi.callbacks.tensorboard.media import log_histogram, log_picture
+from lightning_mi.callbacks.tensorboard.media import log_figure, log_histogram
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.scores.dense import stride
 from lightning_mi.scores.scores import Scores
-from lightning_mi.training.charts import Charts, charts_of
+from lightning_mi.training.charts import Charts, add_charts, charts_of
 from lightning_mi.training.epoch_metrics import loader_name
-from lightning_mi.training.step_logs import forget_unlogged, references, term_logs
+from lightning_mi.training.step_logs import references, term_logs
 
-_MOST_SCORES = 10_000  # in a histogram: more would show the same and take longer
+_MAX_SCORES = 10_000  # in a histogram: more take longer and look the same
 
 
 @final
 class TensorBoardLayout(L.Callback):
-    """Arranges a training in TensorBoard: charts, histograms of the scores, figures, and a row in the HPARAMS table.
+    """TensorBoard charts, histograms of the scores, figures, and a row in the HPARAMS table.
 
-    *Custom scalars*: the estimate with the truth and the ceiling, both terms, the log-normalizer with its target and
-    band, and where they are logged the curves of stability, of the regularizer's weight and of the probes.
-    *Histograms*: the critic's scores of joint and of marginal pairs. *Images*: both in one figure, and the first
-    representation in two dimensions, colored by label: of the validation and test samples, or of the training batch
-    where nothing is validated. *HPARAMS*: the bound, regularizer, weight, target, critic, batch size, optimizer and
-    learning rate of each run, with metrics that are declared before the first step, so that runs compare there.
+    *Custom scalars*: the estimate with the truth and the ceiling; both terms; the log-normalizer with its target and
+    band; and, if they are logged, the curves of stability, of the regularizer's weight and of the probes.
+    *Histograms*: the critic's scores of joint pairs (positives) and of marginal pairs (negatives). *Images*: both in
+    one figure; and the first two principal components of the first representation, colored by label, for the validation
+    and test samples, or for the training batch if there is no validation. *HPARAMS*: bound, regularizer, weight,
+    target, critic, batch size, optimizer and learning rate of each run, with the metrics by which runs are compared.
 
-    It works on any module whose training step returns ``{"loss": loss, "terms": terms, "scores": scores}``. One that
-    is no ``MIEstimationModule`` has its terms logged under the same names (``train/mi``, ``train/joint_term``, ...),
-    but for those that it logs itself. Every logger gets the curves; one with a ``log_image`` (Weights & Biases) or a
-    client with a ``log_figure`` (MLflow) the figures too. No logger is needed.
+    The callback works with any module whose training step returns ``{"loss": loss, "terms": terms, "scores": scores}``.
+    If that is not an ``MIEstimationModule``, the callback logs its terms under the same names (``train/mi``,
+    ``train/joint_term``, ...), except those that the module logs. Every logger receives the curves; Weights & Biases
+    (``log_image``) and MLflow (``log_figure``) also the figures. No logger is needed.
 
-    Only the first process draws, from its own samples, and nothing waits for the others.
+    Only rank 0 draws, from its samples, without a collective.
 
     Args:
-        histograms_every_n_steps: Training steps between two histograms, the first step's included; None for none.
-        figures_every_n_steps: Training steps between two figures, which take a tenth of a second, and one of the last
-            step; None for none.
-        band: How far from its target the log-normalizer may be, in nats: two lines of its chart.
-        hparams: More columns of the HPARAMS table, or other values for those that are there.
-        metrics: The columns of results in the HPARAMS table; by default the estimates and accuracies of the stages
-            that the trainer has. All runs in a folder should have the same.
+        histograms_every_n_steps: Training steps between two histograms, from the first step on; None for none.
+        figures_every_n_steps: Training steps between two figures; one takes about a tenth of a second. The last step
+            has one too. None for none.
+        band: Distance of the two band lines from the log-normalizer's target, nats.
+        hparams: More columns of the HPARAMS table, or other values for its columns.
+        metrics: The metric columns of the HPARAMS table; by default the estimates and accuracies of the trainer's
+            stages. All runs in a folder should have the same.
 
     Raises:
         ValueError: An interval is less than one step, or the band is not positive.
+        TypeError: A column of ``hparams`` is not a plain value.
 
     Example:
         >>> trainer = L.Trainer(logger=False, accelerator="cpu", callbacks=[TensorBoardLayout(hparams={"trial": 3})])
@@ -63,6 +64,7 @@ class TensorBoardLayout(L.Callback):
         self,
         histograms_every_n_steps: int | None = 200,
         figures_every_n_steps: int | None = 5000,
+        *,
         band: float = 0.5,
         hparams: Mapping[str, table.Plain] | None = None,
         metrics: Sequence[str] | None = None,
@@ -74,66 +76,67 @@ class TensorBoardLayout(L.Callback):
             if every is not None and every < 1:
                 raise ValueError(f"Got {name}={every}: give a number of training steps, at least 1, or None for none.")
         if not band > 0:
-            raise ValueError(f"Got band={band}: the log-normalizer may be a positive number of nats from its target.")
+            raise ValueError(f"Got band={band}: the distance of the band from the target is positive, in nats.")
         self._histograms_every, self._figures_every, self._band = histograms_every_n_steps, figures_every_n_steps, band
-        self._hparams = table.checked(hparams or {})
+        self._hparams = table.check_plain(hparams or {})
         self._metrics = metrics
         self._charts: Charts = {}
-        self._names: set[str] = set()  # of what was logged since the training began
+        self._names: set[str] = set()  # logged since the start of training
         self._last_step = -1.0
-        self._next_map = 0
-        self._maps: dict[int, FeatureMap] | None = None  # of each data loader
-        self._verified = False
+        self._next_projection = 0
+        self._projections: dict[int, FeatureProjection] | None = None  # by dataloader
+        self._outputs_checked = False
         self._logged_by_module: frozenset[str] | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Declare the metrics of the HPARAMS table, before the logger's own entry: TensorBoard keeps the first."""
-        row = self._hparams | table.row(trainer, pl_module) | self._hparams  # the user's come first
+        """Write the run's row of the HPARAMS table before the logger does: TensorBoard keeps the first."""
+        row = self._hparams | table.row(trainer, pl_module) | self._hparams  # user columns first, with their values
         metrics = table.default_metrics(trainer, pl_module) if self._metrics is None else self._metrics
         for logger in trainer.loggers if trainer.is_global_zero else ():
             table.declare(logger, row, metrics, pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Find out which step is the last."""
-        self._charts, self._names, self._logged_by_module, self._verified = {}, set(), None, False
-        self._next_map = logged_step(trainer)
+        """Reset the state; compute the index of the last step."""
+        self._charts, self._names, self._logged_by_module, self._outputs_checked = {}, set(), None, False
+        self._next_projection = logged_step(trainer)
         self._last_step = float(trainer.estimated_stepping_batches) - 1
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log and draw what is due at this step.
+        """Log and draw, if this step is scheduled.
 
         Raises:
             TypeError: The first step returned no terms or no scores.
         """
         if not outputs:
-            return  # The module skipped this batch.
-        if not self._verified:
-            observed(outputs, pl_module, "TensorBoardLayout")
-            self._verified = True
+            return  # the module skipped this batch
+        if not self._outputs_checked:
+            read_step(outputs, pl_module, "TensorBoardLayout")
+            self._outputs_checked = True
         if is_accumulating(trainer):
             return
         step = logged_step(trainer)
         if is_logged(trainer):
-            self._log_terms(trainer, pl_module, *observed(outputs, pl_module, "TensorBoardLayout"), outputs["loss"])
+            self._log_terms(trainer, pl_module, *read_step(outputs, pl_module, "TensorBoardLayout"), outputs["loss"])
             if not self._charts:
-                self._arrange(trainer)
+                self._update_charts(trainer)
         last = step == self._last_step
         if self._histograms_every is not None and (last or step % self._histograms_every == 0):
             self._log_histograms(trainer, pl_module, outputs["scores"], step)
-            self._arrange(trainer)
+            self._update_charts(trainer)
         if self._figures_every is not None and (last or (step + 1) % self._figures_every == 0):
             self._draw_step(trainer, outputs, step)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin a map of the features, where one is due."""
-        due = self._figures_every is not None and not trainer.sanity_checking and logged_step(trainer) >= self._next_map
-        self._maps = {} if due and trainer.is_global_zero else None
+        """Start the feature projections, if they are scheduled."""
+        scheduled = not trainer.sanity_checking and logged_step(trainer) >= self._next_projection
+        draws = self._figures_every is not None and trainer.is_global_zero
+        self._projections = {} if scheduled and draws else None
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin a map of the features."""
-        self._maps = {} if self._figures_every is not None and trainer.is_global_zero else None
+        """Start the feature projections."""
+        self._projections = {} if self._figures_every is not None and trainer.is_global_zero else None
 
     def on_validation_batch_end(
         self,
@@ -145,8 +148,8 @@ class TensorBoardLayout(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collect features."""
-        if self._maps is not None:
-            self._maps.setdefault(dataloader_idx, FeatureMap()).add(outputs)
+        if self._projections is not None:
+            self._projections.setdefault(dataloader_idx, FeatureProjection()).add(outputs)
 
     def on_test_batch_end(
         self,
@@ -161,32 +164,33 @@ class TensorBoardLayout(L.Callback):
         self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the map, and the charts of what was logged for the first time."""
-        if self._maps is not None and self._figures_every is not None:
-            self._next_map = logged_step(trainer) + self._figures_every
-            self._draw_maps(trainer, "features/validation")
+        """Draw the feature projections; update the charts."""
+        if self._projections is not None and self._figures_every is not None:
+            self._next_projection = logged_step(trainer) + self._figures_every
+            self._draw_projections(trainer, "features/validation")
         if self._charts:
-            self._arrange(trainer)
+            self._update_charts(trainer)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw the map, and the charts of what was logged for the first time."""
-        self._draw_maps(trainer, "features/test")
-        if self._charts:  # Without a training there may be its layout in the same folder.
-            self._arrange(trainer)
+        """Draw the feature projections; update the charts."""
+        self._draw_projections(trainer, "features/test")
+        if self._charts:  # without a training, the folder may hold the layout of an earlier one
+            self._update_charts(trainer)
 
     def _log_terms(
         self, trainer: L.Trainer, pl_module: L.LightningModule, terms: BoundTerms, scores: Scores, loss: Tensor
     ) -> None:
-        """The curves of a module that does not log them itself."""
+        """Log the terms of a module that is not an MIEstimationModule, except those that it logs."""
         if isinstance(pl_module, MIEstimationModule):
             return
         if self._logged_by_module is None:
             self._logged_by_module = frozenset(trainer.callback_metrics)
-        logs: dict[str, Any] = dict(term_logs(BoundTerms(*(term.detach() for term in terms)), scores, loss))
+        # Lightning repeats the last value of a name, so a step without joint pairs logs NaN.
+        logs: dict[str, Any] = dict.fromkeys(("mi", "joint_term"), math.nan)
+        logs |= term_logs(BoundTerms(*(term.detach() for term in terms)), scores, loss)
         logs |= references(trainer, pl_module, table.part(pl_module, AbstractBound), scores)
         named = {f"train/{name}": value for name, value in logs.items()}
         pl_module.log_dict({name: value for name, value in named.items() if name not in self._logged_by_module})
-        forget_unlogged(trainer, "on_train_batch_end", logs)
 
     def _log_histograms(self, trainer: L.Trainer, pl_module: L.LightningModule, scores: Scores, step: int) -> None:
         if not trainer.is_global_zero or not trainer.loggers:
@@ -205,38 +209,38 @@ class TensorBoardLayout(L.Callback):
             return
         joint, marginal = _sampled(outputs["scores"])
         if (figure := score_figure(joint, marginal, title=f"step {step}")) is not None:
-            log_picture(trainer.loggers, "scores/joint_and_marginal", figure, step)
+            log_figure(trainer.loggers, "scores/joint_and_marginal", figure, step)
         if not trainer.enable_validation:
-            feature_map = FeatureMap()
-            feature_map.add(outputs)
-            self._draw_map(trainer, "features/training", feature_map, step)
+            projection = FeatureProjection()
+            projection.add(outputs)
+            self._draw_projection(trainer, "features/training", projection, step)
 
-    def _draw_maps(self, trainer: L.Trainer, name: str) -> None:
-        maps, self._maps = self._maps or {}, None
-        for loader, feature_map in maps.items():
-            self._draw_map(trainer, loader_name(name, loader, len(maps)), feature_map, logged_step(trainer))
+    def _draw_projections(self, trainer: L.Trainer, name: str) -> None:
+        projections, self._projections = self._projections or {}, None
+        for loader, projection in projections.items():
+            self._draw_projection(
+                trainer, loader_name(name, loader, len(projections)), projection, logged_step(trainer)
+            )
 
-    def _draw_map(self, trainer: L.Trainer, name: str, feature_map: FeatureMap, step: int) -> None:
-        if trainer.loggers and (points := feature_map.points()) is not None:
-            log_picture(trainer.loggers, name, feature_figure(*points, title=f"step {step}"), step)
+    def _draw_projection(self, trainer: L.Trainer, name: str, projection: FeatureProjection, step: int) -> None:
+        if trainer.loggers and (points := projection.points()) is not None:
+            log_figure(trainer.loggers, name, feature_figure(*points, title=f"step {step}"), step)
 
-    def _arrange(self, trainer: L.Trainer) -> None:
-        """Write the charts that have a curve, when there is a new one: TensorBoard shows the last layout of a run."""
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        if not loggers or not trainer.is_global_zero:
+    def _update_charts(self, trainer: L.Trainer) -> None:
+        """Write the layout of the charts that have a curve, if it changed."""
+        if not trainer.is_global_zero:
             return
-        self._names.update(trainer.callback_metrics)  # which a test starts anew
+        self._names.update(trainer.callback_metrics)  # these are reset by a test
         charts = charts_of(self._names)
         if charts != self._charts:
             self._charts = charts
-            for logger in loggers:
-                logger.experiment.add_custom_scalars(charts)
+            add_charts(trainer.loggers, charts)
 
 
 @torch.no_grad()
 def _sampled(scores: Scores) -> tuple[Tensor, Tensor]:
-    """Joint and marginal scores that are finite, evenly thinned, in float32 on the CPU."""
-    thinned = []
-    for values in (scores.joint[:: stride(len(scores.joint), _MOST_SCORES)], scores.marginal_values(_MOST_SCORES)):
-        thinned.append(values[values.isfinite()].detach().float().cpu())
-    return thinned[0], thinned[1]
+    """Finite joint and marginal scores, evenly subsampled, in float32 on the CPU."""
+    sampled = []
+    for values in (scores.joint[:: stride(len(scores.joint), _MAX_SCORES)], scores.marginal_values(_MAX_SCORES)):
+        sampled.append(values[values.isfinite()].detach().float().cpu())
+    return sampled[0], sampled[1]

@@ -1,4 +1,4 @@
-"""Under DDP every process comes to the same verdict and the same weight, from the steps of all."""
+"""Under DDP all ranks have the same detections and weights, computed from the steps of all."""
 
 import warnings
 
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 NAMES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
-def test_two_processes_gather_the_same(tmp_path):
+def test_two_ranks_gather_the_same(tmp_path):
     for gathered in on_processes(lambda rank: gather(torch.tensor([1.0, 2.0]) * (rank + 1)), 2, tmp_path):
         assert gathered.tolist() == [[1.0, 2.0], [2.0, 4.0]]
 
 
-class Unlike(Scripted):
-    """The second process reads other terms than the first, and an infinite one at step 31."""
+class TermsByRank(Scripted):
+    """The terms differ between ranks; rank 1 has an infinite one at step 31."""
 
     def __init__(self):
         super().__init__(None, regularizer=regularizers.Squared())
@@ -47,22 +47,22 @@ class Keep(L.Callback):
         torch.save(kept, f"{self.folder}/{trainer.global_rank}.pt")
 
 
-def test_two_processes_agree_on_means_verdicts_weights_and_where_they_go_back_to(tmp_path, monkeypatch):
+def test_two_ranks_agree_on_blocks_detections_and_rollback(tmp_path, monkeypatch):
     for name in NAMES:
-        monkeypatch.setenv(name, "")  # so that what the launcher sets is undone
+        monkeypatch.setenv(name, "")  # monkeypatch then undoes what the launcher sets
         monkeypatch.delenv(name)
     monitor = StabilityMonitor(window=60, every_n_steps=3, action="roll_back", alpha=1e-9)
     adaptive = AdaptiveRegularizer(band=(-9.0, 9.0), every_n_steps=3, raise_by=2.0, relax_by=0.5)
     strategy = DDPStrategy(start_method="fork", process_group_backend="gloo", timeout=TIMEOUT)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it says, here, is in the state
+        warnings.simplefilter("ignore")  # the detections are in the state
         trainer(callbacks=[monitor, adaptive, Keep(tmp_path, monitor, adaptive)], devices=2, strategy=strategy).fit(
-            Unlike(), steps(40)
+            TermsByRank(), steps(40)
         )
     kept = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    # The steps of a block that has begun are each process's own.
-    own = [state.pop("rows") for state, *_ in kept]
-    assert own[0] != own[1]
+    # Only the current block differs between ranks.
+    rows = [state.pop("rows") for state, *_ in kept]
+    assert rows[0] != rows[1]
     assert kept[0] == kept[1]
     state, factor, _, step = kept[0]
     assert step == 40
@@ -70,5 +70,5 @@ def test_two_processes_agree_on_means_verdicts_weights_and_where_they_go_back_to
     assert state["rolled_back"] == [[33, 15]]
     last = dict(zip(("step", "value", "joint_term", "log_normalizer"), state["blocks"][-1], strict=False))
     assert last == {"step": 39, "value": 1.5, "joint_term": 40.0, "log_normalizer": 38.5}  # 1.5 + steps 36 to 38
-    # Above 9 from the fourth block on, doubled each time, and the roll-back's tenfold: the highest weight allowed.
+    # Above 9 from the fourth block on, doubled each time, times ten at the rollback: the maximum weight.
     assert factor == 10.0
