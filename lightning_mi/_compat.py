@@ -1,8 +1,12 @@
 """Names of Lightning that are private or undocumented: one typed function for each fact, read in Lightning 2.6.6."""
 
+import warnings
+
 import lightning.pytorch as L
 import torch
 from torch import Tensor
+
+from lightning_mi.exceptions import MIWarning
 
 
 def logged_step(trainer: L.Trainer) -> int:
@@ -88,3 +92,66 @@ def batch_in_force(trainer: L.Trainer) -> int:
     progress = trainer.fit_loop.epoch_loop.batch_progress
     earlier_epochs = batches_done(trainer) - progress.current.processed  # type: ignore[attr-defined]  # the same
     return max(0, int(earlier_epochs + progress.current.ready - 1))
+
+
+def is_functorch_active() -> bool:
+    """True within ``torch.func`` transforms such as grad and vmap; read in torch 2.14.
+
+    torch has no public test for it. If the private one is gone, this warns and returns False: a custom backward without
+    ``setup_context`` then raises under a transform, it does not compute a wrong gradient.
+
+    Example:
+        >>> is_functorch_active(), torch.func.grad(lambda x: x * is_functorch_active())(torch.tensor(3.0))
+        (False, tensor(1.))
+    """
+    active = getattr(torch._C, "_are_functorch_transforms_active", None)
+    if active is None:
+        warn_missing("torch._C._are_functorch_transforms_active", "Keep all scores: tile_bytes=math.inf.")
+    return active is not None and bool(active())
+
+
+def is_forward_mode_active() -> bool:
+    """True within ``torch.autograd.forward_ad.dual_level``; read in torch 2.14.
+
+    If the private level counter is gone, this warns and returns False: a custom backward without ``jvp`` then raises in
+    forward mode.
+
+    Example:
+        >>> with torch.autograd.forward_ad.dual_level():
+        ...     is_forward_mode_active()
+        True
+    """
+    level = getattr(torch.autograd.forward_ad, "_current_level", None)
+    if level is None:
+        warn_missing("torch.autograd.forward_ad._current_level", "Keep all scores: tile_bytes=math.inf.")
+    return level is not None and int(level) >= 0
+
+
+def is_tracing() -> bool:
+    """True within ``torch.jit.trace``; public, but without type annotations in torch 2.14.
+
+    Example:
+        >>> is_tracing()
+        False
+    """
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]
+
+
+def tensor_version(tensor: Tensor) -> int | None:
+    """Number of in-place writes to a tensor so far, or None if torch has no such counter; read in torch 2.14.
+
+    Reading it is no host-device sync, reading the tensor is.
+
+    Example:
+        >>> buffer = torch.zeros(())
+        >>> before = tensor_version(buffer)
+        >>> tensor_version(buffer.fill_(1)) - before
+        1
+    """
+    version = getattr(tensor, "_version", None)
+    return None if version is None else int(version)
+
+
+def warn_missing(name: str, remedy: str) -> None:
+    """Warn once that a private name is gone from an upgraded dependency."""
+    warnings.warn(f"Got a version without {name}, which lightning_mi reads. {remedy}", MIWarning, stacklevel=3)

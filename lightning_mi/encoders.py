@@ -65,6 +65,8 @@ class MLP(nn.Module):
         in_dim: Number of features of one input, all its dimensions flattened.
         hidden: Width of the hidden layer, or one width for each; an empty list gives a linear map.
         out_dim: D, the features of the representation.
+        bias: Whether the last layer has a bias.
+        inplace: Whether ReLU overwrites the hidden features, which saves memory.
 
     Raises:
         ValueError: If a width is below 1.
@@ -74,16 +76,18 @@ class MLP(nn.Module):
         torch.Size([5, 16])
     """
 
-    def __init__(self, in_dim: int, hidden: int | Sequence[int], out_dim: int) -> None:
+    def __init__(
+        self, in_dim: int, hidden: int | Sequence[int], out_dim: int, *, bias: bool = True, inplace: bool = False
+    ) -> None:
         super().__init__()
         widths = [in_dim, *([hidden] if isinstance(hidden, int) else hidden), out_dim]
         if min(widths) < 1:
             raise ValueError(f"The layer widths {widths} (in_dim, hidden, out_dim) must all be at least 1.")
         self.in_dim = in_dim
         layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-        self.layers = nn.Sequential(*layers[:-1])
+        for fan_in, fan_out in pairwise(widths[:-1]):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=inplace)]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-2], out_dim, bias=bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode inputs: (N, ...) with ``in_dim`` features each to (N, D).
