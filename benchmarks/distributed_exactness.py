@@ -170,7 +170,7 @@ def compare(case: Case, shares: tuple[int, ...], rank: int, dtype: torch.dtype) 
         alone.pairs.tile_bytes = math.inf
     if case.pairing == "Derangement":
         shuffles: list = [None] * len(shares)
-        dist.all_gather_object(shuffles, output.scores._marginals._columns + start)
+        dist.all_gather_object(shuffles, output.scores._layout.marginals._columns + start)
         alone.pairs = Shuffled(torch.cat(shuffles))
     expected = alone.step(batch)
     theirs = gradient(alone, expected.loss)

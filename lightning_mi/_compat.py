@@ -273,6 +273,64 @@ def add_summaries(writer: Any, summaries: Iterable[Any]) -> None:
         file_writer.add_summary(summary)
 
 
+def is_functorch_active() -> bool:
+    """True within ``torch.func`` transforms such as grad and vmap. Read in torch 2.14.
+
+    torch has no public test for it. If the private one is gone, this warns and returns False: a custom backward without
+    ``setup_context`` then raises under a transform, it does not compute a wrong gradient.
+
+    Example:
+        >>> is_functorch_active(), torch.func.grad(lambda x: x * is_functorch_active())(torch.tensor(3.0))
+        (False, tensor(1.))
+    """
+    active = getattr(torch._C, "_are_functorch_transforms_active", None)
+    if active is None:
+        _warn_missing("torch._C._are_functorch_transforms_active", "a custom backward raises under a transform; tile_bytes=math.inf avoids it")
+    return active is not None and bool(active())
+
+
+def is_forward_mode_active() -> bool:
+    """True within ``torch.autograd.forward_ad.dual_level``. Read in torch 2.14.
+
+    If the private level counter is gone, this warns and returns False: a custom backward without ``jvp`` then raises in
+    forward mode.
+
+    Example:
+        >>> with torch.autograd.forward_ad.dual_level():
+        ...     is_forward_mode_active()
+        True
+    """
+    level = getattr(torch.autograd.forward_ad, "_current_level", None)
+    if level is None:
+        _warn_missing("torch.autograd.forward_ad._current_level", "a custom backward raises under a transform; tile_bytes=math.inf avoids it")
+    return level is not None and int(level) >= 0
+
+
+def is_tracing() -> bool:
+    """True within ``torch.jit.trace``; public, but without type annotations in torch 2.14.
+
+    Example:
+        >>> is_tracing()
+        False
+    """
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]
+
+
+def tensor_version(tensor: Tensor) -> int | None:
+    """Number of in-place writes to a tensor so far, or None if torch has no such counter. Read in torch 2.14.
+
+    Reading it is no host-device sync, reading the tensor is.
+
+    Example:
+        >>> buffer = torch.zeros(())
+        >>> before = tensor_version(buffer)
+        >>> tensor_version(buffer.fill_(1)) - before
+        1
+    """
+    version = getattr(tensor, "_version", None)
+    return None if version is None else int(version)
+
+
 def _warn_missing(name: str, consequence: str) -> None:
     warnings.warn(
         f"Lightning {L.__version__} with torch {torch.__version__} has no `{name}` any more: {consequence}. Install "

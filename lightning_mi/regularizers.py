@@ -13,7 +13,7 @@ from torch.nn.functional import huber_loss
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.exceptions import MINumericalWarning
 from lightning_mi.utilities.checks import check_choice, check_finite, check_instance, check_positive, check_whole
-from lightning_mi.utilities.numerics import checked_now, exp_linear
+from lightning_mi.utilities.numerics import finite_checks_enabled, exp_linear
 
 __all__ = [
     "Absolute",
@@ -127,7 +127,7 @@ class AbstractRegularizer(nn.Module, ABC):
         """
         check_instance("terms", terms, BoundTerms, "bound(scores)")
         penalty = self.penalty(terms.log_normalizer)
-        if checked_now():
+        if finite_checks_enabled():
             self.warn_unless_finite(penalty, terms, stacklevel=5)  # two frames of nn.Module's call lie between
         return penalty
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_mi.exceptions import MINumericalWarning
 from lightning_mi.scores.scores import Scores
 from lightning_mi.utilities.checks import check_instance
-from lightning_mi.utilities.numerics import checked_now, exp_linear, full_precision
+from lightning_mi.utilities.numerics import finite_checks_enabled, exp_linear, full_precision
 
 
 class BoundTerms(NamedTuple):
@@ -80,7 +80,7 @@ class AbstractBound(nn.Module, ABC):
         if scores.num_marginal == 0:
             nothing = torch.full_like(terms.value, math.nan)
             return terms._replace(value=nothing, objective=nothing)
-        if checked_now():
+        if finite_checks_enabled():
             self.warn_unless_finite(
                 terms, stacklevel=5
             )  # past the two frames of nn.Module's call: who called the bound

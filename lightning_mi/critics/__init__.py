@@ -6,7 +6,6 @@ from lightning_mi.critics.calibrated import CalibratedCritic
 from lightning_mi.critics.inner_product import InnerProductCritic
 from lightning_mi.critics.joint import JointCritic
 from lightning_mi.critics.label import LabelCritic
-from lightning_mi.critics.mlp import mlp
 from lightning_mi.critics.separable import SeparableCritic
 
 __all__ = [
@@ -17,5 +16,4 @@ __all__ = [
     "JointCritic",
     "LabelCritic",
     "SeparableCritic",
-    "mlp",
 ]

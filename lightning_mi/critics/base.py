@@ -1,18 +1,18 @@
-"""What every critic has in common: two ways to call it, and the check of what it is given."""
+"""The interface of critics, and the checks that they share."""
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_mi.scores.tiles import AbstractTiles
+from lightning_mi.utilities.checks import check_whole
 from lightning_mi.utilities.view_checks import check_views
 
 
 class AbstractCritic(nn.Module, ABC):
     """A function T(x, y) of two representations.
 
-    A subclass implements both methods; they agree: ``paired(x, y)`` is the diagonal of ``pairwise(x, y)``.
+    A subclass implements :meth:`paired` and :meth:`pairwise`: ``paired(x, y)`` is the diagonal of ``pairwise(x, y)``.
     """
 
     @abstractmethod
@@ -40,9 +40,9 @@ class AbstractCritic(nn.Module, ABC):
         """
 
     def tiles(self, x: Tensor, y: Tensor) -> AbstractTiles | None:
-        """How every row of x is scored against every row of y: what :meth:`pairwise` gives, as it is made.
+        """The scores of :meth:`pairwise` in tiles, in memory that does not grow with N x M.
 
-        A critic that says so is scored in memory that does not grow with N x M; None, the default, is any other.
+        None, the default, means that the critic has no tiled form; all scores are then computed at once.
 
         Args:
             x: (N, Dx).
@@ -52,46 +52,35 @@ class AbstractCritic(nn.Module, ABC):
 
 
 def check_shapes(x: Tensor, y: Tensor, x_dim: int | None, y_dim: int | None, weight: Tensor | None = None) -> None:
-    """Check what a critic takes: x (N, x_dim) and y (M, y_dim), of one type and on one device.
+    """Check that x is (N, x_dim) and y is (M, y_dim), of one dtype and on one device.
 
     Args:
         x: (N, Dx).
         y: (M, Dy).
-        x_dim: The width of x; None for that of y.
-        y_dim: The width of y; None for that of x.
-        weight: Of the layer that reads them; None for a critic without weights.
+        x_dim: The width of x; None for the width of y.
+        y_dim: The width of y; None for the width of x.
+        weight: A weight of the layer that reads them; None for a critic without weights.
 
     Raises:
-        TypeError: One is not a tensor of floating-point numbers, or their types or that of the weight differ.
-        ValueError: One has another shape, or is on another device.
+        TypeError: One is not a tensor of floating-point numbers, or their dtypes or that of the weight differ.
+        ValueError: One has another shape or is on another device.
     """
-    if not _enters(x, y, weight):
-        check_views({"x": x, "y": y}, weight)
+    check_views({"x": x, "y": y}, weight)
     if x.ndim == y.ndim == 2 and x.shape[1] == (x_dim or y.shape[1]) and y.shape[1] == (y_dim or x.shape[1]):
         return
-    takes = "(N, D) and (M, D)" if x_dim is None else f"(N, {x_dim}) and (M, {y_dim})"
-    for name, view in (("x", x), ("y", y)):
+    expected = "(N, D) and (M, D)" if x_dim is None else f"(N, {x_dim}) and (M, {y_dim})"
+    remedy = "Set the widths of the critic to those of the representations, or choose another encoder."
+    for name, view in (("y", y), ("x", x)):
         if view.ndim < 2:
             remedy = f"For one feature per sample, write {name}.unsqueeze(1) or {name}[:, None]."
         elif view.ndim > 2:
-            remedy = f"Write {name}.flatten(1), or give an encoder."
-        else:
-            continue
-        break
-    else:
-        remedy = "Give the critic the widths of the representations, or the encoder the widths of the critic."
+            remedy = f"Write {name}.flatten(1), or choose an encoder that returns (N, D)."
     raise ValueError(
-        f"Got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: this critic takes {takes}. {remedy}"
+        f"Got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: this critic takes {expected}. {remedy}"
     )
 
 
-def _enters(x: Any, y: Any, weight: Tensor | None) -> bool:
-    """Whether both are of the weight's type and on its device: the usual case, in two microseconds of each step."""
-    return (
-        isinstance(x, Tensor)
-        and isinstance(y, Tensor)
-        and x.is_floating_point()
-        and x.dtype == y.dtype
-        and x.device == y.device
-        and (weight is None or (weight.dtype == x.dtype and weight.device == x.device))
-    )
+def check_widths(**widths: int) -> None:
+    """Check that each argument is a whole number, at least 1."""
+    for name, width in widths.items():
+        check_whole(name, width, 1)

@@ -6,14 +6,15 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from lightning_mi.critics.base import AbstractCritic, check_shapes
-from lightning_mi.scores.tiles import Products
-from lightning_mi.utilities.checks import check_whole
+from lightning_mi.critics.base import AbstractCritic, check_shapes, check_widths
+from lightning_mi.scores.tiles import ProductTiles
 
 
 @final
 class BilinearCritic(AbstractCritic):
-    """T(x, y) = x^T W y, with W drawn so that standard normal x and y give scores of unit variance.
+    r"""Bilinear form :math:`T(x, y) = x^\top W y`.
+
+    W is initialized so that standard normal x and y give scores of unit variance.
 
     Source: van den Oord et al. 2018.
 
@@ -22,7 +23,8 @@ class BilinearCritic(AbstractCritic):
         y_dim: Dy.
 
     Raises:
-        ValueError: x or y has another shape.
+        TypeError: A width is not a whole number.
+        ValueError: A width is below 1; in use, x or y has another shape.
 
     Example:
         >>> BilinearCritic(3, 2).pairwise(torch.zeros(4, 3), torch.zeros(5, 2)).shape
@@ -31,8 +33,7 @@ class BilinearCritic(AbstractCritic):
 
     def __init__(self, x_dim: int, y_dim: int) -> None:
         super().__init__()
-        check_whole("x_dim", x_dim, 1)
-        check_whole("y_dim", y_dim, 1)
+        check_widths(x_dim=x_dim, y_dim=y_dim)
         self.weight = nn.Parameter(torch.randn(x_dim, y_dim) / math.sqrt(x_dim * y_dim))
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
@@ -43,9 +44,9 @@ class BilinearCritic(AbstractCritic):
         """(N, M) scores of all pairs."""
         return self.tiles(x, y).matrix()
 
-    def tiles(self, x: Tensor, y: Tensor) -> Products:
-        """X W and y."""
-        return Products(self._project(x, y), y)
+    def tiles(self, x: Tensor, y: Tensor) -> ProductTiles:
+        """Inner products of X W and Y."""
+        return ProductTiles(self._project(x, y), y)
 
     def _project(self, x: Tensor, y: Tensor) -> Tensor:
         x_dim, y_dim = self.weight.shape

@@ -1,4 +1,4 @@
-"""A critic that can move its scores without touching the features."""
+"""CalibratedCritic: a learnable scale and offset on another critic's scores."""
 
 import math
 from collections.abc import Callable
@@ -7,31 +7,32 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from lightning_mi._compat import tensor_version
 from lightning_mi.critics.base import AbstractCritic
-from lightning_mi.scores.tiles import AbstractTiles
+from lightning_mi.scores.tiles import AbstractTiles, with_affine
 from lightning_mi.utilities.checks import check_instance, check_number
 from lightning_mi.utilities.distributed import all_reduce_mean_, standard_deviation
 
 
 @final
 class CalibratedCritic(AbstractCritic):
-    """Another critic's scores times a learnable scale plus a learnable offset, both set from the first batch.
+    """Another critic's scores, times a learnable scale, plus a learnable offset, both initialized from the first batch.
 
-    The offset lets training move the log-normalizer without touching the features, which otherwise could only shrink
-    to obey a regularizer. :meth:`calibrate` starts it where the log-normalizer is at its target, and the scale where
-    marginal scores have unit standard deviation. ``MIEstimationModule`` calls it on the first training batch.
+    The offset lets training move the log-normalizer without changing the features. :meth:`calibrate` initializes it so
+    that the log-normalizer is at its target, and the scale so that marginal scores have unit standard deviation.
+    ``MIEstimationModule`` calls it on the first training batch.
 
     Args:
         critic: The critic to wrap.
         offset: Learn an offset.
-        scale: Learn a scale; it is kept positive.
-        offset_unit: Nats by which the offset moves as its parameter moves by 1. Optimizers like Adam move a parameter
-            by about their learning rate a step: at 1e-3 and a unit of 1, a nat would take 1000 steps, and features
-            would have to wait for the offset to make room. For plain SGD, whose steps go with its square, take 1.
+        scale: Learn a positive scale.
+        offset_unit: Nats by which the offset moves as its parameter moves by 1. Adam moves a parameter by about the
+            learning rate a step: at 1e-3 and a unit of 1, one nat takes 1000 steps, and the features follow no faster.
+            For plain SGD, whose steps grow with the square of the unit, choose 1.
 
     Raises:
         TypeError: ``critic`` is not a critic.
-        ValueError: Neither is asked for, or the unit is not positive.
+        ValueError: Both ``offset`` and ``scale`` are False, or the unit is not positive.
 
     Example:
         >>> from lightning_mi.critics import InnerProductCritic
@@ -45,45 +46,45 @@ class CalibratedCritic(AbstractCritic):
     calibrated: Tensor
 
     def __init__(
-        self, critic: AbstractCritic, offset: bool = True, scale: bool = False, offset_unit: float = 30.0
+        self, critic: AbstractCritic, *, offset: bool = True, scale: bool = False, offset_unit: float = 30.0
     ) -> None:
         super().__init__()
         check_instance("critic", critic, AbstractCritic, "critics.InnerProductCritic()")
         if not (offset or scale):
-            raise ValueError("Got offset=False and scale=False: there is nothing to calibrate; use the critic itself.")
+            raise ValueError("Got offset=False and scale=False: there is nothing to calibrate. Use the critic itself.")
         check_number("offset_unit", offset_unit, "nats")
         if not 0 < offset_unit < math.inf:
-            raise ValueError(f"Got offset_unit={offset_unit}: it is a positive number of nats.")
+            raise ValueError(f"Got offset_unit={offset_unit}: it is a positive number of nats. 30 suits Adam, 1 SGD.")
         self.critic = critic
         self.offset_unit = offset_unit
         self.offset = nn.Parameter(torch.zeros(())) if offset else None
         self.log_scale = nn.Parameter(torch.zeros(())) if scale else None
         self.register_buffer("calibrated", torch.tensor(False))
-        self._buffer_read: tuple[int, int] | None = None
+        self._version_read: tuple[int, int] | None = None  # of the buffer, when _needs_calibration was read from it
         self._needs_calibration = True
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether no batch has set scale and offset yet.
+        """Whether scale and offset are still to be initialized, also after a state dict was loaded.
 
-        The buffer ``calibrated`` decides, also after a state dict was loaded. It is read again only after it was
-        written to, since reading it waits for the device.
+        The buffer ``calibrated`` decides. Reading it is a host-device sync, so it is read only after a write to it.
         """
-        state = (id(self.calibrated), self.calibrated._version)
-        if state != self._buffer_read:
-            self._needs_calibration, self._buffer_read = not bool(self.calibrated), state
+        version = tensor_version(self.calibrated)
+        current = None if version is None else (id(self.calibrated), version)
+        if current is None or current != self._version_read:
+            self._needs_calibration, self._version_read = not bool(self.calibrated), current
         return self._needs_calibration
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) scores of matching rows."""
-        return self._affine(self.critic.paired(x, y))
+        return with_affine(self.critic.paired(x, y), *self._scale_and_offset())
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, M) scores of all pairs."""
-        return self._affine(self.critic.pairwise(x, y))
+        return with_affine(self.critic.pairwise(x, y), *self._scale_and_offset())
 
     def tiles(self, x: Tensor, y: Tensor) -> AbstractTiles | None:
-        """Those of the critic, if it has any, with scale and offset."""
+        """The tiles of the wrapped critic, if it has any, with scale and offset."""
         tiles = self.critic.tiles(x, y)
         return None if tiles is None else tiles.affine(*self._scale_and_offset())
 
@@ -91,35 +92,30 @@ class CalibratedCritic(AbstractCritic):
     def calibrate(
         self, marginal_scores: Callable[[], Tensor], log_normalizer: Callable[[], Tensor], target: float = 0.0
     ) -> None:
-        """Set scale and offset from a batch, once: nothing happens if they have been set, or would not be finite.
+        """Initialize scale and offset from a batch, once; skipped if they would not be finite.
 
-        Processes set them alike, from the scores of all and the mean of their log-normalizers; each must call it.
+        The result is the same on every rank: the scale from the scores of all ranks, the offset from the mean of their
+        log-normalizers. Every rank must call it.
 
         Args:
-            marginal_scores: Gives this critic's scores of the batch's marginal pairs, (K,).
-            log_normalizer: Gives the bound's log-normalizer with this critic on the batch, a scalar in nats.
-            target: Where the offset puts it, nats.
+            marginal_scores: Returns this critic's scores of the batch's marginal pairs, (K,).
+            log_normalizer: Returns the bound's log-normalizer with this critic on the batch, a scalar in nats.
+            target: The log-normalizer after calibration, nats.
         """
         if not self.needs_calibration:
             return
-        own = [p for p in (self.log_scale, self.offset) if p is not None]
-        before = [p.clone() for p in own]
+        parameters = [parameter for parameter in (self.log_scale, self.offset) if parameter is not None]
+        before = [parameter.clone() for parameter in parameters]
         if self.log_scale is not None and (deviation := standard_deviation(marginal_scores())) != 0:
             self.log_scale.sub_(deviation.log())
         if self.offset is not None:
             self.offset.add_((target - log_normalizer()) / self.offset_unit)
             all_reduce_mean_(self.offset)
-        if all(bool(torch.isfinite(p)) for p in own):
+        if all(bool(torch.isfinite(parameter)) for parameter in parameters):
             self.calibrated.fill_(True)
         else:
-            for parameter, old in zip(own, before, strict=True):
+            for parameter, old in zip(parameters, before, strict=True):
                 parameter.copy_(old)
-
-    def _affine(self, scores: Tensor) -> Tensor:
-        scale, offset = self._scale_and_offset()
-        if scale is not None:
-            scores = scores * scale
-        return scores if offset is None else scores + offset
 
     def _scale_and_offset(self) -> tuple[Tensor | None, Tensor | None]:
         scale = None if self.log_scale is None else self.log_scale.exp()

@@ -1,4 +1,4 @@
-"""JointCritic: a perceptron of the concatenated pair."""
+"""JointCritic: an MLP of the concatenated pair."""
 
 from collections.abc import Sequence
 from typing import final
@@ -6,17 +6,17 @@ from typing import final
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lightning_mi.critics.base import AbstractCritic, check_shapes
-from lightning_mi.critics.joint_tiles import Networks
-from lightning_mi.critics.mlp import _check_widths, mlp
+from lightning_mi.critics.base import AbstractCritic, check_shapes, check_widths
+from lightning_mi.critics.joint_tiles import NetworkTiles
+from lightning_mi.encoders import MLP
 
 
 @final
 class JointCritic(AbstractCritic):
-    """A perceptron of the concatenated pair. The most expressive critic, and N x M forward passes for all pairs.
+    """MLP of the concatenated pair, T(x, y) = f([x, y]): the most expressive critic, with N x M forward passes.
 
-    The first layer is linear, so it is applied to x and y apart and summed for each pair: the concatenations of all
-    pairs are never made.
+    The first layer is linear, so it is applied to x and to y, and the results are summed for each pair: the
+    concatenations of all pairs are never in memory.
 
     Source: Poole et al. 2019; Choi and Lee 2022.
 
@@ -24,10 +24,11 @@ class JointCritic(AbstractCritic):
         x_dim: Dx.
         y_dim: Dy.
         hidden: Widths of the hidden layers, at least one.
-        output_bias: Whether the last layer has a bias, a constant that every score shares.
+        output_bias: Whether the last layer has a bias, a constant that is added to every score.
 
     Raises:
-        ValueError: There is no hidden layer, or x or y has another shape.
+        TypeError: A width is not a whole number.
+        ValueError: There is no hidden layer, or a width is below 1; in use, x or y has another shape.
 
     Example:
         >>> import torch
@@ -36,16 +37,19 @@ class JointCritic(AbstractCritic):
         torch.Size([4, 5])
     """
 
-    def __init__(self, x_dim: int, y_dim: int, hidden: Sequence[int] = (256, 256), output_bias: bool = True) -> None:
+    def __init__(self, x_dim: int, y_dim: int, *, hidden: Sequence[int] = (256, 256), output_bias: bool = True) -> None:
         super().__init__()
         if not hidden:
-            raise ValueError("Got hidden=(): a joint critic needs a hidden layer, or it cannot relate x to y.")
-        _check_widths(x_dim=x_dim, y_dim=y_dim)
+            raise ValueError(
+                "Got hidden=(): without a hidden layer a joint critic cannot relate x to y. Pass hidden=(256, 256)."
+            )
+        check_widths(x_dim=x_dim, y_dim=y_dim)
         self.x_dim, self.y_dim = x_dim, y_dim
-        # One layer of both widths, so that its initialization is that of a layer over the concatenation.
+        # One layer over both widths, so that it is initialized as a layer over the concatenation.
         self.first = nn.Linear(x_dim + y_dim, hidden[0])
-        # Not in place, since all pairs are a view here, and autograd makes overwritten views good with copies.
-        self.rest = nn.Sequential(nn.ReLU(), *mlp(hidden[0], hidden[1:], 1, bias=output_bias))
+        # The first ReLU is not in place: its input is a view, and autograd copies views that are overwritten.
+        rest = MLP(hidden[0], hidden[1:], out_dim=1, bias=output_bias)
+        self.rest = nn.Sequential(nn.ReLU(), *rest.layers)
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) scores of matching rows."""
@@ -57,9 +61,9 @@ class JointCritic(AbstractCritic):
         """(N, M) scores of all pairs."""
         return self.tiles(x, y).matrix()
 
-    def tiles(self, x: Tensor, y: Tensor) -> Networks:
+    def tiles(self, x: Tensor, y: Tensor) -> NetworkTiles:
         """Both halves of the first layer, and the rest of the network."""
-        return Networks(*self._first(x, y), self.rest)
+        return NetworkTiles(*self._first(x, y), self.rest)
 
     def _first(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         weight = self.first.weight

@@ -1,4 +1,4 @@
-"""The critic of a classifier: the score of a label is its logit."""
+"""LabelCritic: the logits of a classifier as scores."""
 
 from typing import final
 
@@ -10,15 +10,15 @@ from lightning_mi.critics.base import AbstractCritic
 
 @final
 class LabelCritic(AbstractCritic):
-    """T(x, y) = f(x)_y: the encoder gives one output for each label, and y is a label. It has no parameters.
+    """T(x, y) = x_y: the logit of label y, without parameters.
 
-    With it a classifier's logits are scores, and a bound is a loss for classification.
+    x are the encoder's outputs, one for each label, and y are labels. A bound is then a loss for classification.
 
     Source: Choi and Lee 2022.
 
     Raises:
-        TypeError: The labels are not integers.
-        ValueError: x or y has another shape, or a label is not among the outputs 0..C-1.
+        TypeError: In use, the labels are not integers.
+        ValueError: In use, x or y has another shape, or a label is not in 0..C-1 for C outputs.
 
     Example:
         >>> logits = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
@@ -33,7 +33,7 @@ class LabelCritic(AbstractCritic):
         """(N,) the output of row i of x (N, C) for label i of y (N,)."""
         y = _check(x, y)
         if len(x) != len(y):
-            raise ValueError(f"Got {len(x)} x and {len(y)} labels: row i of both is one pair.")
+            raise ValueError(f"Got {len(x)} x and {len(y)} labels: row i of both is one pair. Pass as many of both.")
         return x.gather(1, y.unsqueeze(1)).squeeze(1)
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
@@ -42,21 +42,23 @@ class LabelCritic(AbstractCritic):
 
 
 def _check(x: Tensor, y: Tensor) -> Tensor:
+    """The labels as int64."""
     if x.ndim != 2 or y.ndim != 1:
         raise ValueError(
             f"Got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: LabelCritic takes the encoder's outputs "
-            "(N, C), one for each label, and labels (M,)."
+            "(N, C), one for each label, and labels (M,). Flatten the labels, or set the encoder's width to C."
         )
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise TypeError(
             f"Got y of type {y.dtype}: LabelCritic takes labels, which are integers. Pair it with "
             "pairs.EnumeratedLabels, or choose another critic for representations."
         )
-    # Where an index is wrong, an accelerator's error names neither it nor this line; a negative one is no error at all.
+    # Checked here: for a wrong index an accelerator's error has neither the label nor this line, and a negative index
+    # is valid in torch.
     outside = (y < 0) | (y >= x.shape[1])
     if bool(outside.any()):
         raise ValueError(
             f"Got label {int(y[outside][0])} for x of shape {tuple(x.shape)}: the encoder has {x.shape[1]} outputs, "
-            f"for labels 0 to {x.shape[1] - 1}. Give it one output for each label."
+            f"for labels 0 to {x.shape[1] - 1}. Set its width to the number of labels."
         )
     return y.long()

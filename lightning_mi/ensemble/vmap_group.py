@@ -161,7 +161,7 @@ def _penalties(members: Members, log_normalizers: Tensor) -> Tensor:
     regularizer, bound = members[0].regularizer, members[0].bound
     if regularizer is None:
         return torch.zeros_like(log_normalizers)
-    penalties: Tensor = torch.vmap(partial(regularizer.penalty, bound=bound))(log_normalizers)
+    penalties: Tensor = torch.vmap(regularizer.penalty)(log_normalizers)
     return penalties
 
 

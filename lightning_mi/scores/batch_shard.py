@@ -1,4 +1,4 @@
-"""Rows of all processes, with gradient."""
+"""Differentiable all-gather of the rows of a sharded batch."""
 
 import math
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from lightning_mi.utilities.numerics import upcast
 
 
 class BatchShard(NamedTuple):
-    """Which rows of a batch over all processes this one holds: they follow each other in the order of the ranks.
+    """This rank's rows of a batch over all ranks. Shards follow each other in rank order.
 
     Attributes:
-        counts: How many rows each process holds.
-        rank: This process.
+        counts: The number of rows of each rank.
+        rank: This rank.
     """
 
     counts: tuple[int, ...]
@@ -25,27 +25,27 @@ class BatchShard(NamedTuple):
 
     @property
     def start(self) -> int:
-        """The place of this process's first row among all."""
+        """Index of this rank's first row in the batch."""
         return sum(self.counts[: self.rank])
 
     @property
     def total(self) -> int:
-        """How many rows there are."""
+        """M, the number of rows of the batch."""
         return sum(self.counts)
 
     @property
     def pooled(self) -> bool:
-        """Whether there are other processes."""
+        """Whether the batch has more than one shard."""
         return len(self.counts) > 1
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, with gradient: what each of them makes of a row is summed.
+        """Differentiable all-gather; backward sums each row's gradient over ranks (reduce-scatter).
 
         Args:
-            rows: (N, ...) those of this process.
+            rows: (N, ...) of this rank.
 
         Returns:
-            (M, ...) for M = ``total``.
+            (M, ...) of all ranks, in rank order.
 
         Example:
             >>> BatchShard((2,)).gather(torch.tensor([1.0, 2.0]))
@@ -54,7 +54,7 @@ class BatchShard(NamedTuple):
         return self.gather_all(rows)[0]
 
     def gather_all(self, *rows: Tensor) -> tuple[Tensor, ...]:
-        """The same of several tensors at once, of any types, in one collective each way.
+        """As :meth:`gather`, for several tensors of any dtypes, with one collective in forward and one in backward.
 
         Example:
             >>> BatchShard((2,)).gather_all(torch.tensor([1.0, 2.0]), torch.tensor([7, 8]))
@@ -62,12 +62,12 @@ class BatchShard(NamedTuple):
         """
         if not self.pooled:
             return rows
-        gathered: tuple[Tensor, ...] = _GatherRows.apply(self.counts, *rows)
+        gathered: tuple[Tensor, ...] = _AllGather.apply(self.counts, *rows)
         return gathered
 
 
 def shard_of(counts: Sequence[int]) -> BatchShard:
-    """The share of this process, where the processes hold so many rows.
+    """This rank's shard of a batch, from the number of rows of each rank.
 
     Example:
         >>> shard_of([3]).total
@@ -77,7 +77,7 @@ def shard_of(counts: Sequence[int]) -> BatchShard:
 
 
 def one_row_per_rank() -> BatchShard:
-    """The share of this process in tensors of which every process has one row.
+    """This rank's shard of a batch with one row per rank.
 
     Example:
         >>> one_row_per_rank()
@@ -87,13 +87,13 @@ def one_row_per_rank() -> BatchShard:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """Stack the tensors of all processes, the same on each, with gradient: what each makes of a tensor is summed.
+    """Differentiable all-gather of one tensor per rank, stacked in rank order; backward sums gradients over ranks.
 
-    So where all processes compute the same loss from it, the mean of their parameters' gradients is its gradient.
-    Every process must call it with the same shape.
+    If all ranks compute the same loss from the result, the mean over ranks of the parameters' gradients is the gradient
+    of that loss. Every rank must call it with the same shape.
 
     Returns:
-        (W, ...) for W processes.
+        (W, ...) for W ranks.
 
     Example:
         >>> gather(torch.tensor([1.0, 2.0]))
@@ -102,72 +102,78 @@ def gather(tensor: Tensor) -> Tensor:
     return one_row_per_rank().gather(tensor.unsqueeze(0))
 
 
-class _Kind(NamedTuple):
-    """What the rows of a tensor are like."""
+class _RowSpec(NamedTuple):
+    """Dtype and shape of one row of a tensor."""
 
     dtype: torch.dtype
     shape: torch.Size
 
     @property
-    def width(self) -> int:
+    def numel(self) -> int:
         return math.prod(self.shape)
 
     @property
-    def floating(self) -> bool:
-        return self.dtype.is_floating_point
+    def num_bytes(self) -> int:
+        return self.numel * self.dtype.itemsize
 
 
-class _GatherRows(torch.autograd.Function):
-    """All-gather, whose transpose is: sum over the processes, then take one's own rows.
+class _AllGather(torch.autograd.Function):
+    """All-gather of rows; its transpose, in backward, is reduce-scatter.
 
-    Several tensors travel side by side, as bytes: what is gathered is what was given, whatever the types.
+    Forward sends all tensors side by side as bytes, so that values arrive unchanged whatever their dtypes.
     """
 
     @staticmethod
     def forward(ctx: Any, counts: tuple[int, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.counts, ctx.kinds = counts, [_Kind(t.dtype, t.shape[1:]) for t in tensors]
-        ctx.device = tensors[0].device
+        ctx.counts, ctx.device = counts, tensors[0].device
+        ctx.specs = [_RowSpec(tensor.dtype, tensor.shape[1:]) for tensor in tensors]
         ctx.set_materialize_grads(False)
-        packed = torch.cat([_flat(t).contiguous().view(torch.uint8) for t in tensors], dim=1)
-        most = max(counts)
-        if len(packed) < most:  # A collective takes equal shapes.
-            packed = torch.cat([packed, packed.new_zeros(most - len(packed), packed.shape[1])])
-        everything = all_gather_rows(packed)
-        if min(counts) < most:
-            everything = torch.cat([everything[rank * most :][:count] for rank, count in enumerate(counts)])
-        columns = torch.split(everything, [kind.width * kind.dtype.itemsize for kind in ctx.kinds], dim=1)
+        packed = torch.cat([_flatten(tensor).contiguous().view(torch.uint8) for tensor in tensors], dim=1)
+        gathered = _all_gather_uneven(packed, counts)
+        chunks = torch.split(gathered, [spec.num_bytes for spec in ctx.specs], dim=1)
         rows = tuple(
-            part.contiguous().view(kind.dtype).view(-1, *kind.shape)
-            for part, kind in zip(columns, ctx.kinds, strict=True)
+            chunk.contiguous().view(spec.dtype).view(-1, *spec.shape)
+            for chunk, spec in zip(chunks, ctx.specs, strict=True)
         )
-        ctx.mark_non_differentiable(*(part for part in rows if not part.is_floating_point()))
+        ctx.mark_non_differentiable(*(tensor for tensor in rows if not tensor.is_floating_point()))
         return rows
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        pairs = [pair for pair in zip(gradients, ctx.kinds, strict=True) if pair[1].floating]
-        # What this process makes nothing of, of any of them, another one may: it has to hear from all. Half precision
-        # would round each of the partial sums.
-        total = sum(ctx.counts)
-        parts = [
-            torch.zeros(total, kind.width, dtype=kind.dtype, device=ctx.device) if gradient is None else _flat(gradient)
-            for gradient, kind in pairs
+    def backward(ctx: Any, *grad_output: Tensor | None) -> tuple[Tensor | None, ...]:
+        differentiable = [
+            (index, spec, grad)
+            for index, (spec, grad) in enumerate(zip(ctx.specs, grad_output, strict=True))
+            if spec.dtype.is_floating_point
         ]
-        summed = reduce_scatter_rows(torch.cat([upcast(part) for part in parts], dim=1), ctx.counts)
-        own = iter(torch.split(summed, [kind.width for _, kind in pairs], dim=1))
-        return None, *(
-            _own_gradient(next(own), gradient, kind) if kind.floating else None
-            for gradient, kind in zip(gradients, ctx.kinds, strict=True)
-        )
+        # A rank without a gradient sends zeros: the other ranks wait for it in the collective. Sums are taken in
+        # float32 or wider, because half precision would round each partial sum.
+        local = [
+            torch.zeros(sum(ctx.counts), spec.numel, dtype=spec.dtype, device=ctx.device)
+            if grad is None
+            else _flatten(grad)
+            for _, spec, grad in differentiable
+        ]
+        summed = reduce_scatter_rows(torch.cat([upcast(grad) for grad in local], dim=1), ctx.counts)
+        chunks = torch.split(summed, [spec.numel for _, spec, _ in differentiable], dim=1)
+        grads: list[Tensor | None] = [None] * len(ctx.specs)
+        for (index, spec, grad), chunk in zip(differentiable, chunks, strict=True):
+            # If no rank used the rows, None stops autograd here, as with one rank. On an accelerator the check would
+            # be a host-device sync.
+            unused = grad is None and chunk.device.type == "cpu" and not chunk.any()
+            grads[index] = None if unused else chunk.to(spec.dtype).reshape(-1, *spec.shape)
+        return None, *grads
 
 
-def _own_gradient(rows: Tensor, given: Tensor | None, kind: _Kind) -> Tensor | None:
-    # Nobody makes anything of it: nothing more is to be computed. An accelerator would have to be waited for.
-    if given is None and rows.device.type == "cpu" and not rows.any():
-        return None
-    return rows.to(kind.dtype).reshape(-1, *kind.shape)
+def _all_gather_uneven(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """All-gather a different number of rows from each rank: pad to the largest, then drop the padding."""
+    largest = max(counts)
+    padding = rows.new_zeros(largest - len(rows), rows.shape[1])
+    gathered = all_gather_rows(torch.cat([rows, padding]))
+    if min(counts) == largest:
+        return gathered
+    return torch.cat([gathered[rank * largest :][:count] for rank, count in enumerate(counts)])
 
 
-def _flat(rows: Tensor) -> Tensor:
+def _flatten(rows: Tensor) -> Tensor:
     return rows.reshape(len(rows), math.prod(rows.shape[1:]))

@@ -1,21 +1,59 @@
-"""The scores of the marginal pairs, as the sums that bounds are made of; here from scores that are all there."""
+"""Reductions over the marginal pairs: the interface, and the dense form, from scores that are all in memory."""
 
 from __future__ import annotations
 
 import copy
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lightning_mi.utilities.numerics import AnchoredExp, anchored_exp, log_mean, log_mean_exp
+from lightning_mi.utilities.numerics import log_mean_exp
+
+
+@final
+@dataclass(frozen=True)
+class Exponent:
+    """The exponent of a log-mean-exp: power * (clip(T) - offset).
+
+    Attributes:
+        offset: (M,) subtracted from the scores of each candidate.
+        clip: Scores are first clamped to [-clip, clip].
+        power: The factor.
+
+    Example:
+        >>> Exponent(clip=1.0, power=2.0).apply(torch.tensor([0.5, 3.0]))
+        tensor([1., 2.])
+    """
+
+    offset: Tensor | None = None
+    clip: float | None = None
+    power: float = 1.0
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the exponent is T."""
+        return self.offset is None and self.clip is None and self.power == 1.0
+
+    @property
+    def is_double(self) -> bool:
+        """Whether the exponent is 2 T."""
+        return self.offset is None and self.clip is None and self.power == 2.0
+
+    def apply(self, scores: Tensor, columns: Tensor | None = None) -> Tensor:
+        """The exponent of (..., M) scores or, with the candidate of each score in ``columns``, of a (K,) list."""
+        x = scores if self.clip is None else scores.clamp(-self.clip, self.clip)
+        if self.offset is not None:
+            x = x - (self.offset if columns is None else self.offset[columns])
+        return x if self.power == 1.0 else x * self.power
 
 
 class AbstractMarginals(ABC):
-    """Sums over the marginal pairs of this process. Those who divide them know the pairs of all processes.
+    """Sums over the marginal pairs of this rank. The caller passes counts, which may be those of all ranks.
 
     Attributes:
         weighted: The candidates have weights, which sum to 1 in each row.
@@ -24,31 +62,24 @@ class AbstractMarginals(ABC):
     weighted: bool = False
 
     @abstractmethod
-    def log_mean_exp(self, count: int, offset: Tensor | None, clip: float | None, power: float) -> Tensor:
-        """Log of the sum of exp(power * (clip(T) - offset)) over ``count``; a scalar, nats.
-
-        Args:
-            count: What the sum is divided by.
-            offset: (M,) subtracted from the scores of each candidate.
-            clip: Scores are first clamped to [-clip, clip].
-            power: A factor in the exponent.
-        """
+    def log_mean_exp(self, count: int, exponent: Exponent) -> Tensor:
+        """Log of the sum of exp(exponent) divided by ``count``; a scalar, nats."""
 
     @abstractmethod
     def softplus_sum(self) -> Tensor:
-        """The sum of log(1 + exp(T)); a scalar, nats."""
+        """Sum of log(1 + exp(T)); a scalar, nats."""
 
     @abstractmethod
-    def row_log_mean_exp(self, alike: bool = False) -> Tensor:
+    def row_log_mean_exp(self, uniform_upstream: bool = False) -> Tensor:
         """(N,) log of the mean of exp(T) over the marginal and joint pairs of each row, nats.
 
         Args:
-            alike: The caller promises that what it makes of the rows has the same gradient for each of them.
+            uniform_upstream: The caller guarantees that grad_output of the result is the same for every row.
         """
 
     @abstractmethod
     def values(self, at_most: int | None = None) -> Tensor:
-        """(K,) the scores in the order of the rows, thinned evenly to at most so many."""
+        """(K,) the scores in row order, evenly subsampled to at most this many; all by default."""
 
     @abstractmethod
     def detach(self) -> AbstractMarginals:
@@ -56,21 +87,21 @@ class AbstractMarginals(ABC):
 
     @abstractmethod
     def extremes(self) -> tuple[Tensor, Tensor]:
-        """The lowest and the highest score, without gradient; infinity and minus infinity where there is none."""
+        """The lowest and the highest score, without gradient; (inf, -inf) without marginal pairs."""
 
 
 @final
 class DenseMarginals(AbstractMarginals):
-    """Scores that are all there, and reduced by ordinary autograd.
+    """Scores that are all in memory, reduced by ordinary autograd.
 
     Args:
-        scores: (N, M), or (K,) of a list of pairs.
-        mask: (N, M) boolean, True at marginal pairs; all are by default.
-        non_marginal: (N, k) in place of a mask: the columns of each row that hold no marginal pair.
+        scores: (N, M) matrix, or (K,) list of pairs.
+        mask: (N, M) boolean, True at marginal pairs; all by default.
+        non_marginal: (N, k) instead of a mask: the columns of each row that are not marginal pairs.
         columns: (K,) the candidate of each score of a list.
-        log_weights: (M,) of the candidates; equal by default.
-        row_mask: (N, M) boolean, True at the marginal and joint pairs of a row; all are by default.
-        row_count: How many that is in each row, (N,), or in every row.
+        log_weights: (M,) log-weights of the candidates; equal by default.
+        row_mask: (N, M) boolean, True at the marginal and joint pairs of a row; all by default.
+        row_count: Number of marginal and joint pairs of each row, (N,), or one number for every row.
 
     Example:
         >>> DenseMarginals(torch.zeros(2, 3)).softplus_sum()  # 6 log 2
@@ -88,85 +119,64 @@ class DenseMarginals(AbstractMarginals):
         row_count: Tensor | int = 1,
     ) -> None:
         self._scores = scores
-        self._kept: Tensor | None = None
-        self._exponentials: AnchoredExp | None = None  # once a bound has asked: metrics ask for their squares
         self._mask = mask
-        self._unmarked = non_marginal
+        self._non_marginal = non_marginal
         self._columns = columns
         self._log_weights = log_weights
         self._row_mask = row_mask
         self._row_count = row_count
         self.weighted = log_weights is not None
 
-    def log_mean_exp(self, count: int, offset: Tensor | None, clip: float | None, power: float) -> Tensor:
-        """Log of a sum of exponentials, over a count."""
-        if offset is None and clip is None and self._log_weights is None:
-            if power == 1.0:
-                exponentials = anchored_exp(self._marked())
-                self._exponentials = AnchoredExp(exponentials.values.detach(), *exponentials[1:])
-                return log_mean(exponentials, count)
-            if power == 2.0 and self._exponentials is not None and not torch.is_grad_enabled():
-                return log_mean(self._exponentials.squared(), count)
-        changed = clip is not None or power <= 0  # where minus infinity would not stay what it is
-        scores = self._scores if changed else self._marked()
-        if clip is not None:
-            scores = scores.clamp(-clip, clip)
-        if offset is not None:
-            scores = scores - (offset if self._columns is None else offset[self._columns])
-        if power != 1.0:
-            scores = power * scores
-        scores = self._only_marked(scores) if changed else scores
-        return log_mean_exp(scores, count=count, log_weights=self._log_weights)
+    def log_mean_exp(self, count: int, exponent: Exponent) -> Tensor:
+        """Log of a sum of exponentials divided by a count."""
+        x = self._masked(exponent.apply(self._scores, self._columns))
+        return log_mean_exp(x, count=count, log_weights=self._log_weights)
 
     def softplus_sum(self) -> Tensor:
-        """The sum of log(1 + exp(T))."""
-        values = softplus(self._marked())
+        """Sum of log(1 + exp(T))."""
+        values = softplus(self._masked(self._scores))
         return (values if self._log_weights is None else values * self._log_weights.exp()).sum()
 
-    def row_log_mean_exp(self, alike: bool = False) -> Tensor:
-        """(N,) by rows."""
+    def row_log_mean_exp(self, uniform_upstream: bool = False) -> Tensor:
+        """(N,) log-mean-exp of each row."""
         if self._log_weights is not None:
             return log_mean_exp(self._scores, count=1, dim=1, log_weights=self._log_weights)
         return log_mean_exp(self._scores, self._row_mask, count=self._row_count, dim=1)
 
     def values(self, at_most: int | None = None) -> Tensor:
         """(K,) the scores."""
-        mask = self._mask
-        if self._unmarked is not None:
-            mask = all_but(self._scores, self._unmarked)
+        mask = self._mask if self._non_marginal is None else all_but(self._scores, self._non_marginal)
         values = self._scores.flatten() if mask is None else self._scores[mask]
         return values if at_most is None else values[:: stride(len(values), at_most)]
 
     def detach(self) -> DenseMarginals:
-        """The same scores without their autograd graph; what has been computed is shared."""
+        """The same scores without their autograd graph."""
         detached = copy.copy(self)
         detached._scores = self._scores.detach()
-        detached._kept = None if self._kept is None else self._kept.detach()
         detached._log_weights = None if self._log_weights is None else self._log_weights.detach()
         return detached
 
     def extremes(self) -> tuple[Tensor, Tensor]:
         """The lowest and the highest score."""
         values = self.values().detach()
-        if not len(values):  # A process may hold no pair of a batch that others share.
+        if not len(values):  # a rank may have no marginal pair of the global batch
             return values.new_tensor(math.inf), values.new_tensor(-math.inf)
         low, high = values.aminmax()
         return low, high
 
-    def _marked(self) -> Tensor:
-        """(N, M) the scores of the marginal pairs, elsewhere minus infinity; made once where autograd allows it."""
-        if self._kept is None or (self._kept.requires_grad != self._scores.requires_grad and torch.is_grad_enabled()):
-            self._kept = self._only_marked(self._scores)
-        return self._kept
-
-    def _only_marked(self, scores: Tensor) -> Tensor:
-        if self._unmarked is not None:
-            return scores.scatter(1, self._unmarked, -math.inf)
-        return scores if self._mask is None else scores.masked_fill(~self._mask, -math.inf)
+    def _masked(self, x: Tensor) -> Tensor:
+        """The same numbers at marginal pairs, minus infinity elsewhere."""
+        if self._non_marginal is not None:
+            return x.scatter(1, self._non_marginal, -math.inf)
+        return x if self._mask is None else x.masked_fill(~self._mask, -math.inf)
 
 
 def all_but(scores: Tensor, columns: Tensor) -> Tensor:
-    """(N, M) boolean, False at some columns of each row, (N, k).
+    """(N, M) boolean mask, False at some columns of each row.
+
+    Args:
+        scores: (N, M), for shape and device.
+        columns: (N, k).
 
     Example:
         >>> all_but(torch.zeros(2, 2), torch.tensor([[0], [1]]))
@@ -177,7 +187,7 @@ def all_but(scores: Tensor, columns: Tensor) -> Tensor:
 
 
 def stride(length: int, at_most: int) -> int:
-    """Every how many of so many things are taken, so that there are at most so many.
+    """Step of a slice that evenly subsamples a sequence to at most this many entries.
 
     Example:
         >>> stride(10, 3), stride(3, 3)

@@ -1,9 +1,10 @@
-"""Sums over the pairs of a batch that several processes may share."""
+"""Numbers of pairs over all ranks, and sums over the pairs of all ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -13,23 +14,15 @@ from lightning_mi.utilities.distributed import all_gather_ints
 from lightning_mi.utilities.numerics import log_mean_exp
 
 
-class Part(NamedTuple):
-    """A process's part of a sum: a scalar. With ``log`` it is a logarithm, and so is the sum."""
-
-    value: Tensor
-    log: bool
-
-
 class GlobalCounts(NamedTuple):
-    """How many pairs there are, and how the processes' parts of a sum add up.
+    """Numbers of pairs and rows, of one rank or summed over all ranks.
 
     Attributes:
         num_joint: The number of joint pairs.
         num_marginal: The number of marginal pairs.
-        num_rows: The number of rows of a score matrix.
-        longest_row: How many pairs the longest row holds.
-        copies: How many processes get the same sums.
-        asked: The parts of sums that wait to be added up together; None where each is added up at once.
+        num_rows: The number of rows of the score matrix.
+        longest_row: The largest number of pairs in a row.
+        world_size: The number of ranks that are counted.
     """
 
     num_joint: int
@@ -37,55 +30,97 @@ class GlobalCounts(NamedTuple):
     num_rows: int
     longest_row: int = 0
     world_size: int = 1
-    deferred: list[Part] | None = None
 
     def all_reduce(self, device: torch.device) -> GlobalCounts:
-        """The pool of all processes, where this one is a process's own. Every process must ask for it.
+        """Counts over all ranks, from the counts of each. Every rank must call it.
 
         Args:
-            device: Where the scores are.
+            device: The device of the scores.
 
         Example:
             >>> GlobalCounts(4, 12, 4).all_reduce(torch.device("cpu")).num_marginal
             12
         """
-        own = (self.num_joint, self.num_marginal, self.num_rows, self.longest_row)
-        joint, marginal, rows, longest = zip(*all_gather_ints(own, device), strict=True)
+        joint, marginal, rows, longest = zip(*all_gather_ints(self[:4], device), strict=True)
         return GlobalCounts(sum(joint), sum(marginal), sum(rows), max(longest), world_size=len(joint))
 
-    def sum(self, part: Tensor) -> Tensor:
-        """The sum of each process's part, a scalar; where sums wait, the part itself."""
-        return self._add(Part(part, log=False))
 
-    def log_sum(self, part: Tensor) -> Tensor:
-        """The same of parts that are logarithms, and so is the sum."""
-        return self._add(Part(part, log=True))
+class PartialSum(NamedTuple):
+    """One rank's part of a sum over ranks.
 
-    def reduce_deferred(self, found: Iterable[Tensor]) -> tuple[Tensor, ...]:
-        """The sums that wait, where ``found`` are their parts.
+    Attributes:
+        value: A scalar.
+        is_log: The value is the logarithm of the part; the result is the logarithm of the sum.
+    """
 
-        Raises:
-            ValueError: They are others: something was made of a part, as if it were the sum.
+    value: Tensor
+    is_log: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class RankSums:
+    """Sums over the pairs of one rank or of all ranks.
+
+    Attributes:
+        counts: The numbers of pairs that the sums run over.
+        deferred: Partial sums that wait, so that one all-gather serves all of them; None if each is reduced at once.
+
+    Example:
+        >>> RankSums(GlobalCounts(4, 12, 4)).reduce(torch.tensor(2.0))
+        tensor(2.)
+    """
+
+    counts: GlobalCounts
+    deferred: list[PartialSum] | None = None
+
+    def deferring(self) -> RankSums:
+        """The same sums, which wait for :meth:`reduce_deferred`."""
+        return RankSums(self.counts, [])
+
+    def reduce(self, value: Tensor, is_log: bool = False) -> Tensor:
+        """Sum over ranks; if sums are deferred, this rank's part, which stands for the sum until it is reduced.
+
+        Args:
+            value: This rank's part, a scalar.
+            is_log: Part and sum are logarithms.
         """
-        deferred, found = self.deferred or [], tuple(found)
-        if len(deferred) != len(found) or any(part.value is not own for part, own in zip(deferred, found, strict=True)):
-            raise ValueError(
-                f"Got {len(found)} tensors of {len(deferred)} means that were asked for together: they are handed on "
-                "as they are and in that order, since they are not yet those of all processes. Compute with what "
-                "`together` returns."
-            )
-        return found if self.world_size == 1 else _all_reduce(deferred)
-
-    def _add(self, part: Part) -> Tensor:
+        part = PartialSum(value, is_log)
         if self.deferred is not None:
             self.deferred.append(part)
-            return part.value
-        return part.value if self.world_size == 1 else _all_reduce([part])[0]
+            return value
+        return value if self.counts.world_size == 1 else all_reduce_sums([part])[0]
+
+    def reduce_deferred(self, values: Iterable[Tensor]) -> tuple[Tensor, ...]:
+        """Deferred sums over ranks.
+
+        Args:
+            values: The parts that :meth:`reduce` returned: all of them, in order, unchanged.
+
+        Raises:
+            ValueError: ``values`` are other tensors: a part was used as if it were the sum.
+        """
+        values, parts = tuple(values), self.deferred or []
+        unchanged = len(values) == len(parts) and all(
+            part.value is value for part, value in zip(parts, values, strict=True)
+        )
+        if not unchanged:
+            raise ValueError(
+                f"Got {len(values)} tensors for {len(parts)} means: within `together` a mean is not yet reduced over "
+                "ranks. Return all means, unchanged and in order, and compute with the result of `together`."
+            )
+        return values if self.counts.world_size == 1 else all_reduce_sums(parts)
 
 
-def _all_reduce(parts: Sequence[Part]) -> tuple[Tensor, ...]:
+def all_reduce_sums(parts: Sequence[PartialSum]) -> tuple[Tensor, ...]:
+    """Differentiable sums over ranks, with one all-gather for all parts.
+
+    Example:
+        >>> all_reduce_sums([PartialSum(torch.tensor(2.0)), PartialSum(torch.tensor(-1.0), is_log=True)])
+        (tensor(2.), tensor(-1.))
+    """
     gathered = one_row_per_rank().gather_all(*(part.value.unsqueeze(0) for part in parts))
     return tuple(
-        log_mean_exp(values, count=1) if part.log else values.sum()
+        log_mean_exp(values, count=1) if part.is_log else values.sum()
         for part, values in zip(parts, gathered, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Where the joint pair lies in each row of a matrix of scores."""
+"""Column of the joint pair in each row of a score matrix."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from torch import Tensor
 @final
 @dataclass(frozen=True)
 class JointColumns:
-    """One joint pair in each row; all other columns, but one that may be left out, are marginal pairs.
+    """One joint pair in each row; all other columns, except an excluded one, are marginal pairs.
 
     Attributes:
         joint: (N,) the column of each row's joint pair.
-        excluded: (N,) a column of each row that is no pair, as of a sample with itself; none by default.
-        span: The columns of the joint pairs as a slice, where they follow each other.
+        excluded: (N,) a column of each row that is not a pair, as of a sample with itself; none by default.
 
     Example:
         >>> JointColumns.of_diagonal(torch.zeros(3)).num_marginal(num_columns=3)
@@ -26,7 +25,6 @@ class JointColumns:
 
     joint: Tensor
     excluded: Tensor | None = None
-    span: slice | None = None
 
     @property
     def non_marginal(self) -> Tensor:
@@ -35,14 +33,13 @@ class JointColumns:
 
     @classmethod
     def of_diagonal(cls, x: Tensor, start: int = 0) -> JointColumns:
-        """Those of the rows of ``x`` in order, from a column on."""
-        span = slice(start, start + len(x))
-        return cls(torch.arange(span.start, span.stop, device=x.device), span=span)
+        """Column ``start + i`` for row i of ``x``."""
+        return cls(torch.arange(start, start + len(x), device=x.device))
 
     def row_count(self, num_columns: int) -> int:
-        """How many pairs there are in a row."""
+        """Number of marginal and joint pairs in a row."""
         return num_columns - (self.excluded is not None)
 
     def num_marginal(self, num_columns: int) -> int:
-        """How many marginal pairs there are in all rows."""
+        """Number of marginal pairs in all rows."""
         return len(self.joint) * (self.row_count(num_columns) - 1)

@@ -1,4 +1,4 @@
-"""Tiles: scores of every x with every y, as a critic can make them a few rows at a time, and pull gradients back."""
+"""Tiles: scores of all pairs computed a few rows at a time, each tile with its own backward."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from torch import Tensor
 from lightning_mi.scores.custom_gradient import needs_plain_autograd
 from lightning_mi.utilities.numerics import full_precision, upcast
 
-_TILE_BYTES = 4 * 2**20  # stays in a processor's last cache
-_SLACK = 0.1  # of a tile, which all of them share rather than that there is one more
-_TILE_BYTES_ELSEWHERE = 2**28  # An accelerator has memory, and wants work.
+_TILE_BYTES_CPU = 4 * 2**20  # fits the last-level cache of a CPU
+_TILE_BYTES_ACCELERATOR = 2**28  # large enough to occupy an accelerator
+_SLACK = 0.1  # a tile may exceed its size by a tenth, instead of a further small tile
 
-Index = Tensor | slice
-# Adds the gradient that weights dL/dS of a tile give to the accumulators of the inputs; None where none is needed.
+# Adds the gradient with respect to each input, given dL/dS of a tile, to accumulators; None where none is needed.
 TileBackward = Callable[[Tensor, list[Tensor | None]], None]
 
 
 class AbstractTiles(ABC):
-    """An (N, M) matrix of scores that need not be there at once.
+    """An (N, M) matrix of scores that is computed a few rows at a time.
 
     Attributes:
-        inputs: The tensors that the scores are a function of; a gradient with respect to them is all of it.
+        inputs: All tensors that the scores are a function of and that may need a gradient.
         shape: (N, M).
-        row_bytes: The memory that one row takes while its scores are made and differentiated.
-        fewest_tiles: With fewer, all scores at once are as fast.
+        row_bytes: Peak memory of one row while its scores are computed and differentiated.
+        fewest_tiles: With this many tiles or fewer, the dense form is as fast.
     """
 
     fewest_tiles: int = 1
@@ -44,146 +43,202 @@ class AbstractTiles(ABC):
         """(N, M) all scores at once, by ordinary autograd."""
 
     @abstractmethod
-    def at(self, rows: Index, columns: Index) -> Tensor:
-        """(K,) the scores of K entries, float32 or wider, by ordinary autograd."""
+    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """(K,) the scores of K entries, float32 or wider, by ordinary autograd.
+
+        Args:
+            rows: (K,) integers.
+            columns: (K,) integers.
+        """
 
     @abstractmethod
     def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, TileBackward]:
-        """The scores of some rows, float32 or wider and free to be overwritten until the next tile; no autograd.
+        """Scores of some rows, float32 or wider, without autograd; the caller may overwrite them.
 
         Args:
-            rows: Which ones.
-            differentiate: Whether what is returned beside the scores will be called: once, before the next tile.
+            rows: The rows.
+            differentiate: Whether the caller will call the backward: once, before the next tile.
         """
 
     @abstractmethod
     def detach(self) -> AbstractTiles:
         """The same scores without their autograd graph."""
 
-    @abstractmethod
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
-        """The same scores, times a scale, plus an offset; scalars."""
+        """The same scores, times a scale, plus an offset; scalars or None."""
+        return AffineTiles(self, scale, offset)
 
     def accumulators(self) -> list[Tensor | None]:
-        """Zeros to sum the gradient of each input in, float32 or wider; None for an input that needs none."""
+        """Zeros for the gradient of each input, float32 or wider; None for an input that needs none."""
         return [
-            torch.zeros_like(upcast(one.detach()), memory_format=torch.contiguous_format) if one.requires_grad else None
-            for one in self.inputs
+            torch.zeros_like(upcast(tensor.detach()), memory_format=torch.contiguous_format)
+            if tensor.requires_grad
+            else None
+            for tensor in self.inputs
         ]
 
 
 @final
-class Products(AbstractTiles):
-    """Scores that are inner products of factors, g(x) . h(y): three matrix products a tile, with the gradient.
+class ProductTiles(AbstractTiles):
+    """Scores that are inner products, g(x) . h(y): three matrix products a tile, gradient included.
 
     Args:
         g: (N, D).
         h: (M, D).
-        offset: A scalar added to every score.
 
     Example:
-        >>> Products(torch.ones(3, 2), torch.ones(4, 2)).tile(slice(2, 3), differentiate=False)[0]
+        >>> ProductTiles(torch.ones(3, 2), torch.ones(4, 2)).tile(slice(2, 3), differentiate=False)[0]
         tensor([[2., 2., 2., 2.]])
     """
 
-    def __init__(self, g: Tensor, h: Tensor, offset: Tensor | None = None) -> None:
-        kind = g.device.type
-        if torch.is_autocast_enabled(kind):  # As a matrix product would: the tiles are made outside of autocast.
-            g, h = (t.to(torch.get_autocast_dtype(kind)) if t.dtype != torch.float64 else t for t in (g, h))
-        self._g, self._h, self._offset = g, h, offset
-        self.inputs = (g, h) if offset is None else (g, h, offset)
+    def __init__(self, g: Tensor, h: Tensor) -> None:
+        device_type = g.device.type
+        if torch.is_autocast_enabled(device_type):  # cast as g @ h.T would; tiles are computed outside of autocast
+            dtype = torch.get_autocast_dtype(device_type)
+            g, h = (factor.to(dtype) if factor.dtype != torch.float64 else factor for factor in (g, h))
+        self.inputs: tuple[Tensor, Tensor] = (g, h)
         self.shape = (len(g), len(h))
         self.row_bytes = len(h) * max(g.element_size(), 4)
 
     def matrix(self) -> Tensor:
         """(N, M) all products."""
-        return with_affine(self._g @ self._h.T, None, self._offset)
+        g, h = self.inputs
+        return g @ h.T
 
-    def at(self, rows: Index, columns: Index) -> Tensor:
-        """(K,) products of some pairs of rows."""
-        products = upcast(index_rows(self._g, rows)) * upcast(index_rows(self._h, columns))
-        return with_affine(products.sum(-1), None, self._offset)
+    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """(K,) products of some rows of g and h."""
+        g, h = self.inputs
+        return (upcast(g[rows]) * upcast(h[columns])).sum(-1)
 
     @torch.no_grad()
     def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, TileBackward]:
-        """Products of some rows of g with all of h."""
-        g, h = self._g[rows], self._h
-        with full_precision(g.device.type):  # The factors have the one that they are multiplied in.
+        """Products of some rows of g with all rows of h."""
+        g, h = self.inputs[0][rows], self.inputs[1]
+        with full_precision(g.device.type):
             scores = upcast(g @ h.T)
-        if self._offset is not None:
-            scores += self._offset
 
         def backward(weights: Tensor, into: list[Tensor | None]) -> None:
-            of_g, of_h, *of_offset = into
-            if of_offset and of_offset[0] is not None:
-                of_offset[0] += weights.sum()
+            grad_g, grad_h = into
             weights = weights.to(g.dtype)
             with full_precision(g.device.type):
-                if of_g is not None:
-                    of_g[rows] += weights @ h
-                if of_h is not None and of_h.dtype == g.dtype:
-                    of_h.addmm_(weights.T, g)  # in place: no product as large as h
-                elif of_h is not None:
-                    of_h += weights.T @ g
+                if grad_g is not None:
+                    grad_g[rows] += weights @ h
+                if grad_h is not None and grad_h.dtype == g.dtype:
+                    grad_h.addmm_(weights.T, g)  # in place: no temporary of the size of h
+                elif grad_h is not None:
+                    grad_h += weights.T @ g
 
         return scores, backward
 
-    def detach(self) -> Products:
+    def detach(self) -> ProductTiles:
         """The same products of detached factors."""
-        made = copy.copy(self)
-        made.inputs = tuple(one.detach() for one in self.inputs)
-        made._g, made._h = made.inputs[:2]
-        made._offset = made.inputs[2] if len(made.inputs) == 3 else None
-        return made
+        detached = copy.copy(self)  # not the constructor, which would cast under another autocast state
+        g, h = self.inputs
+        detached.inputs = (g.detach(), h.detach())
+        return detached
 
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
-        """The scale goes into g; an offset there is is scaled too."""
-        g = self._g if scale is None else self._g * scale
-        scaled = None if self._offset is None else with_affine(self._offset, scale, offset)
-        return Products(g, self._h, offset if scaled is None else scaled)
+        """The scale is multiplied into g, (N, D), which costs less than into (N, M) scores."""
+        g, h = self.inputs
+        scaled = self if scale is None else ProductTiles(g * scale, h)
+        return scaled if offset is None else AffineTiles(scaled, None, offset)
+
+
+@final
+class AffineTiles(AbstractTiles):
+    """The scores of other tiles, times a scale, plus an offset.
+
+    Args:
+        tiles: The other tiles.
+        scale: A scalar, or None.
+        offset: A scalar, or None.
+
+    Example:
+        >>> tiles = AffineTiles(ProductTiles(torch.ones(1, 2), torch.ones(2, 2)), torch.tensor(3.0), torch.tensor(0.5))
+        >>> tiles.matrix()
+        tensor([[6.5000, 6.5000]])
+    """
+
+    def __init__(self, tiles: AbstractTiles, scale: Tensor | None, offset: Tensor | None) -> None:
+        self._tiles, self._scale, self._offset = tiles, scale, offset
+        self.inputs = (*tiles.inputs, *(constant for constant in (scale, offset) if constant is not None))
+        self.shape, self.row_bytes, self.fewest_tiles = tiles.shape, tiles.row_bytes, tiles.fewest_tiles
+
+    def matrix(self) -> Tensor:
+        """(N, M) all scores."""
+        return with_affine(self._tiles.matrix(), self._scale, self._offset)
+
+    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """(K,) scores of some entries."""
+        return with_affine(self._tiles.at(rows, columns), self._scale, self._offset)
+
+    @torch.no_grad()
+    def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, TileBackward]:
+        """Scores of some rows."""
+        scale, offset, num_inputs = self._scale, self._offset, len(self._tiles.inputs)
+        raw, inner_backward = self._tiles.tile(rows, differentiate)
+        # raw is overwritten only if no scale needs it in backward.
+        scores = raw if scale is None else raw * scale
+        if offset is not None:
+            scores += offset
+
+        def backward(weights: Tensor, into: list[Tensor | None]) -> None:
+            constants = into[num_inputs:]
+            if scale is not None and (grad_scale := constants.pop(0)) is not None:
+                grad_scale += (weights * raw).sum()
+            if offset is not None and (grad_offset := constants.pop(0)) is not None:
+                grad_offset += weights.sum()
+            inner_backward(weights if scale is None else weights * scale.detach(), into[:num_inputs])
+
+        return scores, backward
+
+    def detach(self) -> AffineTiles:
+        """The same scores without their autograd graph."""
+        scale, offset = (None if constant is None else constant.detach() for constant in (self._scale, self._offset))
+        return AffineTiles(self._tiles.detach(), scale, offset)
 
 
 def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
-    """How many rows a tile of about so many bytes holds, at least one; None where all scores are to be there at once.
+    """Number of rows of a tile, at least one; None if all scores are computed at once.
 
-    Tiles are of a size, so that none is small, and hold up to a tenth more than they are to. All scores are there at
-    once where a tile would hold them, where by default tiles would be no faster, and where torch itself must see how
-    scores are made (:func:`needs_plain_autograd`). So are integers, which no reduction takes.
+    All scores are computed at once if they fit in a tile, if by default tiles are not faster, or if a custom backward
+    is unsupported (:func:`needs_plain_autograd`). Otherwise all tiles have about the same number of rows, and a tile
+    holds at most a tenth more than ``tile_bytes``.
+
+    Args:
+        tiles: The tiles.
+        tile_bytes: Memory of one tile; a default for the device if None.
 
     Raises:
         ValueError: ``tile_bytes`` is not positive.
 
     Example:
-        >>> tile_rows(Products(torch.ones(4, 2), torch.ones(4, 2)), tile_bytes=32)
+        >>> tile_rows(ProductTiles(torch.ones(4, 2), torch.ones(4, 2)), tile_bytes=32)
         2
     """
     check_tile_bytes(tile_bytes)
     fewest = 1
     if tile_bytes is None:
-        tile_bytes = _TILE_BYTES if tiles.inputs[0].device.type == "cpu" else _TILE_BYTES_ELSEWHERE
+        tile_bytes = _TILE_BYTES_CPU if tiles.inputs[0].device.type == "cpu" else _TILE_BYTES_ACCELERATOR
         fewest = tiles.fewest_tiles
     num_rows, num_tiles = tiles.shape[0], tiles.shape[0] * tiles.row_bytes / tile_bytes
+    # Integer scores are rejected in their dense form.
     if num_tiles <= fewest or needs_plain_autograd() or not tiles.inputs[0].is_floating_point():
         return None
     return max(math.ceil(num_rows / math.ceil(num_tiles - _SLACK)), 1)
 
 
 def check_tile_bytes(tile_bytes: float | None) -> None:
-    """Raise a ValueError unless this is a positive number or None."""
+    """Raise a ValueError unless ``tile_bytes`` is a positive number or None."""
     if tile_bytes is not None and not tile_bytes > 0:
         raise ValueError(
-            f"Got tile_bytes={tile_bytes}: it is the positive number of bytes that a tile of scores takes. None is "
-            "what is fast on the device, math.inf keeps all scores at once."
+            f"Got tile_bytes={tile_bytes}: it is the positive number of bytes of a tile of scores. None gives a "
+            "default for the device, math.inf keeps all scores."
         )
 
 
-def index_rows(factors: Tensor, index: Index) -> Tensor:
-    """Some of the rows; all of them as they are, since autograd would copy them there and back."""
-    return factors if isinstance(index, slice) and index == slice(0, len(factors)) else factors[index]
-
-
 def with_affine(scores: Tensor, scale: Tensor | None, offset: Tensor | None) -> Tensor:
-    """Scores times a scale plus an offset, if there are any."""
+    """Scores times a scale plus an offset, each if it is not None."""
     if scale is not None:
         scores = scores * scale
     return scores if offset is None else scores + offset

@@ -20,7 +20,7 @@ from lightning_mi.training.optimizer import gradients_are_scaled
 from lightning_mi.training.step import StepOutput
 from lightning_mi.training.step_place import place, unchanged
 from lightning_mi.utilities.distributed import any_rank
-from lightning_mi.utilities.numerics import checked_later
+from lightning_mi.utilities.numerics import disable_finite_checks
 
 Policy = Literal["raise", "skip", "off"]
 _FLAT = 1e-6  # of float32's 6e-8, some times over
@@ -127,7 +127,7 @@ class NonFiniteGuard:
 
         Or to a callback that responds.
         """
-        return checked_later() if self._acts or self._scaled or self._responds else nullcontext()
+        return disable_finite_checks() if self._acts or self._scaled or self._responds else nullcontext()
 
     def watch(self, output: StepOutput, scores: Scores, numbers: Tensor, loss: Tensor, logged: bool) -> Tensor:
         """After the forward pass: the loss to go backward from.

@@ -1,6 +1,6 @@
-"""Collectives: the only place where processes talk to each other.
+"""Collectives over all ranks of the default process group: the only module that calls ``torch.distributed``.
 
-They run over all processes of the default group. Alone, each of them gives what it was given.
+Without a process group, or with one rank, every function returns its input and communicates nothing.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from lightning_mi.utilities.numerics import upcast
 
 
 def world_size() -> int:
-    """How many processes there are.
+    """Number of ranks; 1 without a process group.
 
     Example:
         >>> world_size()
@@ -24,7 +24,7 @@ def world_size() -> int:
 
 
 def get_rank() -> int:
-    """Which of them this one is.
+    """This process's rank; 0 without a process group.
 
     Example:
         >>> get_rank()
@@ -34,46 +34,49 @@ def get_rank() -> int:
 
 
 def all_gather_ints(numbers: Sequence[int], device: torch.device) -> list[tuple[int, ...]]:
-    """The integers of each process, in the order of the ranks. Every process gives as many.
+    """All-gather integers. Every rank must pass the same number of them.
 
-    Its size is fixed, so it is safe before anything else is known of the other processes.
+    The message size is fixed by the call, so the ranks need to agree on nothing beforehand.
 
     Args:
-        numbers: Of this process.
-        device: Where the processes' tensors are: NCCL talks from accelerators only.
+        numbers: This rank's integers.
+        device: The device of the ranks' tensors; NCCL needs an accelerator.
+
+    Returns:
+        One tuple per rank, in rank order.
 
     Example:
-        >>> exchange([3, 1], torch.device("cpu"))
+        >>> all_gather_ints([3, 1], torch.device("cpu"))
         [(3, 1)]
     """
-    own = tuple(numbers)
+    local = tuple(numbers)
     if world_size() == 1:
-        return [own]
-    everywhere = all_gather_rows(torch.tensor([own], dtype=torch.int64, device=device))
-    return [tuple(numbers) for numbers in everywhere.tolist()]
+        return [local]
+    gathered = all_gather_rows(torch.tensor([local], dtype=torch.int64, device=device))
+    return [tuple(row) for row in gathered.tolist()]
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether any process says so. Every process must call it.
+    """Whether the flag is True on any rank. Every rank must call it.
 
     Example:
         >>> any_rank(True, torch.device("cpu"))
         True
     """
-    return any(said for (said,) in all_gather_ints([int(flag)], device))
+    return any(gathered for (gathered,) in all_gather_ints([int(flag)], device))
 
 
 def raise_on_all_ranks(problem: Exception | None, device: torch.device) -> None:
-    """Raise on all processes what some found wrong in their share: none waits for one that has ended.
+    """Raise on every rank if any rank has an error, so that no rank blocks in a later collective.
 
-    Every process must call it.
+    Every rank must call it.
 
     Args:
-        problem: What is wrong on this process, or None.
-        device: As in :func:`exchange`.
+        problem: This rank's error, or None.
+        device: As in :func:`all_gather_ints`.
 
     Raises:
-        Exception: The problem; a ValueError where only others have one.
+        Exception: This rank's error; a ValueError if only other ranks have one.
 
     Example:
         >>> raise_on_all_ranks(None, torch.device("cpu"))
@@ -81,29 +84,33 @@ def raise_on_all_ranks(problem: Exception | None, device: torch.device) -> None:
     raise_any(problem, all_gather_ints([problem is not None], device))
 
 
-def raise_any(problem: Exception | None, told: Sequence[Sequence[int]]) -> None:
-    """The same, where :func:`exchange` has told already: the first of each process's numbers says if it has one.
+def raise_any(problem: Exception | None, gathered: Sequence[Sequence[int]]) -> None:
+    """Raise as :func:`raise_on_all_ranks` does, from error flags that were gathered already.
+
+    Args:
+        problem: This rank's error, or None.
+        gathered: The integers of each rank, as :func:`all_gather_ints` returns them; the first one is 1 if the rank has
+            an error, else 0.
 
     Example:
         >>> raise_any(None, [(0, 8), (1, 8)])
         Traceback (most recent call last):
-        ValueError: Process 1 refused its share of the batch, for a reason that it says itself, so this one ends too.
+        ValueError: Rank 1 rejected its shard of the batch (see its log for the reason); stopping this rank too.
     """
     if problem is not None:
         raise problem
-    for process, (has_one, *_) in enumerate(told):
-        if has_one:
+    for rank, (has_error, *_) in enumerate(gathered):
+        if has_error:
             raise ValueError(
-                f"Process {process} refused its share of the batch, for a reason that it says itself, so this one "
-                "ends too."
+                f"Rank {rank} rejected its shard of the batch (see its log for the reason); stopping this rank too."
             )
 
 
 @torch.no_grad()
 def all_reduce_mean_(tensor: Tensor) -> Tensor:
-    """Replace a tensor by its mean over all processes, in place and without gradient; alone, it stays as it is.
+    """All-reduce a tensor to its mean over ranks, in place and without gradient.
 
-    Every process must call it with the same shape.
+    Every rank must call it with the same shape.
 
     Example:
         >>> all_reduce_mean_(torch.tensor(2.0))
@@ -117,30 +124,30 @@ def all_reduce_mean_(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def standard_deviation(values: Tensor) -> Tensor:
-    """The standard deviation of the values of all processes together, without gradient.
+    """Standard deviation (with Bessel's correction) of the values of all ranks, without gradient.
 
     Args:
-        values: (K,), as many as a process has.
+        values: (K,); K may differ between ranks.
 
     Returns:
-        A scalar, the same on every process; NaN where there are fewer than two values.
+        A scalar, the same on every rank; NaN for fewer than two values.
 
     Example:
         >>> standard_deviation(torch.tensor([1.0, 3.0]))
         tensor(1.4142)
     """
     values = upcast(values)
-    count = sum(number for (number,) in all_gather_ints([len(values)], values.device))
+    count = sum(length for (length,) in all_gather_ints([len(values)], values.device))
     mean = all_gather_rows(values.sum().unsqueeze(0)).sum() / count
     squares = all_gather_rows((values - mean).square().sum().unsqueeze(0)).sum()
     return (squares / (count - 1)).sqrt() if count > 1 else torch.full_like(squares, torch.nan)
 
 
 def rank_generator(device: torch.device) -> torch.Generator | None:
-    """Randomness for a step that differs between processes, though they may all have been seeded alike.
+    """Random generator that differs between ranks, though all may have the same global seed.
 
     Returns:
-        A generator that follows from the global one and from the rank; alone None, which stands for the global one.
+        A generator seeded from the global one and the rank; None with one rank, which stands for the global one.
 
     Example:
         >>> torch.randperm(1, generator=rank_generator(torch.device("cpu")))
@@ -148,39 +155,45 @@ def rank_generator(device: torch.device) -> torch.Generator | None:
     """
     if world_size() == 1:
         return None
-    # 32 bits are what a generator on the CPU keeps of its seed.
-    drawn = int(torch.randint(2**32 // world_size(), ()))
-    return torch.Generator(device).manual_seed(drawn * world_size() + get_rank())
+    # A CPU generator uses 32 bits of its seed.
+    seed = int(torch.randint(2**32 // world_size(), ()))
+    return torch.Generator(device).manual_seed(seed * world_size() + get_rank())
 
 
-def gather_objects(own: Any) -> list[Any]:
-    """What each process has, in the order of their ranks; for small things at rare moments, since it goes by pickle.
+def gather_objects(obj: Any) -> list[Any]:
+    """All-gather one picklable object per rank, in rank order. Every rank must call it.
 
-    Every process must call it.
+    For small objects at rare moments, because pickling is slow.
 
     Example:
         >>> gather_objects({"rank": 0})
         [{'rank': 0}]
     """
     if world_size() == 1:
-        return [own]
+        return [obj]
     gathered: list[Any] = [None] * world_size()
-    dist.all_gather_object(gathered, own)
+    dist.all_gather_object(gathered, obj)
     return gathered
 
 
 def destroy_process_group() -> None:
-    """End the group, after this process's last word in it: gloo's threads may abort a process that exits with one.
+    """Destroy the process group, if there is one: gloo's threads may abort a process that exits with it.
 
     Example:
-        >>> leave()
+        >>> destroy_process_group()
     """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def all_gather_rows(rows: Tensor) -> Tensor:
-    """The rows of all processes without gradient, in the order of the ranks. Every process must give as many.
+    """All-gather without gradient, concatenated in rank order. Every rank must pass the same shape.
+
+    Args:
+        rows: (N, ...).
+
+    Returns:
+        (W * N, ...) for W ranks.
 
     Example:
         >>> all_gather_rows(torch.tensor([1, 2]))
@@ -188,17 +201,20 @@ def all_gather_rows(rows: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return rows
-    everything = rows.new_empty(world_size(), *rows.shape)
-    dist.all_gather(list(everything), rows.contiguous())
-    return everything.flatten(0, 1)
+    gathered = rows.new_empty(world_size(), *rows.shape)
+    dist.all_gather(list(gathered), rows.contiguous())
+    return gathered.flatten(0, 1)
 
 
 def reduce_scatter_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
-    """This process's rows of the sum over the processes, without gradient: the transpose of gathering them.
+    """Reduce-scatter without gradient: sum over ranks, of which each rank receives its rows.
 
     Args:
-        rows: (M, ...) of which each process has all; what they hold may be overwritten.
-        counts: How many of them belong to each process.
+        rows: (M, ...) on every rank; may be overwritten.
+        counts: The number of rows of each rank, M in total.
+
+    Returns:
+        (counts[rank], ...).
 
     Example:
         >>> reduce_scatter_rows(torch.tensor([1, 2]), (2,))
@@ -208,8 +224,9 @@ def reduce_scatter_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
         return rows
     rank = get_rank()
     if min(counts) == max(counts) and dist.get_backend() == "nccl":
-        own = rows.new_empty(counts[rank], *rows.shape[1:])
-        dist.reduce_scatter(own, list(rows.chunk(len(counts))))
-        return own
-    dist.all_reduce(rows)  # from which gloo makes the other
+        scattered = rows.new_empty(counts[rank], *rows.shape[1:])
+        dist.reduce_scatter(scattered, list(rows.chunk(len(counts))))
+        return scattered
+    # gloo implements reduce-scatter by all-reduce, and reduce-scatter needs equal counts.
+    dist.all_reduce(rows)
     return rows[sum(counts[:rank]) :][: counts[rank]]

@@ -92,7 +92,7 @@ def test_scoring_leaves_its_inputs_alone(name: str) -> None:
 @pytest.mark.parametrize("output_bias", [True, False])
 @pytest.mark.parametrize("hidden", [(8,), (8, 7), (8, 7, 6)])
 def test_joint_critic_is_the_perceptron_of_the_tiled_concatenation(hidden: tuple[int, ...], output_bias: bool) -> None:
-    critic = JointCritic(DX, DY, hidden, output_bias).double()
+    critic = JointCritic(DX, DY, hidden=hidden, output_bias=output_bias).double()
     layers: list[nn.Module] = []
     for width, next_width in zip((DX + DY, *hidden), hidden, strict=False):
         layers += [nn.Linear(width, next_width), nn.ReLU()]
@@ -157,7 +157,7 @@ def test_inner_product_critic_is_its_formula(normalize: bool, temperature: float
         expected /= np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(y, axis=1)
     if scaled:
         expected /= math.sqrt(DX)
-    np.testing.assert_allclose(InnerProductCritic(normalize, temperature, scaled).pairwise(x, y), expected, atol=1e-14)
+    np.testing.assert_allclose(InnerProductCritic(normalize=normalize, temperature=temperature, scaled=scaled).pairwise(x, y), expected, atol=1e-14)
 
 
 def test_zero_vectors_have_cosine_zero() -> None:

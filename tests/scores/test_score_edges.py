@@ -9,7 +9,7 @@ import torch
 from lightning_mi import Scores
 from lightning_mi.scores.dense import DenseMarginals, stride
 from lightning_mi.scores.joint_columns import JointColumns
-from lightning_mi.scores.tiles import Products
+from lightning_mi.scores.tiles import ProductTiles
 
 
 @pytest.mark.parametrize("num_joint", [0, 1, 2])
@@ -76,7 +76,7 @@ def test_what_is_made_beside_the_scores_lies_on_their_device() -> None:
 def test_tiles_of_integers_are_refused_as_a_matrix_of_them_is() -> None:
     x = torch.ones(3, 2, dtype=torch.long)
     with pytest.raises(ValueError, match=r"Got `matrix` of shape \(3, 3\) and type torch.int64"):
-        Scores.from_columns(Products(x, x), JointColumns.of_diagonal(x), tile_bytes=math.inf)
+        Scores.from_columns(ProductTiles(x, x), JointColumns.of_diagonal(x), tile_bytes=math.inf)
 
 
 def test_what_was_asked_before_does_not_change_what_is_read() -> None:

@@ -89,8 +89,8 @@ def test_terms_and_gradients_equal_those_of_all_scores_at_once(spec: BoundSpec, 
     bound = spec.make().double()
     streamed, terms, gradient = read(bound, made, PAIRINGS[pairing], regularizer, tile_bytes)
     dense, expected_terms, expected = read(bound, made, PAIRINGS[pairing], regularizer, math.inf)
-    assert isinstance(streamed._marginals, TiledMarginals)
-    assert not isinstance(dense._marginals, TiledMarginals)
+    assert isinstance(streamed._layout.marginals, TiledMarginals)
+    assert not isinstance(dense._layout.marginals, TiledMarginals)
     assert expected.norm() > 1e-3
     assert (terms - expected_terms).abs().max() <= 1e-12 * expected_terms.abs().max().clamp(min=1)
     assert (gradient - expected).abs().max() <= 1e-12 * expected.abs().max().clamp(min=1)

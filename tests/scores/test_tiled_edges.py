@@ -13,13 +13,13 @@ from torch import nn
 from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, regularizers
 from lightning_mi.callbacks.stability.window import BlockReader
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.critics.joint_tiles import Networks
+from lightning_mi.critics.joint_tiles import NetworkTiles
 from lightning_mi.exceptions import DoubleBackwardError
 from lightning_mi.metrics import EffectiveSampleFraction
 from lightning_mi.scores import tiles
 from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.tiled import TiledMarginals
-from lightning_mi.scores.tiles import AbstractTiles, Products, tile_rows
+from lightning_mi.scores.tiles import AbstractTiles, ProductTiles, tile_rows
 from tests.helpers.small_module import draw, make, trainer
 from tests.helpers.specs import BOUNDS, BoundSpec, by_name
 
@@ -27,7 +27,7 @@ N = 7
 
 
 def streams(scores: Scores) -> bool:
-    return isinstance(scores._marginals, TiledMarginals)
+    return isinstance(scores._layout.marginals, TiledMarginals)
 
 
 def columns(n=N):
@@ -36,7 +36,7 @@ def columns(n=N):
 
 def both(g, h, rows=3):
     """The same scores in tiles and at once."""
-    tiles = Products(g, h)
+    tiles = ProductTiles(g, h)
     return [Scores.from_columns(tiles, columns(len(g)), y=h, tile_bytes=size) for size in (rows * 4 * len(h), math.inf)]
 
 
@@ -84,7 +84,7 @@ def test_log_mean_exp_equals_numpy() -> None:
     generator = np.random.default_rng(0)
     g, h = generator.normal(size=(2, N, 4))
     t = (g @ h.T)[~np.eye(N, dtype=bool)]
-    scores = Scores.from_columns(Products(torch.tensor(g), torch.tensor(h)), columns(), tile_bytes=3 * 8 * N)
+    scores = Scores.from_columns(ProductTiles(torch.tensor(g), torch.tensor(h)), columns(), tile_bytes=3 * 8 * N)
     assert streams(scores)
     assert scores.log_mean_exp().item() == pytest.approx(logsumexp(t) - np.log(len(t)), abs=1e-14)
     assert scores.log_mean_exp(power=2.0).item() == pytest.approx(logsumexp(2 * t) - np.log(len(t)), abs=1e-14)
@@ -143,7 +143,7 @@ SWEEPS = {"DV": 1, "MINE": 1, "InfoNCE": 1, "NWJ": 1, "TUBA": 1, "JS": 2, "SMILE
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_bound_regularizer_and_metric_share_their_sweeps(name) -> None:
-    tiles = Counted(Products(*factors(*[1.0] * N)))
+    tiles = Counted(ProductTiles(*factors(*[1.0] * N)))
     scores = Scores.from_columns(tiles, columns(), tile_bytes=3 * 4 * N)
     bound, regularizer = getattr(bounds, name)(), regularizers.Squared()
     terms = bound(scores)
@@ -153,7 +153,7 @@ def test_bound_regularizer_and_metric_share_their_sweeps(name) -> None:
 
 
 def test_without_gradient_nothing_is_differentiated() -> None:
-    tiles = Counted(Products(*factors(*[1.0] * N)))
+    tiles = Counted(ProductTiles(*factors(*[1.0] * N)))
     scores = Scores.from_columns(tiles, columns(), tile_bytes=3 * 4 * N)
     with torch.no_grad():
         terms = [bound(scores) for bound in (bounds.DV(), bounds.InfoNCE(), bounds.JS())]
@@ -275,10 +275,10 @@ def test_critic_without_tiles_is_scored_at_once(critic) -> None:
 
 def test_by_default_small_batches_are_scored_at_once_and_large_ones_in_tiles() -> None:
     def products(n):
-        return Products(torch.zeros(n, 1), torch.zeros(n, 1))
+        return ProductTiles(torch.zeros(n, 1), torch.zeros(n, 1))
 
     def networks(n, *rest):
-        return Networks(torch.zeros(n, 256), torch.zeros(n, 256), nn.Sequential(*rest))
+        return NetworkTiles(torch.zeros(n, 256), torch.zeros(n, 256), nn.Sequential(*rest))
 
     network = [nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1)]
     assert [tile_rows(networks(n, *network), None) for n in (64, 128, 512)] == [None, None, 2]
@@ -292,7 +292,7 @@ def test_wrong_tile_bytes_are_refused_at_once() -> None:
         with pytest.raises(ValueError, match=r"tile_bytes=.*positive number of bytes"):
             pairs.AllPairs(tile_bytes=wrong)
     with pytest.raises(ValueError, match="candidates `y`"):
-        Scores.from_columns(Products(torch.ones(3, 1), torch.ones(3, 1)), columns(3), y=torch.ones(2, 1), tile_bytes=1)
+        Scores.from_columns(ProductTiles(torch.ones(3, 1), torch.ones(3, 1)), columns(3), y=torch.ones(2, 1), tile_bytes=1)
     with pytest.raises(TypeError, match="floating-point"):
         pairs.AllPairs()(critics.InnerProductCritic(), torch.ones(3, 1, dtype=torch.long), torch.ones(3, 1).long())
 

@@ -119,10 +119,10 @@ def _pools(rank):
             count = module.pairs.num_views
             labels = views[count:] if module.pairs.takes_labels else ()
             scores = module.pairs(module.critic, *module.encode(*views[:count]), *labels)
-            own = scores._own._replace(longest_row=scores.local().num_candidates or 0)
+            own = scores._layout.counts()._replace(longest_row=scores.local().num_candidates or 0)
             told = own.all_reduce(CPU)
-            worked_out = scores._pool
-            if scores.num_candidates is None or scores._marginals.weighted:
+            worked_out = scores._ranks.counts
+            if scores.num_candidates is None or scores._layout.marginals.weighted:
                 worked_out = worked_out._replace(longest_row=told.longest_row)
             said.append((name, tuple(worked_out[:5]), tuple(told[:5])))
     return said

@@ -120,7 +120,7 @@ def crops():
 
 def image_module(cls=MIEstimationModule):
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, DIM))
-    return cls(critics.InnerProductCritic(True), bounds.InfoNCE(), pairs=pairs.TwoViews(), encoder=encoder)
+    return cls(critics.InnerProductCritic(normalize=True), bounds.InfoNCE(), pairs=pairs.TwoViews(), encoder=encoder)
 
 
 def test_two_crops_in_one_entry_are_an_error_with_the_cure():
