@@ -1,5 +1,8 @@
 """Names of Lightning that are private or undocumented: one typed function for each fact, read in Lightning 2.6.6."""
 
+from contextlib import suppress
+from importlib import import_module
+
 import lightning.pytorch as L
 import torch
 from torch import Tensor
@@ -88,3 +91,20 @@ def batch_in_force(trainer: L.Trainer) -> int:
     progress = trainer.fit_loop.epoch_loop.batch_progress
     earlier_epochs = batches_done(trainer) - progress.current.processed  # type: ignore[attr-defined]  # the same
     return max(0, int(earlier_epochs + progress.current.ready - 1))
+
+
+def preload_ray_shutdown() -> None:
+    """Import ``ray.dag``, which ``ray.shutdown`` imports together with torch; read in Ray 2.54 and 2.60."""
+    with suppress(ImportError):
+        import_module("ray.dag")
+
+
+def ray_task_cause(error: Exception) -> Exception:
+    """The exception inside a ``RayTaskError``, or the error itself; attribute ``cause``, read in Ray 2.54 and 2.60.
+
+    Example:
+        >>> ray_task_cause(ValueError("no cause"))
+        ValueError('no cause')
+    """
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, Exception) else error
