@@ -1,5 +1,6 @@
 """Names of Lightning that are private or undocumented: one typed function for each fact, read in Lightning 2.6.6."""
 
+import logging
 from contextlib import suppress
 from importlib import import_module
 
@@ -108,3 +109,12 @@ def ray_task_cause(error: Exception) -> Exception:
     """
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, Exception) else error
+
+
+def silence_cloud_advertisement() -> None:
+    """Drop the log line with which Lightning advertises its cloud service, by the name of its logger and its text."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return not (record.levelno == logging.INFO and "Tip: For seamless cloud" in str(record.msg))
