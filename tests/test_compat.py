@@ -1,5 +1,9 @@
 """Canaries for the private names of Lightning that the package touches, and what rests on them."""
 
+import logging
+import sys
+from pathlib import Path
+
 import lightning.pytorch as L
 import pytest
 import torch
@@ -57,6 +61,27 @@ def test_batches_done_counts_every_batch():
     fitted = fit(make(), draw(*[8] * 6), accumulate_grad_batches=3, max_epochs=2)
     assert _compat.batches_done(fitted) == 12
     assert _compat.batch_in_force(fitted) == 11
+
+
+def test_ray_names_exist():
+    ray = pytest.importorskip("ray")
+    _compat.preload_ray_shutdown()
+    assert "ray.dag" in sys.modules
+    error = ray.exceptions.RayTaskError("task", "traceback", ValueError("inner"))
+    assert str(_compat.ray_task_cause(error)) == "inner"
+
+
+def test_cloud_advertisement_is_dropped():
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    before = list(logger.filters)
+    _compat.silence_cloud_advertisement()
+    records = [
+        logger.makeRecord(logger.name, logging.INFO, "", 0, text, (), None) for text in ("Tip: For seamless cloud", "x")
+    ]
+    assert [bool(logger.filter(record)) for record in records] == [False, True]
+    logger.filters[:] = before
+    source = Path(L.__file__).parent.rglob("*.py")
+    assert any("Tip: For seamless cloud" in path.read_text() for path in source)
 
 
 def test_a_value_of_another_device_or_kind_is_logged():

@@ -62,6 +62,11 @@ def silence_notices() -> None:
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
 
 
+def silence_batch_indices() -> None:
+    """Drop the warning that the batch indices of a loader are unknown, which the default prediction writer ignores."""
+    warnings.filterwarnings("ignore", message="Couldn't infer the batch indices", category=UserWarning)
+
+
 def silence_training_state() -> None:
     """Drop the warnings about training state that an evaluation does not restore."""
     warnings.filterwarnings("ignore", message="The dirpath has changed from", category=UserWarning)

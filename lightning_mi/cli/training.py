@@ -37,7 +37,13 @@ from lightning_mi.checkpoints.atomic_io import use_atomic_checkpoints
 from lightning_mi.checkpoints.loading import Wanted, describe_differences, local_path, naming_misfits, read_checkpoint
 from lightning_mi.cli.checkpoint_lookup import find_checkpoint, newest_run
 from lightning_mi.cli.commands import TRAINING_COMMANDS, TRAINING_EXAMPLES
-from lightning_mi.cli.messages import format_estimates, readable, silence_notices, silence_training_state
+from lightning_mi.cli.messages import (
+    format_estimates,
+    readable,
+    silence_batch_indices,
+    silence_notices,
+    silence_training_state,
+)
 from lightning_mi.exceptions import CheckpointError, UnknownRecipeError
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.utilities.atomic_files import require_writable, sweep
@@ -183,6 +189,7 @@ class _TrainingCLI(LightningCLI):
 
             folder = Path(self.trainer.default_root_dir) / "predictions"
             callbacks.append(PredictionWriter(folder))
+            silence_batch_indices()
             _notify(f"predictions: written to {folder}")
 
     # LightningCLI calls the method with the name of the command instead of that of the trainer.

@@ -364,6 +364,7 @@ def test_checkpoint_with_code_is_not_read(here, capsys):
     assert "objects other than plain data" in message
 
 
+@pytest.mark.filterwarnings("ignore:Couldn't infer the batch indices")  # of loaders that are not DataLoaders
 def test_evaluation_reads_the_last_checkpoint(here):
     assert short("fit") == 0
     [trained] = checkpoints(here)
