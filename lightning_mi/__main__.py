@@ -1,4 +1,4 @@
-"""`python -m lightning_mi` and `torchrun -m lightning_mi`: the same program as `lightning-mi`."""
+"""`python -m lightning_mi` and `torchrun -m lightning_mi`: entry points equal to `lightning-mi`."""
 
 import sys
 

@@ -5,8 +5,11 @@ in which its fact was read. If a newer release has dropped the name, the functio
 :class:`~lightning_mi.exceptions.MIWarning` and falls back, where there is something to fall back to.
 """
 
+import logging
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
+from importlib import import_module
 from typing import Any, Literal
 
 import lightning.pytorch as L
@@ -285,7 +288,10 @@ def is_functorch_active() -> bool:
     """
     active = getattr(torch._C, "_are_functorch_transforms_active", None)
     if active is None:
-        _warn_missing("torch._C._are_functorch_transforms_active", "a custom backward raises under a transform; tile_bytes=math.inf avoids it")
+        _warn_missing(
+            "torch._C._are_functorch_transforms_active",
+            "a custom backward raises under a transform; tile_bytes=math.inf avoids it",
+        )
     return active is not None and bool(active())
 
 
@@ -302,7 +308,10 @@ def is_forward_mode_active() -> bool:
     """
     level = getattr(torch.autograd.forward_ad, "_current_level", None)
     if level is None:
-        _warn_missing("torch.autograd.forward_ad._current_level", "a custom backward raises under a transform; tile_bytes=math.inf avoids it")
+        _warn_missing(
+            "torch.autograd.forward_ad._current_level",
+            "a custom backward raises under a transform; tile_bytes=math.inf avoids it",
+        )
     return level is not None and int(level) >= 0
 
 
@@ -329,6 +338,35 @@ def tensor_version(tensor: Tensor) -> int | None:
     """
     version = getattr(tensor, "_version", None)
     return None if version is None else int(version)
+
+
+# Ray and the command line.
+
+
+def preload_ray_shutdown() -> None:
+    """Import ``ray.dag``, which ``ray.shutdown`` imports together with torch; read in Ray 2.54 and 2.60."""
+    with suppress(ImportError):
+        import_module("ray.dag")
+
+
+def ray_task_cause(error: Exception) -> Exception:
+    """The exception inside a ``RayTaskError``, or the error itself; attribute ``cause``, read in Ray 2.54 and 2.60.
+
+    Example:
+        >>> ray_task_cause(ValueError("no cause"))
+        ValueError('no cause')
+    """
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, Exception) else error
+
+
+def silence_cloud_advertisement() -> None:
+    """Drop the log line with which Lightning advertises its cloud service, by the name of its logger and its text."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return not (record.levelno == logging.INFO and "Tip: For seamless cloud" in str(record.msg))
 
 
 def _warn_missing(name: str, consequence: str) -> None:

@@ -13,7 +13,7 @@ from torch.nn.functional import huber_loss
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.exceptions import MINumericalWarning
 from lightning_mi.utilities.checks import check_choice, check_finite, check_instance, check_positive, check_whole
-from lightning_mi.utilities.numerics import finite_checks_enabled, exp_linear
+from lightning_mi.utilities.numerics import exp_linear, finite_checks_enabled
 
 __all__ = [
     "Absolute",

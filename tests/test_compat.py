@@ -1,6 +1,9 @@
 """Private names of Lightning and torch: touched in `_compat` only, and canaries for each of its facts."""
 
 import ast
+import logging
+import sys
+from pathlib import Path
 
 import lightning.pytorch as L
 import pytest
@@ -110,6 +113,27 @@ def test_the_logged_step_counts_batches_that_update():
     assert seen.accumulating == [True, False] * 3
     updates = [logged for logged, waits in zip(seen.logged, seen.accumulating, strict=True) if not waits]
     assert updates == [False, True, False]
+
+
+def test_ray_names_exist():
+    ray = pytest.importorskip("ray")
+    _compat.preload_ray_shutdown()
+    assert "ray.dag" in sys.modules
+    error = ray.exceptions.RayTaskError("task", "traceback", ValueError("inner"))
+    assert str(_compat.ray_task_cause(error)) == "inner"
+
+
+def test_cloud_advertisement_is_dropped():
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    before = list(logger.filters)
+    _compat.silence_cloud_advertisement()
+    records = [
+        logger.makeRecord(logger.name, logging.INFO, "", 0, text, (), None) for text in ("Tip: For seamless cloud", "x")
+    ]
+    assert [bool(logger.filter(record)) for record in records] == [False, True]
+    logger.filters[:] = before
+    source = Path(L.__file__).parent.rglob("*.py")
+    assert any("Tip: For seamless cloud" in path.read_text() for path in source)
 
 
 def test_python_numbers_are_logged():

@@ -1,4 +1,4 @@
-"""Train the cells of a grid in parallel processes. Finished cells are kept; an interrupt loses only running ones."""
+"""Train the cells of a grid in parallel processes of this machine. An interrupt loses only the running cells."""
 
 import os
 import queue
@@ -13,52 +13,53 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mi.bench.dispatch import train
-from lightning_mi.bench.gpus import gpus_of, visible_gpus
+from lightning_mi.bench.gpus import gpus_of_worker, visible_gpus
 from lightning_mi.bench.grid import Cell
-from lightning_mi.bench.results import load_curves
+from lightning_mi.bench.results import OnFinished, OnProgress, find_pending, load_curves
 from lightning_mi.exceptions import CellFailedError
 from lightning_mi.utilities.lifeline import end_after
 
-# Set by _start_worker in each worker process, which has no other way to receive a queue.
+# State of a worker process, set by _start_worker: an initializer can pass a queue in no other way.
 _worker: dict[str, Any] = {}
 
 
 def run_cells(
     cells: list[Cell],
     folder: Path,
+    *,
     jobs: int,
-    on_progress: Callable[[Cell, float], None],
-    on_finished: Callable[[Cell, dict[str, Any]], None],
+    on_progress: OnProgress,
+    on_finished: OnFinished,
     gpus_per_run: float = 0.0,
 ) -> None:
-    """Train those cells that have not finished before.
+    """Train the cells that have no finished run.
 
     Args:
-        cells: Of a grid.
-        folder: Holds a folder for each cell.
-        jobs: Processes at a time.
-        on_progress: Called with the fraction done of a running cell, several times a second.
-        on_finished: Called with what a cell recorded, at once for those found finished.
-        gpus_per_run: GPUs of this machine that a training sees; up to 1, one that it may share with others.
+        cells: Cells of a grid.
+        folder: Results, with a folder for each cell.
+        jobs: Number of worker processes.
+        on_progress: Called several times a second with a running cell and the fraction of its steps done.
+        on_finished: Called with each finished cell and its curves, at once for cells that finished earlier.
+        gpus_per_run: Visible GPUs of each training; up to 1, several trainings share one GPU.
 
     Raises:
-        CellFailedError: A training raised an error.
-        KeyboardInterrupt: As the user did. Running cells have ended, unfinished.
+        CellFailedError: If a training raised an error.
+        KeyboardInterrupt: After Ctrl-C. The running cells have ended without results.
     """
-    due = find_due(cells, folder, on_finished)
-    if not due:
+    pending = find_pending(cells, folder, on_finished)
+    if not pending:
         return
     context = get_context("spawn")
     messages: Queue[tuple[int, float]] = context.Queue()
-    with _executor(min(jobs, len(due)), context, messages, gpus_per_run) as executor:
+    with _executor(min(jobs, len(pending)), context, messages, gpus_per_run) as executor:
         with _terminal_signals_blocked():
             running: dict[Future[None], Cell] = {
-                executor.submit(_train, index, folder, cell): cell for index, cell in enumerate(due)
+                executor.submit(_train, index, folder, cell): cell for index, cell in enumerate(pending)
             }
         while running:
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             for index, fraction in _drain(messages):
-                on_progress(due[index], fraction)
+                on_progress(pending[index], fraction)
             for future in finished:
                 cell = running.pop(future)
                 if (error := future.exception()) is not None:
@@ -68,28 +69,16 @@ def run_cells(
                 on_finished(cell, curves)
 
 
-def find_due(cells: list[Cell], folder: Path, on_finished: Callable[[Cell, dict[str, Any]], None]) -> list[Cell]:
-    """Those cells that have not finished before; ``on_finished`` is told what the others recorded."""
-    due = []
-    for cell in cells:
-        curves = load_curves(folder, cell)
-        if curves is None:
-            due.append(cell)
-        else:
-            on_finished(cell, curves)
-    return due
-
-
 @contextmanager
 def _executor(
     jobs: int, context: Any, messages: "Queue[tuple[int, float]]", gpus_per_run: float
 ) -> Iterator[ProcessPoolExecutor]:
-    slots = context.Queue()
-    for slot in range(jobs):
-        slots.put(slot)
-    # Only this process holds the writing end: workers end at once when it is closed, here or by this process's death.
+    numbers = context.Queue()
+    for number in range(jobs):
+        numbers.put(number)
+    # Only this process holds the writing end, so the workers end when it is closed, or when this process dies.
     reader, writer = context.Pipe(duplex=False)
-    arguments = (partial(reader.poll, None), messages, slots, gpus_per_run)
+    arguments = (partial(reader.poll, None), messages, numbers, gpus_per_run)
     executor = ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=arguments)
     try:
         yield executor
@@ -102,7 +91,7 @@ def _executor(
 
 @contextmanager
 def _terminal_signals_blocked() -> Iterator[None]:
-    """Start processes within: a terminal sends Ctrl-C and its closing to all of them, and only this one answers."""
+    """Context manager: processes started inside ignore Ctrl-C and hang-up, which this process alone handles."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -114,12 +103,12 @@ def _terminal_signals_blocked() -> Iterator[None]:
 
 
 def _start_worker(
-    lifeline: Callable[[], object], messages: "Queue[tuple[int, float]]", slots: "Queue[int]", gpus_per_run: float
+    lifeline: Callable[[], object], messages: "Queue[tuple[int, float]]", numbers: "Queue[int]", gpus_per_run: float
 ) -> None:
     end_after(lifeline)
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which is not yet
-    # Read when CUDA starts, which it has not yet.
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of(slots.get(), gpus_per_run, visible_gpus()))
+    # Both variables are read when torch is imported or CUDA starts: later, in the first training.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of_worker(numbers.get(), gpus_per_run, visible_gpus()))
     _worker.update(messages=messages)
 
 

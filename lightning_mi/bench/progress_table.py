@@ -1,4 +1,4 @@
-"""What a running benchmark shows: one bar for the whole grid, and a table that fills as trainings finish."""
+"""Terminal output of a running benchmark: a progress bar for the grid, and a table of finished trainings."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from lightning_mi.bench.reports.tables import WINDOWS, window_length
 
 
 @final
-class Display:
-    """Draws a grid's progress. Where the output is no terminal, a finished training is a line instead.
+class ProgressTable:
+    """Live progress of a grid. If the output is not a terminal, one line for each finished training.
 
     Args:
         grid: The benchmark.
-        console: Where to draw.
+        console: The terminal.
     """
 
     def __init__(self, grid: Grid, console: Console) -> None:
@@ -45,7 +45,7 @@ class Display:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Draw until the block ends."""
+        """Context manager: draw until the block ends."""
         if not self._console.is_terminal:
             yield
             return
@@ -53,19 +53,19 @@ class Display:
             yield
 
     def progress(self, cell: Cell, fraction: float) -> None:
-        """A cell is this far, between 0 and 1."""
+        """Update a running cell; ``fraction`` is the fraction of its steps done."""
         self._fractions[cell.name] = fraction
         self._progress.update(self._task, completed=sum(self._fractions.values()))
 
     def finished(self, cell: Cell, curves: dict[str, Any]) -> None:
-        """A cell has ended, with these curves."""
+        """Add a finished cell."""
         self.progress(cell, 1.0)
         if curves["diverged_at"] is None:
             length = window_length(self._grid.report, curves)
-            last = [float(np.nanmean(curves[name][-length:])) for name in ("value", "plug_in", "log_normalizer")]
-            self._readings[cell.kind].append(last)
-            words = ("value", "plug-in", "log-normalizer")
-            outcome = ", ".join(f"{word} {_number(mean)}" for word, mean in zip(words, last, strict=True))
+            means = [float(np.nanmean(curves[name][-length:])) for name in ("value", "plug_in", "log_normalizer")]
+            self._readings[cell.kind].append(means)
+            labels = ("value", "plug-in", "log-normalizer")
+            outcome = ", ".join(f"{label} {_number(mean)}" for label, mean in zip(labels, means, strict=True))
         else:
             self._diverged[cell.kind] += 1
             outcome = f"loss not finite at step {curves['diverged_at']}"
@@ -75,14 +75,14 @@ class Display:
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def table(self) -> Table:
-        """Readings of the finished trainings, over the same steps as in the report's tables; mean over seeds."""
+        """Table of the finished trainings: means over seeds, over the same steps as in the tables of the report."""
         headings = ("training", "runs", "value", "plug-in", "log-norm.", "not finite")
         window = WINDOWS[self._grid.report]
         table = Table(
             box=SIMPLE,
             pad_edge=False,
             padding=(0, 1, 0, 0),
-            caption=f"nats; mean over {window}, of the seeds that stayed finite",
+            caption=f"nats; mean over {window} and over the seeds with a finite loss",
         )
         for heading in headings:
             first = heading == "training"

@@ -1,4 +1,4 @@
-"""Records what a bound reads at every training step, so that a run can be tabulated and drawn afterwards."""
+"""Record the terms of the bound at every training step, for tables and figures after the run."""
 
 import math
 import time
@@ -16,29 +16,29 @@ from lightning_mi.module import MIEstimationModule
 from lightning_mi.training.step_logs import true_value
 
 FIELDS = ("value", "joint_term", "marginal_term", "log_normalizer", "plug_in", "true_mi")
-PROBE_EVERY = 20  # training steps
+PROBE_EVERY = 20  # training steps between two probes
 
 
 def truth_of(trainer: L.Trainer, module: MIEstimationModule) -> float:
-    """What is estimated on the batch that was trained on, nats; NaN where it is not known."""
+    """True MI of the last training batch, nats; NaN if unknown."""
     truth = true_value(trainer, module, module.bound)
     return math.nan if truth is None else truth
 
 
 @final
 class Recorder(L.Callback):
-    """Keeps the terms of every step, ends a run whose loss is no longer finite, and tells how far it is.
+    """Callback that records the terms of every step, stops a run with a non-finite loss, and reports the progress.
 
     Args:
         report: Called a few times a second with the fraction of the steps done.
-        stopped: Asked at every step whether the grid was interrupted.
-        probe: Called every ``PROBE_EVERY`` steps with the module; what it returns is kept.
+        stopped: Called at every step; the training stops once it returns True.
+        probe: Called with the module every ``PROBE_EVERY`` steps; its result is recorded.
 
     Attributes:
-        diverged_at: The step whose loss was not finite; None if all were.
+        diverged_at: The step with a non-finite loss; None if every loss was finite.
     """
 
-    handles_non_finite = True  # it ends the run, after recording what there was
+    handles_non_finite = True  # records the non-finite step, then stops the run
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class Recorder(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep this step's terms.
+        """Record the terms of this step.
 
         Raises:
-            Interrupted: ``stopped`` returned True.
+            Interrupted: If ``stopped`` returned True.
         """
         assert isinstance(pl_module, MIEstimationModule)
         if self._stopped():
@@ -71,10 +71,10 @@ class Recorder(L.Callback):
             self._report(trainer.global_step / float(trainer.estimated_stepping_batches))
         terms = outputs["terms"]
         plug_in = pl_module.bound.plug_in(terms.joint_term, pl_module.target)
-        kept = torch.stack((terms.value, terms.joint_term, terms.marginal_term, terms.log_normalizer, plug_in)).detach()
+        row = torch.stack((terms.value, terms.joint_term, terms.marginal_term, terms.log_normalizer, plug_in)).detach()
         if outputs["scores"].num_joint == 0:
-            kept[[0, 1, 4]] = torch.nan  # what rests on joint pairs: without any there is no estimate
-        self._rows.append(kept)
+            row[[0, 1, 4]] = torch.nan  # value, joint term and plug-in are undefined without joint pairs
+        self._rows.append(row)
         self._truth.append(truth_of(trainer, pl_module))
         if self._probe is not None and (trainer.global_step - 1) % PROBE_EVERY == 0:
             self._probes.append(self._probe(pl_module))
@@ -91,13 +91,14 @@ class Recorder(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the features of the first labelled test samples."""
+        """Record the features of the first labelled test samples."""
         self._map.add(outputs)
 
     def curves(self) -> dict[str, np.ndarray[Any, Any]]:
-        """One float32 array of length steps for each of ``FIELDS``, ``probe`` of shape (probes, ...) if any, and a map.
+        """The recorded arrays: for each of ``FIELDS`` a float32 array (steps,), and if recorded the probes and the map.
 
-        The map is ``map`` (samples, 2), the first two principal components of test features, and ``map_labels``.
+        ``probe`` has shape (probes, ...). ``map`` (samples, 2) holds the first two principal components of the test
+        features, ``map_labels`` their labels.
         """
         columns = dict(zip(FIELDS, torch.stack(self._rows, dim=1).float().cpu().numpy(), strict=False))
         columns["true_mi"] = np.array(self._truth, dtype=np.float32)

@@ -1,6 +1,7 @@
-"""Curves of a finished training: write and read them."""
+"""Write and read the curves of finished trainings."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -12,9 +13,13 @@ from lightning_mi.utilities.atomic_files import write_atomically
 
 CURVES = "curves.npz"
 
+Curves = dict[str, Any]  # arrays by name, and facts about the run
+OnProgress = Callable[[Cell, float], None]  # a running cell and the fraction of its steps that are done
+OnFinished = Callable[[Cell, Curves], None]
 
-def load_curves(folder: Path, cell: Cell) -> dict[str, Any] | None:
-    """What a finished run of exactly this cell recorded, or None if there is none."""
+
+def load_curves(folder: Path, cell: Cell) -> Curves | None:
+    """The curves of a finished run with exactly this configuration, or None."""
     try:
         with (folder / cell.name / CURVES).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             curves = dict(stored)
@@ -24,14 +29,26 @@ def load_curves(folder: Path, cell: Cell) -> dict[str, Any] | None:
     return curves | meta if meta["digest"] == cell.digest else None
 
 
-def write_curves(folder: Path, cell: Cell, curves: dict[str, Any], **facts: Any) -> None:
-    """Write the curves of a finished run atomically, with facts about it that :func:`load_curves` returns beside them.
+def write_curves(folder: Path, cell: Cell, curves: Curves, **facts: Any) -> None:
+    """Write the curves of a finished run atomically.
 
     Args:
-        folder: The benchmark's results.
-        cell: What was trained.
+        folder: Results of the benchmark.
+        cell: The training.
         curves: Arrays by name.
-        facts: Anything that JSON can hold.
+        facts: JSON values, which :func:`load_curves` returns beside the arrays.
     """
     arrays = curves | {"meta": np.array(json.dumps({"digest": cell.digest, **facts}))}
     write_atomically(folder / cell.name / CURVES, lambda file: np.savez_compressed(file, **arrays))
+
+
+def find_pending(cells: list[Cell], folder: Path, on_finished: OnFinished) -> list[Cell]:
+    """The cells without a finished run; ``on_finished`` is called for each of the others."""
+    pending = []
+    for cell in cells:
+        curves = load_curves(folder, cell)
+        if curves is None:
+            pending.append(cell)
+        else:
+            on_finished(cell, curves)
+    return pending

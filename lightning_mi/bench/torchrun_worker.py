@@ -1,4 +1,4 @@
-"""The process that torchrun starts for each rank of a cell: train it, print the progress of rank 0."""
+"""One rank of a cell, started by torchrun: trains the cell and sends messages on stdout."""
 
 import json
 import os
@@ -6,27 +6,33 @@ import sys
 from pathlib import Path
 
 from lightning_mi.bench.grid import Cell
-from lightning_mi.bench.torchrun import PROGRESS
+from lightning_mi.bench.torchrun import MESSAGE
+
+_MAX_ERROR = 2000  # characters: longer lines of several ranks could interleave in a pipe
 
 
 def _main() -> None:
     from lightning_mi.bench.train import train_cell
     from lightning_mi.utilities.distributed import destroy_process_group
 
-    folder, task = sys.argv[1:]
-    sys.argv = sys.argv[:1]  # LightningCLI would parse them
-    rank = os.environ["RANK"]
+    folder, cell = sys.argv[1:]
+    sys.argv = sys.argv[:1]  # LightningCLI would parse the arguments
+    rank = int(os.environ["RANK"])
 
     def report(fraction: float) -> None:
-        if rank == "0":
-            print(f"{PROGRESS}{fraction}", flush=True)
+        if rank == 0:
+            _send(fraction=fraction)
 
     try:
-        train_cell(Path(folder), Cell(**json.loads(Path(task).read_text())), report)
+        train_cell(Path(folder), Cell(**json.loads(cell)), report)
     except Exception as error:
-        Path(task).with_suffix(f".{rank}.error").write_text(f"{type(error).__name__}: {error}")
+        _send(rank=rank, error=f"{type(error).__name__}: {error}"[:_MAX_ERROR])
         raise
     destroy_process_group()
+
+
+def _send(**message: object) -> None:
+    print(f"{MESSAGE}{json.dumps(message)}", flush=True)
 
 
 if __name__ == "__main__":

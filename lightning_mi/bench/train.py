@@ -11,31 +11,34 @@ from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.results import write_curves
 from lightning_mi.bench.worker import configure_worker
 
-# Kinds of callbacks: a grid shows one bar and keeps curves, does not validate, and has a layout of its own.
-_NOT_IN_A_GRID = ("ProgressBar", "Checkpoint", "EarlyStopping", "TensorBoardLayout")
+# Callbacks of a recipe that a grid drops: it has its own progress bar, curves and layout, and no validation.
+_DROPPED_CALLBACKS = ("ProgressBar", "Checkpoint", "EarlyStopping", "TensorBoardLayout")
 
 
 def train_cell(
     folder: Path, cell: Cell, report: Callable[[float], None], stopped: Callable[[], bool] = lambda: False
 ) -> None:
-    """Train a cell and write its curves under ``folder``, whole or not at all.
+    """Train a cell and write its curves atomically under ``folder``.
 
     Args:
-        folder: Of the benchmark's results.
-        cell: What to train.
+        folder: Results of the benchmark.
+        cell: The training.
         report: Called a few times a second with the fraction of the steps done.
-        stopped: Asked at every step whether to give up.
+        stopped: Called at every step; the training stops once it returns True.
+
+    Raises:
+        Interrupted: If ``stopped`` returned True.
+        DatasetNotFoundError: If the data set is missing; the message contains the command that downloads it.
     """
     from lightning_mi.bench.recorder import Recorder
 
-    with _quiet_process(), _naming_missing_data(cell.config["data"]["init_args"]):
+    with _quiet_process(), _download_hint(cell.config["data"]["init_args"]):
         cli = instantiate(cell.config, folder / "tensorboard", cell.name)
-        recorder = Recorder(report, stopped, _probe(cli.datamodule))
+        recorder = Recorder(report, stopped, _symbol_scores(cli.datamodule))
         labelled = hasattr(cli.datamodule, "num_classes")
-        layout = _layout(cell, 20, 100, None) if labelled else _streamed_layout(cell)
-        cli.trainer.callbacks += [recorder, layout]
+        cli.trainer.callbacks += [recorder, _layout(cell, labelled)]
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-        # Labelled data have a test set to be judged on; streamed ones are fresh at every step already.
+        # Labelled data are evaluated on their test set; streamed data are new at every training step anyway.
         tested = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)[0] if labelled else {}
     if cli.trainer.is_global_zero:
         write_curves(
@@ -55,18 +58,18 @@ def _quiet_process() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.WARNING)
     configure_worker()
     with warnings.catch_warnings():
-        # A run that diverges is a result here, recorded as such; the warning would be printed once a process.
+        # A diverging run is a result of the grid and recorded; its warning would appear once per process.
         warnings.simplefilter("ignore")
         yield
 
 
 def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
-    """Make trainer, model and data of a configuration, as ``lightning-mi fit`` does, but quiet and without checkpoints.
+    """Build trainer, model and data of a configuration like ``lightning-mi fit``, but quiet and without checkpoints.
 
     Args:
-        config: As ``lightning-mi fit --config`` takes it.
-        log_folder: Where TensorBoard finds the run.
-        name: Of the run.
+        config: Configuration in the form of ``lightning-mi fit --config``.
+        log_folder: Folder of the TensorBoard logs.
+        name: Name of the run.
 
     Returns:
         A LightningCLI with ``trainer``, ``model`` and ``datamodule``.
@@ -79,7 +82,7 @@ def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
     logger = {"save_dir": str(log_folder), "name": name, "version": "", "default_hp_metric": False}
     quiet = {
         "logger": {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": logger},
-        "callbacks": [c for c in trainer.get("callbacks") or [] if not c["class_path"].endswith(_NOT_IN_A_GRID)],
+        "callbacks": [c for c in trainer.get("callbacks") or [] if not c["class_path"].endswith(_DROPPED_CALLBACKS)],
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "enable_checkpointing": False,
@@ -95,24 +98,20 @@ def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
     )
 
 
-def _layout(cell: Cell, histograms: int, figures: int, metrics: list[str] | None) -> Any:
-    """The grid's columns for TensorBoard; figures as rare as each kind of training can afford."""
+def _layout(cell: Cell, labelled: bool) -> Any:
+    """TensorBoard layout of the grid. Streamed data have many short steps, so their figures are rarer."""
     from lightning_mi.callbacks import TensorBoardLayout
 
     return TensorBoardLayout(
-        histograms_every_n_steps=histograms,
-        figures_every_n_steps=figures,
+        histograms_every_n_steps=20 if labelled else 200,
+        figures_every_n_steps=100 if labelled else 1000,
         hparams={"study": cell.study, "loss": cell.loss, "variant": cell.variant},
-        metrics=metrics,
+        metrics=None if labelled else ["train/mi", "train/log_normalizer"],
     )
 
 
-def _streamed_layout(cell: Cell) -> Any:
-    return _layout(cell, 200, 1000, ["train/mi", "train/log_normalizer"])
-
-
-def _probe(data: Any) -> Any:
-    """Critic scores of all pairs of symbols, where the data are symbols."""
+def _symbol_scores(data: Any) -> Any:
+    """Function that returns the critic scores of all pairs of symbols; None if the data are not symbols."""
     import torch
 
     from lightning_mi.data import OneHotDataModule
@@ -131,8 +130,8 @@ def _probe(data: Any) -> Any:
 
 
 @contextmanager
-def _naming_missing_data(data: dict[str, Any]) -> Iterator[None]:
-    """Say how to fetch a missing data set for a grid, which takes no option for it."""
+def _download_hint(data: dict[str, Any]) -> Iterator[None]:
+    """Context manager: replace the hint of DatasetNotFoundError, because `bench` has no option to download."""
     from lightning_mi.data import DatasetNotFoundError
 
     try:
@@ -142,7 +141,7 @@ def _naming_missing_data(data: dict[str, Any]) -> Iterator[None]:
             raise
         call = f"ImageDataModule('{data['dataset']}', root='{data['root']}', download=True).prepare_data()"
         raise DatasetNotFoundError(
-            f"no usable {data['dataset']} in {Path(data['root']).absolute()}, and `bench` does not download. "
-            f'Fetch it first: python -c "from lightning_mi.data import ImageDataModule; {call}" (on every node of '
+            f"Found no usable {data['dataset']} in {Path(data['root']).absolute()}, and `bench` does not download. "
+            f'Download it first: python -c "from lightning_mi.data import ImageDataModule; {call}" (on every node of '
             "a Ray cluster)."
         ) from error

@@ -2,7 +2,7 @@
 
 
 def configure_worker() -> None:
-    """Use one thread: small matrices are fastest on one, and single-threaded processes do not contend for cores."""
+    """Use one thread: it is fastest for small matrices, and parallel workers do not compete for cores."""
     import torch
 
     torch.set_num_threads(1)

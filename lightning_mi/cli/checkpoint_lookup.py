@@ -1,4 +1,4 @@
-"""Find the checkpoint that `--ckpt_path best` or `last` means."""
+"""Find the checkpoint of `--ckpt_path best` or `--ckpt_path last`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,28 +11,28 @@ def find_checkpoint(wanted: Wanted, folders: Iterable[Path]) -> Path:
     """The best or the last checkpoint of the newest run under `folders`.
 
     The newest run is the folder of the most recently written `*.ckpt`. Its last checkpoint is its newest `last*.ckpt`,
-    or its newest file if it has none. Its best is what that file records as `best_model_path`: of a
-    `HeldOutCheckpoint` if there is one, or of the first `ModelCheckpoint`, preferably one that monitors a metric. A run
-    that was moved is searched for the file's name.
+    otherwise its newest file. Its best checkpoint is the `best_model_path` in the last one: that of a
+    `HeldOutCheckpoint`, otherwise of the first `ModelCheckpoint` that monitors a metric, otherwise of the first
+    `ModelCheckpoint`. If the run was moved, a file of the same name is searched in its folder.
 
     Args:
         wanted: `"best"` or `"last"`.
-        folders: where runs may lie, at any depth; those that do not exist are skipped.
+        folders: Folders of runs, searched recursively; missing folders are skipped.
 
     Raises:
-        CheckpointError: if no run has such a checkpoint.
+        CheckpointError: If no run has such a checkpoint.
     """
     roots = sorted(set(folders))
     found = _all_under(roots)
     if not found:
         places = ", ".join(str(root) for root in roots)
         raise CheckpointError(
-            f"--ckpt_path {wanted}: there is no checkpoint under {places}. Train first (`lightning-mi fit ...`), "
-            "use the configuration of the run you mean, or name a file: --ckpt_path FILE."
+            f"Got --ckpt_path {wanted}: there is no checkpoint under {places}. Train first (`lightning-mi fit ...`), "
+            "use the configuration of the earlier run, or name a file: --ckpt_path FILE."
         )
     newest = max(found, key=_written)
-    of_run = [path for path in found if path.parent == newest.parent]
-    last = max((path for path in of_run if path.name.startswith("last")), key=_written, default=newest)
+    in_run = [path for path in found if path.parent == newest.parent]
+    last = max((path for path in in_run if path.name.startswith("last")), key=_written, default=newest)
     return last if wanted == "last" else _best_recorded_in(last, roots)
 
 
@@ -49,18 +49,20 @@ def _best_recorded_in(last: Path, roots: Iterable[Path]) -> Path:
         if name.startswith(("ModelCheckpoint", "HeldOutCheckpoint")) and state.get("best_model_path")
     ]
     if not states:
-        raise CheckpointError(f"--ckpt_path best: {last} does not record a best checkpoint. Use `last` or name a file.")
+        raise CheckpointError(
+            f"Got --ckpt_path best: {last} does not record a best checkpoint. Use `last` or name a file."
+        )
     monitoring = [state for state in states if state.get("monitor") is not None]
     held_out = [state for state in monitoring if "standard_error" in state]
     recorded = Path((held_out or monitoring or states)[0]["best_model_path"])
     within = [root.resolve() for root in roots]
     for candidate in (recorded, last.parent / recorded.name):
-        # A checkpoint from elsewhere may record any name: what is not a checkpoint of these runs is not read.
+        # A foreign checkpoint may record any path; only files under the folders of these runs are read.
         if candidate.is_file() and any(root in candidate.resolve().parents for root in within):
             return candidate
     raise CheckpointError(
-        f"--ckpt_path best: {last} records {recorded} as the best checkpoint, which is gone, or not under the folders "
-        f"of these runs ({', '.join(map(str, roots))}). Use `last` or name a file."
+        f"Got --ckpt_path best: {last} records {recorded}, which does not exist or is outside the folders of these "
+        f"runs ({', '.join(map(str, roots))}). Use `last` or name a file."
     )
 
 

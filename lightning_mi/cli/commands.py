@@ -1,8 +1,170 @@
-"""The training commands of `lightning-mi`, each with its purpose."""
+"""The commands of `lightning-mi`: purpose, examples and options. Imports nothing heavy, so that help is fast."""
+
+import argparse
+from pathlib import Path
+
+from lightning_mi import __version__
+from lightning_mi.utilities.recipe_registry import list_files
 
 TRAINING_COMMANDS = {
-    "fit": "train on a recipe or on your own configuration",
+    "fit": "train a recipe or your own configuration",
     "validate": "evaluate on the validation data",
     "test": "evaluate on the test data",
-    "predict": "compute predictions, for a prediction-writing callback to keep",
+    "predict": "write predictions for the test data to files",
 }
+
+TRAINING_EXAMPLES = {
+    "fit": """\
+examples:
+  lightning-mi fit --config gaussian
+  lightning-mi fit --config gaussian --trainer.max_steps 500 --model.bound lightning_mi.bounds.NWJ
+  lightning-mi fit --config mine.yaml --model my_project.MyModule
+  lightning-mi fit --config gaussian --ckpt_path last      resume the last run
+  lightning-mi fit --config gaussian --print_config        print the whole configuration, to save and edit
+""",
+    "validate": """\
+examples:
+  lightning-mi validate --config gaussian --ckpt_path best
+  lightning-mi validate --config mine.yaml --ckpt_path runs/first.ckpt
+""",
+    "test": """\
+examples:
+  lightning-mi test --config gaussian --ckpt_path last
+  lightning-mi test --config gaussian --ckpt_path runs/first.ckpt
+""",
+    "predict": """\
+examples:
+  lightning-mi predict --config mine.yaml --ckpt_path last
+""",
+}
+
+_OVERVIEW = """\
+examples:
+  lightning-mi ls                                   list recipes and benchmarks
+  lightning-mi fit --config gaussian                train a recipe
+  lightning-mi fit --config gaussian --trainer.max_steps 500
+  lightning-mi cp gaussian mine.yaml                copy a recipe, to edit it
+  lightning-mi fit --config mine.yaml --model my_project.MyModule
+  lightning-mi bench gaussian                       train every loss of a benchmark
+"""
+
+_LS = """\
+example:
+  lightning-mi ls
+"""
+
+_CP = """\
+examples:
+  lightning-mi cp gaussian                          writes ./gaussian.yaml
+  lightning-mi cp gaussian mine.yaml
+  lightning-mi cp bench/gaussian grid.yaml          a benchmark's grid
+"""
+
+_BENCH = """\
+examples:
+  lightning-mi bench gaussian                       the quick preset, for a first look
+  lightning-mi bench gaussian --preset paper        the paper's settings: takes far longer
+  lightning-mi bench gaussian --losses MINE NWJ --seeds 0 1 2
+  lightning-mi bench gaussian --output runs/first --jobs 2
+  lightning-mi bench gaussian --ray auto            on the Ray cluster of which this machine is a node
+  lightning-mi bench gaussian --ray ray://head:10001 --gpus-per-run 0.5
+  lightning-mi bench contrastive --data cifar10 --gpus-per-run 2
+
+on a Ray cluster (pip install 'lightning-mi[ray]'):
+  Every training is a task of one CPU and --gpus-per-run GPUs. The nodes need the same version of lightning_mi as this
+  machine, and no shared file system: results and TensorBoard logs are sent to this machine when a training ends. If a
+  worker is lost, its training is repeated, up to three times. Ctrl-C stops the trainings; the same command resumes
+  after the finished ones, on the cluster or on this machine.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands. The training commands are only listed: Lightning's CLI parses their options."""
+    parser = argparse.ArgumentParser(
+        prog="lightning-mi",
+        description="Estimate mutual information, and train on it, with PyTorch Lightning.",
+        epilog=_OVERVIEW,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lightning_mi {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, purpose: str, examples: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=purpose,
+            description=purpose,
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    for name, purpose in TRAINING_COMMANDS.items():
+        commands.add_parser(name, help=purpose, add_help=False)
+    add("ls", "list the recipes and benchmarks", _LS)
+    _add_copy_options(add("cp", "copy a recipe or a benchmark's grid, to edit it", _CP))
+    _add_bench_options(add("bench", "run a benchmark: every loss, several seeds, a table and figures", _BENCH))
+    return parser
+
+
+def _add_copy_options(copy: argparse.ArgumentParser) -> None:
+    copy.add_argument("name", metavar="NAME", help="a name in `lightning-mi ls`; bench/NAME is a benchmark")
+    copy.add_argument(
+        "destination", metavar="DEST", nargs="?", type=Path, help="a file or an existing folder (default: ./NAME.yaml)"
+    )
+    copy.add_argument("--force", action="store_true", help="overwrite an existing file")
+
+
+def _add_bench_options(bench: argparse.ArgumentParser) -> None:
+    names = [benchmark.name for benchmark in list_files("benchmark")]
+    bench.add_argument("name", metavar="NAME", choices=names, help=f"one of: {', '.join(names)}")
+    bench.add_argument(
+        "--preset",
+        choices=["quick", "full", "paper"],
+        default="quick",
+        help="size of the benchmark (default: quick; full exists for contrastive only and uses all training images)",
+    )
+    bench.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder of the results (default: lightning_mi_runs/NAME[-DATA]-PRESET)",
+    )
+    bench.add_argument("--jobs", type=_positive, metavar="N", help="worker processes (default: one for each core)")
+    bench.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="train on a Ray cluster: HOST:PORT or auto on one of its nodes, ray://HOST:PORT on any other machine",
+    )
+    bench.add_argument(
+        "--gpus-per-run",
+        type=_gpus,
+        metavar="N",
+        help="GPUs of a training: several, which share every batch, or a fraction of one (default: one GPU in turn; "
+        "with --ray none)",
+    )
+    bench.add_argument("--seeds", type=_seed, nargs="+", metavar="SEED", help="seeds (default: those of the preset)")
+    bench.add_argument("--data", metavar="SET", help="a data set of the benchmark (default: its first)")
+    bench.add_argument("--losses", nargs="+", metavar="LOSS", help="names of losses (default: all of the benchmark)")
+    bench.set_defaults(fail=bench.error)  # for checks of several options at once
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"got {text!r}: it must be a positive whole number")
+    return int(text)
+
+
+def _gpus(text: str) -> float:
+    try:
+        gpus = float(text)
+    except ValueError:
+        gpus = -1.0
+    if not (0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())):  # what Ray can reserve
+        raise argparse.ArgumentTypeError(f"got {text!r}: it must be a whole number of GPUs or a fraction of one")
+    return gpus
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"got {text!r}: a seed is a whole number, at least 0")
+    return int(text)

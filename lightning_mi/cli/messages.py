@@ -1,10 +1,15 @@
-"""What a training command says: errors short enough to read, and no notices that a user can do nothing about."""
+"""Messages of the training commands: short errors, the final estimates, and filters for useless notices."""
 
-import logging
+import math
 import re
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
-# How jsonargparse reports its attempts: the reason stands between lines that repeat types and whole configurations.
+from lightning_mi._compat import silence_cloud_advertisement
+from lightning_mi.training.epoch_metrics import estimate_name, standard_error_name
+
+# Lines of jsonargparse errors that repeat types and whole configurations around the reason.
 _NOISE = re.compile(
     r"(Does not validate against any of the Union subtypes"
     r"|Subtypes: |Errors:$|Given value type: |Given value: (NestedArg|Namespace|\{)"
@@ -29,18 +34,40 @@ def readable(message: str) -> str:
     return re.sub(r"(?:a )?<class '([\w.]+)'>", r"\1", text)
 
 
+def format_estimates(metrics: Mapping[str, Any]) -> list[str]:
+    """One line for each data loader: the estimate on validation data, its standard error and, if known, the true MI.
+
+    Example:
+        >>> format_estimates({"val/mi": 1.9, "val/mi_standard_error": 0.02, "val/true_mi": 2.0})
+        ['val/mi 1.90 +- 0.02 nats (truth: 2.00)']
+    """
+    lines = []
+    for name, estimate in metrics.items():
+        if estimate_name(name) != "val/mi":
+            continue
+        error, truth = metrics.get(standard_error_name(name)), metrics.get(name.replace("val/mi", "val/true_mi", 1))
+        lines.append(
+            f"{name} {float(estimate):.2f}"
+            + ("" if error is None or math.isnan(error) else f" +- {float(error):.2f}")
+            + " nats"
+            + ("" if truth is None else f" (truth: {float(truth):.2f})")
+        )
+    return lines
+
+
 def silence_notices() -> None:
-    """Drop advertisements, and the warnings that Lightning causes in torch by itself."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
-    # Lightning 2.6 counts parameters with a class that torch 2.14 deprecates: nothing a user could change
+    """Drop an advertisement, and a warning that Lightning itself causes in torch."""
+    silence_cloud_advertisement()
+    # Lightning 2.6 counts parameters with a class that torch 2.14 deprecates; a user cannot change it.
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
 
 
+def silence_batch_indices() -> None:
+    """Drop the warning that the batch indices of a loader are unknown, which the default prediction writer ignores."""
+    warnings.filterwarnings("ignore", message="Couldn't infer the batch indices", category=UserWarning)
+
+
 def silence_training_state() -> None:
-    """Drop the warnings that a checkpoint's training state is not restored: an evaluation has no use for it."""
+    """Drop the warnings about training state that an evaluation does not restore."""
     warnings.filterwarnings("ignore", message="The dirpath has changed from", category=UserWarning)
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`", category=UserWarning)
-
-
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return not (record.levelno == logging.INFO and "Tip: For seamless cloud" in str(record.msg))

@@ -1,31 +1,33 @@
-"""`lightning-mi fit | validate | test | predict`: Lightning's command line, made safe around recipes and checkpoints.
+"""`lightning-mi fit | validate | test | predict`: Lightning's CLI with recipes and safe checkpoints.
 
-What differs from a stock `LightningCLI`:
+Differences from a stock `LightningCLI`:
 
-1. `--config` takes a recipe's name as well as a file.
-2. `--ckpt_path best | last` finds the checkpoint of an earlier process and says which one it took. Commands other than
-   `fit` say so if they read none.
-3. The command line decides the hyper-parameters. A checkpoint gives weights and state, read with `weights_only=True`.
-4. Checkpoints are written whole or not at all, by `AtomicCheckpointIO`. SIGINT, SIGTERM and SIGHUP save one; the exit
-   status is 130, 143 or 129.
-5. A mistake in the configuration, or an output folder that cannot be written, is one message before anything is
-   written. Set `JSONARGPARSE_DEBUG=true` for the traceback.
-6. `fit` ends with the estimate of its last validation, its standard error and, where it is known, the truth.
+1. `--config` accepts the name of a recipe as well as a file.
+2. `--ckpt_path best | last` finds the checkpoint of an earlier run and prints its path. Commands other than `fit` print
+   a notice if they read no checkpoint although there is one.
+3. Hyper-parameters come from the command line only. A checkpoint gives weights and state, read with
+   `weights_only=True`.
+4. Checkpoints are written atomically, by `AtomicCheckpointIO`. SIGINT, SIGTERM and SIGHUP save one; the exit status is
+   130, 143 or 129.
+5. An invalid configuration, or an output folder that cannot be written, gives one message before anything is written.
+   `JSONARGPARSE_DEBUG=true` gives the traceback.
+6. `fit` prints the last estimate on validation data with its standard error and, if known, the true MI.
+7. `predict` writes the predictions to files, in `predictions` under the output folder, unless a prediction writer is
+   configured.
 """
 
 import json
-import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, cast, final
 
-from jsonargparse import ActionConfigFile, Namespace
+from jsonargparse import ActionConfigFile
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -34,11 +36,16 @@ from lightning_mi.callbacks import SaveAtTermination
 from lightning_mi.checkpoints.atomic_io import use_atomic_checkpoints
 from lightning_mi.checkpoints.loading import Wanted, describe_differences, local_path, naming_misfits, read_checkpoint
 from lightning_mi.cli.checkpoint_lookup import find_checkpoint, newest_run
-from lightning_mi.cli.commands import TRAINING_COMMANDS
-from lightning_mi.cli.messages import readable, silence_notices, silence_training_state
+from lightning_mi.cli.commands import TRAINING_COMMANDS, TRAINING_EXAMPLES
+from lightning_mi.cli.messages import (
+    format_estimates,
+    readable,
+    silence_batch_indices,
+    silence_notices,
+    silence_training_state,
+)
 from lightning_mi.exceptions import CheckpointError, UnknownRecipeError
 from lightning_mi.module import MIEstimationModule
-from lightning_mi.training.epoch_metrics import estimate_name, standard_error_name
 from lightning_mi.utilities.atomic_files import require_writable, sweep
 from lightning_mi.utilities.distributed import destroy_process_group
 from lightning_mi.utilities.interrupts import SIGNALS, exit_status, interruptible
@@ -47,42 +54,17 @@ from lightning_mi.utilities.recipe_registry import find_file
 
 _HINT = "`lightning-mi fit --help` shows examples and every option, `lightning-mi ls` the recipes for --config."
 
-_EXAMPLES = {
-    "fit": """\
-examples:
-  lightning-mi fit --config gaussian
-  lightning-mi fit --config gaussian --trainer.max_steps 500 --model.bound lightning_mi.bounds.NWJ
-  lightning-mi fit --config mine.yaml --model my_project.MyModule
-  lightning-mi fit --config gaussian --ckpt_path last      go on where the last run stopped
-  lightning-mi fit --config gaussian --print_config        the whole configuration, to keep and edit
-""",
-    "validate": """\
-examples:
-  lightning-mi validate --config gaussian --ckpt_path best
-  lightning-mi validate --config mine.yaml --ckpt_path runs/first.ckpt
-""",
-    "test": """\
-examples:
-  lightning-mi test --config gaussian --ckpt_path last
-  lightning-mi test --config gaussian --ckpt_path runs/first.ckpt
-""",
-    "predict": """\
-examples:
-  lightning-mi predict --config mine.yaml --ckpt_path last
-""",
-}
-
 
 def run_training(arguments: Sequence[str]) -> int:
     """Run `fit`, `validate`, `test` or `predict` and return the exit status.
 
     Args:
-        arguments: the command line after the program's name; the first is one of the four commands.
+        arguments: Arguments after the program's name; the first is one of the four commands.
     """
     command = arguments[0]
     if "--help" in arguments or "-h" in arguments:
-        print(f"lightning-mi {command}: {TRAINING_COMMANDS[command]}\n\n{_EXAMPLES[command]}")
-    # As `python -m` does: a user's own modules are found where the command is run
+        print(f"lightning-mi {command}: {TRAINING_COMMANDS[command]}\n\n{TRAINING_EXAMPLES[command]}")
+    # As with `python -m`, modules in the current folder can be imported.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     silence_notices()
@@ -94,18 +76,18 @@ def run_training(arguments: Sequence[str]) -> int:
             subclass_mode_data=True,
             parser_class=_Parser,
             parser_kwargs={"prog": "lightning-mi"},
-            save_config_kwargs={"overwrite": True},  # a run that resumes in its own folder must not stop there
-            auto_configure_optimizers=False,  # the module builds its own optimizer: one place to choose it
+            save_config_kwargs={"overwrite": True},  # a resumed run may write into its old folder
+            auto_configure_optimizers=False,  # the module builds its optimizer
             args=list(arguments),
         )
-    except SystemExit as stop:  # help and version stop with 0, errors with 2, signals with 128 and more
+    except SystemExit as stop:  # help and version exit with 0, errors with 2, signals with 128 and more
         status = stop.code if isinstance(stop.code, int) else 1
-        # Lightning kills the first rank if another one, which saved and ended as it should, has any status but 0.
+        # Lightning kills rank 0 if another rank, which saved and ended in order, exits with a status other than 0.
         return 0 if status > 128 and is_launched_rank() else status
-    except (CheckpointError, MisconfigurationException, _ConfigurationError) as problem:
+    except (CheckpointError, MisconfigurationException, _ConfigurationError) as error:
         if _wants_tracebacks():
             raise
-        print(f"lightning-mi {command}: error: {problem}", file=sys.stderr)
+        print(f"lightning-mi {command}: error: {error}", file=sys.stderr)
         return 2
     finally:
         destroy_process_group()
@@ -117,36 +99,40 @@ def _wants_tracebacks() -> bool:
 
 
 class _ConfigurationError(Exception):
-    """A value was refused by the class it was meant for, or the output folder cannot be written."""
+    """A class rejects a value of the configuration, or the output folder cannot be written."""
 
 
-@final
-class _RecipeOrFile(ActionConfigFile):
-    """`--config`: a recipe's name, or a configuration file."""
+def _resolve_recipes(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the recipe names after ``--config`` replaced by their files."""
+    resolved = list(arguments)
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option in ("--config", "-c"):
+            if equals:
+                resolved[index] = f"{option}={_config_file(value)}"
+            elif index + 1 < len(arguments):
+                resolved[index + 1] = _config_file(arguments[index + 1])
+    return resolved
 
-    # jsonargparse passes a namespace of its own, and leaves its method without annotations
-    def __call__(  # type: ignore[override]  # the first of these
-        self, parser: Any, cfg: Namespace, values: str, option_string: str | None = None
-    ) -> None:
-        super().__call__(parser, cfg, self._resolve(parser, values), option_string)  # type: ignore[no-untyped-call]  # the second
 
-    def _resolve(self, parser: LightningArgumentParser, value: str) -> str:
-        has_folder = Path(value).name != value
-        if Path(value).suffix != "":
-            if Path(value).is_file():
-                return value
-            parser.error(f"--config {value}: there is no such file. `lightning-mi ls` lists the recipes.")
-        try:
-            return str(find_file(value, "recipe").path)
-        except UnknownRecipeError as problem:
-            if has_folder and Path(value).is_file():
-                return value
-            parser.error(f"--config {value}: {problem} A configuration file is named with its suffix: {value}.yaml.")
+def _config_file(value: str) -> str:
+    if Path(value).suffix:
+        if not Path(value).is_file():
+            raise _ConfigurationError(f"got --config {value}: there is no such file. `lightning-mi ls` lists recipes.")
+        return value
+    try:
+        return str(find_file(value, "recipe").path)
+    except UnknownRecipeError as error:
+        if Path(value).name != value and Path(value).is_file():  # a path, which cannot be a misspelled recipe
+            return value
+        raise _ConfigurationError(
+            f"got --config {value}: {error} A configuration file needs its suffix: {value}.yaml."
+        ) from None
 
 
 @final
 class _Parser(LightningArgumentParser):
-    """Lightning's parser with errors of one message instead of the usage of hundreds of options."""
+    """Lightning's parser with one-line errors, without the usage of hundreds of options."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error or _wants_tracebacks():
@@ -160,45 +146,58 @@ class _TrainingCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         parser = self.parser_class(**kwargs)
         parser.add_argument(
-            "-c", "--config", action=_RecipeOrFile, help="A recipe's name (see `lightning-mi ls`) or a YAML file."
+            "-c", "--config", action=ActionConfigFile, help="A recipe's name (see `lightning-mi ls`) or a YAML file."
         )
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Keep the checkpoint from Lightning, which would let its hyper-parameters override the command line's."""
+        """Hide the checkpoint from Lightning, whose CLI would read hyper-parameters from it."""
         self._arguments = cast("Sequence[str]", args)
-        self.config = parser.parse_args(self._arguments)
+        self.config = parser.parse_args(_resolve_recipes(self._arguments))
         self._requested_checkpoint: str | None = self.config[self.config.subcommand].ckpt_path
         self.config[self.config.subcommand].ckpt_path = None
 
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except ValueError as problem:
-            raise _ConfigurationError(f"{readable(str(problem))} (JSONARGPARSE_DEBUG=true shows where)") from problem
+        except ValueError as error:
+            raise _ConfigurationError(f"{readable(str(error))} (JSONARGPARSE_DEBUG=true shows where)") from error
 
     def after_instantiate_classes(self) -> None:
         if getattr(self.trainer, "fast_dev_run", False):
-            return  # writes nothing
+            return  # it writes no files
         use_atomic_checkpoints(self.trainer)
-        listens = any(isinstance(callback, SaveAtTermination) for callback in self.trainer.checkpoint_callbacks)
-        if self.subcommand == "fit" and self.trainer.checkpoint_callbacks and not listens:
-            self.trainer.callbacks.append(SaveAtTermination())  # type: ignore[attr-defined]  # set by its connector
+        self._append_callbacks()
         try:
-            for folder in self._output_folders():
+            for folder in [*self._run_folders(), Path(self.trainer.default_root_dir)]:
                 require_writable(folder)
-        except OSError as problem:
-            raise _ConfigurationError(str(problem)) from None
+        except OSError as error:
+            raise _ConfigurationError(str(error)) from None
         if self.trainer.is_global_zero:
             for folder in self._run_folders():
                 sweep(folder, recursively=True)
 
-    # LightningCLI runs a method of the command's name in place of the trainer's.
+    def _append_callbacks(self) -> None:
+        """Save at signals in `fit`, write files in `predict`, unless the configuration has callbacks for it."""
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning's connector
+        saves_at_signals = any(isinstance(callback, SaveAtTermination) for callback in callbacks)
+        if self.subcommand == "fit" and self.trainer.checkpoint_callbacks and not saves_at_signals:
+            callbacks.append(SaveAtTermination())
+        writes_predictions = any(isinstance(callback, BasePredictionWriter) for callback in callbacks)
+        if self.subcommand == "predict" and not writes_predictions:
+            from lightning_mi.callbacks.prediction_writer import PredictionWriter
+
+            folder = Path(self.trainer.default_root_dir) / "predictions"
+            callbacks.append(PredictionWriter(folder))
+            silence_batch_indices()
+            _notify(f"predictions: written to {folder}")
+
+    # LightningCLI calls the method with the name of the command instead of that of the trainer.
 
     def fit(self, **arguments: Any) -> None:
         self._run(self.trainer.fit, arguments)
         if self.trainer.is_global_zero:
-            for line in _estimates(self.trainer.callback_metrics):
+            for line in format_estimates(self.trainer.callback_metrics):
                 print(line)
 
     def validate(self, **arguments: Any) -> None:
@@ -214,17 +213,17 @@ class _TrainingCLI(LightningCLI):
         checkpoint = self._checkpoint()
         if self.subcommand != "fit":
             silence_training_state()
-        # Lightning's own default is to run code from a checkpoint that comes from a web address
+        # weights_only: for a checkpoint from a URL, Lightning's default would unpickle arbitrary code.
         try:
             with interruptible(), naming_misfits(checkpoint) if checkpoint else nullcontext():
                 command(**{**arguments, "ckpt_path": checkpoint, "weights_only": True})
         except SystemExit as stop:
             if stop.code in [exit_status(number) for number in SIGNALS]:
-                _say(self._resume_hint())
+                _notify(self._resume_hint())
             raise
 
     def _resume_hint(self) -> str:
-        """What a signal left, and the command that goes on from it."""
+        """The command that resumes after a signal, or that no checkpoint was saved."""
         callbacks = self.trainer.checkpoint_callbacks
         if not any(isinstance(callback, SaveAtTermination) and callback.saved for callback in callbacks):
             return "Ended by a signal; no checkpoint was saved."
@@ -233,15 +232,15 @@ class _TrainingCLI(LightningCLI):
             if option.startswith("--ckpt_path"):
                 del options[index : index + (1 if "=" in option else 2)]
                 break
-        return f"Go on from there: {shlex.join(['lightning-mi', *options, '--ckpt_path', 'last'])}"
+        return f"Resume with: {shlex.join(['lightning-mi', *options, '--ckpt_path', 'last'])}"
 
     def _checkpoint(self) -> Path | None:
         request = self._requested_checkpoint
         if request is None:
             if self.subcommand != "fit" and (run := newest_run(self._run_folders())) is not None:
-                _say(
-                    "checkpoint: none is read, so the weights are those of the configuration, untrained. Checkpoints "
-                    f"of earlier trainings are in {run}: `--ckpt_path best` or `--ckpt_path last` reads one."
+                _notify(
+                    "checkpoint: none is read, so the weights are untrained. Checkpoints of earlier trainings are in "
+                    f"{run}: `--ckpt_path best` or `--ckpt_path last` reads one."
                 )
             return None
         if request in ("best", "last"):
@@ -249,40 +248,21 @@ class _TrainingCLI(LightningCLI):
         else:
             path = local_path(request)
         content = read_checkpoint(path)
-        _say(f"checkpoint: {path} (step {content.get('global_step', 'unknown')})")
+        _notify(f"checkpoint: {path} (step {content.get('global_step', 'unknown')})")
         model = json.loads(self.parser.dump(self.config, format="json", skip_none=False))[self.subcommand]["model"]
         for difference in describe_differences(content, model):
-            _say(f"checkpoint: {difference}; the command line's value is used")
+            _notify(f"checkpoint: {difference}; the command line's value is used")
         return path
 
     def _run_folders(self) -> list[Path]:
-        """Where runs with this configuration leave checkpoints, whatever their version number."""
+        """Folders in which runs with this configuration save checkpoints, for all version numbers."""
         trainer = self.trainer
         callbacks = [item for item in trainer.checkpoint_callbacks if isinstance(item, ModelCheckpoint)]
         folders = [Path(callback.dirpath) for callback in callbacks if callback.dirpath is not None]
         folders += [Path(log.save_dir or trainer.default_root_dir) / str(log.name) for log in trainer.loggers]
         return [*folders, Path(trainer.default_root_dir) / "checkpoints"]
 
-    def _output_folders(self) -> list[Path]:
-        return [*self._run_folders(), Path(self.trainer.default_root_dir)]
-
-
-def _estimates(metrics: Mapping[str, Any]) -> list[str]:
-    """One line for each data loader: the estimate of validation, its standard error and, where known, the truth."""
-    lines = []
-    for name, estimate in metrics.items():
-        if estimate_name(name) != "val/mi":
-            continue
-        error, truth = metrics.get(standard_error_name(name)), metrics.get(name.replace("val/mi", "val/true_mi", 1))
-        lines.append(
-            f"{name} {float(estimate):.2f}"
-            + ("" if error is None or math.isnan(error) else f" +- {float(error):.2f}")
-            + " nats"
-            + ("" if truth is None else f" (truth: {float(truth):.2f})")
-        )
-    return lines
-
 
 @rank_zero_only
-def _say(message: str) -> None:
+def _notify(message: str) -> None:
     print(message, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the data modules of streamed batches share: their loaders, and which step's law is in force."""
+"""Base class of data modules that draw new batches at every training step."""
 
 from abc import ABC, abstractmethod
 from typing import final
@@ -6,23 +6,27 @@ from typing import final
 import lightning.pytorch as L
 
 from lightning_mi._compat import batch_in_force
-from lightning_mi.data.stream import DrawBatch, Split, StreamLoader, check_at_least
+from lightning_mi.data.stream import DrawBatch, Split, StreamLoader
+from lightning_mi.utilities.checks import check_whole
 
 
 class AbstractStreamDataModule(L.LightningDataModule, ABC):
-    """Batches drawn afresh at each training step, each a function of (``seed``, split, step) alone.
+    """New batches at every training step; each batch is a pure function of (``seed``, split, step).
+
+    The law of the batches may change during training. Validation and test batches follow the law of the current step.
 
     Args:
         draw: Draws the batch of a step.
-        num_steps: Training batches in an epoch.
+        num_steps: Number of training batches in an epoch.
         batch_size: Pairs N per batch on each rank, at least 2.
-        seed: Chooses the data, independently of ``seed_everything``.
-        num_workers: Worker processes.
-        val_batches: Validation batches.
-        test_batches: Test batches.
+        seed: Seed of the data, independent of ``seed_everything``.
+        num_workers: Worker processes of each loader.
+        val_batches: Number of validation batches.
+        test_batches: Number of test batches.
 
     Raises:
-        ValueError: If an argument is out of range; the message says which and what would be right.
+        TypeError: If a number is not of the right type.
+        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -37,11 +41,11 @@ class AbstractStreamDataModule(L.LightningDataModule, ABC):
         test_batches: int,
     ) -> None:
         super().__init__()
-        check_at_least("batch_size", batch_size, 2)
-        check_at_least("seed", seed, 0)
-        check_at_least("num_workers", num_workers, 0)
-        check_at_least("val_batches", val_batches, 0)
-        check_at_least("test_batches", test_batches, 0)
+        check_whole("batch_size", batch_size, 2)
+        check_whole("seed", seed, 0)
+        check_whole("num_workers", num_workers, 0)
+        check_whole("val_batches", val_batches, 0)
+        check_whole("test_batches", test_batches, 0)
         self.num_steps = num_steps
         self.batch_size = batch_size
         self.seed = seed
@@ -52,36 +56,36 @@ class AbstractStreamDataModule(L.LightningDataModule, ABC):
 
     @abstractmethod
     def true_mi(self, step: int | None = None) -> float:
-        """I(x; y) of the first two entries of a batch, nats, at a training step; by default the one in force."""
+        """I(x; y) of the first two entries of a batch, in nats, at a training step; by default the current one."""
 
     @property
     def exchangeable(self) -> bool:
-        """Whether (x, y) and (y, x) have the same law, as :class:`~lightning_mi.pairs.TwoViews` takes them."""
+        """Whether (x, y) and (y, x) have the same law, which :class:`~lightning_mi.pairs.TwoViews` assumes."""
         return False
 
     @final
     def train_dataloader(self) -> StreamLoader:
-        """Training batches, from the first that has not been trained on."""
+        """Loader of the training batches, starting with the first one not trained on yet."""
         return self._loader("train", self.num_steps)
 
     @final
     def val_dataloader(self) -> StreamLoader:
-        """The fixed validation batches, of the law in force each time they are iterated."""
+        """Loader of the validation batches: fixed noise, with the law of the current step at each iteration."""
         return self._loader("val", self.val_batches)
 
     @final
     def test_dataloader(self) -> StreamLoader:
-        """The fixed test batches, of the law in force."""
+        """Loader of the test batches: fixed noise, with the law of the current step."""
         return self._loader("test", self.test_batches)
 
     @final
     def predict_dataloader(self) -> StreamLoader:
-        """The test batches, for the pointwise mutual information of each of their joint pairs."""
+        """Loader of the test batches, for the pointwise mutual information of their joint pairs."""
         return self.test_dataloader()
 
     @final
-    def step_in_force(self) -> int:
-        """The batch being trained on, or the last one trained on; the epoch's last where nothing has been trained."""
+    def current_step(self) -> int:
+        """Index of the current or last training batch; the last one of the epoch if this trainer has not trained."""
         last = self.num_steps - 1
         if self.trainer is None:
             return last
@@ -97,5 +101,5 @@ class AbstractStreamDataModule(L.LightningDataModule, ABC):
             num_batches=num_batches,
             num_workers=self.num_workers,
             trainer=self.trainer,
-            law_step=None if split == "train" else self.step_in_force,
+            law_step=None if split == "train" else self.current_step,
         )

@@ -1,7 +1,6 @@
-"""Finite data that can be interrupted: which samples batch k holds is a function of (seed, k) alone.
+"""Batches of a finite dataset with exact resume: the samples of batch k are a pure function of (seed, k).
 
-Samples are named by keys, ``pass * num_samples + index``: a key tells the sample and how often the data have been gone
-through before, so that a random transform of the sample can be a function of its key.
+A sample has the key ``pass * num_samples + index``, so that a random transform can depend on the sample and the pass.
 """
 
 from abc import ABC, abstractmethod
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_mi._compat import batches_done
-from lightning_mi.data.sigterm_workers import obey_parent_alone
+from lightning_mi.data.sigterm_workers import ignore_job_signals
 from lightning_mi.data.stream import batch_generator
 
 
@@ -31,21 +30,21 @@ class AbstractBatches(ABC):
 
 @final
 class ShuffledBatches(AbstractBatches):
-    """Training batches without end: pass after pass through the data, each in its own order, whole batches only.
+    """Endless training batches: passes over the data, each in a new random order, with whole batches only.
 
-    Each rank takes its own contiguous slice of the global batch of ``batch_size * world_size`` samples: one rank with
-    batches of 64 and two ranks with batches of 32 train on the same samples. What a pass has left beyond whole
-    global batches is left out of it, other samples each time.
+    Each rank takes a contiguous shard of the global batch of ``batch_size * world_size`` samples: two ranks with
+    batches of 32 train on the samples of one rank with batches of 64. The incomplete last global batch of a pass is
+    dropped; it has other samples in each pass.
 
     Args:
         num_samples: Samples in the dataset.
-        batch_size: N, the samples of a batch on each rank.
-        seed: Chooses the orders.
-        rank: This process's place among ``world_size``.
-        world_size: Number of processes that share each global batch.
+        batch_size: Samples N of a batch on each rank.
+        seed: Seed of the orders.
+        rank: Rank of this process.
+        world_size: Number of ranks, which share each global batch.
 
     Raises:
-        ValueError: There are not enough samples for one batch.
+        ValueError: If there are not enough samples for one global batch.
 
     Example:
         >>> batches = ShuffledBatches(5, 2, seed=0)
@@ -62,39 +61,39 @@ class ShuffledBatches(AbstractBatches):
         self._order: tuple[int, Tensor] | None = None
         if len(self) == 0:
             raise ValueError(
-                f"A batch of {batch_size} on each of {world_size} process(es) needs {batch_size * world_size} training "
-                f"samples, but there are {num_samples}. Choose a smaller batch_size."
+                f"Got batch_size={batch_size} on {world_size} rank(s): a global batch needs {batch_size * world_size} "
+                f"training samples, and there are {num_samples}. Choose a smaller batch_size."
             )
 
     def __len__(self) -> int:
-        """Batches in a pass."""
+        """Number of batches in a pass."""
         return self.num_samples // (self.batch_size * self.world_size)
 
     def batch(self, step: int) -> list[int]:
-        """The keys of training batch ``step``, counted through all passes."""
-        number, place = divmod(step, len(self))
-        if self._order is None or self._order[0] != number:
-            generator = batch_generator(self.seed, "train", number)
-            self._order = number, torch.randperm(self.num_samples, generator=generator)
-        start = (place * self.world_size + self.rank) * self.batch_size
+        """The keys of training batch ``step``, counted over all passes."""
+        pass_index, position = divmod(step, len(self))
+        if self._order is None or self._order[0] != pass_index:
+            generator = batch_generator(self.seed, "train", pass_index)
+            self._order = pass_index, torch.randperm(self.num_samples, generator=generator)
+        start = (position * self.world_size + self.rank) * self.batch_size
         indices = self._order[1][start : start + self.batch_size]
-        return (indices + number * self.num_samples).tolist()
+        return (indices + pass_index * self.num_samples).tolist()
 
 
 @final
 class FixedBatches(AbstractBatches):
-    """Evaluation batches: each sample on one rank, once, in an order that is always the same.
+    """Evaluation batches: each sample once, on one rank, in a fixed order.
 
-    The order is shuffled, since the batches of a dataset sorted by class would pair samples of one class only. No rank
-    is given samples twice to make all equally long: repeated samples would bias means. A last batch of a single sample
-    is left out, because there is nothing to pair it with; ``keep_all`` keeps it.
+    The order is shuffled, because batches of a dataset sorted by class would contain pairs of one class only. Ranks are
+    not padded to equal length, because repeated samples would bias means. A last batch of one sample is dropped,
+    because it has no marginal pair; ``keep_all`` keeps it.
 
     Args:
         num_samples: Samples in the dataset.
-        batch_size: The samples of a batch on each rank.
-        rank: This process's place among ``world_size``.
-        world_size: Number of processes that share the samples.
-        keep_all: Whether a last batch may have a single sample.
+        batch_size: Samples N of a batch on each rank.
+        rank: Rank of this process.
+        world_size: Number of ranks, which share the samples.
+        keep_all: Whether the last batch may have a single sample.
 
     Example:
         >>> [len(FixedBatches(7, 3, keep_all=keep)) for keep in (False, True)]
@@ -114,22 +113,22 @@ class FixedBatches(AbstractBatches):
         return -(-len(self._keys) // self._batch_size)
 
     def batch(self, step: int) -> list[int]:
-        """The keys of batch ``step``, which are the samples' indices."""
+        """The keys of batch ``step``, which are the indices of its samples."""
         return self._keys[step * self._batch_size : (step + 1) * self._batch_size].tolist()
 
 
 @final
 class BatchLoader:
-    """The loader that a data module hands to the Trainer: batches of a dataset that go on where training stands.
+    """Loader of the batches of a dataset, starting with the first one that a trainer has not trained on.
 
-    It is not a ``DataLoader`` itself, so that Lightning neither replaces its order nor, on several processes, pads it.
+    Not a subclass of ``DataLoader``, so that Lightning neither replaces its order nor pads it on several ranks.
 
     Args:
-        dataset: Its ``__getitems__`` turns a list of keys into a batch.
-        batches: Which keys are together.
-        num_workers: Worker processes.
-        pin_memory: Whether to put batches where a GPU copies them from fastest.
-        resume: Start from the first batch that this trainer has not trained on, and from the first one without it.
+        dataset: Dataset whose ``__getitems__`` maps a list of keys to a batch.
+        batches: The keys of each batch.
+        num_workers: Number of worker processes.
+        pin_memory: Whether to copy batches to pinned memory.
+        resume: Trainer whose progress gives the first batch; None starts with batch 0.
 
     Example:
         >>> from lightning_mi.data.images.sources import MemoryImages
@@ -159,12 +158,12 @@ class BatchLoader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        # A generator, so that no worker starts before the first batch is asked for: Lightning calls iter() more often
-        # than it iterates. Progress is read at that moment too, each epoch anew.
+        # A generator function: workers start and the progress is read at the first batch, not at iter(), which
+        # Lightning calls more often than it iterates.
         trainer = self._trainer
-        # `Trainer(overfit_batches=...)` means the same few batches again and again.
+        # `Trainer(overfit_batches=...)` repeats the same batches in every epoch.
         start = 0 if getattr(trainer, "overfit_batches", 0) else batches_done(trainer)
-        # Its own generator: a loader otherwise takes a number from the global stream whenever it starts.
+        # With its own generator: otherwise each iteration of a DataLoader draws from the global generator.
         loader = DataLoader(
             self.dataset,
             batch_sampler=[self.batches.batch(step) for step in range(start, start + len(self))],
@@ -172,13 +171,13 @@ class BatchLoader:
             pin_memory=self._pin_memory,
             collate_fn=_as_is,
             generator=torch.Generator().manual_seed(0),
-            worker_init_fn=obey_parent_alone,
+            worker_init_fn=ignore_job_signals,
         )
         for batch in loader:
-            yield tuple(batch)  # pinning makes a list of it
+            yield tuple(batch)  # pinning turns it into a list
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty: Lightning's progress is the position. Its existence tells Lightning that mid-epoch resume is safe."""
+        """Empty, because Lightning's progress is the position. The method marks mid-epoch resume as safe."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -186,5 +185,5 @@ class BatchLoader:
 
 
 def _as_is(batch: Any) -> Any:
-    """Batches come whole from the dataset."""
+    """Identity: the dataset returns whole batches."""
     return batch

@@ -1,4 +1,4 @@
-"""Correlated Gaussians with known mutual information: one level, or a staircase of levels."""
+"""Correlated Gaussians with known mutual information: one level of MI, or a staircase of levels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from lightning_mi.data.base import AbstractStreamDataModule
 from lightning_mi.data.gaussian_laws import gaussian_log_ratio, gaussian_log_ratio_matrix, gaussian_rho
-from lightning_mi.data.stream import Batch, check_at_least
+from lightning_mi.data.stream import Batch
 from lightning_mi.data.transforms import TransformName, get_transform
-from lightning_mi.utilities.checks import check_number
+from lightning_mi.utilities.checks import check_number, check_whole
 
 
 @final
 @dataclass(frozen=True)
 class _Staircase:
-    """The law at each training step; draws batches, and is all that a worker process needs."""
+    """The law at each training step. Picklable, because worker processes get a copy."""
 
     dim: int
     levels: tuple[float, ...]  # nats
@@ -29,7 +29,7 @@ class _Staircase:
         return self.steps_per_level * len(self.levels)
 
     def mi(self, step: int) -> float:
-        check_at_least("step", step, 0)
+        check_whole("step", step, 0)
         return self.levels[min(step // self.steps_per_level, len(self.levels) - 1)]
 
     def rho(self, step: int) -> float:
@@ -45,31 +45,34 @@ class _Staircase:
 
 @final
 class GaussianDataModule(AbstractStreamDataModule):
-    """d independent pairs of correlated standard normal coordinates, y optionally mapped, at known MI.
+    """Correlated standard normal vectors x and y with known MI; y may be mapped by an injective function.
 
-    x ~ N(0, I) and y = rho x + sqrt(1 - rho^2) noise, with rho = sqrt(1 - exp(-2 MI / d)). A batch is a tuple (x, y),
-    each (N, D) float32, drawn afresh at each training step and a function of (``seed``, step) alone: the same for any
-    number of workers, after a resume, and for one rank with batches of 64 or two with batches of 32.
+    x ~ N(0, I) and y = rho x + sqrt(1 - rho^2) noise, with rho = sqrt(1 - exp(-2 MI / D)). A batch is a tuple (x, y) of
+    float32 tensors of shape (N, D). Batches are new at every training step and pure functions of (``seed``, step): they
+    do not depend on the number of workers or on a resume, and two ranks with batches of 32 see the data of one rank
+    with batches of 64.
 
-    A list of MIs is a staircase: ``steps_per_mi`` training batches on each level, and one epoch climbs it once.
-    Training that goes on (``max_epochs > 1``) stays on the last level, with fresh batches.
+    A list of MIs is a staircase with ``steps_per_mi`` training batches on each level; one epoch is the whole staircase.
+    Later epochs (``max_epochs > 1``) stay on the last level, with new batches.
 
-    Validation and test batches are fixed draws, at the MI of the last batch trained on (at the last level if this
-    trainer has trained on none, as in a test run of its own).
+    Validation and test batches are fixed draws. Their MI is that of the last training batch of the same trainer. A new
+    trainer, for example that of ``lightning-mi test``, evaluates on the last level, wherever the training ended: after
+    a training that stopped on an earlier level, set ``mi`` to that level.
 
     Args:
-        dim: Coordinates D of x and of y.
-        mi: The mutual information in nats, or a list of them for a staircase.
-        steps_per_mi: Training batches on each MI.
-        batch_size: Pairs N per batch on each rank; at least 2, since marginal pairs are made within a batch.
-        transform: A map of y that keeps the MI: identity, cubic, asinh, half_cube or normal_cdf.
-        seed: Chooses the data, independently of ``seed_everything``.
-        num_workers: Worker processes; 0 is right for data this cheap.
-        val_batches: Validation batches.
-        test_batches: Test batches.
+        dim: Dimension D of x and of y.
+        mi: Mutual information in nats, or a list of levels.
+        steps_per_mi: Number of training batches on each level.
+        batch_size: Pairs N per batch on each rank, at least 2.
+        transform: Map of y that keeps the MI: identity, cubic, asinh, half_cube or normal_cdf.
+        seed: Seed of the data, independent of ``seed_everything``.
+        num_workers: Worker processes of each loader; 0 is fastest, because drawing is cheap.
+        val_batches: Number of validation batches.
+        test_batches: Number of test batches.
 
     Raises:
-        ValueError: If an argument is out of range; the message says which and what would be right.
+        TypeError: If a number is not of the right type.
+        ValueError: If an argument is out of range.
 
     Source:
         Choi & Lee (UAI 2022), the Gaussian benchmark (d = 20, MI 2, 4, 6, 8, 10 for 4000 steps each, batch 64);
@@ -86,6 +89,7 @@ class GaussianDataModule(AbstractStreamDataModule):
         self,
         dim: int = 20,
         mi: float | list[float] = 2.0,
+        *,
         steps_per_mi: int = 4000,
         batch_size: int = 64,
         transform: TransformName = "identity",
@@ -94,16 +98,16 @@ class GaussianDataModule(AbstractStreamDataModule):
         val_batches: int = 100,
         test_batches: int = 100,
     ) -> None:
-        given = tuple(mi) if isinstance(mi, Sequence) else (mi,)
-        for level in given:
-            check_number("mi", level, "the mutual information in nats, or a list of them")
-        levels = tuple(map(float, given))
-        if not levels:
-            raise ValueError("mi is an empty list: give one mutual information in nats, or one for each stair.")
-        check_at_least("dim", dim, 1)
-        check_at_least("steps_per_mi", steps_per_mi, 1)
+        values = tuple(mi) if isinstance(mi, Sequence) else (mi,)
+        for value in values:
+            check_number("mi", value, "the mutual information in nats, or a list of them")
+        if not values:
+            raise ValueError("Got mi=[]: give one mutual information in nats, or one for each level of the staircase.")
+        levels = tuple(map(float, values))
+        check_whole("dim", dim, 1)
+        check_whole("steps_per_mi", steps_per_mi, 1)
         for level in levels:
-            gaussian_rho(level, dim)  # raises for a level that no correlation reaches
+            gaussian_rho(level, dim)  # raises for an unreachable level
         get_transform(transform)  # raises for an unknown name
         self._staircase = _Staircase(dim, levels, steps_per_mi, transform)
         super().__init__(
@@ -117,11 +121,11 @@ class GaussianDataModule(AbstractStreamDataModule):
         )
 
     def true_mi(self, step: int | None = None) -> float:
-        """The mutual information, in nats, at a training step.
+        """Mutual information at a training step, in nats.
 
         Args:
-            step: Index of a training batch, counted through all epochs; beyond the staircase it means the last level.
-                By default the one in force: the batch being trained on, or the last one during validation and test.
+            step: Index of a training batch, counted over all epochs; steps after the staircase are on the last level.
+                By default the current step: that of the last training batch.
 
         Raises:
             ValueError: If ``step`` is negative.
@@ -130,20 +134,20 @@ class GaussianDataModule(AbstractStreamDataModule):
             >>> GaussianDataModule(mi=3.0).true_mi(0)
             3.0
         """
-        return self._staircase.mi(self.step_in_force() if step is None else step)
+        return self._staircase.mi(self.current_step() if step is None else step)
 
     @property
     def exchangeable(self) -> bool:
-        """Whether (x, y) and (y, x) have the same law: only if y is not mapped."""
+        """Whether (x, y) and (y, x) have the same law: true without a transform."""
         return self._staircase.transform == "identity"
 
     def log_ratio(self, x: Tensor, y: Tensor, step: int = 0) -> Tensor:
-        """The exact log p(x, y) / (p(x) p(y)) of each pair: the oracle critic.
+        """Exact log p(x, y) / (p(x) p(y)) of each pair: the scores of the optimal critic.
 
         Args:
             x: (N, D), as in a batch.
-            y: (N, D), as in a batch, hence after ``transform``.
-            step: Training step whose law is meant.
+            y: (N, D), as in a batch: after ``transform``.
+            step: Training step of the law.
 
         Returns:
             (N,) nats, in the inputs' dtype.
@@ -159,7 +163,7 @@ class GaussianDataModule(AbstractStreamDataModule):
         return gaussian_log_ratio(x, self._base(y), self._staircase.rho(step))
 
     def log_ratio_matrix(self, x: Tensor, y: Tensor, step: int = 0) -> Tensor:
-        """The exact log-ratio of every x with every y: (N, D) and (M, D) to (N, M) nats, as :meth:`log_ratio`.
+        """Exact log-ratio of every x with every y: (N, D) and (M, D) to (N, M) nats; see :meth:`log_ratio`.
 
         Raises:
             ValueError: If ``step`` is negative, or the shapes are not (N, D) and (M, D).

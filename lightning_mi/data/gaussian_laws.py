@@ -1,7 +1,6 @@
-"""The Gaussian law of d correlated pairs: its mutual information and its exact log-ratio, as pure functions.
+"""Mutual information and exact log-ratio of correlated Gaussian pairs, as pure functions.
 
-A log-ratio is log p(x, y) / (p(x) p(y)), in nats: the critic that an estimator would learn from infinite data, hence an
-*oracle* to test bounds against.
+The log-ratio log p(x, y) / (p(x) p(y)), in nats, is the optimal critic of the bounds: an oracle to test them with.
 """
 
 import math
@@ -11,7 +10,7 @@ from torch import Tensor
 
 
 def gaussian_rho(mi: float, dim: int) -> float:
-    r"""The correlation at which ``dim`` independent Gaussian pairs carry ``mi`` nats.
+    r"""Correlation at which ``dim`` independent Gaussian pairs have a mutual information of ``mi`` nats.
 
     .. math:: \rho = \sqrt{1 - e^{-2 I / d}}
 
@@ -34,12 +33,12 @@ def gaussian_rho(mi: float, dim: int) -> float:
     """
     _check_dim(dim)
     if not (math.isfinite(mi) and mi >= 0):
-        raise ValueError(f"mi={mi} is not a mutual information: it is in nats, finite and at least 0.")
+        raise ValueError(f"Got mi={mi}: a mutual information in nats is finite and at least 0.")
     rho = math.sqrt(-math.expm1(-2 * mi / dim))
     if rho >= 1:
         raise ValueError(
-            f"mi={mi} nats over dim={dim} pairs needs a correlation that rounds to 1, where y is a function of x. "
-            f"Stay below about 18 nats a pair: lower mi or raise dim."
+            f"Got mi={mi} and dim={dim}: the correlation rounds to 1, where y is a function of x. Stay below about 18 "
+            "nats for each dimension: lower mi or raise dim."
         )
     return rho
 
@@ -90,7 +89,7 @@ def gaussian_log_ratio(x: Tensor, y: Tensor, rho: float) -> Tensor:
     """
     _check_rho(rho)
     _check_shapes(x, y, paired=True)
-    # log N(y; rho x, 1 - rho^2) - log N(y; 0, 1): a difference of squares, so nothing cancels as rho nears 1.
+    # log N(y; rho x, 1 - rho^2) - log N(y; 0, 1) as a difference of squares: exact for rho close to 1.
     noise_variance = 1 - rho * rho
     exponent = y.square() - (y - rho * x).square() / noise_variance
     return 0.5 * exponent.sum(1) - 0.5 * x.shape[1] * math.log(noise_variance)
@@ -117,7 +116,7 @@ def gaussian_log_ratio_matrix(x: Tensor, y: Tensor, rho: float) -> Tensor:
     _check_rho(rho)
     _check_shapes(x, y, paired=False)
     noise_variance = 1 - rho * rho
-    # The expanded product x @ y.T would cancel as rho nears 1, and all differences would take N M D numbers.
+    # cdist: the expanded product x @ y.T cancels for rho close to 1, and all differences need N M D numbers.
     distance = torch.cdist(rho * x, y, compute_mode="donot_use_mm_for_euclid_dist")
     exponent = y.square().sum(1) - distance.square() / noise_variance
     return 0.5 * exponent - 0.5 * x.shape[1] * math.log(noise_variance)
@@ -125,15 +124,17 @@ def gaussian_log_ratio_matrix(x: Tensor, y: Tensor, rho: float) -> Tensor:
 
 def _check_dim(dim: int) -> None:
     if dim < 1:
-        raise ValueError(f"dim={dim}: a law needs at least one pair of coordinates.")
+        raise ValueError(f"Got dim={dim}: a law has at least one pair of coordinates.")
 
 
 def _check_rho(rho: float) -> None:
     if not -1 < rho < 1:
-        raise ValueError(f"rho={rho} is not a correlation with finite mutual information: it must lie inside (-1, 1).")
+        raise ValueError(f"Got rho={rho}: the mutual information is finite only for correlations inside (-1, 1).")
 
 
 def _check_shapes(x: Tensor, y: Tensor, *, paired: bool) -> None:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or (paired and x.shape[0] != y.shape[0]):
         expected = "(N, D) and (N, D)" if paired else "(N, D) and (M, D)"
-        raise ValueError(f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}; the log-ratio needs {expected}.")
+        raise ValueError(
+            f"Got x and y of shapes {tuple(x.shape)} and {tuple(y.shape)}: the log-ratio needs {expected}."
+        )

@@ -1,4 +1,4 @@
-"""The one-hot toy: a uniform symbol and its copy, on which unregularized estimators drift and explode."""
+"""The one-hot toy: uniform symbols and their copies, on which unregularized estimators drift and explode."""
 
 import math
 from dataclasses import dataclass
@@ -7,13 +7,14 @@ from typing import final
 import torch
 
 from lightning_mi.data.base import AbstractStreamDataModule
-from lightning_mi.data.stream import Batch, check_at_least
+from lightning_mi.data.stream import Batch
+from lightning_mi.utilities.checks import check_whole
 
 
 @final
 @dataclass(frozen=True)
 class _Copies:
-    """Draws batches; all that a worker process needs."""
+    """Draws batches. Picklable, because worker processes get a copy."""
 
     num_symbols: int
     independent_marginal: bool
@@ -27,24 +28,25 @@ class _Copies:
 
 @final
 class OneHotDataModule(AbstractStreamDataModule):
-    """X uniform on ``num_symbols`` symbols and Y = X, so that MI = log(num_symbols) nats.
+    """Uniform symbols X and copies Y = X, with MI = log(num_symbols) nats.
 
-    A batch is a tuple (x, y, x_marginal, y_marginal) of (N,) int64 symbols: a joint pair, and an independent draw from
-    the product of the marginals; or (x, y) alone. :class:`lightning_mi.encoders.OneHot` turns symbols into vectors.
-    Batches are drawn afresh at each training step and are a function of (``seed``, step) alone.
+    A batch is a tuple (x, y, x_marginal, y_marginal) of (N,) int64 symbols: joint pairs, and independent marginal
+    pairs; without ``independent_marginal``, (x, y). :class:`lightning_mi.encoders.OneHot` encodes symbols as vectors.
+    Batches are new at every training step and pure functions of (``seed``, step).
 
     Args:
-        num_symbols: Size of the alphabet, at least 2.
+        num_symbols: Number of symbols, at least 2.
         batch_size: Pairs N per batch on each rank, at least 2.
-        steps: Training batches in an epoch.
-        independent_marginal: Whether batches carry the marginal pair.
-        seed: Chooses the data, independently of ``seed_everything``.
-        num_workers: Worker processes; 0 is right for data this cheap.
-        val_batches: Validation batches.
-        test_batches: Test batches.
+        steps: Number of training batches in an epoch.
+        independent_marginal: Whether batches contain independent marginal pairs.
+        seed: Seed of the data, independent of ``seed_everything``.
+        num_workers: Worker processes of each loader; 0 is fastest, because drawing is cheap.
+        val_batches: Number of validation batches.
+        test_batches: Number of test batches.
 
     Raises:
-        ValueError: If an argument is out of range; the message says which and what would be right.
+        TypeError: If a number is not of the right type.
+        ValueError: If an argument is out of range.
 
     Source:
         Choi & Lee (UAI 2022), the one-hot toy of the drifting (batch 100) and explosion (batch 32) figures.
@@ -60,6 +62,7 @@ class OneHotDataModule(AbstractStreamDataModule):
         self,
         num_symbols: int = 16,
         batch_size: int = 100,
+        *,
         steps: int = 3000,
         independent_marginal: bool = True,
         seed: int = 0,
@@ -67,8 +70,8 @@ class OneHotDataModule(AbstractStreamDataModule):
         val_batches: int = 10,
         test_batches: int = 10,
     ) -> None:
-        check_at_least("num_symbols", num_symbols, 2)
-        check_at_least("steps", steps, 1)
+        check_whole("num_symbols", num_symbols, 2)
+        check_whole("steps", steps, 1)
         self.num_symbols = num_symbols
         super().__init__(
             _Copies(num_symbols, independent_marginal),
@@ -87,5 +90,5 @@ class OneHotDataModule(AbstractStreamDataModule):
 
     @property
     def exchangeable(self) -> bool:
-        """(x, y) and (y, x) have the same law, since y is x."""
+        """Whether (x, y) and (y, x) have the same law: always, because y is x."""
         return True

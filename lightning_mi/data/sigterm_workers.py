@@ -1,4 +1,4 @@
-"""Loader workers that leave it to their parent to end when a scheduler tells everybody to."""
+"""Loader workers that ignore signals to the whole job and end with their parent."""
 
 import multiprocessing
 import os
@@ -8,27 +8,29 @@ import threading
 from lightning_mi.utilities.lifeline import end_with_parent
 
 
-def obey_parent_alone(worker_id: int) -> None:
-    """Let a loader's worker be ended by its parent only; for ``DataLoader(worker_init_fn=...)``.
+def ignore_job_signals(worker_id: int) -> None:
+    """Ignore signals that do not come from the parent; for ``DataLoader(worker_init_fn=...)``.
 
-    Schedulers send SIGTERM to every process of a job, a terminal sends Ctrl-C and its closing to every process of a
-    command. A worker that obeyed would take away the parent's batches before the parent, between two steps, has saved.
-    It ends as soon as its parent has ended.
+    Schedulers send SIGTERM to every process of a job, and terminals send SIGINT and SIGHUP to every process of a
+    command. If workers ended first, the parent would fail in its next batch instead of saving a checkpoint. Workers end
+    when their parent ends.
 
     Args:
-        worker_id: Not used.
+        worker_id: Unused.
     """
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # Linux, where schedulers are
+    if hasattr(signal, "sigwaitinfo"):  # Linux
         parent = multiprocessing.parent_process()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_wait_for, args=(parent.pid if parent else os.getppid(),), daemon=True).start()
-    end_with_parent()  # after the mask, which a new thread inherits
+        threading.Thread(
+            target=_end_on_sigterm_from, args=(parent.pid if parent else os.getppid(),), daemon=True
+        ).start()
+    end_with_parent()  # after the signal mask, which the new thread inherits
 
 
-def _wait_for(parent: int) -> None:
+def _end_on_sigterm_from(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

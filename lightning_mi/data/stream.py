@@ -1,7 +1,6 @@
-"""Endless synthetic data that can be interrupted: every batch is a pure function of (seed, split, step).
+"""Endless synthetic data with exact resume: every batch is a pure function of (seed, split, step).
 
-Nothing is remembered between batches, so workers, ranks and resumed runs need no state to agree: whoever asks for step
-k gets the batch of step k.
+There is no state between batches, so the batch of step k is the same in every worker, on every rank and after a resume.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,15 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lightning_mi._compat import batches_done
-from lightning_mi.data.sigterm_workers import obey_parent_alone
+from lightning_mi.data.sigterm_workers import ignore_job_signals
 from lightning_mi.utilities.checks import check_whole
 
 Split = Literal["train", "val", "test"]
 Batch = tuple[Tensor, ...]
 DrawBatch = Callable[[int, int, torch.Generator], Batch]
-"""Draws the batch of a training step: (step, number of rows, source of randomness) -> tensors with that many rows.
+"""Draws the batch of a training step: (step, number of rows, generator) -> tensors with that many rows.
 
-It must be picklable, since worker processes get a copy of it.
+It must be picklable, because worker processes get a copy.
 """
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -31,14 +30,14 @@ MAX_STEP = 2**32 // len(_SPLITS)
 
 
 def batch_generator(seed: int, split: Split, step: int) -> torch.Generator:
-    """The source of randomness of one batch: a fresh CPU generator that depends on nothing but its arguments.
+    """New CPU generator of one batch, seeded by its arguments.
 
-    Two batches of the same seed never share a generator.
+    Different batches of the same seed have different generators.
 
     Args:
         seed: Any integer >= 0.
         split: ``train``, ``val`` or ``test``.
-        step: The batch's index, from 0 to about 1.4 thousand million.
+        step: Index of the batch, from 0 to about 1.4e9.
 
     Raises:
         ValueError: If ``seed`` is negative or ``step`` out of range.
@@ -51,17 +50,17 @@ def batch_generator(seed: int, split: Split, step: int) -> torch.Generator:
 
 
 def batch_seed(seed: int, split: Split, step: int) -> int:
-    """The number that seeds :func:`batch_generator`, for a generator that exists already; arguments and errors alike.
+    """The seed of :func:`batch_generator`, with the same arguments and errors.
 
     Example:
         >>> batch_seed(0, "train", 7) == batch_generator(0, "train", 7).initial_seed()
         True
     """
-    check_at_least("seed", seed, 0)
+    check_whole("seed", seed, 0)
     if not 0 <= step < MAX_STEP:
-        raise ValueError(f"step={step} is outside the stream's range 0 to {MAX_STEP - 1}.")
-    # torch's CPU generator keeps only 32 bits of its seed, so a hash of all three numbers would give two of 20,000
-    # batches the same seed in one run of twenty. Scrambling the index with a bijection cannot.
+        raise ValueError(f"Got step={step}: the steps of a stream run from 0 to {MAX_STEP - 1}.")
+    # torch's CPU generator uses only 32 bits of its seed. A hash of the three numbers would collide, with 20,000
+    # batches in one run of twenty; a bijection of the index cannot.
     index = len(_SPLITS) * step + _SPLITS.index(split)
     return _scramble(_scramble(index) ^ _base(seed))
 
@@ -72,7 +71,7 @@ def _base(seed: int) -> int:
 
 
 def _scramble(value: int) -> int:
-    """The finalizer of MurmurHash3 (Appleby, public domain): a bijection of 32-bit integers that mixes all bits."""
+    """Finalizer of MurmurHash3 (Appleby, public domain): a bijection of 32-bit integers that mixes all bits."""
     value ^= value >> 16
     value = value * 0x85EBCA6B & 0xFFFFFFFF
     value ^= value >> 13
@@ -82,22 +81,22 @@ def _scramble(value: int) -> int:
 
 @final
 class BatchStream(IterableDataset[Batch]):
-    """Whole batches ``start``, ``start + 1``, ..., for ``DataLoader(..., batch_size=None)``.
+    """Iterable dataset of whole batches ``start``, ``start + 1``, ..., for ``DataLoader(..., batch_size=None)``.
 
-    With W workers, worker w draws every W-th batch from w on, which the loader's round-robin puts back in order. Each
-    rank draws the global batch of ``batch_size * world_size`` rows and keeps its own contiguous slice: one rank with
-    batches of 64 and two ranks with batches of 32 see the same data.
+    With W workers, worker w draws every W-th batch, starting with w; the round-robin of the loader restores the order.
+    Each rank draws the global batch of ``batch_size * world_size`` rows and returns its contiguous shard: two ranks
+    with batches of 32 see the data of one rank with batches of 64.
 
     Args:
         draw: Draws a batch; see :data:`DrawBatch`.
-        seed: Chooses the stream.
-        split: ``train``, ``val`` or ``test``: three unrelated streams.
-        batch_size: N, the rows of a batch on this rank.
-        num_batches: How many batches to yield.
+        seed: Seed of the stream.
+        split: ``train``, ``val`` or ``test``: three independent streams.
+        batch_size: Rows N of a batch on this rank.
+        num_batches: Number of batches.
         start: Index of the first batch.
-        law_step: The training step passed to ``draw``; by default each batch's own index.
-        rank: This process's place among ``world_size``.
-        world_size: Number of processes that share each global batch.
+        law_step: The training step passed to ``draw``; by default the index of the batch.
+        rank: Rank of this process.
+        world_size: Number of ranks, which share each global batch.
 
     Example:
         >>> def draw(step, num_rows, generator):
@@ -138,33 +137,33 @@ class BatchStream(IterableDataset[Batch]):
             yield self.batch(step)
 
     def batch(self, step: int) -> Batch:
-        """This rank's rows of batch ``step``."""
+        """The shard of batch ``step`` on this rank."""
         generator = batch_generator(self.seed, self.split, step)
         law_step = step if self.law_step is None else self.law_step
         rows = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        whole = self.draw(law_step, self.batch_size * self.world_size, generator)
-        return tuple(part[rows].contiguous() for part in whole)
+        global_batch = self.draw(law_step, self.batch_size * self.world_size, generator)
+        return tuple(tensor[rows].contiguous() for tensor in global_batch)
 
 
 @final
 class StreamLoader:
-    """The loader that a data module hands to the Trainer: a :class:`BatchStream` that goes on where training stands.
+    """Loader of a :class:`BatchStream` that starts with the first batch not trained on yet.
 
-    Training batches are numbered through all epochs, so each is fresh, and start from the number already trained on:
-    after a resume, from the first batch that the interrupted run had not finished. An epoch is ``num_batches`` long
-    whether resumed or not, because Lightning counts the batches done before the interruption too.
+    Training batches are numbered over all epochs, so each is new. After a resume, the first one is the batch that the
+    interrupted run had not finished. ``len`` is ``num_batches`` in a resumed epoch too, because Lightning counts the
+    batches before the interruption.
 
-    It is not a ``DataLoader`` itself: Lightning would warn about an iterable dataset with a length.
+    Not a subclass of ``DataLoader``: Lightning would warn about an iterable dataset with a length.
 
     Args:
         draw: Draws a batch; see :data:`DrawBatch`.
-        seed: Chooses the stream.
-        split: ``train`` follows the trainer's progress; ``val`` and ``test`` always start at batch 0.
-        batch_size: N, the rows of a batch on each rank.
-        num_batches: Batches in an epoch.
+        seed: Seed of the stream.
+        split: ``train`` starts at the progress of the trainer; ``val`` and ``test`` start at batch 0.
+        batch_size: Rows N of a batch on each rank.
+        num_batches: Number of batches in an epoch.
         num_workers: Worker processes.
-        trainer: Tells the progress, the rank and the number of ranks; None means one process and batch 0.
-        law_step: Called at each start: the training step passed to ``draw``; by default each batch's own index.
+        trainer: Gives progress, rank and world size; None means one rank and batch 0.
+        law_step: Called at each iteration; returns the training step passed to ``draw``. By default each batch's index.
 
     Example:
         >>> def draw(step, num_rows, generator):
@@ -199,8 +198,8 @@ class StreamLoader:
         return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator, so that no worker starts before the first batch is asked for: Lightning calls iter() more often
-        # than it iterates. Progress is read at that moment too, each epoch anew.
+        # A generator function: workers start and the progress is read at the first batch, not at iter(), which
+        # Lightning calls more often than it iterates.
         trainer = self._trainer
         stream = BatchStream(
             self._draw,
@@ -213,43 +212,28 @@ class StreamLoader:
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
         )
-        if not self._num_workers:  # A loader would do no more than pass the batches on.
+        if not self._num_workers:  # a DataLoader would only pass the batches on
             yield from stream
             return
-        # Its own generator: a loader otherwise takes a number from the global stream whenever it starts.
+        # With its own generator: otherwise each iteration of a DataLoader draws from the global generator.
         loader = DataLoader(
             stream,
             batch_size=None,
             num_workers=self._num_workers,
             collate_fn=_as_is,
             generator=torch.Generator().manual_seed(0),
-            worker_init_fn=obey_parent_alone,
+            worker_init_fn=ignore_job_signals,
         )
         yield from loader
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty: Lightning's progress is the position. Its existence tells Lightning that mid-epoch resume is safe."""
+        """Empty, because Lightning's progress is the position. The method marks mid-epoch resume as safe."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing to restore; see :meth:`state_dict`."""
 
 
-def check_at_least(name: str, value: int, minimum: int) -> None:
-    """Check an integer argument.
-
-    Raises:
-        TypeError: If ``value`` is not a whole number.
-        ValueError: If ``value`` is below ``minimum``.
-
-    Example:
-        >>> check_at_least("batch_size", 1, 2)
-        Traceback (most recent call last):
-        ValueError: Got batch_size=1: it must be at least 2.
-    """
-    check_whole(name, value, minimum)
-
-
 def _as_is(batch: Any) -> Any:
-    """Keep a batch a tuple: the default conversion would make a list of it."""
+    """Identity: the default collation would turn the tuple into a list."""
     return batch

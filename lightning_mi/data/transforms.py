@@ -1,7 +1,7 @@
-"""Maps of y that keep the mutual information, each with its inverse so that the exact log-ratio stays known.
+"""Injective maps of y, which keep the mutual information, with their inverses.
 
-Mutual information does not change under an injective map of either variable, so log p(x, y) / (p(x) p(y)) at a mapped y
-is the base law's log-ratio at the inverse image: no Jacobian enters.
+The log-ratio log p(x, y) / (p(x) p(y)) at a mapped y is the log-ratio of the original law at the inverse image: the
+Jacobians of numerator and denominator cancel.
 """
 
 import math
@@ -19,11 +19,11 @@ TransformName = Literal["identity", "cubic", "asinh", "half_cube", "normal_cdf"]
 @final
 @dataclass(frozen=True)
 class Transform:
-    """An elementwise injective map and its inverse.
+    """Elementwise injective map and its inverse.
 
     Attributes:
-        forward: Maps a tensor of any shape, keeping shape and dtype.
-        inverse: Undoes it.
+        forward: Maps a tensor of any shape; keeps shape and dtype.
+        inverse: The inverse map.
 
     Example:
         >>> cubic = get_transform("cubic")
@@ -36,15 +36,15 @@ class Transform:
 
 
 def get_transform(name: str) -> Transform:
-    """The map called ``name``.
+    """The transform called ``name``.
 
     Args:
         name: ``identity``; ``cubic``, y³; ``asinh``; ``half_cube``, y √|y|; ``normal_cdf``, the standard normal
-            distribution function (in float32 its inverse is good to 1e-5 up to y = 3 and to 0.05 at y = 5, since
-            float32 is coarse near 1; not so in the lower tail).
+            distribution function. In float32 the error of its inverse is 1e-5 up to y = 3 and 0.05 at y = 5, because
+            float32 is coarse close to 1; in the lower tail it stays below 1e-5.
 
     Raises:
-        ValueError: If there is no such map; the message lists those there are.
+        ValueError: If there is no such transform; the message lists all names.
 
     Source:
         ``cubic``: Poole et al. (2019); the others: Czyz et al., *Beyond Normal* (NeurIPS 2023).
@@ -54,7 +54,7 @@ def get_transform(name: str) -> Transform:
         tensor([-8.])
     """
     if name not in TRANSFORMS:
-        raise ValueError(f"There is no transform {name!r}. Choose one of: {', '.join(TRANSFORMS)}.")
+        raise ValueError(f"Got transform={name!r}: it is one of {', '.join(map(repr, TRANSFORMS))}.")
     return TRANSFORMS[name]
 
 
@@ -79,9 +79,9 @@ def _half_cube_inverse(y: Tensor) -> Tensor:
 
 
 def _normal_cdf(y: Tensor) -> Tensor:
-    # Not torch.special.ndtr, whose lower tail cancels: in float32 it is 5 % off at -5 and 0 at -5.5.
+    # Not torch.special.ndtr, whose lower tail cancels in float32: 5 % error at -5, and 0 at -5.5.
     probability = 0.5 * torch.erfc(-math.sqrt(0.5) * y)
-    # A value that rounds to 0 or 1 would have an infinite inverse image; in float32 that is one draw in 20 million.
+    # Values that round to 0 or 1, about one float32 draw in 20 million, would have an infinite inverse image.
     info = torch.finfo(y.dtype)
     return probability.clamp(info.tiny, 1 - info.eps / 2)
 

@@ -1,4 +1,4 @@
-"""No text of a figure is cut off at its border."""
+"""Titles and legends fit into the figure."""
 
 from pathlib import Path
 
@@ -9,17 +9,17 @@ from matplotlib.image import imread
 from lightning_mi.bench.reports.figures import legend_and_save, panels
 from lightning_mi.bench.reports.image_figures import accuracy_figure
 
-LONG = "A title that is longer than a figure of one panel is wide, as it is where one loss alone was trained"
+LONG = "A title that is wider than a figure of a single panel, like that of a grid with one loss"
 
 
 def border(path: Path) -> float:
-    """The darkest pixel at the border: 1 where all is white."""
+    """Brightness of the darkest pixel at the border; 1 is white."""
     pixels = imread(path)[..., :3]
     return float(min(edge.min() for edge in (pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:])))
 
 
 @pytest.mark.parametrize("labels", [1, 8])
-def test_a_title_and_a_legend_fit_one_panel(labels: int, tmp_path: Path) -> None:
+def test_title_and_legend_fit_one_panel(labels: int, tmp_path: Path) -> None:
     figure, axes = panels(1, columns=4)
     for index in range(labels):
         axes[0].plot([0, 1], [index, 1], label=f"regularized, weight {index}")
@@ -27,11 +27,9 @@ def test_a_title_and_a_legend_fit_one_panel(labels: int, tmp_path: Path) -> None
     assert border(tmp_path / "figure.png") > 0.99
 
 
-@pytest.mark.parametrize("losses", [["DV"], ["DV", "SMILE", "InfoNCE", "NWJ", "TUBA", "JS"]])
-def test_the_bars_of_every_weight_have_a_legend_that_fits(losses: list[str], tmp_path: Path) -> None:
+def test_legend_of_a_weight_sweep_fits(tmp_path: Path) -> None:
     rows = [
-        {"loss": loss, "variant": variant, "weight": weight, "seed": seed, "accuracy": 0.9 + 0.01 * seed}
-        for loss in losses
+        {"loss": "DV", "variant": variant, "weight": weight, "seed": seed, "accuracy": 0.9 + 0.01 * seed}
         for variant, weights in (("original", [0.0]), ("regularized", [0.1, 0.01, 0.001]), ("published", [0.1, 0.01]))
         for weight in weights
         for seed in (0, 1)
@@ -40,7 +38,7 @@ def test_the_bars_of_every_weight_have_a_legend_that_fits(losses: list[str], tmp
     assert border(tmp_path / "figure.png") > 0.99
 
 
-def test_a_loss_without_a_variant_has_no_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_variant_has_no_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr(
         "lightning_mi.bench.reports.image_figures.legend_and_save",

@@ -1,3 +1,5 @@
+"""The report of the Gaussian staircase."""
+
 import csv
 from pathlib import Path
 from typing import Any
@@ -22,29 +24,31 @@ def curves(seed: int, steps: int = 50, diverged_at: int | None = None) -> dict[s
     return fields | {"diverged_at": diverged_at}
 
 
-def test_statistics_are_those_of_the_raw_steps_of_each_stair() -> None:
+def test_statistics_are_those_of_single_steps_on_each_level() -> None:
     recorded = curves(0)
-    rows = gaussian.stair_statistics(recorded, "plug_in")
+    rows = gaussian.level_statistics(recorded, "plug_in")
     assert [row["true_mi"] for row in rows] == [2, 4, 6, 8, 10]
-    stair = recorded["plug_in"][100:150].astype(np.float64)
-    assert rows[2]["bias"] == pytest.approx(stair.mean() - 6, abs=1e-12)
-    assert rows[2]["standard_deviation"] == pytest.approx(np.sqrt(((stair - stair.mean()) ** 2).mean()), abs=1e-12)
-    assert rows[2]["mse"] == pytest.approx(((stair - 6) ** 2).mean(), abs=1e-12)
+    on_level = recorded["plug_in"][100:150].astype(np.float64)
+    assert rows[2]["bias"] == pytest.approx(on_level.mean() - 6, abs=1e-12)
+    assert rows[2]["standard_deviation"] == pytest.approx(
+        np.sqrt(((on_level - on_level.mean()) ** 2).mean()), abs=1e-12
+    )
+    assert rows[2]["mse"] == pytest.approx(((on_level - 6) ** 2).mean(), abs=1e-12)
     assert rows[2]["mse"] == pytest.approx(rows[2]["bias"] ** 2 + rows[2]["standard_deviation"] ** 2, abs=1e-12)
     assert rows[2]["steps"] == 50
 
 
-def test_a_stair_that_the_training_did_not_survive_is_missing() -> None:
-    assert [row["true_mi"] for row in gaussian.stair_statistics(curves(0, diverged_at=120), "value")] == [2, 4]
+def test_level_of_divergence_is_missing() -> None:
+    assert [row["true_mi"] for row in gaussian.level_statistics(curves(0, diverged_at=120), "value")] == [2, 4]
 
 
-def test_an_infinite_estimate_makes_an_infinite_error() -> None:
+def test_infinite_estimate_gives_infinite_error() -> None:
     recorded = curves(0)
     recorded["value"][3] = -np.inf
-    assert gaussian.stair_statistics(recorded, "value")[0]["mse"] == np.inf
+    assert gaussian.level_statistics(recorded, "value")[0]["mse"] == np.inf
 
 
-def test_the_report_writes_rows_table_and_figure(tmp_path: Path) -> None:
+def test_report_writes_rows_table_and_figure(tmp_path: Path) -> None:
     grid = load_grid("gaussian", "quick", losses=["DV", "NWJ"])
     for index, cell in enumerate(grid.cells):
         recorded = curves(index, diverged_at=120 if (cell.loss, cell.variant) == ("NWJ", "original") else None)
@@ -55,20 +59,20 @@ def test_the_report_writes_rows_table_and_figure(tmp_path: Path) -> None:
     assert len(rows) == 2 * (5 + 5 + 2 + 5)
     table = paths[1].read_text()
     assert "NWJ-original-seed0 at step 120" in table
-    # Choi and Lee's own figures for MINE, which is DV here, at 6: bias 0.32, variance 7.16, error 7.27
+    # Values of Choi and Lee for MINE, which is DV here, at 6 nats: bias 0.32, variance 7.16, error 7.27
     assert "| DV | original | per batch, published as MINE | -0.15 / 0.35 / 0.14 | -0.24 / 0.52 / 0.33 " in table
     assert " | 0.32 / 2.68 / 7.27 |" in table
     assert paths[2].read_bytes().startswith(b"\x89PNG")
     assert paths[2].stat().st_size > 20_000
 
 
-def test_the_figure_draws_plug_in_where_the_table_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figure_draws_plug_in_of_normalized_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[str, list[str]] = {}
 
-    def keep(figure: Any, axes: Any, path: Path, title: str) -> None:
+    def record(figure: Any, axes: Any, path: Path, title: str) -> None:
         drawn.update({panel.get_title(): panel.get_legend_handles_labels()[1] for panel in axes})
 
-    monkeypatch.setattr(figures, "legend_and_save", keep)
+    monkeypatch.setattr(figures, "legend_and_save", record)
     grid = load_grid("gaussian", "quick", losses=["DV", "NWJ"])
     figures.staircase_figure([(cell, curves(i)) for i, cell in enumerate(grid.cells)], tmp_path / "staircase.png")
     read = {loss: [label for label in labels if label.endswith("plug-in")] for loss, labels in drawn.items()}

@@ -1,3 +1,5 @@
+"""The report of the one-hot toy."""
+
 import csv
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ TRUTH = float(np.log(16))
 
 
 def curves(steps: int = 1500, slope: float = 0.0, scale: float = 1.0, diverged_at: int | None = None) -> dict[str, Any]:
-    """Terms that slide by ``slope`` nats a step, and scores of all symbol pairs ``scale`` apart."""
+    """Terms that drift by ``slope`` nats a step, and scores of joint pairs ``scale`` above all others."""
     step = np.arange(steps if diverged_at is None else diverged_at + 1)
     normalizer = (slope * step).astype(np.float32)
     value = np.full(len(step), TRUTH, dtype=np.float32)
@@ -32,7 +34,7 @@ def curves(steps: int = 1500, slope: float = 0.0, scale: float = 1.0, diverged_a
     }
 
 
-def test_drift_is_the_change_of_the_log_normalizer_after_step_1000() -> None:
+def test_drift_is_the_change_of_log_normalizer_after_step_1000() -> None:
     found = onehot.run_statistics(curves(steps=3000, slope=-0.001))
     assert found["drift"] == pytest.approx(-2.0, abs=1e-4)
     assert found["value"] == pytest.approx(TRUTH, abs=1e-5)
@@ -40,7 +42,7 @@ def test_drift_is_the_change_of_the_log_normalizer_after_step_1000() -> None:
     assert not found["dead"]
 
 
-def test_a_score_beyond_fifty_nats_is_an_explosion_and_so_is_a_loss_that_is_not_finite() -> None:
+def test_large_scores_and_nonfinite_losses_count_as_exploded() -> None:
     assert not onehot.run_statistics(curves(scale=49.0))["exploded"]
     assert onehot.run_statistics(curves(scale=51.0))["exploded"]
     diverged = onehot.run_statistics(curves(diverged_at=300))
@@ -48,11 +50,11 @@ def test_a_score_beyond_fifty_nats_is_an_explosion_and_so_is_a_loss_that_is_not_
     assert np.isnan(diverged["value"])
 
 
-def test_equal_scores_of_all_pairs_are_a_dead_critic() -> None:
+def test_equal_scores_count_as_a_dead_critic() -> None:
     assert onehot.run_statistics(curves(scale=0.05))["dead"]
 
 
-def test_the_report_writes_rows_table_and_figures(tmp_path: Path) -> None:
+def test_report_writes_rows_table_and_figures(tmp_path: Path) -> None:
     grid = load_grid("onehot", "quick")
     for cell in grid.cells:
         original = cell.variant == "original"

@@ -1,4 +1,4 @@
-"""A grid on a Ray cluster: a real one of a head and two workers, all of them processes of this machine."""
+"""A grid on a Ray cluster of a head and two worker nodes, all on this machine."""
 
 import os
 import socket
@@ -13,35 +13,36 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lightning_mi.bench import local_pool as pool
-from lightning_mi.bench import ray_pool as ray_cluster
-from lightning_mi.bench import run as main
+from lightning_mi import __version__
+from lightning_mi.bench import local_pool, ray_connection, run
 from lightning_mi.bench.grid import Cell, Grid, Interrupted
-from lightning_mi.bench.progress_table import Display
-from lightning_mi.bench.ray_pool import Progress, run_cells, train_on_worker, unpack
+from lightning_mi.bench.progress_table import ProgressTable
+from lightning_mi.bench.ray_pool import run_cells
+from lightning_mi.bench.ray_worker import ProgressActor, must_stop, train_on_worker, unpack
 from lightning_mi.bench.recorder import FIELDS
 from lightning_mi.bench.results import CURVES, load_curves
 from lightning_mi.bench.train import instantiate
 from lightning_mi.cli import main as cli
 from lightning_mi.exceptions import CellFailedError, RayClusterError
-from tests.bench.test_run import tiny_grid
+from tests.helpers.grids import ignore, tiny_grid
 from tests.helpers.paths import ROOT
 
-STORE = 80_000_000  # bytes, about the least that Ray takes
+STORE = 80_000_000  # bytes, close to the minimum of Ray
 
 
-def ignore(*args: Any) -> None:
-    pass
+def run_on(cluster: Any, cells: list[Cell], folder: Path, **options: Any) -> None:
+    given = {"address": cluster.address, "gpus_per_run": 0.0, "on_progress": ignore, "on_finished": ignore}
+    run_cells(cells, folder, **(given | options))
 
 
-class InThisProcess:
-    """A `Progress` that is called as an actor is."""
+class LocalActor:
+    """A ProgressActor in this process, with the interface of an actor handle."""
 
     def __init__(self) -> None:
-        self.progress = Progress()
+        self.progress = ProgressActor()
         self.report = self
 
-    def remote(self, index: int, fraction: float) -> "InThisProcess":
+    def remote(self, index: int, fraction: float) -> "LocalActor":
         self.answer: Future[bool] = Future()
         self.answer.set_result(self.progress.report(index, fraction))
         return self
@@ -52,25 +53,25 @@ class InThisProcess:
 
 @pytest.fixture(autouse=True)
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also restores what `train_on_worker` sets in its process."""
+    """Also restores the variable that `train_on_worker` sets."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
 
 
-def connect_fails(address: str, folder: Path) -> str:
+def connection_error(address: str, folder: Path) -> str:
     with pytest.raises(RayClusterError) as failure:
-        run_cells(tiny_grid().cells, folder, address, 0.0, ignore, ignore)
+        run_cells(tiny_grid().cells, folder, address=address, gpus_per_run=0.0, on_progress=ignore, on_finished=ignore)
     return str(failure.value)
 
 
-def test_what_a_worker_returns_unpacks_to_the_files_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_of_a_task_unpacks_to_the_files_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "worker"))
     (tmp_path / "worker").mkdir()
-    cell, actor = tiny_grid().cells[0], InThisProcess()
-    packed = train_on_worker(actor, 3, cell, 0.0, ray_cluster.__version__)
+    cell, actor = tiny_grid().cells[0], LocalActor()
+    packed = train_on_worker(actor, 3, cell, 0.0, __version__)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert not list((tmp_path / "worker").iterdir())
-    assert list(actor.progress.take()) == [3]
-    assert actor.progress.take() == {}
+    assert list(actor.progress.pop_fractions()) == [3]
+    assert actor.progress.pop_fractions() == {}
     unpack(packed, tmp_path / "results", cell)
     curves = load_curves(tmp_path / "results", cell)
     assert curves is not None
@@ -78,14 +79,14 @@ def test_what_a_worker_returns_unpacks_to_the_files_of_a_run(tmp_path: Path, mon
     assert list((tmp_path / "results" / "tensorboard" / cell.name).glob("events*"))
 
 
-def test_a_run_that_has_gpus_keeps_those_that_ray_gave_it() -> None:
-    train_on_worker(InThisProcess(), 0, tiny_grid().cells[0], 1.0, ray_cluster.__version__)
+def test_training_keeps_the_gpus_reserved_by_ray() -> None:
+    train_on_worker(LocalActor(), 0, tiny_grid().cells[0], 1.0, __version__)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
 
 
-def test_a_worker_stops_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_stops_after_the_stop_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    cell, actor = tiny_grid().cells[0], InThisProcess()
+    cell, actor = tiny_grid().cells[0], LocalActor()
 
     def begin(*args: Any) -> Any:
         actor.progress.stop()
@@ -93,24 +94,24 @@ def test_a_worker_stops_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("lightning_mi.bench.train.instantiate", begin)
     with pytest.raises(Interrupted):
-        train_on_worker(actor, 0, cell, 0.0, ray_cluster.__version__)
-    assert train_on_worker(actor, 1, cell, 0.0, ray_cluster.__version__) == b""
+        train_on_worker(actor, 0, cell, 0.0, __version__)
+    assert train_on_worker(actor, 1, cell, 0.0, __version__) == b""
     assert not list(tmp_path.iterdir())
 
 
-def test_a_worker_goes_on_without_the_actor_that_it_reports_to() -> None:
+def test_worker_continues_without_its_actor() -> None:
     lost: Future[bool] = Future()
     lost.set_exception(RuntimeError("the actor died"))
-    assert not ray_cluster._says_stop(lost)
-    assert not ray_cluster._says_stop(Future())
+    assert not must_stop(lost)
+    assert not must_stop(Future())
 
 
-def test_a_node_with_another_version_of_the_package_says_so() -> None:
-    with pytest.raises(RuntimeError, match=r"this node has lightning_mi \S+, the grid was started with 9\.9"):
-        train_on_worker(InThisProcess(), 0, tiny_grid().cells[0], 0.0, "9.9")
+def test_node_with_another_version_raises() -> None:
+    with pytest.raises(RuntimeError, match=r"Got a cell of lightning_mi 9\.9: this node has"):
+        train_on_worker(LocalActor(), 0, tiny_grid().cells[0], 0.0, "9.9")
 
 
-def test_without_ray_the_error_says_what_to_install(
+def test_missing_ray_gives_the_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -118,31 +119,42 @@ def test_without_ray_the_error_says_what_to_install(
     assert "pip install 'lightning-mi[ray]'" in capsys.readouterr().err
 
 
-def test_a_finished_grid_needs_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_grid_needs_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     cell = tiny_grid().cells[0]
-    unpack(train_on_worker(InThisProcess(), 0, cell, 0.0, ray_cluster.__version__), tmp_path, cell)
+    unpack(train_on_worker(LocalActor(), 0, cell, 0.0, __version__), tmp_path, cell)
     finished: list[Cell] = []
-    run_cells([cell], tmp_path, "auto", 0.0, ignore, lambda cell, curves: finished.append(cell))
+    run_cells(
+        [cell],
+        tmp_path,
+        address="auto",
+        gpus_per_run=0.0,
+        on_progress=ignore,
+        on_finished=lambda cell, curves: finished.append(cell),
+    )
     assert finished == [cell]
 
 
-def test_an_address_that_is_none_is_named(tmp_path: Path) -> None:
+def test_invalid_address_is_in_the_error(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'lightning-mi[ray]'")
-    assert "cannot connect to a Ray cluster at nonsense" in connect_fails("nonsense", tmp_path)
+    assert "Got --ray nonsense: cannot connect" in connection_error("nonsense", tmp_path)
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_a_cluster_that_does_not_answer_is_an_error_and_not_a_wait(
-    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_cluster_raises_within_the_timeout(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'lightning-mi[ray]'")
-    monkeypatch.setattr(ray_cluster, "_PATIENCE", 3.0)
+    monkeypatch.setattr(ray_connection, "_CONNECT_TIMEOUT", 3.0)
     start = time.monotonic()
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        address = f"{scheme}127.0.0.1:{deaf.getsockname()[1]}"
-        assert f"at {address}: no answer within 3 s" in connect_fails(address, tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{scheme}127.0.0.1:{silent.getsockname()[1]}"
+        assert f"Got --ray {address}: cannot connect to a Ray cluster there: no answer within 3 s" in connection_error(
+            address, tmp_path
+        )
     assert time.monotonic() - start < 10
+
+
+# Ray 2.54 does not close the files of its nodes.
+ray_leaves_files_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +165,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("workers")))  # where runs have their folders
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("workers")))  # temporary folders of the trainings
         cluster = Cluster(
             initialize_head=True,
             head_node_args={"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False},
@@ -170,26 +182,26 @@ def folders_of_workers() -> list[Path]:
 
 def table(grid: Grid, folder: Path) -> str:
     console = Console(width=120, record=True, quiet=True)
-    display = Display(grid, console)
+    progress_table = ProgressTable(grid, console)
     for cell in grid.cells:
         curves = load_curves(folder, cell)
         assert curves is not None
-        display.finished(cell, curves)
+        progress_table.finished(cell, curves)
     with console.capture() as text:
-        console.print(display.table())
+        console.print(progress_table.table())
     return text.get()
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray 2.54 leaves files of nodes open
-def test_a_cluster_gives_the_results_of_local_processes(
+@ray_leaves_files_open
+def test_cluster_gives_the_results_of_local_processes(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid = tiny_grid(losses=("DV", "NWJ"))
     here, there = tmp_path / "here", tmp_path / "there"
-    pool.run_cells(grid.cells, here, 2, ignore, ignore)
-    monkeypatch.setattr(main, "load_grid", lambda *args, **kwargs: grid)
-    monkeypatch.setattr(main, "_report", lambda grid, output: [])
+    local_pool.run_cells(grid.cells, here, jobs=2, on_progress=ignore, on_finished=ignore)
+    monkeypatch.setattr(run, "load_grid", lambda *args, **kwargs: grid)
+    monkeypatch.setattr(run, "_report", lambda grid, output: [])
     assert cli.main(["bench", "onehot", "--ray", cluster.address, "--output", str(there)]) == 0
     assert table(grid, there) == table(grid, here)
     for cell in grid.cells:
@@ -203,47 +215,46 @@ def test_a_cluster_gives_the_results_of_local_processes(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray 2.54 leaves files of nodes open
-def test_the_run_of_a_lost_node_is_done_again(cluster: Any, tmp_path: Path) -> None:
+@ray_leaves_files_open
+def test_training_of_a_lost_node_is_repeated(cluster: Any, tmp_path: Path) -> None:
     grid = tiny_grid(steps=3000)
     fractions: dict[str, float] = {}
-    again: list[Cell] = []
+    repeated: list[Cell] = []
 
     def lose_a_node(cell: Cell, fraction: float) -> None:
         if fraction < fractions.get(cell.name, 0.0):
-            again.append(cell)
+            repeated.append(cell)
         fractions[cell.name] = fraction
         if len(cluster.worker_nodes) == 2 and len(fractions) == 2 and min(fractions.values()) > 0.1:  # one on each node
             cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
     finished: dict[str, dict[str, Any]] = {}
     try:
-        run_cells(
+        run_on(
+            cluster,
             grid.cells,
             tmp_path,
-            cluster.address,
-            0.0,
-            lose_a_node,
-            lambda cell, curves: finished.update({cell.name: curves}),
+            on_progress=lose_a_node,
+            on_finished=lambda cell, curves: finished.update({cell.name: curves}),
         )
     finally:
         cluster.add_node(num_cpus=1, object_store_memory=STORE)
-    assert len(again) == 1
+    assert len(repeated) == 1
     assert {name: len(curves["value"]) for name, curves in finished.items()} == {c.name: 3000 for c in grid.cells}
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray 2.54 leaves files of nodes open
-def test_a_training_that_raises_ends_the_grid_with_its_name(cluster: Any, tmp_path: Path) -> None:
+@ray_leaves_files_open
+def test_failed_training_ends_the_grid_with_its_name(cluster: Any, tmp_path: Path) -> None:
     grid = tiny_grid()
     grid.cells[1].config["data"]["init_args"]["batch_size"] = 1
     with pytest.raises(CellFailedError, match=f"(?s){grid.cells[1].name} failed: .*batch_size=1"):
-        run_cells(grid.cells, tmp_path, cluster.address, 0.0, ignore, ignore)
+        run_on(cluster, grid.cells, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray 2.54 leaves files of nodes open
-def test_ctrl_c_stops_the_workers_and_the_grid_goes_on_from_there(cluster: Any, tmp_path: Path) -> None:
+@ray_leaves_files_open
+def test_ctrl_c_stops_the_workers_and_the_grid_resumes(cluster: Any, tmp_path: Path) -> None:
     short, long = tiny_grid().cells[0], tiny_grid(steps=3000).cells[1]
     finished: list[str] = []
 
@@ -256,17 +267,17 @@ def test_ctrl_c_stops_the_workers_and_the_grid_goes_on_from_there(cluster: Any, 
 
     left = folders_of_workers()  # by a node that was killed
     with pytest.raises(KeyboardInterrupt):
-        run_cells([short, long], tmp_path, cluster.address, 0.0, interrupt, finish)
+        run_on(cluster, [short, long], tmp_path, on_progress=interrupt, on_finished=finish)
     assert folders_of_workers() == left
     assert not (tmp_path / long.name).exists()
     before = (tmp_path / short.name / CURVES).stat().st_mtime_ns
-    run_cells([short, long], tmp_path, cluster.address, 0.0, ignore, finish)
+    run_on(cluster, [short, long], tmp_path, on_finished=finish)
     assert finished == [short.name, short.name, long.name]
     assert (tmp_path / short.name / CURVES).stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray 2.54 leaves files of nodes open
-def test_more_gpus_than_a_node_has_is_an_error_and_not_a_wait(cluster: Any, tmp_path: Path) -> None:
-    with pytest.raises(RayClusterError, match="needs a node with 1 CPU and 2 GPUs; the cluster's nodes have"):
-        run_cells(tiny_grid().cells, tmp_path, cluster.address, 2.0, ignore, ignore)
+@ray_leaves_files_open
+def test_more_gpus_than_a_node_has_raises(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(RayClusterError, match=r"Got --gpus-per-run 2: .* and the nodes have"):
+        run_on(cluster, tiny_grid().cells, tmp_path, gpus_per_run=2.0)

@@ -1,4 +1,4 @@
-"""Finding the checkpoint of an earlier process and reading it safely."""
+"""Find the checkpoint of an earlier run and read it safely."""
 
 import os
 import pickle
@@ -12,7 +12,7 @@ from lightning_mi.exceptions import CheckpointError
 
 
 class RunsCode:
-    """What a hostile checkpoint holds: loading it without care creates a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -22,7 +22,7 @@ class RunsCode:
 
 
 def save(path, *, at, best=None, monitor=None):
-    """A checkpoint as Lightning writes it, written at second `at`."""
+    """Write a checkpoint in Lightning's form, with modification time `at`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     callbacks = {}
     if best is not None:
@@ -33,7 +33,7 @@ def save(path, *, at, best=None, monitor=None):
     return path
 
 
-def test_last_is_the_newest_file_called_last_of_the_newest_run(tmp_path):
+def test_last_is_the_newest_last_file_of_the_newest_run(tmp_path):
     save(tmp_path / "version_10" / "checkpoints" / "last.ckpt", at=100)
     new = tmp_path / "version_9" / "checkpoints"
     save(new / "last.ckpt", at=150)
@@ -42,20 +42,20 @@ def test_last_is_the_newest_file_called_last_of_the_newest_run(tmp_path):
     assert find_checkpoint("last", [tmp_path]) == wanted
 
 
-def test_last_is_the_newest_file_where_none_is_called_last(tmp_path):
+def test_last_is_otherwise_the_newest_file(tmp_path):
     save(tmp_path / "epoch=9.ckpt", at=100)
     wanted = save(tmp_path / "epoch=10.ckpt", at=200)
     assert find_checkpoint("last", [tmp_path, tmp_path / "missing"]) == wanted
 
 
-def test_best_is_the_one_that_the_run_recorded(tmp_path):
+def test_best_is_the_recorded_checkpoint(tmp_path):
     wanted = save(tmp_path / "epoch=1.ckpt", at=100)
     save(tmp_path / "epoch=2.ckpt", at=200)
     save(tmp_path / "last.ckpt", at=300, best=wanted, monitor="val/mi")
     assert find_checkpoint("best", [tmp_path]) == wanted
 
 
-def test_best_prefers_the_callback_that_monitors_a_metric(tmp_path):
+def test_best_prefers_a_monitoring_callback(tmp_path):
     wanted = save(tmp_path / "epoch=1.ckpt", at=100)
     newest = save(tmp_path / "step=9.ckpt", at=200)
     plain = {"monitor": None, "best_model_path": str(newest)}
@@ -71,22 +71,23 @@ def test_best_is_found_after_the_run_was_moved(tmp_path):
     assert find_checkpoint("best", [tmp_path]) == wanted
 
 
-def test_a_best_checkpoint_that_was_deleted_is_an_error(tmp_path):
-    save(tmp_path / "last.ckpt", at=200, best=tmp_path / "epoch=1.ckpt", monitor="val/mi")
-    with pytest.raises(CheckpointError, match=r"epoch=1\.ckpt.* is gone"):
-        find_checkpoint("best", [tmp_path])
-
-
-def test_a_run_that_recorded_no_best_is_an_error(tmp_path):
+def test_missing_checkpoints_raise_with_the_folders(tmp_path):
+    for wanted in ("best", "last"):
+        with pytest.raises(CheckpointError, match=f"--ckpt_path {wanted}: there is no checkpoint under {tmp_path}"):
+            find_checkpoint(wanted, [tmp_path])
     save(tmp_path / "last.ckpt", at=200)
     with pytest.raises(CheckpointError, match="does not record a best checkpoint"):
         find_checkpoint("best", [tmp_path])
+    save(tmp_path / "last.ckpt", at=200, best=tmp_path / "epoch=1.ckpt", monitor="val/mi")
+    with pytest.raises(CheckpointError, match=r"epoch=1\.ckpt, which does not exist"):
+        find_checkpoint("best", [tmp_path])
 
 
-@pytest.mark.parametrize("wanted", ["best", "last"])
-def test_no_checkpoint_is_an_error_that_says_where_it_looked(wanted, tmp_path):
-    with pytest.raises(CheckpointError, match=f"--ckpt_path {wanted}: there is no checkpoint under {tmp_path}"):
-        find_checkpoint(wanted, [tmp_path])
+def test_best_outside_the_run_folders_is_not_read(tmp_path):
+    foreign = save(tmp_path / "elsewhere" / "secret.ckpt", at=100)
+    save(tmp_path / "runs" / "last.ckpt", at=200, best=foreign, monitor="val/mi")
+    with pytest.raises(CheckpointError, match="outside the folders of these runs"):
+        find_checkpoint("best", [tmp_path / "runs"])
 
 
 def test_reading_never_runs_code(tmp_path):
@@ -100,7 +101,7 @@ def test_reading_never_runs_code(tmp_path):
     assert not witness.exists()
 
 
-def test_a_checkpoint_cut_short_is_an_error(tmp_path):
+def test_truncated_checkpoint_raises(tmp_path):
     whole = save(tmp_path / "whole.ckpt", at=1).read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
         (tmp_path / "cut.ckpt").write_bytes(whole[:length])
@@ -108,7 +109,7 @@ def test_a_checkpoint_cut_short_is_an_error(tmp_path):
             read_checkpoint(tmp_path / "cut.ckpt")
 
 
-def test_a_file_that_is_no_checkpoint_is_an_error(tmp_path):
+def test_file_without_a_checkpoint_raises(tmp_path):
     torch.save({"weights": torch.ones(2)}, tmp_path / "weights.ckpt")
     torch.save([1, 2], tmp_path / "list.ckpt")
     for name in ("weights.ckpt", "list.ckpt"):
@@ -118,7 +119,7 @@ def test_a_file_that_is_no_checkpoint_is_an_error(tmp_path):
         read_checkpoint(tmp_path / "missing.ckpt")
 
 
-def test_another_class_is_a_difference_and_a_missing_record_is_none():
+def test_another_class_is_reported_as_a_difference():
     given = {"class_path": "a.B", "init_args": {"width": 3}}
     assert describe_differences({"hyper_parameters": {"_class_path": "a.C", "_instantiator": "x"}}, given) == [
         "model.class_path: 'a.C' in the checkpoint, 'a.B' here"

@@ -1,6 +1,7 @@
-"""`fit`, `validate`, `test` and `predict` through the real command line, on a handful of steps."""
+"""`fit`, `validate`, `test` and `predict` from the command line, with a few steps."""
 
 import copy
+import re
 import signal
 import sys
 from argparse import ArgumentError
@@ -11,9 +12,10 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lightning_mi.cli.main import main
-from lightning_mi.data.images import datasets as image_sets
+from lightning_mi.data.images import datasets
 from lightning_mi.utilities.recipe_registry import find_file, list_files
 
 QUIET = [
@@ -26,7 +28,7 @@ QUIET = [
 
 
 class Watch(Callback):
-    """Keeps the module and the datamodule of the last command, to look at what the command line built."""
+    """Records the module, weights and metrics of the last command."""
 
     module = None
     weights = None
@@ -45,8 +47,18 @@ class Watch(Callback):
         Watch.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
 
 
+class Writer(BasePredictionWriter):
+    """A prediction writer of the user."""
+
+    def __init__(self):
+        super().__init__("batch")
+
+    def write_on_batch_end(self, *_):
+        Path("mine.txt").touch()
+
+
 class Interrupt(Callback):
-    """Sends SIGINT to this process in a hook, the given time it is called."""
+    """Sends SIGINT to this process in the given call of a hook."""
 
     def __init__(self, hook, call=2):
         self.calls, self.call = 0, call
@@ -60,14 +72,14 @@ class Interrupt(Callback):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty working folder; what the command line does to `sys.path` is undone."""
+    """An empty working folder; also restores `sys.path`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return tmp_path
 
 
 def short(command, *options, steps=6):
-    """Onehot on a few steps, watched."""
+    """Run a command on the recipe `onehot` with a few steps."""
     watch = f"--trainer.callbacks={__name__}.Watch"
     data = [f"--data.steps={steps}", "--data.batch_size=8"]
     return main([command, "--config", "onehot", *QUIET, watch, *data, *options])
@@ -78,7 +90,7 @@ def checkpoints(folder):
 
 
 class FakeImages:
-    """A torchvision dataset of random pixels, two of each class."""
+    """A torchvision dataset of random pixels, twelve of each class."""
 
     def __init__(self, shape, num_classes):
         self.shape, self.classes = shape, [str(i) for i in range(num_classes)]
@@ -92,93 +104,85 @@ class FakeImages:
 
 @pytest.fixture
 def fake_torchvision(monkeypatch):
-    """What cannot be downloaded while testing."""
+    """Replaces the datasets that would be downloaded."""
     fakes = {"FashionMNIST": ((28, 28), 10), "CIFAR10": ((32, 32, 3), 10), "CIFAR100": ((32, 32, 3), 100)}
     for name, arguments in fakes.items():
-        monkeypatch.setattr(image_sets.datasets, name, FakeImages(*arguments))
+        monkeypatch.setattr(datasets.datasets, name, FakeImages(*arguments))
 
 
 def faster(recipe):
-    """A ResNet-18 on a CPU: small images and batches, and no workers to start."""
+    """Options that make a ResNet-18 fast on a CPU: small images and batches, no worker processes."""
     if "cifar" not in recipe:
         return []
-    # fast_dev_run validates whatever the recipe says, and Lightning warns where there is nothing to validate on.
+    # fast_dev_run always validates, and Lightning warns about missing validation data.
     size = ["--data.image_size=32", "--data.val_fraction=0.1"] if "fast" not in recipe else []
     return [*size, "--data.batch_size=10", "--data.num_workers=0", "--trainer.precision=32-true"]
 
 
 @pytest.mark.usefixtures("fake_torchvision")
 @pytest.mark.parametrize("recipe", [recipe.name for recipe in list_files("recipe")])
-def test_every_recipe_runs_as_its_launch_line_says(recipe, here):
+def test_recipe_runs_with_its_launch_line(recipe, here):
     assert f"lightning-mi fit --config {recipe}" in find_file(recipe, "recipe").path.read_text()
     short = ["--trainer.fast_dev_run=true", "--trainer.accelerator=cpu", "--trainer.devices=1"]
     assert main(["fit", "--config", recipe, *short, *faster(recipe)]) == 0
 
 
-@pytest.mark.parametrize("recipe", list_files("recipe"), ids=lambda recipe: recipe.name)
-def test_every_value_of_a_recipe_stands_on_its_own_line_with_a_comment(recipe):
-    lines = recipe.path.read_text().splitlines()
-    values = [line for line in lines if not line.startswith("#") and line.strip() and not line.rstrip().endswith(":")]
-    assert [line for line in values if "{" in line or "[" in line] == []
-    explained = [line for line in values if "#" in line]
-    assert [line for line in values if line not in explained and not is_self_evident(line)] == []
+def test_recipe_values_have_their_own_line_and_a_comment():
+    for recipe in list_files("recipe"):
+        lines = recipe.path.read_text().splitlines()
+        values = [ln for ln in lines if ln.strip() and not ln.startswith("#") and not ln.rstrip().endswith(":")]
+        assert [line for line in values if "{" in line or "[" in line] == [], recipe.name
+        assert [line for line in values if "#" not in line and not is_self_evident(line)] == [], recipe.name
 
 
 def is_self_evident(line):
-    """A class named by its path, a number tied to another value, or one item of a list that is explained."""
+    """A class path, a number equal to another value, or one item of a commented list."""
     return line.strip().startswith(("- ", "class_path", "x_dim", "y_dim", "num_classes"))
 
 
-def test_a_fit_writes_where_the_recipe_says_and_keeps_a_configuration_that_runs_again(here):
+def test_fit_writes_a_reusable_configuration_into_the_output_folder(here):
     assert short("fit") == 0
     run = here / "lightning_mi_runs" / "onehot" / "lightning_logs" / "version_0"
     assert [path.parent.parent for path in checkpoints(here)] == [run]
-    assert main(["fit", "--config", str(run / "config.yaml"), "--trainer.fast_dev_run=true"]) == 0
+    assert main(["fit", f"-c={run / 'config.yaml'}", "--trainer.fast_dev_run=true"]) == 0
 
 
-def test_the_recipe_becomes_the_module_that_it_describes(here):
-    assert short("fit") == 0
+def test_command_line_overrides_the_recipe(here):
+    assert short("fit", "--model.bound", "lightning_mi.bounds.NWJ", "--model.regularizer", "null") == 0
     module = Watch.module
-    assert [type(part).__name__ for part in (module.critic, module.pairs, module.bound, module.regularizer)] == [
-        "JointCritic",
-        "IndependentMarginal",
-        "DV",
-        "Squared",
-    ]
+    parts = (module.critic, module.pairs, module.bound)
+    assert [type(part).__name__ for part in parts] == ["JointCritic", "IndependentMarginal", "NWJ"]
+    assert module.regularizer is None
     optimizer = module.optimizers(use_pl_optimizer=False)
     assert (type(optimizer), optimizer.param_groups[0]["lr"]) == (torch.optim.SGD, 0.1)
 
 
-def test_the_command_line_overrides_the_recipe(here):
-    assert short("fit", "--model.bound", "lightning_mi.bounds.NWJ", "--model.regularizer", "null") == 0
-    assert type(Watch.module.bound).__name__ == "NWJ"
-    assert Watch.module.regularizer is None
-
-
-def test_a_subclass_in_a_file_of_the_current_folder_is_found(here):
+def test_modules_in_the_current_folder_can_be_imported(here):
     Path("my_project.py").write_text(
         "from lightning_mi import MIEstimationModule\n\n\nclass MyModule(MIEstimationModule):\n    pass\n"
     )
     assert short("fit", "--model", "my_project.MyModule") == 0
     assert type(Watch.module).__module__ == "my_project"
-    assert type(Watch.module.critic).__name__ == "JointCritic"  # the recipe's arguments carry over
+    assert type(Watch.module.critic).__name__ == "JointCritic"  # with the arguments of the recipe
 
 
-def test_a_copied_recipe_is_launched_by_its_file(here):
-    assert main(["cp", "onehot", "mine.yaml"]) == 0
-    options = yaml.safe_load(Path("mine.yaml").read_text())
+@pytest.mark.parametrize("name", ["mine.yaml", "folder/mine"])
+def test_configuration_file_is_launched_by_its_path(here, name):
+    Path("folder").mkdir()
+    assert main(["cp", "onehot", name]) == 0
+    options = yaml.safe_load(Path(name).read_text())
     options["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.25
-    Path("mine.yaml").write_text(yaml.safe_dump(options))
+    Path(name).write_text(yaml.safe_dump(options))
     watch = f"--trainer.callbacks={__name__}.Watch"
-    assert main(["fit", "--config", "mine.yaml", *QUIET, watch, "--data.steps=2"]) == 0
+    assert main(["fit", "--config", name, *QUIET, watch, "--data.steps=2"]) == 0
     assert Watch.module.optimizers(use_pl_optimizer=False).param_groups[0]["lr"] == 0.25
 
 
-# Mistakes: one message, a status that is not zero, nothing written.
+# Errors: one message, exit status 2, no file written.
 
 
-def refused(arguments, capsys):
-    """The one message of a command that fails."""
+def error_of(arguments, capsys):
+    """The only error message of a failing command."""
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error
@@ -187,40 +191,44 @@ def refused(arguments, capsys):
     return message
 
 
-def test_an_unknown_recipe_lists_the_known_ones(here, capsys):
-    message = refused(["fit", "--config", "gausian"], capsys)
-    assert "no recipe called 'gausian'" in message
-    assert "gaussian, onehot" in message
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "gausian"], r"no recipe called 'gausian'\. .*gaussian, onehot"),
+        (["-c", "nowhere/mine.yaml"], "got --config nowhere/mine.yaml: there is no such file"),
+        (["--config=gaussian.yaml"], "got --config gaussian.yaml: there is no such file"),
+        (["--config=nowhere/mine"], "no recipe called 'nowhere/mine'.* needs its suffix: nowhere/mine.yaml"),
+        (["--config"], "expected one argument"),
+        (["-c", "gaussian", "--trainer.max_epochs", "many"], '"trainer.max_epochs": Expected int; Given value: many'),
+        (["-c", "gaussian", "--data.batch_size", "1"], "batch_size=1"),
+        ([], r"fit\.model"),
+        (["-c", "gaussian", "--trainer.default_root_dir", "file/runs"], "cannot write to the output folder file/runs"),
+    ],
+)
+def test_invalid_arguments_give_one_message(arguments, message, here, capsys):
+    Path("file").write_text("not a folder")
+    assert re.search(message, error_of(["fit", *arguments], capsys))
+    assert [path.name for path in here.iterdir()] == ["file"]
 
 
-def test_a_missing_configuration_file_is_named(here, capsys):
-    assert "nowhere/mine.yaml: there is no such file" in refused(["fit", "-c", "nowhere/mine.yaml"], capsys)
-    assert "gaussian.yaml: there is no such file" in refused(["fit", "--config=gaussian.yaml"], capsys)
-
-
-@pytest.mark.parametrize("key", ["max_epochs", "batch_size", "hidden", "weight", "regularizer", "lr", "trainer"])
-def test_a_misspelled_key_is_named(key, here, capsys):
+@pytest.mark.parametrize("key", ["max_epochs", "hidden", "lr", "trainer"])
+def test_misspelled_key_is_in_the_message(key, here, capsys):
     recipe = find_file("gaussian", "recipe").path.read_text()
     assert recipe.count(f"{key}:") == 1
     Path("broken.yaml").write_text(recipe.replace(f"{key}:", f"{key}x:"))
-    assert f"{key}x" in refused(["fit", "--config", "broken.yaml"], capsys)
+    assert f"{key}x" in error_of(["fit", "--config", "broken.yaml"], capsys)
 
 
-def test_broken_yaml_says_where(here, capsys):
+def test_invalid_or_incomplete_yaml_gives_one_message(here, capsys):
     Path("broken.yaml").write_text("trainer:\n  max_epochs: [1\n")
-    assert "line 2" in refused(["fit", "--config", "broken.yaml"], capsys)
+    assert "line 2" in error_of(["fit", "--config", "broken.yaml"], capsys)
+    options = yaml.safe_load(find_file("gaussian", "recipe").path.read_text())
+    del options["data"]
+    Path("no_data.yaml").write_text(yaml.safe_dump(options))
+    assert "fit.data" in error_of(["fit", "--config", "no_data.yaml"], capsys)
 
 
-def test_a_value_of_the_wrong_type_is_named_with_its_key(here, capsys):
-    message = refused(["fit", "--config", "gaussian", "--trainer.max_epochs", "many"], capsys)
-    assert 'Parser key "trainer.max_epochs": Expected int; Given value: many' in message
-
-
-def test_a_value_that_a_class_refuses_is_explained_by_that_class(here, capsys):
-    assert "batch_size=1" in refused(["fit", "--config", "gaussian", "--data.batch_size", "1"], capsys)
-
-
-def test_a_developer_can_ask_for_the_traceback(here, monkeypatch):
+def test_debug_variable_gives_the_traceback(here, monkeypatch):
     monkeypatch.setenv("JSONARGPARSE_DEBUG", "true")
     with pytest.raises(Exception, match="batch_size=1") as raised:
         main(["fit", "--config", "gaussian", "--data.batch_size", "1"])
@@ -229,35 +237,17 @@ def test_a_developer_can_ask_for_the_traceback(here, monkeypatch):
         main(["fit", "--config", "gaussian", "--trainer.max_epochs", "many"])
 
 
-def test_no_configuration_at_all_asks_for_a_model(here, capsys):
-    assert "fit.model" in refused(["fit"], capsys)
-
-
-def test_a_training_without_data_is_refused(here, capsys):
-    options = yaml.safe_load(find_file("gaussian", "recipe").path.read_text())
-    del options["data"]
-    Path("no_data.yaml").write_text(yaml.safe_dump(options))
-    assert "fit.data" in refused(["fit", "--config", "no_data.yaml"], capsys)
-
-
-def test_an_output_folder_that_cannot_be_written_is_refused_before_training(here, capsys):
-    Path("file").write_text("not a folder")
-    message = refused(["fit", "--config", "gaussian", "--trainer.default_root_dir", "file/runs"], capsys)
-    assert "cannot write to the output folder file/runs" in message
-    assert [path.name for path in here.iterdir()] == ["file"]
-
-
-def test_help_shows_examples_then_every_option(here, capsys):
+def test_help_shows_examples_before_options(here, capsys):
     assert main(["test", "--help"]) == 0
     output = capsys.readouterr().out
     assert output.index("lightning-mi test --config gaussian --ckpt_path last") < output.index("--trainer.max_epochs")
 
 
-# Checkpoints of an earlier process.
+# Checkpoints of earlier runs.
 
 
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # true: the run goes on in a new version's folder
-def test_fit_goes_on_from_the_last_checkpoint_and_says_which(here, capsys):
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # the resumed run writes into a new folder
+def test_fit_resumes_from_the_last_checkpoint_and_prints_it(here, capsys):
     assert short("fit") == 0
     [first] = checkpoints(here)
     trained = torch.load(first, weights_only=True)["state_dict"]
@@ -271,7 +261,7 @@ def test_fit_goes_on_from_the_last_checkpoint_and_says_which(here, capsys):
     assert len(checkpoints(here)) == 2
 
 
-def test_fit_ends_with_the_estimate_its_error_and_the_truth(here, capsys):
+def test_fit_prints_estimate_standard_error_and_truth(here, capsys):
     assert short("fit") == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("val/")]
     logged = Watch.metrics
@@ -280,7 +270,7 @@ def test_fit_ends_with_the_estimate_its_error_and_the_truth(here, capsys):
     assert f"{truth:.2f}" == "2.77"
 
 
-def test_fit_ends_with_a_line_for_each_data_loader(here, capsys):
+def test_fit_prints_a_line_for_each_data_loader(here, capsys):
     Path("my_data.py").write_text(
         "from lightning_mi.data import OneHotDataModule\n\n\n"
         "class Data(OneHotDataModule):\n"
@@ -297,29 +287,29 @@ def test_fit_ends_with_a_line_for_each_data_loader(here, capsys):
     ]
 
 
-def test_without_validation_fit_ends_without_an_estimate(here, capsys):
+def test_fit_without_validation_prints_no_estimate(here, capsys):
     assert short("fit", "--trainer.limit_val_batches=0") == 0
     assert "val/mi" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_evaluation_of_untrained_weights_names_the_checkpoints(command, here, capsys):
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_evaluation_of_untrained_weights_prints_a_notice(command, here, capsys):
     assert short(command) == 0
-    assert "untrained" not in capsys.readouterr().err  # nothing was trained: there is no mistake to make
+    assert "untrained" not in capsys.readouterr().err  # there is no checkpoint
     assert short("fit") == 0
     assert "untrained" not in capsys.readouterr().err
     [file] = checkpoints(here)
     assert short(command) == 0
-    said = capsys.readouterr().err
-    assert "untrained" in said
-    assert f"are in {file.parent.relative_to(here)}: `--ckpt_path best`" in said
+    notice = capsys.readouterr().err
+    assert "untrained" in notice
+    assert f"are in {file.parent.relative_to(here)}: `--ckpt_path best`" in notice
     assert short(command, "--ckpt_path=last") == 0
     assert "untrained" not in capsys.readouterr().err
 
 
-def test_best_is_the_checkpoint_with_the_best_metric(here, capsys):
-    keep = "lightning.pytorch.callbacks.ModelCheckpoint"
-    options = [f"--trainer.callbacks+={keep}", "--trainer.callbacks.monitor=val/mi", "--trainer.callbacks.mode=max"]
+def test_best_reads_the_checkpoint_with_the_best_metric(here, capsys):
+    callback = "lightning.pytorch.callbacks.ModelCheckpoint"
+    options = [f"--trainer.callbacks+={callback}", "--trainer.callbacks.monitor=val/mi", "--trainer.callbacks.mode=max"]
     options += ["--trainer.callbacks.save_last=true", "--trainer.callbacks.save_top_k=-1"]
     options += [
         "--trainer.callbacks.auto_insert_metric_name=false",
@@ -334,8 +324,8 @@ def test_best_is_the_checkpoint_with_the_best_metric(here, capsys):
     assert f"checkpoint: {best.relative_to(here)} " in capsys.readouterr().err
 
 
-def test_best_is_the_held_out_choice_and_last_the_newest(here, capsys):
-    """Onehot for three epochs, with a margin that no later epoch exceeds."""
+def test_best_reads_the_held_out_checkpoint_and_last_the_newest(here, capsys):
+    # z=1000: no later epoch is better by that margin.
     options = ["--trainer.callbacks+=lightning_mi.callbacks.HeldOutCheckpoint", "--trainer.callbacks.z=1000"]
     options += ["--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint"]
     assert short("fit", *options, "--trainer.max_epochs=3") == 0
@@ -347,14 +337,13 @@ def test_best_is_the_held_out_choice_and_last_the_newest(here, capsys):
         assert f"/{name} (step " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wanted", ["best", "last"])
-@pytest.mark.parametrize("command", ["fit", "test"])
-def test_a_checkpoint_that_does_not_exist_is_an_error(command, wanted, here, capsys):
-    message = refused([command, "--config", "onehot", *QUIET, f"--ckpt_path={wanted}"], capsys)
+@pytest.mark.parametrize(("command", "wanted"), [("fit", "last"), ("test", "best")])
+def test_missing_checkpoint_raises_with_the_folder(command, wanted, here, capsys):
+    message = error_of([command, "--config", "onehot", *QUIET, f"--ckpt_path={wanted}"], capsys)
     assert "lightning_mi_runs/onehot/lightning_logs" in message
 
 
-def test_the_command_line_decides_hyper_parameters_and_the_checkpoint_weights(here, capsys):
+def test_hyperparameters_come_from_the_command_line(here, capsys):
     mine = "--model.bound=lightning_mi.bounds.MINE"
     assert short("fit", mine, "--model.bound.ema_rate=0.5") == 0
     [file] = checkpoints(here)
@@ -369,56 +358,53 @@ def test_the_command_line_decides_hyper_parameters_and_the_checkpoint_weights(he
     ]
 
 
-def test_a_checkpoint_that_holds_code_is_refused(here, capsys):
+def test_checkpoint_with_code_is_not_read(here, capsys):
     torch.save({"state_dict": {}, "payload": Path}, "hostile.ckpt")
-    message = refused(["test", "--config", "onehot", *QUIET, "--ckpt_path=hostile.ckpt"], capsys)
+    message = error_of(["test", "--config", "onehot", *QUIET, "--ckpt_path=hostile.ckpt"], capsys)
     assert "objects other than plain data" in message
 
 
-def test_every_command_finds_its_last_checkpoint(here):
-    Path("my_data.py").write_text(
-        "from lightning_mi.data import OneHotDataModule\n\n\n"
-        "class Data(OneHotDataModule):\n"
-        "    def predict_dataloader(self):\n"
-        "        return self.test_dataloader()\n"
-    )
+@pytest.mark.filterwarnings("ignore:Couldn't infer the batch indices")  # of loaders that are not DataLoaders
+def test_evaluation_reads_the_last_checkpoint(here):
     assert short("fit") == 0
     [trained] = checkpoints(here)
-    for command in ("validate", "test", "predict"):
-        assert short(command, "--data=my_data.Data", "--ckpt_path=last") == 0, command
-        assert torch.equal(Watch.module.critic.first.weight, critic_in(trained)), command
+    weight = torch.load(trained, weights_only=True)["state_dict"]["critic.first.weight"]
+    for command, options in (("validate", ()), ("test", ()), ("predict", (f"--trainer.callbacks+={__name__}.Writer",))):
+        assert short(command, "--ckpt_path=last", *options) == 0, command
+        assert torch.equal(Watch.module.critic.first.weight, weight), command
+    assert Path("mine.txt").exists()  # a configured prediction writer is used alone
+    assert list(Path("lightning_mi_runs/onehot").glob("predictions*")) == []
 
 
-def test_predict_reads_a_checkpoint_of_the_recipe(here, capsys):
+def test_predict_writes_files_by_default(here, capsys):
+    pytest.importorskip("lightning_mi.callbacks.prediction_writer")
     assert short("fit") == 0
     assert short("predict", "--ckpt_path=last") == 0
-    assert "(step 6)" in capsys.readouterr().err
+    folder = Path("lightning_mi_runs/onehot/predictions")
+    assert f"predictions: written to {folder}" in capsys.readouterr().err
+    assert [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_data_without_a_predict_dataloader_are_one_message(here, capsys, monkeypatch):
+def test_missing_predict_dataloader_gives_one_message(here, capsys, monkeypatch):
     monkeypatch.delattr("lightning_mi.data.base.AbstractStreamDataModule.predict_dataloader")
-    assert short("predict") == 2
+    assert short("predict", f"--trainer.callbacks+={__name__}.Writer") == 2
     assert "error: `predict_dataloader` must be implemented" in capsys.readouterr().err
 
 
-def critic_in(checkpoint):
-    return torch.load(checkpoint, weights_only=True)["state_dict"]["critic.first.weight"]
-
-
 @pytest.mark.parametrize("hook", ["on_train_batch_end", "on_before_zero_grad", "state_dict"])  # the last in a save
-def test_ctrl_c_saves_and_says_the_command_that_goes_on(hook, here, capsys):
+def test_ctrl_c_saves_and_prints_the_resume_command(hook, here, capsys):
     options = [f"--trainer.callbacks+={__name__}.Interrupt", f"--trainer.callbacks.hook={hook}"]
     options += ["--trainer.callbacks.call=1", "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint"]
     options += ["--trainer.callbacks.every_n_train_steps=2"]
     assert short("fit", *options) == 130
     error = capsys.readouterr().err
     assert "Traceback" not in error
-    assert "Go on from there: lightning-mi fit --config onehot " in error
+    assert "Resume with: lightning-mi fit --config onehot " in error
     assert error.rstrip().endswith(f"{options[-1]} --ckpt_path last")
     assert "last-terminated.ckpt" in {path.name for path in checkpoints(here)}
 
 
-def test_ctrl_c_before_the_first_batch_ends_without_a_checkpoint(here, capsys):
+def test_ctrl_c_before_the_first_batch_saves_nothing(here, capsys):
     options = [f"--trainer.callbacks+={__name__}.Interrupt", "--trainer.callbacks.hook=on_fit_start"]
     assert short("fit", *options, "--trainer.callbacks.call=1") == 130
     error = capsys.readouterr().err

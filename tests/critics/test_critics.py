@@ -157,7 +157,11 @@ def test_inner_product_critic_is_its_formula(normalize: bool, temperature: float
         expected /= np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(y, axis=1)
     if scaled:
         expected /= math.sqrt(DX)
-    np.testing.assert_allclose(InnerProductCritic(normalize=normalize, temperature=temperature, scaled=scaled).pairwise(x, y), expected, atol=1e-14)
+    np.testing.assert_allclose(
+        InnerProductCritic(normalize=normalize, temperature=temperature, scaled=scaled).pairwise(x, y),
+        expected,
+        atol=1e-14,
+    )
 
 
 def test_zero_vectors_have_cosine_zero() -> None:

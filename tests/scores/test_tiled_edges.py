@@ -292,7 +292,9 @@ def test_wrong_tile_bytes_are_refused_at_once() -> None:
         with pytest.raises(ValueError, match=r"tile_bytes=.*positive number of bytes"):
             pairs.AllPairs(tile_bytes=wrong)
     with pytest.raises(ValueError, match="candidates `y`"):
-        Scores.from_columns(ProductTiles(torch.ones(3, 1), torch.ones(3, 1)), columns(3), y=torch.ones(2, 1), tile_bytes=1)
+        Scores.from_columns(
+            ProductTiles(torch.ones(3, 1), torch.ones(3, 1)), columns(3), y=torch.ones(2, 1), tile_bytes=1
+        )
     with pytest.raises(TypeError, match="floating-point"):
         pairs.AllPairs()(critics.InnerProductCritic(), torch.ones(3, 1, dtype=torch.long), torch.ones(3, 1).long())
 

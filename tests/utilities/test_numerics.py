@@ -9,8 +9,8 @@ from scipy.special import logsumexp, softmax
 
 from lightning_mi.utilities.numerics import (
     disable_finite_checks,
-    finite_checks_enabled,
     exp_linear,
+    finite_checks_enabled,
     full_precision,
     log_ema,
     log_mean_exp,

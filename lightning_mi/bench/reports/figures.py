@@ -1,4 +1,4 @@
-"""The figures of the benchmarks, drawn from recorded curves. Colours are those of Okabe and Ito, safe for all eyes."""
+"""Figures of the benchmarks, drawn from recorded curves. Colors: the color-blind safe palette of Okabe and Ito."""
 
 import math
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from lightning_mi.callbacks.tensorboard.figures import MARGINAL_COLOR as _MARGIN
 Runs = Sequence[tuple[Cell, dict[str, Any]]]
 
 COLORS = {"original": "#D55E00", "regularized": "#0072B2", "published": "#999999"}
-_NARROWEST = 5.0  # inches that a title and a legend need
-_SPAN = 200  # steps of the exponential average that the paper draws
+_MIN_WIDTH = 5.0  # inches, for the title and the legend
+_SPAN = 200  # span of the exponential average in steps, as in the figures of the paper
 
 
 def smooth(curve: NDArray[Any], span: int = _SPAN) -> NDArray[Any]:
-    """Exponential average with weight 2 / (span + 1), started at its first value.
+    """Exponential average with weight 2 / (span + 1), initialized with the first value.
 
     Example:
         >>> smooth(np.array([1.0, 1.0, 1.0]))
@@ -40,7 +40,7 @@ def smooth(curve: NDArray[Any], span: int = _SPAN) -> NDArray[Any]:
 
 
 def staircase_figure(runs: Runs, path: Path) -> None:
-    """Per loss, original and regularized estimates over steps, per batch and plug-in, with the truth and log N."""
+    """One panel per loss: estimates over steps of both variants, per batch and plug-in, with the true MI and log N."""
     runs = [(cell, curves) for cell, curves in runs if cell.seed == runs[0][0].seed]
     losses = list(dict.fromkeys(cell.loss for cell, _ in runs))
     figure, axes = panels(len(losses), columns=4)
@@ -50,12 +50,12 @@ def staircase_figure(runs: Runs, path: Path) -> None:
         of_loss = [(cell, curves) for cell, curves in runs if cell.loss == loss]
         for cell, curves in of_loss:
             if cell.variant in ("original", "regularized"):
-                color, words = COLORS[cell.variant], cell.variant
+                color, label = COLORS[cell.variant], cell.variant
                 panel.plot(curves["value"], color=color, alpha=0.18, linewidth=0.3)
-                panel.plot(smooth(curves["value"]), color=color, linewidth=1.4, label=words)
+                panel.plot(smooth(curves["value"]), color=color, linewidth=1.4, label=label)
                 if cell.has_plug_in:
                     plug_in = smooth(curves["plug_in"])
-                    panel.plot(plug_in, color=color, linewidth=1.2, linestyle=":", label=f"{words}, plug-in")
+                    panel.plot(plug_in, color=color, linewidth=1.2, linestyle=":", label=f"{label}, plug-in")
                 mark_divergence(panel, cell, curves)
         truth = max((curves["true_mi"] for _, curves in of_loss), key=len)
         panel.plot(truth, color="black", linewidth=1.0, label="true MI")
@@ -68,7 +68,7 @@ def staircase_figure(runs: Runs, path: Path) -> None:
 
 
 def terms_figure(runs: Runs, path: Path) -> None:
-    """Per loss and variant, the value with its two terms over steps."""
+    """One panel per loss and variant: the value and its two terms over steps."""
     figure, axes = panels(len(runs), columns=columns(runs))
     for panel, (cell, curves) in zip(axes, runs, strict=True):
         truth = float(curves["true_mi"][0])
@@ -83,7 +83,7 @@ def terms_figure(runs: Runs, path: Path) -> None:
 
 
 def score_figure(runs: Runs, path: Path) -> None:
-    """Per loss and variant, the critic's scores of joint (x = y) and all other pairs of symbols over steps."""
+    """One panel per loss and variant: scores of joint pairs (x = y) and of all other pairs of symbols over steps."""
     from lightning_mi.bench.recorder import PROBE_EVERY
 
     figure, axes = panels(len(runs), columns=columns(runs))
@@ -101,7 +101,7 @@ def score_figure(runs: Runs, path: Path) -> None:
 
 
 def target_figure(runs: Runs, path: Path) -> None:
-    """Log-normalizer and value over steps for each target."""
+    """Log-normalizer and value over steps, for each target."""
     figure, axes = panels(2, columns=2)
     shades = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#000000")
     for index, (cell, curves) in enumerate(runs):
@@ -118,7 +118,7 @@ def target_figure(runs: Runs, path: Path) -> None:
 
 
 def columns(runs: Runs) -> int:
-    """Variants side by side, two losses a row."""
+    """Number of panels in a row: two losses, each with all its variants."""
     return min(4, 2 * len({cell.variant for cell, _ in runs}))
 
 
@@ -138,11 +138,11 @@ def _label_run(panel: Axes, cell: Cell) -> None:
 
 
 def mark_divergence(panel: Axes, cell: Cell, curves: dict[str, Any]) -> None:
-    """A line where the loss was no longer finite, if it happened."""
+    """Mark the step of a non-finite loss, if there is one."""
     if curves["diverged_at"] is not None:
         panel.axvline(curves["diverged_at"], color=COLORS[cell.variant], linewidth=1.0, linestyle="-.")
         left, right = panel.get_xlim()
-        side = "right" if curves["diverged_at"] > (left + right) / 2 else "left"  # of the text at the line
+        side = "right" if curves["diverged_at"] > (left + right) / 2 else "left"  # where the text has room
         panel.annotate(
             "not finite",
             (curves["diverged_at"], 0.02),
@@ -154,7 +154,7 @@ def mark_divergence(panel: Axes, cell: Cell, curves: dict[str, Any]) -> None:
 
 
 def _robust_limits(panel: Axes, curves: Sequence[NDArray[Any]]) -> None:
-    """Show the bulk: an exploding run has single steps of any size."""
+    """Limit the y axis to the central 99 percent: single steps of an exploding run have any magnitude."""
     finite = np.concatenate([curve[np.isfinite(curve)] for curve in curves])
     low, high = np.percentile(finite, [0.5, 99.5])
     margin = 0.1 * max(high - low, 1.0)
@@ -162,11 +162,8 @@ def _robust_limits(panel: Axes, curves: Sequence[NDArray[Any]]) -> None:
 
 
 def legend_and_save(figure: Figure, axes: Sequence[Axes], path: Path, title: str) -> None:
-    """Put one legend of all panels below them, where they have labels, a title above them, and write the picture.
-
-    The legend has as many columns, and the title as many lines, as fit the width.
-    """
-    figure.set_figwidth(max(figure.get_figwidth(), _NARROWEST))
+    """Add a title and one common legend to the panels, fit both to the width, and write the figure."""
+    figure.set_figwidth(max(figure.get_figwidth(), _MIN_WIDTH))
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     for columns in range(min(len(handles), 6), 0, -1):
         legend = figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=9)

@@ -1,4 +1,4 @@
-"""Tables and figures of the Gaussian staircase: bias, deviation and error on each stair, beside published figures."""
+"""Tables and figures of the Gaussian staircase: bias, deviation and error on each level, beside published values."""
 
 import csv
 import math
@@ -14,36 +14,36 @@ from lightning_mi.bench.reports.tables import markdown_table, write_csv, write_t
 from lightning_mi.bench.results import load_curves
 
 READINGS = {"value": "per batch", "plug_in": "plug-in"}
-_OWN_SETTING = "Choi & Lee code 2020"
+_SAME_SETTING = "Choi & Lee code 2020"
 
 
-def stair_statistics(curves: dict[str, Any], reading: str) -> list[dict[str, float]]:
-    """Bias, standard deviation and mean squared error of raw single-step estimates, over each whole stair.
+def level_statistics(curves: dict[str, Any], reading: str) -> list[dict[str, float]]:
+    """Bias, standard deviation and mean squared error of the single-step estimates on each level.
 
     Args:
-        curves: What a training recorded.
+        curves: Curves of a training.
         reading: ``value`` (the bound, per batch) or ``plug_in``.
 
     Returns:
-        A row a stair, in nats (squared for ``mse``). A stair that holds an infinite estimate has infinite error; one
-        that the training did not live through to the end is missing.
+        One row for each level, in nats (squared for ``mse``). A level with an infinite estimate has an infinite error;
+        a level on which the training diverged is missing.
     """
     rows = []
     truth, estimates = curves["true_mi"], curves[reading].astype(np.float64)
     for mi in np.unique(truth):
-        on_stair = truth == mi
+        on_level = truth == mi
         if curves["diverged_at"] is not None and mi == truth[-1]:
             continue
-        errors = estimates[on_stair] - mi
+        errors = estimates[on_level] - mi
         with np.errstate(invalid="ignore"):
             rows.append(
                 {
                     "true_mi": float(mi),
-                    "steps": int(on_stair.sum()),
+                    "steps": int(on_level.sum()),
                     "bias": float(errors.mean()),
                     "standard_deviation": float(errors.std()),
                     "mse": float(np.square(errors).mean()),
-                    "log_normalizer": float(curves["log_normalizer"][on_stair].mean()),
+                    "log_normalizer": float(curves["log_normalizer"][on_level].mean()),
                 }
             )
     return rows
@@ -60,12 +60,12 @@ def report(grid: Grid, folder: Path) -> list[Path]:
             "variant": cell.variant,
             "seed": cell.seed,
             "reading": reading,
-            **stair,
+            **level,
             "diverged_at": curves["diverged_at"],
         }
         for cell, curves in runs
         for reading in READINGS
-        for stair in stair_statistics(curves, reading)
+        for level in level_statistics(curves, reading)
     ]
     paths = [folder / "results.csv", folder / "table.md", folder / "staircase.png"]
     write_csv(paths[0], rows)
@@ -75,36 +75,39 @@ def report(grid: Grid, folder: Path) -> list[Path]:
 
 
 def _markdown(grid: Grid, runs: list[tuple[Cell, dict[str, Any]]], rows: list[dict[str, Any]]) -> str:
-    stairs = sorted({float(mi) for _, curves in runs for mi in np.unique(curves["true_mi"])})
+    levels = sorted({float(mi) for _, curves in runs for mi in np.unique(curves["true_mi"])})
     seeds = sorted({cell.seed for cell, _ in runs})
     published = _published()
     table = []
     kinds = dict.fromkeys((cell.loss, cell.paper, cell.variant, cell.has_plug_in) for cell, _ in runs)
     for loss, paper, variant, plug_in in kinds:
-        mine = [row for row in rows if (row["loss"], row["variant"]) == (loss, variant)]
-        for reading, words in READINGS.items():
-            cells = [_mean_cell([r for r in mine if r["reading"] == reading and r["true_mi"] == mi]) for mi in stairs]
+        rows_of_kind = [row for row in rows if (row["loss"], row["variant"]) == (loss, variant)]
+        for reading, label in READINGS.items():
+            cells = [
+                _mean_cell([r for r in rows_of_kind if r["reading"] == reading and r["true_mi"] == mi]) for mi in levels
+            ]
             if reading == "value" or plug_in:
-                table.append([loss, variant, words, *cells])
+                table.append([loss, variant, label, *cells])
         if variant != "published" and paper is not None:
-            for name, words in (("", "per batch"), (", plug-in", "plug-in")):
-                key = f"{'Re' if variant == 'regularized' else ''}{paper}{name}"
+            for suffix, label in (("", "per batch"), (", plug-in", "plug-in")):
+                key = f"{'Re' if variant == 'regularized' else ''}{paper}{suffix}"
                 if key in published:
-                    cells = [published[key].get(mi, "-") for mi in stairs]
-                    table.append([loss, variant, f"{words}, published as {key.removesuffix(name)}", *cells])
-    heading = ["loss", "variant", "reading", *(f"MI = {mi:g}" for mi in stairs)]
+                    cells = [published[key].get(mi, "-") for mi in levels]
+                    table.append([loss, variant, f"{label}, published as {key.removesuffix(suffix)}", *cells])
+    heading = ["loss", "variant", "reading", *(f"MI = {mi:g}" for mi in levels)]
     diverged = [f"{c.name} at step {r['diverged_at']}" for c, r in runs if r["diverged_at"] is not None]
     return "\n".join(
         [
             f"# Gaussian staircase, preset {grid.preset}",
             "",
-            "Each cell: bias / standard deviation / mean squared error of the raw single-step estimates over the whole "
-            f"stair, in nats; {'seed' if len(seeds) == 1 else 'mean over seeds'} {', '.join(map(str, seeds))}.",
+            "Each cell: bias / standard deviation / mean squared error of the single-step estimates over the whole "
+            f"level, in nats; {'seed' if len(seeds) == 1 else 'mean over seeds'} {', '.join(map(str, seeds))}.",
             f"Reduced against the paper: {grid.note}." if grid.note else "Settings: the paper's.",
             "`per batch` is the bound without the penalty; `plug-in` is the joint term with the log-normalizer at its "
-            "target. `published` variants are regularized as in the authors' released code, run here; rows `published "
-            f"as` are their figures ({_OWN_SETTING}).",
-            f"Diverged (loss not finite): {'; '.join(diverged) or 'none'}. A stair not lived through is `-`.",
+            "target. `published` variants are regularized as in the authors' released code, and were run here; rows "
+            f"`published as` contain the authors' values ({_SAME_SETTING}).",
+            f"Diverged (loss not finite): {'; '.join(diverged) or 'none'}. `-`: the training diverged before the "
+            "end of the level.",
             "",
             markdown_table(heading, table),
         ]
@@ -124,11 +127,11 @@ def _number(x: float) -> str:
 
 
 def _published() -> dict[str, dict[float, str]]:
-    """Published cells in the same form, by estimator and true MI, of the setting that this benchmark repeats."""
+    """Published values in the form of the table, by estimator and true MI, for the setting of this benchmark."""
     cells: dict[str, dict[float, str]] = defaultdict(dict)
     with files("lightning_mi.bench").joinpath("published/gaussian.csv").open() as file:
         for row in csv.DictReader(file):
-            if row["source"] == _OWN_SETTING:
+            if row["source"] == _SAME_SETTING:
                 variance, mse = row["variance"], row["mse"]
                 deviation = _number(math.sqrt(float(variance))) if variance else "-"
                 cell = f"{_number(float(row['bias']))} / {deviation} / {_number(float(mse)) if mse else '-'}"

@@ -24,7 +24,7 @@ def _first_seed(runs: Runs) -> list[tuple[Cell, dict[str, Any]]]:
 
 
 def estimate_figure(runs: Runs, path: Path) -> None:
-    """Per loss, original and regularized estimates over training steps, with the truth, if it is known."""
+    """One panel per loss: original and regularized estimates over training steps, with the true MI if it is known."""
     runs = _first_seed(runs)
     losses = list(dict.fromkeys(cell.loss for cell, _ in runs))
     figure, axes = panels(len(losses), columns=3)
@@ -51,7 +51,7 @@ def estimate_figure(runs: Runs, path: Path) -> None:
 
 
 def accuracy_figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Test accuracy of each loss, original and regularized: the mean over seeds and their standard deviation."""
+    """Bars of the test accuracy of each loss and variant: mean and standard deviation over seeds."""
     losses = list(dict.fromkeys(row["loss"] for row in rows))
     kinds = list(dict.fromkeys((row["variant"], row["weight"]) for row in rows))
     kinds.sort(key=lambda kind: (("original", "regularized", "published").index(kind[0]), -kind[1]))
@@ -61,14 +61,14 @@ def accuracy_figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
     for position, (variant, weight) in enumerate(kinds):
         means, deviations = [], []
         for loss in losses:
-            mine = [
+            accuracies = [
                 row["accuracy"]
                 for row in rows
                 if (row["loss"], row["variant"], row["weight"]) == (loss, variant, weight)
                 and math.isfinite(row["accuracy"])
             ]
-            means.append(np.mean(mine) if mine else math.nan)
-            deviations.append(np.std(mine, ddof=1) if len(mine) > 1 else math.nan)
+            means.append(np.mean(accuracies) if accuracies else math.nan)
+            deviations.append(np.std(accuracies, ddof=1) if len(accuracies) > 1 else math.nan)
         places = np.arange(len(losses)) + (position - (len(kinds) - 1) / 2) * width
         weights = sum(kind[0] == variant for kind in kinds)
         label = f"{variant}, weight {weight:g}" if weights > 1 else variant
@@ -85,7 +85,7 @@ def accuracy_figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def map_figure(runs: Runs, path: Path) -> None:
-    """Per loss and variant, test features in two dimensions, colored by label."""
+    """One panel per loss and variant: test features in two dimensions, colored by label."""
     runs = _first_seed(runs)
     figure, axes = panels(len(runs), columns=columns(runs))
     for panel, (cell, curves) in zip(axes, runs, strict=True):

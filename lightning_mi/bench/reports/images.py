@@ -1,4 +1,4 @@
-"""Tables and figures of the supervised and contrastive benchmarks, beside the paper's Table 1."""
+"""Tables and figures of the supervised and contrastive benchmarks, beside Table 1 of the paper."""
 
 import csv
 import math
@@ -17,24 +17,24 @@ _ACCURACY_WORDS = {
     "supervised": "the critic's argmax over labels on the test set, in evaluation mode",
     "contrastive": "the nearest neighbor by inner product among the training features, for the test set",
 }
-_COLLAPSED = 2.0  # times chance: an accuracy below tells nothing of the labels
+_COLLAPSED = 2.0  # times chance: a lower accuracy counts as collapsed
 _READINGS = {"test_mi": "test/mi", "test_mi_macro": "test/mi_macro", "test_mi_plug_in": "test/mi_plug_in"}
 _PUBLISHED_SET = {10: "CIFAR-10", 100: "CIFAR-100"}
 
 
 def run_statistics(cell: Cell, curves: dict[str, Any], kind: str) -> dict[str, Any]:
-    """What one training shows, in nats.
+    """Summary of one training, in nats.
 
     Args:
         cell: The training.
-        curves: What it recorded.
+        curves: Its curves.
         kind: ``supervised`` or ``contrastive``.
 
     Returns:
         ``mi`` and ``across_batches``, the mean and standard deviation of the bound (without the penalty) over the
-        training batches of the last epoch; the test set's micro, macro and plug-in averages (NaN where the loss has
-        none); ``accuracy`` and, where it was measured, ``linear_probe``; ``diverged_at``; and the verdict
-        ``collapsed`` (the loss not finite, or an accuracy below twice chance).
+        training batches of the last epoch; the micro, macro and plug-in estimates on the test set (NaN if the loss has
+        none); ``accuracy``; ``linear_probe`` (NaN if not measured); ``diverged_at``; and ``collapsed`` (the loss is not
+        finite, or the accuracy is below twice chance).
     """
     tested = curves["tested"]
     alive = curves["diverged_at"] is None
@@ -87,16 +87,16 @@ def _markdown(grid: Grid, runs: list[tuple[Cell, dict[str, Any]]], rows: list[di
     for row in rows:
         groups.setdefault((row["study"], row["loss"], row["variant"], row["weight"]), []).append(row)
     table = []
-    for (study, loss, variant, weight), mine in groups.items():
-        rivals = [
+    for (study, loss, variant, weight), group in groups.items():
+        others = [
             g
             for key, g in groups.items()
             if key[:2] == (study, loss) and (key[2] == "original") != (variant == "original")
         ]
-        cells = [_spread(mine, "mi", bold=False), _mean(mine, "across_batches")]
-        cells += [_spread(mine, name, bold=False) for name in _READINGS]
-        cells += [_spread(mine, "accuracy", bold=_separate(mine, rivals)), _spread(mine, "linear_probe", bold=False)]
-        cells.append(f"{sum(row['collapsed'] for row in mine)} of {len(mine)}")
+        cells = [_spread(group, "mi", bold=False), _mean(group, "across_batches")]
+        cells += [_spread(group, name, bold=False) for name in _READINGS]
+        cells += [_spread(group, "accuracy", bold=_separate(group, others)), _spread(group, "linear_probe", bold=False)]
+        cells.append(f"{sum(row['collapsed'] for row in group)} of {len(group)}")
         mi, accuracy = published.get((papers[loss] or "", variant), ("-", "-"))
         table.append([study, loss, variant, f"{weight:g}" if weight else "-", *cells, mi, accuracy])
     heading = ["study", "loss", "variant", "weight", "MI", "across batches", "test MI, micro", "macro", "plug-in"]
@@ -109,16 +109,16 @@ def _markdown(grid: Grid, runs: list[tuple[Cell, dict[str, Any]]], rows: list[di
         [
             f"# {grid.report.capitalize()} benchmark on {grid.data}, preset {grid.preset}",
             "",
-            f"Truth: {'not known' if math.isnan(truth) else f'{truth:.4f} nats, of the training labels'}. "
+            f"Truth: {'unknown' if math.isnan(truth) else f'{truth:.4f} nats, of the training labels'}. "
             f"{'Seed' if len(seeds) == 1 else 'Mean ± standard deviation over seeds'} {', '.join(map(str, seeds))}. "
             "`MI` is the bound without the penalty, the mean over the training batches "
-            "of the last epoch; `across batches` its standard deviation over them. `test MI` is read once, on the test "
-            "set: micro pools all pairs, macro averages batches, plug-in puts the log-normalizer at its target.",
-            f"`accuracy`: {_ACCURACY_WORDS[grid.report]}; bold where it is the higher one and the intervals of one "
-            "standard deviation of original and regularized do not overlap. `collapsed`: the loss not finite, or an "
-            "accuracy below twice chance.",
+            "of the last epoch; `across batches` its standard deviation over them. `test MI` is estimated once, on the "
+            "test set: micro pools all pairs, macro averages batches, plug-in sets the log-normalizer to its target.",
+            f"`accuracy`: {_ACCURACY_WORDS[grid.report]}; bold if it is higher and the intervals of one standard "
+            "deviation of original and regularized do not overlap. `collapsed`: a non-finite loss, or an accuracy "
+            "below twice chance.",
             f"Differences from the paper: {grid.note}." if grid.note else "Settings: the paper's.",
-            "The published cells are the paper's Table 1, ResNet-18 on CIFAR; what its ± means is not recorded.",
+            "The published cells are from Table 1 of the paper (ResNet-18 on CIFAR); the meaning of its ± is unknown.",
             f"Not finite: {'; '.join(diverged) or 'none'}.",
             "",
             markdown_table(heading, table),
@@ -148,11 +148,11 @@ def _mean(rows: list[dict[str, Any]], name: str) -> str:
     return f"{np.mean(values):.3f}" if values else "-"
 
 
-def _separate(mine: list[dict[str, Any]], rivals: list[list[dict[str, Any]]]) -> bool:
-    """Whether the accuracy of these runs is above that of every rival by more than both standard deviations."""
-    interval = _interval(mine)
-    others = [_interval(rival) for rival in rivals]
-    return interval is not None and bool(others) and all(other is None or interval[0] > other[1] for other in others)
+def _separate(group: list[dict[str, Any]], others: list[list[dict[str, Any]]]) -> bool:
+    """Whether the interval of one standard deviation of the accuracy lies above that of every other group."""
+    interval = _interval(group)
+    intervals = [_interval(other) for other in others]
+    return interval is not None and bool(intervals) and all(i is None or interval[0] > i[1] for i in intervals)
 
 
 def _interval(rows: list[dict[str, Any]]) -> tuple[float, float] | None:
@@ -164,7 +164,7 @@ def _interval(rows: list[dict[str, Any]]) -> tuple[float, float] | None:
 
 
 def _published(kind: str, data: str) -> dict[tuple[str, str], tuple[str, str]]:
-    """The paper's (MI, accuracy), by its name of the loss and the variant."""
+    """MI and accuracy in Table 1 of the paper, by the paper's name of the loss and by variant."""
     cells = {}
     with files("lightning_mi.bench").joinpath("published/table1.csv").open() as file:
         for row in csv.DictReader(file):

@@ -1,4 +1,4 @@
-"""Tables and figures of the one-hot toy: drifting, explosion, and the choice of the target."""
+"""Tables and figures of the one-hot toy: drift, explosion, and the choice of the target."""
 
 from pathlib import Path
 from typing import Any
@@ -9,20 +9,20 @@ from lightning_mi.bench.grid import Grid
 from lightning_mi.bench.reports.tables import WINDOWS, count, markdown_table, window_length, write_csv, write_text
 from lightning_mi.bench.results import load_curves
 
-_WINDOW = 100  # steps that the drift compares
+_WINDOW = 100  # steps in each of the two averages that the drift compares
 _DRIFT_FROM = 1000  # the step from which drift is counted
-_EXPLODED = 50.0  # nats: the true log-ratios are log 16 and, for pairs that never occur, as low as training takes them
-_DEAD = 0.1  # nats: a critic whose scores of all pairs differ by less tells nothing
+_EXPLODED = 50.0  # nats, in absolute value; the true log-ratio of joint pairs is log 16
+_DEAD = 0.1  # nats: a critic whose scores differ by less carries no information
 
 
 def run_statistics(curves: dict[str, Any]) -> dict[str, Any]:
-    """What one training shows; averages over its last 500 steps, in nats.
+    """Summary of one training, in nats.
 
     Returns:
-        value, plug_in, log_normalizer; ``drift``, the change of the log-normalizer from step 1000 to the end (NaN in a
-        shorter run); the extremes of single-step values and of scores over all pairs of symbols; ``diverged_at``; and
-        the verdicts ``exploded`` (the loss not finite, or a score beyond 50 nats either way) and ``dead`` (scores of
-        all pairs within 0.1 nats at the end).
+        ``value``, ``plug_in`` and ``log_normalizer``, means over the last 500 steps; ``drift``, the change of the
+        log-normalizer from step 1000 to the end (NaN in a shorter run); the extremes of single-step values and of
+        scores over all pairs of symbols; ``diverged_at``; ``exploded`` (the loss is not finite, or a score exceeds 50
+        nats in absolute value); ``dead`` (the scores of all pairs are within 0.1 nats at the end).
     """
     value, scores, normalizer = curves["value"], curves["probe"], curves["log_normalizer"]
     alive = curves["diverged_at"] is None
@@ -86,17 +86,17 @@ def report(grid: Grid, folder: Path) -> list[Path]:
 def _markdown(grid: Grid, rows: list[dict[str, Any]]) -> str:
     table = []
     for key in dict.fromkeys((r["study"], r["loss"], r["variant"], r["target"]) for r in rows):
-        mine = [r for r in rows if (r["study"], r["loss"], r["variant"], r["target"]) == key]
+        group = [r for r in rows if (r["study"], r["loss"], r["variant"], r["target"]) == key]
         table.append(
             [
                 *key[:3],
                 f"{key[3]:g}",
-                *(_range([r[name] for r in mine]) for name in ("value", "plug_in", "log_normalizer", "drift")),
-                f"{min(r['value_min'] for r in mine):.1f} to {max(r['value_max'] for r in mine):.1f}",
-                f"{min(r['score_min'] for r in mine):.0f} to {max(r['score_max'] for r in mine):.0f}",
-                *(f"{sum(map(bool, flags))} of {len(mine)}" for flags in ([r["exploded"] for r in mine],)),
-                f"{sum(r['diverged_at'] is not None for r in mine)} of {len(mine)}",
-                f"{sum(r['dead'] for r in mine)} of {len(mine)}",
+                *(_range([r[name] for r in group]) for name in ("value", "plug_in", "log_normalizer", "drift")),
+                f"{min(r['value_min'] for r in group):.1f} to {max(r['value_max'] for r in group):.1f}",
+                f"{min(r['score_min'] for r in group):.0f} to {max(r['score_max'] for r in group):.0f}",
+                f"{sum(r['exploded'] for r in group)} of {len(group)}",
+                f"{sum(r['diverged_at'] is not None for r in group)} of {len(group)}",
+                f"{sum(r['dead'] for r in group)} of {len(group)}",
             ]
         )
     seeds = count(len({r["seed"] for r in rows}), "seed")
@@ -109,9 +109,9 @@ def _markdown(grid: Grid, rows: list[dict[str, Any]]) -> str:
             f"# One-hot toy, preset {grid.preset}",
             "",
             f"Truth: log 16 = 2.7726 nats. Readings are means over {WINDOWS['onehot']}, lowest to highest seed "
-            f"({seeds}, those that stayed finite); `drift` is the change of the "
+            f"({seeds}, only seeds with a finite loss); `drift` is the change of the "
             f"log-normalizer from step {_DRIFT_FROM} to the end.",
-            f"`exploded`: a score beyond {_EXPLODED:g} nats either way, or the loss not finite; `not finite`: the "
+            f"`exploded`: a score above {_EXPLODED:g} nats in absolute value, or a non-finite loss; `not finite`: the "
             f"loss; `dead`: scores of all pairs within {_DEAD} nats of each other at the end.",
             f"Reduced against the paper: {grid.note}." if grid.note else "Settings: the paper's.",
             "",

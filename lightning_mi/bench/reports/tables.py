@@ -1,4 +1,4 @@
-"""Files that a benchmark leaves: CSV and Markdown, whole or not at all."""
+"""Result files of a benchmark, CSV and Markdown, written atomically."""
 
 import csv
 import io
@@ -8,9 +8,9 @@ from typing import Any
 
 from lightning_mi.utilities.atomic_files import write_atomically
 
-# The steps over which tables average a training's readings, by kind of report.
+# Steps over which the tables average a training, by kind of report.
 WINDOWS = {
-    "gaussian": "the last stair",
+    "gaussian": "the last level",
     "onehot": "the last 500 steps",
     "supervised": "the last epoch",
     "contrastive": "the last epoch",
@@ -30,7 +30,7 @@ def window_length(report: str, curves: dict[str, Any]) -> int:
 
 
 def count(number: int, noun: str) -> str:
-    """A number and its noun.
+    """A number with its noun in the singular or plural.
 
     Example:
         >>> count(1, "seed"), count(5, "seed")
@@ -53,7 +53,7 @@ def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows that share their keys; an empty file for none."""
+    """Write rows with equal keys; without rows, an empty file."""
     buffer = io.StringIO()
     if rows:
         writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
@@ -63,6 +63,6 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader or a crash never meets half of it."""
+    """Write a text file atomically."""
     content = (text if text.endswith("\n") or not text else text + "\n").encode()
     write_atomically(path, lambda file: file.write(content))

@@ -1,1 +1,1 @@
-"""ImageDataModule: labelled images from memory, torchvision or a folder."""
+"""Labelled images from memory, torchvision or a folder."""

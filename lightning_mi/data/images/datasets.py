@@ -1,4 +1,4 @@
-"""The image datasets known by name, each split into a training and a test part."""
+"""Named image datasets, each with a training and a test part."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +16,8 @@ from lightning_mi.exceptions import DatasetDownloadError, DatasetNotFoundError
 
 ImageSetName = Literal["digits", "digit_pairs", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
 
-_TEST_FRACTION = 0.2  # where a dataset has no test part of its own
-_TEST_SEED = 0  # the test part is the same whatever the user's seed
+_TEST_FRACTION = 0.2  # for datasets without an official test part
+_TEST_SEED = 0  # the test part does not depend on the user's seed
 _FOLDERS = {
     "fashion_mnist": "FashionMNIST/raw",
     "cifar10": "cifar-10-batches-py",
@@ -26,12 +26,12 @@ _FOLDERS = {
 
 
 class ImageSet(NamedTuple):
-    """A dataset in two parts.
+    """A dataset with a training and a test part.
 
     Attributes:
-        train: What may be trained on; validation samples are taken from it.
-        test: The test part, if there is one.
-        class_names: A name for each of the C classes.
+        train: The training part, before validation samples are split off.
+        test: The test part; None if there is none.
+        class_names: Names of the C classes.
     """
 
     train: AbstractImages
@@ -40,10 +40,10 @@ class ImageSet(NamedTuple):
 
 
 def check_image_set(dataset: object, test_dataset: object) -> None:
-    """Check what :func:`load_image_set` will be given, without reading anything.
+    """Check the arguments of :func:`load_image_set` without reading any file.
 
     Raises:
-        ValueError: The name is unknown, or the named dataset has a test part already.
+        ValueError: If the name is unknown, or a named dataset is combined with ``test_dataset``.
 
     Example:
         >>> check_image_set("digits", None)
@@ -51,20 +51,22 @@ def check_image_set(dataset: object, test_dataset: object) -> None:
     if not isinstance(dataset, str):
         return
     if dataset not in get_args(ImageSetName):
-        raise ValueError(f"dataset={dataset!r} is unknown: choose one of {', '.join(get_args(ImageSetName))}.")
+        raise ValueError(
+            f"Got dataset={dataset!r}: it is one of {', '.join(map(repr, get_args(ImageSetName)))}, or a torch Dataset."
+        )
     if test_dataset is not None:
-        raise ValueError(f"dataset={dataset!r} has a test part of its own: leave out test_dataset.")
+        raise ValueError(f"Got test_dataset with dataset={dataset!r}, which has a test part: drop test_dataset.")
 
 
 def load_image_set(
     dataset: ImageSetName | Dataset[Any], root: str | Path, test_dataset: Dataset[Any] | None = None
 ) -> ImageSet:
-    """A dataset by its name (that of ``digit_pairs`` unpaired), or one of the user's own.
+    """Load a named dataset (for ``digit_pairs`` the unpaired digits), or wrap the user's dataset.
 
     Raises:
-        DatasetNotFoundError: It is not under ``root``.
-        TypeError: The labels of the user's own dataset are not integers, or it is no dataset.
-        ValueError: Its labels are not whole numbers from 0.
+        DatasetNotFoundError: If the dataset is not under ``root``.
+        TypeError: If the user's dataset is not a map-style dataset, or its labels are not integers.
+        ValueError: If labels are not whole numbers from 0.
 
     Example:
         >>> load_image_set("digits", "data").class_names[-1]
@@ -84,7 +86,7 @@ def load_image_set(
 
 
 def load_digits() -> ImageSet:
-    """scikit-learn's 1,797 handwritten digits: (1, 8, 8) uint8 in 10 classes, a fixed 20 percent of each for the test.
+    """The 1,797 handwritten digits of scikit-learn: (1, 8, 8) uint8, 10 classes; the test part is a fixed 20 percent.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
 
@@ -93,21 +95,21 @@ def load_digits() -> ImageSet:
         >>> len(digits.train), len(digits.test), digits.train.image(0).shape
         (1438, 359, torch.Size([1, 8, 8]))
     """
-    from sklearn.datasets import load_digits as load  # here: it takes half a second that other data need not wait for
+    from sklearn.datasets import load_digits as load  # half a second, only for this dataset
 
     data = load()
-    # Pixels count the inked points of a 4 x 4 block, 0 to 16: spread over the range of bytes.
+    # Pixels count the inked points of a 4 x 4 block, 0 to 16; scaled to the range of bytes.
     pixels = torch.from_numpy(np.round(data.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
     return _split_off_test(MemoryImages(pixels, torch.from_numpy(data.target).long()), [str(i) for i in range(10)])
 
 
 def pair_digits(digits: AbstractImages, per_class: int, generator: torch.Generator) -> MemoryImages:
-    """Put two digits side by side and label them 10 a + b: as many pairs of each of the 100 classes, all different.
+    """Put two digits side by side with label 10 a + b: equally many pairs of each of the 100 classes, all different.
 
     Args:
         digits: N images of digits in memory, (1, H, W).
-        per_class: Pairs of each class, fewer if there are not as many.
-        generator: Chooses the pairs.
+        per_class: Pairs of each class; fewer if there are not enough.
+        generator: Generator of the choice.
 
     Returns:
         At most 100 ``per_class`` images of shape (1, H, 2 W).
@@ -120,7 +122,7 @@ def pair_digits(digits: AbstractImages, per_class: int, generator: torch.Generat
     assert isinstance(digits, MemoryImages)
     members = [(digits.labels == label).nonzero().flatten() for label in range(10)]
     smallest = min(len(group) for group in members)
-    count = min(per_class, smallest**2)  # the same for all, so that H(Y) is log 100
+    count = min(per_class, smallest**2)  # equal for all classes, so that H(Y) = log 100
     images, labels = [], []
     for label in range(100):
         left, right = members[label // 10], members[label % 10]
@@ -136,34 +138,34 @@ def load_torchvision(name: str, root: str | Path) -> ImageSet:
 
     Args:
         name: ``fashion_mnist``, ``cifar10`` or ``cifar100``.
-        root: Where torchvision looks for its datasets.
+        root: Folder of torchvision's datasets.
 
     Raises:
-        DatasetNotFoundError: The files are missing, incomplete or damaged.
+        DatasetNotFoundError: If the files are missing, incomplete or damaged.
 
     Source: Xiao et al. 2017 (Fashion-MNIST); Krizhevsky 2009 (CIFAR).
 
     Example:
         >>> load_torchvision("cifar10", "nowhere")
         Traceback (most recent call last):
-        lightning_mi.exceptions.DatasetNotFoundError: No usable cifar10 in .../nowhere/cifar-10-batches-py ...
+        lightning_mi.exceptions.DatasetNotFoundError: Found no usable cifar10 in .../nowhere/cifar-10-batches-py ...
     """
     try:
         parts = [_torchvision(name)(_absolute(root), train=train) for train in (True, False)]
-    except Exception as error:  # torchvision reads damaged files into errors of any kind
+    except Exception as error:  # torchvision raises errors of many kinds for damaged files
         raise DatasetNotFoundError(
-            f"No usable {name} in {_absolute(root) / _FOLDERS[name]} ({type(error).__name__}: {error}). Fetch it with "
-            "--data.download=true (ImageDataModule(download=True)), or set root to the folder above it."
+            f"Found no usable {name} in {_absolute(root) / _FOLDERS[name]} ({type(error).__name__}: {error}). Download "
+            "it with --data.download=true (ImageDataModule(download=True)), or set root to the folder above it."
         ) from error
     train, test = (MemoryImages(_channels_first(part.data), torch.as_tensor(part.targets).long()) for part in parts)
     return ImageSet(train, test, list(parts[0].classes))
 
 
 def download_torchvision(name: str, root: str | Path) -> None:
-    """Fetch Fashion-MNIST, CIFAR-10 or CIFAR-100, unless it is there; other datasets have nothing to fetch.
+    """Download Fashion-MNIST, CIFAR-10 or CIFAR-100 if it is missing; do nothing for other datasets.
 
     Raises:
-        DatasetDownloadError: It could not be fetched.
+        DatasetDownloadError: If the download fails.
 
     Example:
         >>> download_torchvision("digits", "data")
@@ -176,25 +178,25 @@ def download_torchvision(name: str, root: str | Path) -> None:
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise DatasetDownloadError(
-            f"Could not download {name} to {_absolute(root) / _FOLDERS[name]} ({reason}). Check the network and that "
-            "the folder can be written, or copy the files there from another machine."
+            f"Download of {name} to {_absolute(root) / _FOLDERS[name]} failed ({reason}). Check the network and the "
+            "write permission of the folder, or copy the files from another machine."
         ) from error
 
 
 def load_folder(root: str | Path) -> ImageSet:
-    """A folder with one folder of image files for each class.
+    """Load image files from one folder for each class.
 
-    ``root/train`` is the training part and ``root/test`` (or ``root/val``) the test part, if they exist; otherwise a
-    fixed 20 percent of each class of the training part, which is ``root`` itself if there is no ``root/train``.
+    The training part is ``root/train``, or ``root`` if there is no such folder. The test part is ``root/test`` or
+    ``root/val``; without these, it is a fixed 20 percent of each class of the training part.
 
     Raises:
-        DatasetNotFoundError: There is no such folder, no class in it, or a class without images.
-        ValueError: The test part has a class that the training part lacks, or a class is too small to be split.
+        DatasetNotFoundError: If the folder is missing, has no class, or a class has no images.
+        ValueError: If the test part has a class that the training part lacks, or a class is too small to be split.
 
     Example:
         >>> load_folder("nowhere")
         Traceback (most recent call last):
-        lightning_mi.exceptions.DatasetNotFoundError: No images in .../nowhere...
+        lightning_mi.exceptions.DatasetNotFoundError: Found no images in .../nowhere...
     """
     root = _absolute(root)
     train = _read_folder(root / "train" if (root / "train").is_dir() else root)
@@ -206,10 +208,10 @@ def load_folder(root: str | Path) -> ImageSet:
     test = _read_folder(held_out)
     if unknown := sorted(set(test.classes) - set(names)):
         raise ValueError(
-            f"{held_out} has the classes {', '.join(unknown)}, which {train.root} lacks: both need the same folders."
+            f"Got the classes {', '.join(unknown)} in {held_out}, which {train.root} lacks: both need the same folders."
         )
-    places = torch.tensor([names.index(name) for name in test.classes])
-    return ImageSet(images, DatasetImages(test, places[torch.as_tensor(test.targets)]), names)
+    class_indices = torch.tensor([names.index(name) for name in test.classes])
+    return ImageSet(images, DatasetImages(test, class_indices[torch.as_tensor(test.targets)]), names)
 
 
 def _torchvision(name: str) -> Callable[..., Any]:
@@ -230,8 +232,8 @@ def _read_folder(folder: Path) -> Any:
         return datasets.ImageFolder(str(folder))
     except FileNotFoundError as error:
         raise DatasetNotFoundError(
-            f"No images in {folder} ({error}). It must hold one folder of image files for each class; set root to it, "
-            "or to the folder above its train and test folders."
+            f"Found no images in {folder} ({error}). Set root to a folder that contains one folder of image files for "
+            "each class, or to the folder above its train and test folders."
         ) from error
 
 

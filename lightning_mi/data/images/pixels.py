@@ -1,4 +1,4 @@
-"""Integer pixels to the numbers an encoder takes: scaled, resized and standardized, a whole batch at once."""
+"""Scale, resize and standardize batches of images."""
 
 from typing import final
 
@@ -8,12 +8,12 @@ from torchvision.transforms import v2
 
 from lightning_mi.data.images.sources import AbstractImages, MemoryImages
 
-_SAMPLES = 1000  # of images that must be read one by one: a channel's mean to about a hundredth of its deviation
+_SAMPLES = 1000  # images read one by one for the statistics: means are exact to about 0.01 standard deviations
 _CHUNK = 4096
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (..., C, H, W) to height and width ``size``, bilinear and without aliasing; the aspect ratio may change.
+    """Resize (..., C, H, W) to height and width ``size``, bilinear with antialiasing; the aspect ratio may change.
 
     Example:
         >>> resize(torch.zeros(2, 1, 8, 16), (4, 4)).shape
@@ -26,16 +26,16 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def channel_statistics(images: AbstractImages, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, of pixels between 0 and 1: two of shape (C,), float64.
+    """Mean and standard deviation of each channel for pixels between 0 and 1: two tensors (C,), float64.
 
-    Of images in memory, all are counted exactly; of others, 1,000 that are spread evenly over the dataset.
+    Images in memory are all counted; of other datasets, 1,000 evenly spaced images are read.
 
     Args:
-        images: Integer images are divided by 255, floating-point images are taken as they are.
-        size: What images that are read one by one are resized to first.
+        images: Images; integers are divided by 255, floats are used as they are.
+        size: Height and width to which images that are read one by one are resized first.
 
     Raises:
-        ValueError: The images do not all have the same number of channels.
+        ValueError: If the images have different numbers of channels.
 
     Example:
         >>> pixels = torch.tensor([0, 255, 255, 0], dtype=torch.uint8).view(1, 1, 2, 2)
@@ -52,7 +52,7 @@ def channel_statistics(images: AbstractImages, size: tuple[int, int] | None = No
         shares = counts / counts.sum(dim=1, keepdim=True).double()
         mean, square = shares @ levels, shares @ levels.square()
         return mean, _deviation(mean, square)
-    state = torch.get_rng_state()  # a dataset that augments would otherwise shift every draw that follows
+    state = torch.get_rng_state()  # a random augmentation of the dataset must not change later draws
     torch.default_generator.manual_seed(0)
     try:
         count = min(_SAMPLES, len(images))
@@ -60,7 +60,7 @@ def channel_statistics(images: AbstractImages, size: tuple[int, int] | None = No
     finally:
         torch.set_rng_state(state)
     if len(channels_seen := {len(mean) for mean, _, _ in moments}) > 1:
-        raise ValueError(f"Images have {sorted(channels_seen)} channels: convert them all to grey or all to color.")
+        raise ValueError(f"Got images with {sorted(channels_seen)} channels: convert all to grey or all to color.")
     weights = torch.tensor([count for _, _, count in moments], dtype=torch.float64)
     weights /= weights.sum()
     mean = weights @ torch.stack([first for first, _, _ in moments])
@@ -69,12 +69,12 @@ def channel_statistics(images: AbstractImages, size: tuple[int, int] | None = No
 
 @final
 class PixelScaling:
-    """Scales, resizes and standardizes batches of images: (N, C, H, W), integers or floats, to floats.
+    """Scale, resize and standardize batches of images: (N, C, H, W) bytes or floats to floats.
 
     Args:
-        mean: (C,) of pixels between 0 and 1; None leaves pixels there.
-        deviation: (C,), a channel that is constant keeps its scale.
-        size: Height and width; None keeps them.
+        mean: Mean of each channel (C,), for pixels between 0 and 1; None does not standardize.
+        deviation: Standard deviation of each channel (C,); 0 leaves the scale of the channel.
+        size: Height and width; None does not resize.
 
     Example:
         >>> scaling = PixelScaling(torch.tensor([0.5]), torch.tensor([0.25]), size=(4, 4))
@@ -86,28 +86,28 @@ class PixelScaling:
         self, mean: Tensor | None = None, deviation: Tensor | None = None, size: tuple[int, int] | None = None
     ) -> None:
         self.mean, self.deviation, self.size = mean, deviation, size
-        self._moved: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._statistics_on: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Scale a batch, on its own device; integers become float32.
+        """Scale a batch on its device; bytes become float32.
 
         Raises:
-            TypeError: Integers other than bytes.
+            TypeError: If the images are integers other than bytes.
         """
         if not images.is_floating_point():
             if images.dtype != torch.uint8:
-                raise TypeError(f"Images are {images.dtype}: give bytes (torch.uint8), or floating-point numbers.")
+                raise TypeError(f"Got images of {images.dtype}: give bytes (torch.uint8) or floating-point numbers.")
             images = images.float() / 255
         if self.size is not None:
             images = resize(images, self.size)
         if self.mean is None or self.deviation is None:
             return images
-        if images.device not in self._moved:
+        if images.device not in self._statistics_on:
             scale = torch.where(self.deviation > 0, self.deviation, 1.0)
-            self._moved[images.device] = tuple(  # type: ignore[assignment]  # a pair in, a pair out
+            self._statistics_on[images.device] = tuple(  # type: ignore[assignment]  # a pair in, a pair out
                 value.float().view(-1, 1, 1).to(images.device) for value in (self.mean, scale)
             )
-        mean, scale = self._moved[images.device]
+        mean, scale = self._statistics_on[images.device]
         return (images - mean) / scale
 
 

@@ -1,4 +1,4 @@
-"""Labelled images, whole in memory or one by one from a dataset, behind one small interface."""
+"""Labelled images, in memory or read one by one from a dataset, with a common interface."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence, Sized
@@ -12,12 +12,12 @@ from torchvision.transforms import v2
 from lightning_mi.data.images.splits import check_labels
 from lightning_mi.exceptions import CorruptImageError
 
-# What PIL raises for a file that is cut short, is no image, or has a broken header.
+# Exceptions of PIL for a truncated file, a file that is not an image, or a broken header.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError)
 
 
 class AbstractImages(ABC):
-    """N images with a label each.
+    """N labelled images.
 
     Args:
         labels: (N,) int64.
@@ -34,16 +34,16 @@ class AbstractImages(ABC):
 
     @abstractmethod
     def image(self, index: int) -> Tensor:
-        """One image, (C, H, W), in integers or as the dataset gives it."""
+        """One image (C, H, W), as bytes or in the type of the dataset."""
 
     @abstractmethod
     def subset(self, indices: Tensor) -> "AbstractImages":
-        """Some of the images, in the order of ``indices`` (M,)."""
+        """The images with these ``indices`` (M,), in this order."""
 
 
 @final
 class MemoryImages(AbstractImages):
-    """Images of one size held in memory.
+    """Images of equal size in memory.
 
     Args:
         images: (N, C, H, W) uint8.
@@ -60,27 +60,27 @@ class MemoryImages(AbstractImages):
         self.images = images
 
     def image(self, index: int) -> Tensor:
-        """One image, (C, H, W) uint8."""
+        """One image (C, H, W), uint8."""
         return self.images[index]
 
     def subset(self, indices: Tensor) -> "MemoryImages":
-        """Some of the images, copied."""
+        """The images with these indices, copied."""
         return MemoryImages(self.images[indices], self.labels[indices])
 
 
 @final
 class DatasetImages(AbstractImages):
-    """The images of any map-style dataset of (image, label), fetched one by one.
+    """Images of a map-style dataset of (image, label), read one by one.
 
     Args:
-        dataset: Gives an image (a tensor of shape (C, H, W) or (H, W), an array of shape (H, W, C), or a PIL image)
-            and the index of its class.
-        labels: (N,) int64; by default the dataset's own.
-        indices: The samples meant, (N,); by default all.
+        dataset: Dataset of an image (a tensor (C, H, W) or (H, W), an array (H, W, C), or a PIL image) and the index
+            of its class.
+        labels: (N,) int64; by default read from the dataset.
+        indices: Indices of the samples, (N,); by default all.
 
     Raises:
-        TypeError: The dataset has no length, or its samples no integer label.
-        ValueError: It is empty, or its labels are not whole numbers from 0.
+        TypeError: If the dataset has no length, or its labels are not integers.
+        ValueError: If the dataset is empty, or its labels are not whole numbers from 0.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -96,35 +96,35 @@ class DatasetImages(AbstractImages):
         super().__init__(labels)
 
     def image(self, index: int) -> Tensor:
-        """One image, (C, H, W).
+        """One image (C, H, W).
 
         Raises:
-            CorruptImageError: Its file could not be read.
+            CorruptImageError: If its file cannot be read.
         """
-        place = int(self.indices[index])
+        position = int(self.indices[index])
         try:
-            image = _sample(self.dataset, place)[0]
+            image = _sample(self.dataset, position)[0]
         except _UNREADABLE as error:
-            files = getattr(self.dataset, "samples", None)  # torchvision's folders
+            files = getattr(self.dataset, "samples", None)  # torchvision.datasets.ImageFolder
             if files is None:
                 raise
             raise CorruptImageError(
-                f"The image {files[place][0]} could not be read ({type(error).__name__}: {error}). Replace or remove "
-                "the file."
+                f"Got the image file {files[position][0]}, which cannot be read ({type(error).__name__}: {error}). "
+                "Replace or remove it."
             ) from error
         return _as_tensor(image)
 
     def subset(self, indices: Tensor) -> "DatasetImages":
-        """Some of the images, of the same dataset."""
+        """The images with these indices, in the same dataset."""
         return DatasetImages(self.dataset, self.labels[indices], self.indices[indices])
 
 
 def read_labels(dataset: Any) -> Tensor:
-    """The labels of a dataset, (N,) int64, without reading its images if it lists them as ``targets`` or ``labels``.
+    """The labels of a dataset, (N,) int64; without reading images if it has the attribute ``targets`` or ``labels``.
 
     Raises:
-        TypeError: The dataset has no length, or its samples no integer label.
-        ValueError: It is empty, or its labels are not whole numbers from 0.
+        TypeError: If the dataset has no length, or its labels are not integers.
+        ValueError: If the dataset is empty, or its labels are not whole numbers from 0.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -135,15 +135,15 @@ def read_labels(dataset: Any) -> Tensor:
         return read_labels(dataset.dataset)[torch.as_tensor(dataset.indices)]
     if not isinstance(dataset, Dataset) or not isinstance(dataset, Sized):
         raise TypeError(
-            f"Got a dataset of type {type(dataset).__name__}: give a map-style torch Dataset, which has a length and "
-            "whose items are (image, label)."
+            f"Got a dataset of type {type(dataset).__name__}: give a map-style torch Dataset of (image, label) with a "
+            "length."
         )
     if getattr(dataset, "target_transform", None) is None:
         for name in ("targets", "labels"):
             listed = getattr(dataset, name, None)
             if listed is not None and len(listed) == len(dataset):
                 return check_labels(listed)
-    state = torch.get_rng_state()  # a dataset that augments would otherwise shift every draw that follows
+    state = torch.get_rng_state()  # a random augmentation of the dataset must not change later draws
     try:
         return check_labels([_sample(dataset, i)[1] for i in range(len(dataset))])
     finally:
@@ -153,8 +153,8 @@ def read_labels(dataset: Any) -> Tensor:
 def _sample(dataset: Dataset[Any], index: int) -> Sequence[Any]:
     sample = dataset[index]
     if not isinstance(sample, tuple | list) or len(sample) != 2:
-        got = f"{len(sample)} parts" if isinstance(sample, tuple | list) else f"a {type(sample).__name__}"
-        raise TypeError(f"Sample {index} of the dataset is {got}: it must be a tuple (image, label).")
+        got = f"{len(sample)} parts" if isinstance(sample, tuple | list) else f"type {type(sample).__name__}"
+        raise TypeError(f"Got sample {index} of the dataset with {got}: it must be a tuple (image, label).")
     return cast("Sequence[Any]", sample)
 
 
@@ -163,5 +163,5 @@ def _as_tensor(image: Any) -> Tensor:
     tensor = tensor.as_subclass(Tensor)
     tensor = tensor.unsqueeze(0) if tensor.ndim == 2 else tensor
     if tensor.ndim != 3:
-        raise ValueError(f"An image has shape {tuple(tensor.shape)}: give one of shape (C, H, W) or (H, W).")
+        raise ValueError(f"Got an image of shape {tuple(tensor.shape)}: give (C, H, W) or (H, W).")
     return tensor

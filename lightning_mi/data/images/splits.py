@@ -1,4 +1,4 @@
-"""Class labels: checked, counted, and split so that every part has each class in proportion."""
+"""Check class labels, and split datasets with each class in proportion."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from lightning_mi.utilities.labels import NEGATIVE_LABEL
 
 
 def check_labels(values: Any) -> Tensor:
-    """Turn labels into a tensor: whole numbers from 0, one a sample.
+    """Convert labels to a tensor and check that they are whole numbers from 0, one for each sample.
 
     Args:
         values: A tensor, an array or a list of N labels.
@@ -18,31 +18,31 @@ def check_labels(values: Any) -> Tensor:
         (N,) int64.
 
     Raises:
-        TypeError: The labels are not integers.
-        ValueError: There are none, they are not of shape (N,), or one is negative.
+        TypeError: If the labels are not integers.
+        ValueError: If there are no labels, their shape is not (N,), or one is negative.
 
     Example:
         >>> check_labels([2, 0, 1])
         tensor([2, 0, 1])
         >>> check_labels([0.5, 1.0])
         Traceback (most recent call last):
-        TypeError: Labels are torch.float32, but classes are counted...
+        TypeError: Got labels of torch.float32: ...
     """
     try:
         labels = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"Labels could not be read as numbers ({error}). Give each sample the index of its class, from 0."
+            f"Got labels that are not numbers ({error}): give each sample the index of its class, from 0."
         ) from error
     if labels.numel() == 0:
-        raise ValueError("The dataset is empty: there is no label in it. Check its folder, or how it was filtered.")
+        raise ValueError("Got an empty dataset: check its folder, or how it was filtered.")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(
-            f"Labels are {labels.dtype}, but classes are counted, and H(Y) is that of a discrete label. Convert them "
-            "to whole numbers from 0."
+            f"Got labels of {labels.dtype}: H(Y) is the entropy of discrete classes. Convert labels to whole numbers "
+            "from 0."
         )
     if labels.ndim != 1:
-        raise ValueError(f"Labels have shape {tuple(labels.shape)}, but each sample has one label: give (N,).")
+        raise ValueError(f"Got labels of shape {tuple(labels.shape)}: each sample has one label, so give (N,).")
     labels = labels.long()
     if labels.min() < 0:
         raise ValueError(f"Got label {int(labels.min())} in the dataset: {NEGATIVE_LABEL}")
@@ -50,7 +50,7 @@ def check_labels(values: Any) -> Tensor:
 
 
 def entropy(frequencies: Tensor) -> float:
-    """H(Y) of a law on C classes, in nats; (C,) probabilities.
+    """Entropy H(Y) in nats of class probabilities (C,).
 
     Example:
         >>> entropy(torch.tensor([0.5, 0.0, 0.5]))
@@ -60,7 +60,7 @@ def entropy(frequencies: Tensor) -> float:
 
 
 def members_by_class(labels: Tensor) -> dict[int, Tensor]:
-    """The samples of each class that has any, in ascending order: (N,) integers to a tensor of indices a class.
+    """Indices of the samples of each non-empty class, in ascending order, for labels (N,).
 
     Example:
         >>> members_by_class(torch.tensor([2, 0, 2]))
@@ -75,46 +75,46 @@ def split_by_class(labels: Tensor, fraction: float, generator: torch.Generator, 
 
     Args:
         labels: (N,) int64.
-        fraction: Of each class, between 0 and 1.
-        generator: Chooses the samples.
-        name: What asked for the split, for the message.
+        fraction: Fraction of each class, between 0 and 1.
+        generator: Generator of the choice.
+        name: Name of the held-out part, for the error message.
 
     Returns:
-        The indices kept and those held out, each in ascending order.
+        The indices of both parts, the held-out one second, each in ascending order.
 
     Raises:
-        ValueError: A class has too few samples to be in both parts.
+        ValueError: If a class has too few samples to be in both parts.
 
     Example:
-        >>> kept, held_out = split_by_class(torch.tensor([0, 0, 0, 1, 1, 1]), 1 / 3, torch.Generator(), "val_fraction")
-        >>> len(kept), len(held_out)
+        >>> train, held_out = split_by_class(torch.tensor([0, 0, 0, 1, 1, 1]), 1 / 3, torch.Generator(), "val_fraction")
+        >>> len(train), len(held_out)
         (4, 2)
     """
-    kept, held_out = [], []
+    remaining, held_out = [], []
     for label, members in members_by_class(labels).items():
         count = max(1, round(fraction * len(members)))
         if count >= len(members):
             raise ValueError(
-                f"Class {label} has {len(members)} sample(s), of which {name} holds out {count} and leaves none to "
-                "train on. Give the class more samples, or choose a smaller fraction (0 holds out none)."
+                f"Got {len(members)} sample(s) of class {label}: {name} holds out {count} of them and leaves none for "
+                "training. Add samples to the class, or choose a smaller fraction (0 holds out none)."
             )
         shuffled = members[torch.randperm(len(members), generator=generator)]
         held_out.append(shuffled[:count])
-        kept.append(shuffled[count:])
-    return torch.cat(kept).sort().values, torch.cat(held_out).sort().values
+        remaining.append(shuffled[count:])
+    return torch.cat(remaining).sort().values, torch.cat(held_out).sort().values
 
 
 def take_by_class(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Choose ``count`` samples, each class in proportion: their indices in ascending order; all if there are fewer.
+    """Indices of ``count`` samples with each class in proportion, in ascending order; all if there are fewer.
 
     Example:
-        >>> taken = take_by_class(torch.tensor([0] * 30 + [1] * 10), 8, torch.Generator())
-        >>> (taken < 30).sum(), (taken >= 30).sum()
+        >>> chosen = take_by_class(torch.tensor([0] * 30 + [1] * 10), 8, torch.Generator())
+        >>> (chosen < 30).sum(), (chosen >= 30).sum()
         (tensor(6), tensor(2))
     """
-    places = torch.empty(len(labels), dtype=torch.float64)
+    positions = torch.empty(len(labels), dtype=torch.float64)
     for members in members_by_class(labels).values():
-        # Each class spread evenly, in random order, over the line from 0 to 1: a stretch of it has all in proportion.
+        # Spread each class evenly over [0, 1] in random order; the first samples then have all classes in proportion.
         order = torch.randperm(len(members), generator=generator)
-        places[members] = (order.double() + 0.5) / len(members)
-    return places.argsort(stable=True)[:count].sort().values
+        positions[members] = (order.double() + 0.5) / len(members)
+    return positions.argsort(stable=True)[:count].sort().values

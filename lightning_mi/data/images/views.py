@@ -15,20 +15,19 @@ from lightning_mi.data.stream import MAX_STEP, Batch, Split, batch_seed
 
 @final
 class ImageViews(Dataset[Batch]):
-    """Batches (view, label) or (view1, view2, label), each sample's random transform a function of its key.
+    """Dataset of batches (view, label) or (view1, view2, label); the random transform of a sample depends on its key.
 
-    Views are (N, C, H, W) as the images and the transform give them, labels (N,) int64. The transform draws from
-    torch's global generator, which is seeded by (``seed``, ``split``, key) for each sample and put back after the
-    batch: the views are the same with any number of workers and after a resume. Images in memory without a transform
-    are taken a whole batch at a time.
+    Views are (N, C, H, W), labels (N,) int64. The transform draws from torch's global generator, which is seeded by
+    (``seed``, ``split``, key) for each sample and restored after the batch: the views do not depend on the number of
+    workers or on a resume. Images in memory without a transform are indexed as a whole batch.
 
     Args:
-        images: Where the samples come from.
-        transform: Makes a view of an image (C, H, W); None takes the image itself.
-        num_views: 1 or 2, of each sample.
-        size: Height and width to which views are resized one by one, for images of different sizes.
-        seed: Chooses the random transforms.
-        split: A name that keeps the random transforms of training and evaluation apart.
+        images: The labelled images.
+        transform: Maps an image (C, H, W) to a view; None returns the image itself.
+        num_views: Number of views of each sample, 1 or 2.
+        size: Height and width to which views are resized one by one; needed for images of different sizes.
+        seed: Seed of the random transforms.
+        split: Split; training and evaluation have different random transforms.
 
     Example:
         >>> images = MemoryImages(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([3, 1, 0, 2]))
@@ -61,11 +60,11 @@ class ImageViews(Dataset[Batch]):
         return tuple(part[0] for part in self.__getitems__([key]))
 
     def __getitems__(self, keys: list[int]) -> Batch:
-        """The batch of some keys.
+        """The batch with these keys.
 
         Raises:
-            ValueError: Its images have different shapes.
-            CorruptImageError: The file of one of them could not be read.
+            ValueError: If its images have different shapes.
+            CorruptImageError: If an image file cannot be read.
         """
         indices = torch.tensor(keys) % len(self)
         labels = self.images.labels[indices]
@@ -79,7 +78,7 @@ class ImageViews(Dataset[Batch]):
         return *(_stack(views) for views in zip(*samples, strict=True)), labels
 
     def _views(self, key: int) -> list[Tensor]:
-        # Not torch.manual_seed, which would seed the GPU's generator as well.
+        # Not torch.manual_seed, which would also seed the generators of GPUs.
         torch.default_generator.manual_seed(batch_seed(self.seed, self.split, key % MAX_STEP))
         image = self.images.image(key % len(self))
         views = [image if self.transform is None else self.transform(image) for _ in range(self.num_views)]
@@ -88,15 +87,15 @@ class ImageViews(Dataset[Batch]):
 
 @final
 class ContrastiveTransform:
-    """A random crop, flip and change of color of one image: the augmentation of contrastive learning, without blur.
+    """Random crop, flip and color jitter of one image: the augmentation of contrastive learning, without blur.
 
-    Color is changed in images of three channels; those of one channel change in brightness and contrast.
+    Images of three channels get color jitter and random grey; images of one channel get brightness and contrast jitter.
 
     Args:
         size: Height and width of the crop, one number for a square.
-        min_scale: Smallest share of the image's area that a crop shows.
-        flip: Whether half of the crops are mirrored; not for digits or text.
-        jitter: Strength of the change of color, 0 for none.
+        min_scale: Smallest area of a crop, as a fraction of the image.
+        flip: Whether to mirror half of the crops; False for digits and text.
+        jitter: Strength of the color jitter; 0 for none.
 
     Raises:
         ValueError: If ``min_scale`` is not in (0, 1] or ``jitter`` not in [0, 1.25].
@@ -111,16 +110,16 @@ class ContrastiveTransform:
     """
 
     def __init__(
-        self, size: int | tuple[int, int], min_scale: float = 0.2, flip: bool = True, jitter: float = 0.5
+        self, size: int | tuple[int, int], min_scale: float = 0.2, *, flip: bool = True, jitter: float = 0.5
     ) -> None:
         if not 0 < min_scale <= 1:
-            raise ValueError(f"min_scale={min_scale} is the smallest share of the area that a crop shows: 0 to 1.")
+            raise ValueError(f"Got min_scale={min_scale}: the smallest area of a crop is above 0 and at most 1.")
         if not 0 <= jitter <= 1.25:
-            raise ValueError(f"jitter={jitter} is out of range: it must be between 0 (no change) and 1.25.")
+            raise ValueError(f"Got jitter={jitter}: the strength of the color jitter is between 0 (none) and 1.25.")
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         self._crop = v2.RandomResizedCrop(self.size, scale=(min_scale, 1.0), antialias=True)
         self._flip = v2.RandomHorizontalFlip() if flip else None
-        change = 0.8 * jitter  # Chen et al.: brightness, contrast and saturation 0.8, hue 0.2, times the strength
+        change = 0.8 * jitter  # Chen et al.: brightness, contrast, saturation 0.8 s and hue 0.2 s for strength s
         self._color = v2.Compose(
             [v2.RandomApply([v2.ColorJitter(change, change, change, 0.2 * jitter)], p=0.8), v2.RandomGrayscale(p=0.2)]
         )
@@ -128,7 +127,7 @@ class ContrastiveTransform:
         self._jitters = jitter > 0
 
     def __call__(self, image: Tensor) -> Tensor:
-        """A view of an image: (C, H, W) to (C, *size)."""
+        """Augment an image: (C, H, W) to (C, *size)."""
         view: Tensor = self._crop(image)
         if self._flip is not None:
             view = self._flip(view)
@@ -141,7 +140,7 @@ def _stack(views: Sequence[Tensor]) -> Tensor:
     shapes = sorted({tuple(view.shape) for view in views})
     if len(shapes) > 1:
         raise ValueError(
-            f"Images of one batch have the shapes {shapes[0]} and {shapes[1]} (C, H, W). Set image_size, to resize "
-            "them to one, and convert them all to grey or all to color."
+            f"Got images of shapes {shapes[0]} and {shapes[1]} (C, H, W) in one batch: set image_size to resize them, "
+            "and convert all to grey or all to color."
         )
     return torch.stack(list(views))
