@@ -1,8 +1,11 @@
 """Names of Lightning that are private or undocumented: one typed function for each fact, read in Lightning 2.6.6."""
 
+from collections.abc import Callable
+from typing import Any, Self
+
 import lightning.pytorch as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def logged_step(trainer: L.Trainer) -> int:
@@ -88,3 +91,32 @@ def batch_in_force(trainer: L.Trainer) -> int:
     progress = trainer.fit_loop.epoch_loop.batch_progress
     earlier_epochs = batches_done(trainer) - progress.current.processed  # type: ignore[attr-defined]  # the same
     return max(0, int(earlier_epochs + progress.current.ready - 1))
+
+
+class KeepsPrecision(nn.Module):
+    """Mixin: ``.to(dtype)``, ``.half()`` and the like move floating-point state, but never to a narrower dtype.
+
+    It overrides ``torch.nn.Module._apply``, the one method behind all conversions and moves (torch 2.14), which
+    torchmetrics 1.9 extends to the states of a metric.
+
+    Example:
+        >>> class Average(KeepsPrecision):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.register_buffer("average", torch.zeros(1))
+        >>> Average().bfloat16().average.dtype
+        torch.float32
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Self:
+        def move(tensor: Tensor) -> Tensor:
+            if not tensor.is_floating_point():
+                return fn(tensor)
+            device = fn(torch.empty(0, device=tensor.device)).device
+            if device.type == "mps" and tensor.dtype == torch.float64:  # MPS has no float64
+                return tensor.to(device, torch.float32)
+            narrower = fn(tensor.new_empty(0)).dtype.itemsize < tensor.dtype.itemsize
+            return tensor.to(device) if narrower else fn(tensor)
+
+        super()._apply(move, *args, **kwargs)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return self

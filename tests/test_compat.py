@@ -3,6 +3,7 @@
 import lightning.pytorch as L
 import pytest
 import torch
+from torch import nn
 
 from lightning_mi import _compat, regularizers
 from tests.helpers.small_module import Kept, draw, fit, make
@@ -73,3 +74,22 @@ def test_a_value_of_another_device_or_kind_is_logged():
             return torch.optim.SGD(self.parameters(), 0.1)
 
     assert fit(Constant(), draw(8, 8, 8)).callback_metrics["train/count"] == 2.0
+
+
+class Averages(_compat.KeepsPrecision):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("average", torch.tensor(1 / 3))
+        self.register_buffer("count", torch.tensor(7))
+
+
+@pytest.mark.parametrize("convert", [lambda m: m.to(torch.bfloat16), lambda m: m.half(), lambda m: m.bfloat16()])
+def test_conversions_never_narrow_buffers_of_a_child(convert):
+    module = convert(nn.Sequential(Averages(), nn.Linear(2, 2)))[0]
+    assert torch.equal(module.average, torch.tensor(1 / 3))
+    assert torch.equal(module.count, torch.tensor(7))
+
+
+def test_conversions_widen_and_move_buffers():
+    assert Averages().double().average.dtype == torch.float64
+    assert Averages().to("meta", torch.bfloat16).average.device.type == "meta"
