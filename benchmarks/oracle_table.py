@@ -15,7 +15,7 @@ import torch
 from lightning_mi import Scores, bounds
 from lightning_mi.bench.reports.tables import markdown_table
 from lightning_mi.data import GaussianDataModule
-from lightning_mi.metrics import MutualInformation
+from lightning_mi.metrics import MutualInformation, StandardError
 
 # Each bound, and what is added to the log density ratio to make its optimal critic.
 BOUNDS = {
@@ -33,15 +33,16 @@ READINGS = {"macro": "macro ± sd", "micro": "micro ± se", "plug-in": "plug-in 
 @torch.no_grad()
 def read(bound, shift, matrices):
     """Each reading of one bound: the value, with the spread over batches or, for micro, its standard error."""
-    metrics = {average: MutualInformation(bound, average, return_standard_error=True) for average in READINGS}
+    metrics = {average: (MutualInformation(bound, average), StandardError(bound, average)) for average in READINGS}
     for matrix in matrices:
         scores = Scores.from_matrix(matrix + shift)
         terms = bound(scores)
-        for metric in metrics.values():
-            metric.update(terms, scores)
+        for value, error in metrics.values():
+            value.update(terms, scores)
+            error.update(terms, scores)
     cells = {}
-    for average, metric in metrics.items():
-        value, error = (float(number) for number in metric.compute())
+    for average, pair in metrics.items():
+        value, error = (float(metric.compute()) for metric in pair)
         spread = error if average == "micro" else error * math.sqrt(len(matrices))
         cells[average] = f"{value:.2f} ± {spread:.2f}"
     if bound.capped_at_log_n:

@@ -7,10 +7,10 @@ in which its fact was read. If a newer release has dropped the name, the functio
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import lightning.pytorch as L
 import torch
@@ -367,6 +367,35 @@ def silence_cloud_advertisement() -> None:
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return not (record.levelno == logging.INFO and "Tip: For seamless cloud" in str(record.msg))
+
+
+class KeepsPrecision(nn.Module):
+    """Mixin: ``.to(dtype)``, ``.half()`` and the like move floating-point state, but never to a narrower dtype.
+
+    It overrides ``torch.nn.Module._apply``, the one method behind all conversions and moves (torch 2.14), which
+    torchmetrics 1.9 extends to the states of a metric.
+
+    Example:
+        >>> class Average(KeepsPrecision):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.register_buffer("average", torch.zeros(1))
+        >>> Average().bfloat16().average.dtype
+        torch.float32
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Self:
+        def move(tensor: Tensor) -> Tensor:
+            if not tensor.is_floating_point():
+                return fn(tensor)
+            device = fn(torch.empty(0, device=tensor.device)).device
+            if device.type == "mps" and tensor.dtype == torch.float64:  # MPS has no float64
+                return tensor.to(device, torch.float32)
+            narrower = fn(tensor.new_empty(0)).dtype.itemsize < tensor.dtype.itemsize
+            return tensor.to(device) if narrower else fn(tensor)
+
+        super()._apply(move, *args, **kwargs)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return self
 
 
 def _warn_missing(name: str, consequence: str) -> None:

@@ -19,7 +19,7 @@ from lightning_mi.checkpoints.allowed_classes import check_loadable
 from lightning_mi.checkpoints.exact_resume import Resuming
 from lightning_mi.checkpoints.loading import naming_misfits
 from lightning_mi.critics import AbstractCritic, CalibratedCritic
-from lightning_mi.metrics._batches import digest
+from lightning_mi.metrics._buffer import digest
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.regularizers import AbstractRegularizer, log_normalizer_target
 from lightning_mi.scores.scores import Scores
@@ -362,7 +362,7 @@ class MIEstimationModule(L.LightningModule):
         """Log the epoch's training metrics."""
         self._resuming.epoch_ends(self.trainer)
         if self.train_metrics.has_batches:  # none where a training_step of one's own calls `step` alone
-            self.log_dict(self.train_metrics)
+            self.log_dict(dict(self.train_metrics.items()))
 
     def on_validation_start(self) -> None:
         """Let validation take no random numbers from training."""

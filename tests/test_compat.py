@@ -262,3 +262,22 @@ def test_missing_file_writer_warns(tmp_path):
     writer = TensorBoardLogger(tmp_path).experiment
     _compat.add_summaries(writer, [])  # the name exists
     writer.close()
+
+
+class Averages(_compat.KeepsPrecision):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("average", torch.tensor(1 / 3))
+        self.register_buffer("count", torch.tensor(7))
+
+
+@pytest.mark.parametrize("convert", [lambda m: m.to(torch.bfloat16), lambda m: m.half(), lambda m: m.bfloat16()])
+def test_conversions_never_narrow_buffers_of_a_child(convert):
+    module = convert(nn.Sequential(Averages(), nn.Linear(2, 2)))[0]
+    assert torch.equal(module.average, torch.tensor(1 / 3))
+    assert torch.equal(module.count, torch.tensor(7))
+
+
+def test_conversions_widen_and_move_buffers():
+    assert Averages().double().average.dtype == torch.float64
+    assert Averages().to("meta", torch.bfloat16).average.device.type == "meta"

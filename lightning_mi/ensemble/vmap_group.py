@@ -158,7 +158,7 @@ def group_members(
 
 def _penalties(members: Members, log_normalizers: Tensor) -> Tensor:
     """(R,) penalties of R members with identical regularizers."""
-    regularizer, bound = members[0].regularizer, members[0].bound
+    regularizer = members[0].regularizer
     if regularizer is None:
         return torch.zeros_like(log_normalizers)
     penalties: Tensor = torch.vmap(regularizer.penalty)(log_normalizers)

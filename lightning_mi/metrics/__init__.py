@@ -1,7 +1,6 @@
-"""Metrics over batches and processes: torchmetrics, and the same as pure functions in ``functional``."""
+"""Metrics over batches and ranks: torchmetrics classes, and pure functions in ``functional``."""
 
-from lightning_mi.metrics import functional
-from lightning_mi.metrics._buffer import BufferedMetrics
+import lightning_mi.metrics.functional as functional
 from lightning_mi.metrics.effective_sample_fraction import EffectiveSampleFraction
 from lightning_mi.metrics.linear_probe import LinearProbeAccuracy
 from lightning_mi.metrics.log_normalizer import LogNormalizer
@@ -11,7 +10,6 @@ from lightning_mi.metrics.nearest_neighbor import NearestNeighborAccuracy
 from lightning_mi.metrics.standard_error import StandardError
 
 __all__ = [
-    "BufferedMetrics",
     "EffectiveSampleFraction",
     "Estimate",
     "LinearProbeAccuracy",

@@ -1,33 +1,113 @@
-"""Metrics of batches that are too small to be taken in one by one."""
+"""Metrics that add many small batches at once: a batch waits as one row of numbers, without its scores."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, final
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from lightning_mi.bounds import BoundTerms
-from lightning_mi.metrics._batches import Batches, Counts, Digest, digest
-from lightning_mi.metrics.base import AbstractMomentsMetric
 from lightning_mi.scores.scores import Scores
+
+_NUM_TERMS = len(BoundTerms._fields)
+_POWERS = (1.0, 2.0)  # of exp(T), as EffectiveSampleFraction needs them
+
+
+class PairCounts(NamedTuple):
+    """The numbers of pairs of a batch: those that its means run over, and those of this rank alone."""
+
+    num_joint: int
+    num_marginal: int
+    world_size: int
+    local_joint: int
+    local_marginal: int
+
+
+class Digest(NamedTuple):
+    """The summary of one batch that metrics need: (7,) numbers, the terms first, and the numbers of pairs."""
+
+    numbers: Tensor
+    counts: PairCounts
+
+
+@torch.no_grad()
+def digest(terms: BoundTerms, scores: Scores) -> Digest:
+    """Summarize one batch for :class:`BufferedMetrics`.
+
+    Example:
+        >>> digest(BoundTerms(*torch.ones(5)), Scores.from_matrix(torch.zeros(3, 3))).numbers
+        tensor([1., 1., 1., 1., 1., 0., 0.])
+    """
+    local = scores.local()
+    numbers = torch.stack([*terms, *(local.log_mean_exp(power=power) for power in _POWERS)])
+    counts = PairCounts(scores.num_joint, scores.num_marginal, scores.world_size, local.num_joint, local.num_marginal)
+    return Digest(numbers, counts)
 
 
 @final
-class BufferedMetrics(MetricCollection):
-    """Metrics of a bound's terms and scores that take in batches many at a time.
-
-    A batch waits as a row of numbers, its scores forgotten, until there are ``size`` of them or somebody looks at a
-    metric: ``compute``, ``items``, ``values`` and ``[]`` are always of all batches. Taken in one by one, each batch
-    would cost as much as the step of a small critic.
+class Batches:
+    """S batches in place of :class:`Scores`: the attributes and reductions that metrics read, for each batch.
 
     Args:
-        metrics: By their names.
+        numbers: (S, 7) of :class:`Digest`.
+        counts: S of them.
+
+    Attributes:
+        terms: The terms of a bound, (S,) each.
+        num_joint: As in :class:`Scores`, for each batch.
+        num_marginal: As in :class:`Scores`, for each batch.
+        world_size: As in :class:`Scores`, for each batch.
+
+    Example:
+        >>> numbers, counts = digest(BoundTerms(*torch.zeros(5)), Scores.from_matrix(torch.zeros(3, 3)))
+        >>> Batches(torch.stack([numbers]), [counts]).num_marginal
+        [6]
+    """
+
+    def __init__(self, numbers: Tensor, counts: Sequence[PairCounts]) -> None:
+        self._numbers, self._counts = numbers, counts
+        self.terms = BoundTerms(*numbers[:, :_NUM_TERMS].unbind(1))
+        self.num_joint = [c.num_joint for c in counts]
+        self.num_marginal = [c.num_marginal for c in counts]
+        self.world_size = [c.world_size for c in counts]
+
+    def local(self) -> Batches:
+        """The same batches with the pairs of this rank alone."""
+        local = [PairCounts(c.local_joint, c.local_marginal, 1, c.local_joint, c.local_marginal) for c in self._counts]
+        return Batches(self._numbers, local)
+
+    def log_mean_exp(self, power: float = 1.0) -> Tensor:
+        """(S,) log E_Q[exp(power * T)] over the marginal pairs of this rank, for a power of 1 or 2; nats."""
+        return self._numbers[:, _NUM_TERMS + _POWERS.index(power)]
+
+
+@runtime_checkable
+class _BufferableMetric(Protocol):
+    """A metric of :mod:`lightning_mi.metrics.base`."""
+
+    moments: Tensor
+
+    def update_batches(self, batches: Batches) -> None:
+        """Add several batches."""
+
+
+@final
+class BufferedMetrics(nn.Module):
+    """Metrics of a bound's terms and scores that add up to ``size`` batches at a time.
+
+    Adding each batch by itself would cost as much as the step of a small critic. :meth:`items` and :meth:`compute` add
+    the buffered batches first.
+
+    Args:
+        metrics: This package's metrics of terms and scores, by name.
         prefix: Of their names.
-        size: How many batches wait at most.
+        size: The maximum number of buffered batches.
 
     Raises:
-        TypeError: A metric is not of this package, and could not take in several batches at once.
+        TypeError: A metric cannot add several batches at once.
 
     Example:
         >>> from lightning_mi.bounds import DV
@@ -35,92 +115,86 @@ class BufferedMetrics(MetricCollection):
         >>> bound, metrics = DV(), BufferedMetrics({"mi": MutualInformation(DV(), "macro")}, prefix="train/")
         >>> for scale in (1.0, 3.0):
         ...     scores = Scores.from_matrix(scale * torch.eye(4))
-        ...     metrics.update(terms=bound(scores), scores=scores)
+        ...     metrics.append(digest(bound(scores), scores))
         >>> metrics.compute()
         {'train/mi': tensor(2., dtype=torch.float64)}
     """
 
-    def __init__(self, metrics: Mapping[str, Metric], prefix: str = "", size: int = 64) -> None:
-        self._rows: list[Tensor] = []
-        self._counts: list[Counts] = []
-        self._size = size
+    def __init__(self, metrics: Mapping[str, Metric], prefix: str = "", *, size: int = 64) -> None:
+        super().__init__()
         for name, metric in metrics.items():
-            if not isinstance(metric, AbstractMomentsMetric):
+            if not isinstance(metric, _BufferableMetric):
                 raise TypeError(
-                    f"Got a {type(metric).__name__} as {name!r}: it cannot take in several batches at once, as this "
-                    "package's metrics of terms and scores can. Update it at each step, in a collection of its own."
+                    f"Got a {type(metric).__name__} as {name!r}: it cannot add several batches at once, as this "
+                    "package's metrics of terms and scores can. Update it at each step, in a MetricCollection."
                 )
-        super().__init__(dict(metrics), prefix=prefix)
-
-    def update(self, *, terms: BoundTerms, scores: Scores) -> None:  # type: ignore[override]  # its metrics are alike
-        """Take in one batch."""
-        self.append(digest(terms, scores))
+        self._metrics = nn.ModuleDict(metrics)
+        self._prefix = prefix
+        self._size = size
+        self._rows: list[Tensor] = []
+        self._counts: list[PairCounts] = []
 
     def append(self, batch: Digest) -> None:
-        """The same, of a batch that has been digested."""
+        """Add one batch."""
         self._rows.append(batch.numbers)
         self._counts.append(batch.counts)
         if len(self._rows) >= self._size:
-            self.flush()
+            self._flush()
 
     @property
     def has_batches(self) -> bool:
-        """Whether there was a batch since the last reset."""
-        return bool(self._rows) or any(metric.update_count for metric in super().values())
+        """Whether a batch was added since the last reset."""
+        return bool(self._rows) or any(metric.update_called for metric in self._named().values())
 
-    def flush(self) -> None:
-        """Let the metrics take in what waits."""
-        if self._rows:
-            batches = Batches(torch.stack(self._rows), self._counts)
-            self._forget()
-            super().update(terms=batches.terms, scores=batches)
+    def items(self) -> Iterator[tuple[str, Metric]]:
+        """The metrics over all batches, with prefixed names."""
+        self._flush()
+        return ((self._prefix + name, metric) for name, metric in self._named().items())
+
+    def compute(self) -> dict[str, Tensor]:
+        """The results over all batches, by prefixed name."""
+        return {name: metric.compute() for name, metric in self.items()}
 
     def reset(self) -> None:
-        """Forget all batches."""
-        self._forget()
-        super().reset()
-
-    def items(self, keep_base: bool = False, copy_state: bool = True) -> Iterable[tuple[str, Metric]]:  # type: ignore[override]  # as its base does
-        """The metrics with their names; ``compute`` comes by here too."""
-        self.flush()
-        return super().items(keep_base, copy_state)
-
-    def values(self, copy_state: bool = True) -> Iterable[Metric]:  # type: ignore[override]  # as its base does
-        """The metrics."""
-        self.flush()
-        return super().values(copy_state)
-
-    def __getitem__(self, key: str, copy_state: bool = True) -> Metric:
-        """One of the metrics."""
-        self.flush()
-        return super().__getitem__(key, copy_state)
+        """Clear all batches."""
+        self._clear()
+        for metric in self._named().values():
+            metric.reset()
 
     def snapshot(self) -> dict[str, Any]:
-        """All that was taken in, waiting or not: plain data, and tensors that are never written to again."""
-        metrics = {
-            name: {"updates": metric.update_count} | {key: getattr(metric, key) for key in metric._defaults}
-            for name, metric in self._modules.items()
+        """The complete state, buffered batches included: plain data, and tensors that are never modified in place."""
+        return {
+            "moments": {name: metric.moments for name, metric in self._bufferable().items()},
+            "rows": torch.stack(self._rows) if self._rows else None,
+            "counts": [tuple(counts) for counts in self._counts],
         }
-        rows = torch.stack(self._rows) if self._rows else None
-        return {"metrics": metrics, "rows": rows, "counts": [tuple(counts) for counts in self._counts]}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Put back what :meth:`snapshot` gave."""
-        self._forget()
-        for name, state in snapshot["metrics"].items():
-            metric = self._modules[name]
-            for key in metric._defaults:
-                setattr(metric, key, state[key].to(metric.device))
-            # At least 1: where all batches were taken back, NaN is what is meant, and not worth a warning.
-            metric._update_count = max(state["updates"], 1)
-            if snapshot["rows"] is not None and not self._rows:
-                self._rows = list(snapshot["rows"].to(metric.device))
-        self._counts = [Counts(*counts) for counts in snapshot["counts"]]
+        """Restore the result of :meth:`snapshot`."""
+        self.reset()
+        for name, metric in self._bufferable().items():
+            metric.moments = snapshot["moments"][name]
+            # An update without a batch: torchmetrics warns about a metric that is computed before any update, but NaN
+            # is the intended result if all batches were undone.
+            metric.update_batches(Batches(metric.moments.new_empty(0, _NUM_TERMS + len(_POWERS)), []))
+        if snapshot["rows"] is not None:
+            self._rows = list(snapshot["rows"])
+            self._counts = [PairCounts(*counts) for counts in snapshot["counts"]]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        self.flush()  # what waits is on the device that is left
-        moved: nn.Module = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        return moved
+    def _named(self) -> dict[str, Metric]:
+        return {name: metric for name, metric in self._metrics.items() if isinstance(metric, Metric)}
 
-    def _forget(self) -> None:
+    def _bufferable(self) -> dict[str, _BufferableMetric]:
+        return {name: metric for name, metric in self._metrics.items() if isinstance(metric, _BufferableMetric)}
+
+    def _flush(self) -> None:
+        if self._rows:
+            metrics = self._bufferable()
+            device = next(iter(metrics.values())).moments.device  # the module may have moved since a batch was added
+            batches = Batches(torch.stack([row.to(device) for row in self._rows]), self._counts)
+            self._clear()
+            for metric in metrics.values():
+                metric.update_batches(batches)
+
+    def _clear(self) -> None:
         self._rows, self._counts = [], []

@@ -1,4 +1,4 @@
-"""The metrics as pure functions, for scores that are all at hand. The classes hold moments and call the same code."""
+"""The metrics as pure functions. The classes hold the moments of many batches and call the same code."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
-from lightning_mi.metrics._batches import Batches
+from lightning_mi.metrics._buffer import Batches
 from lightning_mi.metrics.linear_probe import linear_probe_accuracy
 from lightning_mi.metrics.moments import (
     Estimate,
@@ -18,7 +18,7 @@ from lightning_mi.metrics.moments import (
     read_moments,
 )
 from lightning_mi.metrics.nearest_neighbor import nearest_neighbor_accuracy
-from lightning_mi.metrics.readout import Average, Reading, read_log_normalizer, read_mutual_information
+from lightning_mi.metrics.readout import Average, Readout, log_normalizer_readout, mutual_information_readout
 from lightning_mi.scores.scores import Scores
 
 __all__ = [
@@ -29,28 +29,28 @@ __all__ = [
     "nearest_neighbor_accuracy",
 ]
 
-# Twice the log of the mean weight minus the log of the mean squared weight.
-_EFFECTIVE_SAMPLE_SIZE = (Mean("marginal", log=True, factor=2.0), Mean("marginal", log=True, factor=-1.0))
+# log of the effective sample fraction: twice the log of the mean weight minus the log of the mean squared weight
+_FRACTION_MEANS = (Mean("marginal", log=True, factor=2.0), Mean("marginal", log=True, factor=-1.0))
 
 
 def mutual_information(
-    bound: AbstractBound, batches: Iterable[Scores], average: Average = "micro", target: float = 0.0
+    bound: AbstractBound, batches: Iterable[Scores], *, average: Average = "micro", target: float = 0.0
 ) -> Estimate:
-    """Mutual information over batches of scores; the definition is :class:`~lightning_mi.metrics.MutualInformation`'s.
+    """Mutual information over batches of scores, as defined by :class:`~lightning_mi.metrics.MutualInformation`.
 
     Args:
-        bound: Read without gradient; its state does not change.
+        bound: Evaluated without gradient; its state does not change.
         batches: One :class:`Scores` a batch.
         average: ``"micro"``, ``"macro"`` or ``"plug-in"``.
-        target: The log-normalizer's target, nats; read by plug-in only.
+        target: The log-normalizer's target, nats; for plug-in only.
 
     Returns:
         The estimate and its standard error, nats, float64.
 
     Raises:
-        ValueError: There is no batch, or the average is none of the three.
+        ValueError: There is no batch, or the average is unknown.
 
-    Source: Choi and Lee 2022.
+    Source: Choi and Lee 2022; the standard error is the delta method's.
 
     Example:
         >>> from lightning_mi.bounds import DV
@@ -58,14 +58,14 @@ def mutual_information(
         >>> mutual_information(DV(), batches)
         Estimate(value=tensor(2., dtype=torch.float64), standard_error=tensor(1., dtype=torch.float64))
     """
-    return _read(read_mutual_information(bound, average, target), bound, batches)
+    return _estimate(mutual_information_readout(bound, average, target), bound, batches)
 
 
 def log_normalizer(bound: AbstractBound, batches: Iterable[Scores]) -> Estimate:
-    """The log-normalizer over batches of scores; the definition is :class:`~lightning_mi.metrics.LogNormalizer`'s.
+    """The log-normalizer over batches of scores, as defined by :class:`~lightning_mi.metrics.LogNormalizer`.
 
     Args:
-        bound: Read without gradient; its state does not change.
+        bound: Evaluated without gradient; its state does not change.
         batches: One :class:`Scores` a batch.
 
     Returns:
@@ -81,14 +81,16 @@ def log_normalizer(bound: AbstractBound, batches: Iterable[Scores]) -> Estimate:
         >>> log_normalizer(DV(), [Scores.from_matrix(torch.ones(4, 4))]).value
         tensor(1., dtype=torch.float64)
     """
-    return _read(read_log_normalizer(bound), bound, batches)
+    return _estimate(log_normalizer_readout(bound), bound, batches)
 
 
 def effective_sample_fraction(scores: Scores) -> Tensor:
-    """The share of marginal pairs that carry E_Q[e^T]; see :class:`~lightning_mi.metrics.EffectiveSampleFraction`.
+    """The effective sample size of E_Q[e^T] over the number of marginal pairs of one batch.
+
+    Defined by :class:`~lightning_mi.metrics.EffectiveSampleFraction`.
 
     Args:
-        scores: Of one batch.
+        scores: One batch.
 
     Returns:
         A scalar in (0, 1], float64.
@@ -99,34 +101,36 @@ def effective_sample_fraction(scores: Scores) -> Tensor:
         >>> effective_sample_fraction(Scores.from_samples(torch.zeros(1), torch.tensor([9.0, -99.0, -99.0, -99.0])))
         tensor(0.2500, dtype=torch.float64)
     """
-    return weight_share(weight_moments(scores, moments_dtype(scores.joint.device)).squeeze(0))
+    return fraction_from_moments(fraction_moments(scores, moments_dtype(scores.joint.device)).squeeze(0))
 
 
-def weight_moments(scores: Scores | Batches, dtype: torch.dtype) -> Tensor:
-    """(S, K) the moments that :func:`weight_share` reads, of S batches; of pooled scores this process's part."""
-    scores = scores.local()
+def fraction_moments(scores: Scores | Batches, dtype: torch.dtype) -> Tensor:
+    """(S, K) the moments for :func:`fraction_from_moments`, of the pairs of this rank in S batches."""
+    local = scores.local()
     return batch_moments(
-        _EFFECTIVE_SAMPLE_SIZE,
-        (scores.log_mean_exp(), scores.log_mean_exp(power=2.0)),
-        num_joint=scores.num_joint,
-        num_marginal=scores.num_marginal,
+        _FRACTION_MEANS,
+        (local.log_mean_exp(), local.log_mean_exp(power=2.0)),
+        num_joint=local.num_joint,
+        num_marginal=local.num_marginal,
         dtype=dtype,
     )
 
 
-def weight_share(moments: Tensor) -> Tensor:
-    """Effective sample size over the number of pairs, from (K,) moments of all batches."""
-    return read_moments(_EFFECTIVE_SAMPLE_SIZE, moments).value.exp()
+def fraction_from_moments(moments: Tensor) -> Tensor:
+    """The effective sample fraction from (K,) moments of all batches."""
+    return read_moments(_FRACTION_MEANS, moments).value.exp()
 
 
 @torch.no_grad()
-def _read(reading: Reading, bound: AbstractBound, batches: Iterable[Scores]) -> Estimate:
+def _estimate(readout: Readout, bound: AbstractBound, batches: Iterable[Scores]) -> Estimate:
     moments: Tensor | None = None
     for scores in batches:
         device = scores.joint.device
         moments = no_moments(device) if moments is None else moments
-        batch = reading.moments(bound(scores), scores, moments.dtype)
+        batch = readout.moments(bound(scores), scores, moments.dtype)
         moments = merge_moments(torch.cat([moments.unsqueeze(0), batch]))
     if moments is None:
-        raise ValueError("Got no batch of scores, so there is nothing to average. An iterator gives its batches once.")
-    return reading.estimate(moments)
+        raise ValueError(
+            "Got no batch of scores: there is nothing to average. An iterator gives its batches only once."
+        )
+    return readout.estimate(moments)

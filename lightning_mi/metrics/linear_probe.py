@@ -1,4 +1,4 @@
-"""How well a linear classifier, fitted on frozen features, tells the classes of held-out samples."""
+"""LinearProbeAccuracy: the accuracy of logistic regression on frozen features."""
 
 import logging
 import warnings
@@ -7,7 +7,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from lightning_mi.metrics.feature_base import AbstractFeatureMetric, can_be_judged
+from lightning_mi.metrics.feature_base import AbstractFeatureMetric, check_finite_features
+from lightning_mi.utilities.checks import check_number, check_whole
 
 _LOG = logging.getLogger(__name__)
 
@@ -18,10 +19,11 @@ def linear_probe_accuracy(
     labels: Tensor,
     reference_features: Tensor,
     reference_labels: Tensor,
+    *,
     C: float = 1.0,
     max_iter: int = 1000,
 ) -> Tensor:
-    """Accuracy of a linear probe; the definition is :class:`~lightning_mi.metrics.LinearProbeAccuracy`'s.
+    """Accuracy of a linear probe; see :class:`~lightning_mi.metrics.LinearProbeAccuracy`.
 
     Args:
         features: (N, D).
@@ -29,17 +31,17 @@ def linear_probe_accuracy(
         reference_features: (M, D).
         reference_labels: (M,) integers.
         C: The inverse strength of the penalty, scikit-learn's C.
-        max_iter: Iterations of the solver at most.
+        max_iter: The solver's maximum number of iterations.
 
     Returns:
-        A scalar in [0, 1], float32; NaN where a feature is not finite.
+        A scalar in [0, 1], float32; NaN if a feature is not finite.
 
     Raises:
         TypeError: Labels are not integers.
-        ValueError: Something is empty or does not fit, or there is one class only.
+        ValueError: An input is empty or of a wrong shape, or there is only one class.
 
     Warns:
-        MINumericalWarning: A feature is infinite or not a number.
+        MINumericalWarning: A feature is infinite or NaN.
 
     Source: the linear evaluation protocol; scikit-learn's ``LogisticRegression``.
 
@@ -53,7 +55,7 @@ def linear_probe_accuracy(
     from sklearn.preprocessing import StandardScaler
 
     _check_arguments(C, max_iter)
-    if not can_be_judged(features, labels, reference_features, reference_labels, LinearProbeAccuracy.__name__):
+    if not check_finite_features(features, labels, reference_features, reference_labels, LinearProbeAccuracy.__name__):
         return features.new_full((), torch.nan, dtype=torch.float32)
     scaler = StandardScaler()
     solver = LogisticRegression(C=C, max_iter=max_iter)  # lbfgs and the L2 penalty are its defaults
@@ -62,8 +64,8 @@ def linear_probe_accuracy(
         solver.fit(scaler.fit_transform(reference_features.cpu().double().numpy()), reference_labels.cpu().numpy())
     if int(solver.n_iter_.max()) >= max_iter:
         _LOG.warning(
-            "LinearProbeAccuracy: the solver stopped after max_iter=%d iterations before it had converged. The "
-            "accuracy is that of its last iterate; raise max_iter, or lower C (now %g).",
+            "LinearProbeAccuracy: the solver stopped after max_iter=%d iterations without convergence. The accuracy is "
+            "that of its last iterate. Raise max_iter, or lower C (now %g).",
             max_iter,
             C,
         )
@@ -73,26 +75,26 @@ def linear_probe_accuracy(
 
 @final
 class LinearProbeAccuracy(AbstractFeatureMetric):
-    """The share of samples that a linear classifier, fitted on the reference features, gives the right label.
+    """The accuracy of a linear classifier that is fitted on the reference features.
 
     Features are standardized by the mean and standard deviation of the reference features (a feature that is constant
     there is only centered). The classifier is scikit-learn's ``LogisticRegression``: multinomial, L2 penalty, fitted
-    by L-BFGS from zero, in float64 on the CPU, so the result draws no random number. If the solver stops before it
-    has converged, that is logged as a warning by ``logging`` and the accuracy is that of its last iterate.
+    by L-BFGS from zero, in float64 on the CPU, without random numbers. If the solver stops without convergence, a
+    warning is logged by ``logging``, and the accuracy is that of its last iterate.
 
     Inputs of ``update``:
         - ``features`` ((N, D) float): a batch.
         - ``labels`` ((N,) int): of the batch.
-        - ``reference`` (bool): True for the features that the classifier is fitted on, of training samples.
+        - ``reference`` (bool): True for training samples, on which the classifier is fitted.
 
     Args:
         C: The inverse strength of the penalty, scikit-learn's C; greater than 0.
-        max_iter: Iterations of the solver at most, at least 1.
+        max_iter: The solver's maximum number of iterations, at least 1.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Returns:
-        ``compute`` gives a scalar in [0, 1], float32; NaN, with a :class:`MINumericalWarning`, where a feature of any
-        sample is infinite or not a number.
+        ``compute`` returns a scalar in [0, 1], float32; NaN, with a :class:`MINumericalWarning`, if a feature is
+        infinite or NaN.
 
     Raises:
         ValueError: An argument is out of range.
@@ -114,12 +116,12 @@ class LinearProbeAccuracy(AbstractFeatureMetric):
         self.max_iter = max_iter
 
     def compute(self) -> Tensor:
-        """The accuracy on all features of all processes."""
+        """The accuracy on all features of all ranks."""
         return linear_probe_accuracy(*self.gathered(), C=self.C, max_iter=self.max_iter)
 
 
 def _check_arguments(C: float, max_iter: int) -> None:
-    if not C > 0:
-        raise ValueError(f"Got C={C}: the inverse strength of a penalty is greater than 0.")
-    if max_iter < 1:
-        raise ValueError(f"Got max_iter={max_iter}: the solver takes at least 1 iteration.")
+    check_number("C", C, "the inverse strength of the penalty")
+    if not C > 0:  # infinity is no penalty
+        raise ValueError(f"Got C={C}: the inverse strength of the penalty is greater than 0.")
+    check_whole("max_iter", max_iter, 1)

@@ -1,32 +1,36 @@
-"""The log-normalizer over many batches: what drifts, and what a regularizer holds."""
+"""LogNormalizer: the quantity that drifts in training and that a regularizer penalizes, over many batches."""
 
 from typing import Any, final
 
 from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
-from lightning_mi.metrics.base import AbstractReadingMetric
-from lightning_mi.metrics.readout import read_log_normalizer
+from lightning_mi.metrics.base import AbstractReadoutMetric
+from lightning_mi.metrics.readout import log_normalizer_readout
 
 
 @final
-class LogNormalizer(AbstractReadingMetric):
-    r"""A bound's log-normalizer :math:`\ell`, pooled over the pairs of all batches and processes.
+class LogNormalizer(AbstractReadoutMetric):
+    r"""A bound's log-normalizer :math:`\ell`, pooled over the pairs of all batches and ranks.
 
-    Where :math:`\ell` is the log of a mean over marginal pairs (the Donsker-Varadhan family and every self-normalized
-    bound) it is :math:`\log \frac{\sum K_b e^{\ell_b}}{\sum K_b}`. InfoNCE's is the mean of its rows', weighted by
-    joint pairs as its rows are. ``ReleasedJS`` has a plain mean over marginal pairs in its place, pooled as such.
+    If :math:`\ell` is the log of a mean over marginal pairs (the Donsker-Varadhan family and every self-normalized
+    bound), the result is :math:`\log \frac{\sum K_b e^{\ell_b}}{\sum K_b}`, with :math:`K_b` the number of marginal
+    pairs of batch b. InfoNCE's is the mean over its rows, weighted by their joint pairs. ``ReleasedJS`` has a plain
+    mean over marginal pairs instead and is pooled as one.
 
     Inputs of ``update``:
-        - ``terms`` (:class:`~lightning_mi.BoundTerms`): what the bound read on a batch.
-        - ``scores`` (:class:`~lightning_mi.Scores`): the batch; only its numbers of pairs are read.
+        - ``terms`` (:class:`~lightning_mi.BoundTerms`): the result of the bound on a batch.
+        - ``scores`` (:class:`~lightning_mi.Scores`): the batch; only its numbers of pairs are used.
 
     Args:
-        bound: The bound that gives the terms. It is asked how its log-normalizer pools, and not kept.
+        bound: The bound of the terms. Only its class attributes are used.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Returns:
-        ``compute`` and ``forward`` give a scalar, nats, float64 (float32 on MPS); NaN before the first batch.
+        ``compute`` and ``forward`` return a scalar, nats, float64 (float32 on MPS); NaN before the first batch.
+
+    Raises:
+        TypeError: ``bound`` is not a bound.
 
     Source: Choi and Lee 2022.
 
@@ -45,8 +49,8 @@ class LogNormalizer(AbstractReadingMetric):
     higher_is_better: bool | None = None
 
     def __init__(self, bound: AbstractBound, **kwargs: Any) -> None:
-        super().__init__(read_log_normalizer(bound), **kwargs)
+        super().__init__(log_normalizer_readout(bound), **kwargs)
 
     def compute(self) -> Tensor:
-        """The log-normalizer over all batches of all processes."""
-        return self._reading.estimate(self.moments).value
+        """The log-normalizer over all batches of all ranks."""
+        return self._readout.estimate(self.moments).value

@@ -1,10 +1,15 @@
-r"""What the metrics keep of the batches they have seen: one vector, of fixed size, that merges exactly.
+r"""The state of the metrics: weighted sums over batches that merge exactly, in one vector of fixed size.
 
-An estimate is a sum of one or two means over batches. Batch :math:`b` brings :math:`u_b = (1, w, w x, w', w' x')`: the
-weights :math:`w, w'` and the values :math:`x, x'` of the two means, where a value that is a logarithm stands for its
-exponential. The vector holds the log-scale of each such exponential (a running maximum) and, in units of it, the Gram
-matrix :math:`\sum_b u_b u_b^T`. Its first row are the sums that give the estimate, the rest is what its standard error
-takes. Vectors of any batches, in any order, of any processes, merge by rescaling and adding.
+An estimate is a sum of one or two means over batches. Batch :math:`b` contributes
+:math:`u_b = (1, w, w', w x, w' x')`: the weights and the weighted values of both means. For the logarithm of a mean,
+:math:`x` is an exponential, in units of a common scale. The state holds the log of these scales (a running maximum)
+and the sum :math:`\sum_b u_b u_b^T`: its first row gives the estimate, the rest the standard error.
+
+Invariant: the moments of disjoint sets of batches, in any order and from any ranks, merge by rescaling to the larger
+scale and adding.
+
+Source: pairwise merging of moments, Chan, Golub and LeVeque 1983; here the sums are relative to a common scale instead
+of a common mean.
 """
 
 from collections.abc import Sequence
@@ -16,17 +21,17 @@ from torch import Tensor
 from lightning_mi.utilities.numerics import to_common_scale
 
 _MEANS = 2
-_GRAM = 1 + 2 * _MEANS
-NUM_MOMENTS = _MEANS + _GRAM**2
+_U = 1 + 2 * _MEANS  # the length of u
 
 
 class Mean(NamedTuple):
-    """A mean over batches.
+    """One mean over batches.
 
     Attributes:
-        weight: What a batch counts by: its joint pairs, its marginal pairs, once, or its joint pairs as rows. As once
-            or as rows, it counts only if it has pairs of both kinds.
-        log: The value of a batch is a logarithm: its exponential is averaged, and the mean is again a logarithm.
+        weight: A batch's weight: its number of joint pairs (``"joint"``) or marginal pairs (``"marginal"``), 1
+            (``"batch"``), or its number of joint pairs, if it has pairs of both kinds (``"row"``). The weight
+            ``"batch"``, too, is 0 unless the batch has pairs of both kinds.
+        log: A batch's value is a logarithm: its exponential is averaged, and the result is a logarithm again.
         factor: The factor of the mean in the estimate.
     """
 
@@ -36,27 +41,60 @@ class Mean(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A number read from several batches, and how far chance may have moved it.
+    """An estimate over several batches with its standard error.
 
     Attributes:
-        value: The estimate, a scalar; nats.
-        standard_error: Its standard deviation, the batches taken as independent; NaN with fewer than two batches.
+        value: A scalar, nats.
+        standard_error: A scalar, nats, with batches as independent draws; NaN for fewer than two batches.
     """
 
     value: Tensor
     standard_error: Tensor
 
 
+class _Moments(NamedTuple):
+    """The state as named tensors, of one set of batches or, with a leading dimension, of S sets.
+
+    Attributes:
+        log_scales: (..., 2) the log-scale of the values of each mean.
+        products: (..., 5, 5) the sum of u u^T.
+    """
+
+    log_scales: Tensor
+    products: Tensor
+
+    @classmethod
+    def from_vector(cls, vector: Tensor) -> "_Moments":
+        return cls(vector[..., :_MEANS], vector[..., _MEANS:].reshape(*vector.shape[:-1], _U, _U))
+
+    def to_vector(self) -> Tensor:
+        return torch.cat([self.log_scales, self.products.flatten(-2)], dim=-1)
+
+    @property
+    def num_batches(self) -> Tensor:
+        return self.products[..., 0, 0]
+
+    @property
+    def weights(self) -> Tensor:
+        """(..., 2) the sum of the weights of each mean."""
+        return self.products[..., 0, 1 : 1 + _MEANS]
+
+    @property
+    def totals(self) -> Tensor:
+        """(..., 2) the sum of the weighted values of each mean, in units of its scale."""
+        return self.products[..., 0, 1 + _MEANS :]
+
+
 def moments_dtype(device: torch.device) -> torch.dtype:
-    """Float64 wherever the device has it: the standard error squares, and sums of long runs must keep digits."""
+    """Float64, because the standard error squares long sums; float32 on MPS, which has no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def no_moments(device: torch.device) -> Tensor:
     """(K,) the moments of no batch."""
-    moments = torch.zeros(NUM_MOMENTS, dtype=moments_dtype(device), device=device)
-    moments[:_MEANS] = -torch.inf
-    return moments
+    dtype = moments_dtype(device)
+    log_scales = torch.full((_MEANS,), -torch.inf, dtype=dtype, device=device)
+    return _Moments(log_scales, torch.zeros(_U, _U, dtype=dtype, device=device)).to_vector()
 
 
 def batch_moments(
@@ -68,86 +106,90 @@ def batch_moments(
     dtype: torch.dtype,
     world_size: int | Sequence[int] = 1,
 ) -> Tensor:
-    """The moments of batches, each by itself.
+    """The moments of each of S batches.
 
-    A batch without a joint pair, or without a marginal one, is no estimate: it brings what it has to a mean over such
-    pairs and nothing to another mean. One that brings nothing at all is not counted among the batches.
+    A batch without joint pairs or without marginal pairs contributes only to means over the pairs that it has. A batch
+    that contributes to no mean is not counted.
 
     Args:
         means: The means of the estimate, one or two.
-        values: The values of S batches for each of them, (S,); scalars are those of one.
-        num_joint: The joint pairs of each batch.
-        num_marginal: The marginal pairs of each batch.
-        dtype: Of the result.
-        world_size: How many processes take in the same batch, so that merged they count it once.
+        values: For each mean, the values of S batches, (S,); or scalars for one batch.
+        num_joint: The number of joint pairs of each batch.
+        num_marginal: The number of marginal pairs of each batch.
+        dtype: The dtype of the result.
+        world_size: The number of ranks that add the same batch, so that the merged moments count it once.
 
     Returns:
         (S, K) without gradient, on the device of the values.
     """
-    device, of_batch = values[0].device, {"joint": num_joint, "marginal": num_marginal}
-    # Not blocking: the processor need not wait for an accelerator to take the weights.
-    counts = {
-        key: torch.tensor(n, dtype=dtype).reshape(-1).to(device, non_blocking=True) for key, n in of_batch.items()
-    }
-    counts["batch"] = ((counts["joint"] > 0) & (counts["marginal"] > 0)).to(dtype)
-    counts["row"] = counts["joint"] * counts["batch"]
-    one = torch.ones_like(counts["batch"])
-    log_scales, u = [0 * one] * _MEANS, [0 * one] * _GRAM
-    for i, (mean, value) in enumerate(zip(means, values, strict=True)):
-        weight, value = counts[mean.weight], value.detach().to(dtype).reshape(-1)
-        u[0] = u[0] + weight
-        u[1 + 2 * i] = u[2 + 2 * i] = weight
-        if mean.log:  # What weighs nothing must not decide about the common scale.
-            log_scales[i] = torch.where(weight > 0, value, -torch.inf)
-        else:  # A weight of 0 would turn an infinite value into NaN.
-            u[2 + 2 * i] = weight * torch.where(weight > 0, value, one)
-    u[0] = (u[0] > 0).to(dtype)
-    units = torch.stack(u, dim=1)
-    gram = units.unsqueeze(1) * units.unsqueeze(2)
+    device = values[0].device
+
+    def per_batch(numbers: int | Sequence[int]) -> Tensor:
+        # Non-blocking: no host-device sync for the copy.
+        return torch.tensor(numbers, dtype=dtype).reshape(-1).to(device, non_blocking=True)
+
+    joint, marginal = per_batch(num_joint), per_batch(num_marginal)
+    batch = ((joint > 0) & (marginal > 0)).to(dtype)
+    weight_of = {"joint": joint, "marginal": marginal, "batch": batch, "row": joint * batch}
+    unused = [torch.zeros_like(joint)] * (_MEANS - len(means))
+    weights, totals, log_scales = [], [], []
+    for mean, value in zip(means, values, strict=True):
+        weight, value = weight_of[mean.weight], value.detach().to(dtype).reshape(-1)
+        weights.append(weight)
+        if mean.log:  # a batch of weight 0 must not set the common scale
+            log_scales.append(torch.where(weight > 0, value, -torch.inf))
+            totals.append(weight)
+        else:  # weight 0 times an infinite value would be NaN
+            log_scales.append(torch.zeros_like(weight))
+            totals.append(weight * torch.where(weight > 0, value, 1.0))
+    counted = (torch.stack(weights).sum(dim=0) > 0).to(dtype)
+    u = torch.stack([counted, *weights, *unused, *totals, *unused], dim=1)
+    products = u.unsqueeze(1) * u.unsqueeze(2)
     if world_size != 1:
-        gram = gram / torch.tensor(world_size, dtype=dtype, device=device).reshape(-1, 1, 1)
-    return torch.cat([torch.stack(log_scales, dim=1), gram.flatten(1)], dim=1)
+        products = products / per_batch(world_size).reshape(-1, 1, 1)
+    return _Moments(torch.stack([*log_scales, *unused], dim=1), products).to_vector()
 
 
-def merge_moments(moments: Tensor) -> Tensor:
-    """Merge the moments of disjoint sets of batches: of two steps, or of all processes.
+def merge_moments(vectors: Tensor) -> Tensor:
+    """Merge the moments of disjoint sets of batches: of two steps, or of all ranks.
 
     Args:
-        moments: (S, K) those of S sets.
+        vectors: (S, K) the moments of S sets.
 
     Returns:
-        (K,) those of all their batches.
+        (K,) the moments of all their batches.
     """
-    log_scales, factors = to_common_scale(moments[:, :_MEANS])
-    scale = moments.new_ones(len(moments), _GRAM)
-    scale[:, 2::2] = factors
-    gram = moments[:, _MEANS:].view(-1, _GRAM, _GRAM) * scale.unsqueeze(1) * scale.unsqueeze(2)
-    return torch.cat([log_scales, gram.sum(dim=0).flatten()])
+    parts = _Moments.from_vector(vectors)
+    log_scales, factors = to_common_scale(parts.log_scales)
+    scale = torch.cat([torch.ones_like(factors[:, :1]).expand(-1, 1 + _MEANS), factors], dim=1)
+    products = parts.products * scale.unsqueeze(1) * scale.unsqueeze(2)
+    return _Moments(log_scales, products.sum(dim=0)).to_vector()
 
 
-def read_moments(means: Sequence[Mean], moments: Tensor) -> Estimate:
-    r"""The estimate, the sum of factor times mean, with its standard error by the delta method.
+def read_moments(means: Sequence[Mean], vector: Tensor) -> Estimate:
+    r"""The estimate, a sum of factor times mean, with its standard error by the delta method.
 
-    Batch :math:`b` moves a mean :math:`\bar x = \sum w x / \sum w` by its influence :math:`w_b (x_b - \bar x) / \sum w`
-    and the logarithm of one by :math:`w_b (x_b / \bar x - 1) / \sum w`; the influences on both means add up within a
-    batch, because joint and marginal pairs share their samples. With B batches the squared standard error is
-    :math:`\frac{B}{B - 1}` times the sum of their squares. It supposes the means close to their expectation, so it is
-    too small where few pairs carry an average of exponentials.
+    The influence of batch :math:`b` on a mean :math:`\bar x = \sum w x / \sum w` is
+    :math:`w_b (x_b - \bar x) / \sum w`, and on its logarithm :math:`w_b (x_b / \bar x - 1) / \sum w`. Influences on
+    both means add within a batch, because joint and marginal pairs share their samples. With B batches, the squared
+    standard error is :math:`\frac{B}{B - 1}` times the sum of squared influences. It assumes that means are close to
+    their expectations, so it is too small if few pairs dominate an average of exponentials.
 
     Args:
-        means: As given to :func:`batch_moments`.
-        moments: (K,) of all batches.
+        means: As in :func:`batch_moments`.
+        vector: (K,) the moments of all batches.
     """
-    log_scales, gram = moments[:_MEANS], moments[_MEANS:].view(_GRAM, _GRAM)
-    sums, count = gram[0], gram[0, 0]
-    value, gradient = moments.new_zeros(()), torch.zeros_like(sums)
+    moments = _Moments.from_vector(vector)
+    averages = moments.totals / moments.weights
+    value = vector.new_zeros(())
+    influence = [vector.new_zeros(())] * _U  # coefficients of u: the influence of a batch is their product
     for i, mean in enumerate(means):
-        weight, total = sums[1 + 2 * i], sums[2 + 2 * i]
-        average = total / weight
-        value = value + mean.factor * (log_scales[i] + average.log() if mean.log else average)
-        slope = mean.factor / (total if mean.log else weight)
-        gradient[1 + 2 * i], gradient[2 + 2 * i] = -slope * average, slope
+        average = averages[i]
+        value = value + mean.factor * (moments.log_scales[i] + average.log() if mean.log else average)
+        slope = mean.factor / (moments.totals[i] if mean.log else moments.weights[i])
+        influence[1 + i], influence[1 + _MEANS + i] = -slope * average, slope
+    coefficients = torch.stack(influence)
     # Rounding can leave a variance of zero slightly negative.
-    squares = (gradient @ gram @ gradient).clamp(min=0)
-    standard_error = (squares * count / (count - 1)).sqrt()
-    return Estimate(value, standard_error.masked_fill(count < 2, torch.nan))
+    squares = (coefficients @ moments.products @ coefficients).clamp(min=0)
+    standard_error = (squares * moments.num_batches / (moments.num_batches - 1)).sqrt()
+    return Estimate(value, standard_error.masked_fill(moments.num_batches < 2, torch.nan))

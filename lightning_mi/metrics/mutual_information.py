@@ -1,53 +1,51 @@
-"""Mutual information over many batches: micro, macro and plug-in averages."""
+"""MutualInformation: micro, macro and plug-in averages over many batches."""
 
 from typing import Any, final
 
 from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
-from lightning_mi.metrics.base import AbstractReadingMetric
-from lightning_mi.metrics.moments import Estimate
-from lightning_mi.metrics.readout import Average, read_mutual_information
+from lightning_mi.metrics.base import AbstractReadoutMetric
+from lightning_mi.metrics.readout import Average, mutual_information_readout
 
 
 @final
-class MutualInformation(AbstractReadingMetric):
-    r"""Mutual information, averaged over batches and processes in one of three ways.
+class MutualInformation(AbstractReadoutMetric):
+    r"""Mutual information, averaged over batches and ranks in one of three ways.
 
-    - ``"micro"`` pools the joint terms :math:`a_b` over all joint pairs and the marginal terms :math:`m_b` over all
-      marginal pairs, and subtracts once: :math:`\frac{\sum J_b a_b}{\sum J_b} - \log \frac{\sum K_b e^{m_b}}{\sum K_b}`
-      for the Donsker-Varadhan family and, for bounds whose marginal term is a plain mean,
-      :math:`\frac{\sum J_b a_b}{\sum J_b} - \frac{\sum K_b m_b}{\sum K_b}`. How pairs are cut into batches does not
-      matter. InfoNCE's terms are means over rows, and all its weights are :math:`J_b`.
+    With :math:`a_b, m_b` the joint and marginal term of batch b, and :math:`J_b, K_b` its numbers of joint and marginal
+    pairs:
+
+    - ``"micro"`` pools the terms over all pairs and subtracts once. For the Donsker-Varadhan family it is
+      :math:`\frac{\sum J_b a_b}{\sum J_b} - \log \frac{\sum K_b e^{m_b}}{\sum K_b}`; for bounds whose marginal term is
+      a plain mean, :math:`\frac{\sum J_b a_b}{\sum J_b} - \frac{\sum K_b m_b}{\sum K_b}`. The result does not depend
+      on how the pairs are divided into batches. InfoNCE's terms are means over rows, and all weights are :math:`J_b`.
     - ``"macro"`` is the mean of the batches' values. With the log of a mean it is biased upward, more so for small
       batches, even with a perfect critic.
-    - ``"plug-in"`` is the pooled joint term with the marginal term replaced by what it is at ``target``. It is valid
-      where a regularizer holds the log-normalizer there, and free of the heavy-tailed mean of exponentials.
+    - ``"plug-in"`` is the pooled joint term minus the marginal term at ``target``. It is valid if a regularizer holds
+      the log-normalizer at the target, and free of the heavy-tailed mean of exponentials.
 
-    A batch without a joint pair is no estimate: macro and plug-in pass over it, and micro takes its marginal pairs only
-    (nothing, where the bound is over rows).
-
-    A value is reported as it is, also where it is negative. Moments are summed in float64 and in log space, so scores
-    of 1e4 do not overflow.
+    A batch without joint pairs is no estimate: macro and plug-in skip it, and micro uses its marginal pairs only (not
+    for InfoNCE, which is normalized by rows). Negative values are reported as they are. Moments are summed in float64
+    and in log space, so scores of 1e4 do not overflow. :class:`StandardError` is the metric of the standard error.
 
     Inputs of ``update``:
-        - ``terms`` (:class:`~lightning_mi.BoundTerms`): what the bound read on a batch.
-        - ``scores`` (:class:`~lightning_mi.Scores`): the batch; only its numbers of pairs are read.
+        - ``terms`` (:class:`~lightning_mi.BoundTerms`): the result of the bound on a batch.
+        - ``scores`` (:class:`~lightning_mi.Scores`): the batch; only its numbers of pairs are used.
 
     Args:
-        bound: The bound that gives the terms. It is asked how its terms pool, and not kept.
+        bound: The bound of the terms. Only its class attributes and ``plug_in`` are used.
         average: ``"micro"``, ``"macro"`` or ``"plug-in"``.
-        target: The log-normalizer's target, nats; read by plug-in only.
-        return_standard_error: Let ``compute`` give an :class:`Estimate` instead of a scalar. Its standard error takes
-            batches as independent; for micro it is the delta method's (see :func:`read_moments`).
+        target: The log-normalizer's target, nats; for plug-in only.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Returns:
-        ``compute`` and ``forward`` give a scalar, nats, float64 (float32 on MPS); NaN before the first batch
-        that holds a joint pair.
+        ``compute`` and ``forward`` return a scalar, nats, float64 (float32 on MPS); NaN before the first batch that has
+        a joint pair.
 
     Raises:
-        ValueError: The average is none of the three.
+        TypeError: ``bound`` is not a bound.
+        ValueError: The average is unknown.
 
     Source: Choi and Lee 2022.
 
@@ -70,18 +68,9 @@ class MutualInformation(AbstractReadingMetric):
 
     higher_is_better: bool = True
 
-    def __init__(
-        self,
-        bound: AbstractBound,
-        average: Average = "micro",
-        target: float = 0.0,
-        return_standard_error: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(read_mutual_information(bound, average, target), **kwargs)
-        self.return_standard_error = return_standard_error
+    def __init__(self, bound: AbstractBound, average: Average = "micro", *, target: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(mutual_information_readout(bound, average, target), **kwargs)
 
-    def compute(self) -> Tensor | Estimate:
-        """The estimate over all batches of all processes."""
-        estimate = self._reading.estimate(self.moments)
-        return estimate if self.return_standard_error else estimate.value
+    def compute(self) -> Tensor:
+        """The estimate over all batches of all ranks."""
+        return self._readout.estimate(self.moments).value

@@ -1,16 +1,17 @@
-"""How many samples have the label of their nearest training samples."""
+"""NearestNeighborAccuracy: the accuracy of a k-nearest-neighbor classifier on frozen features."""
 
 from typing import Any, Literal, final, get_args
 
 import torch
 from torch import Tensor
 
-from lightning_mi.metrics.feature_base import AbstractFeatureMetric, can_be_judged
+from lightning_mi.metrics.feature_base import AbstractFeatureMetric, check_finite_features
+from lightning_mi.utilities.checks import check_choice, check_whole
 from lightning_mi.utilities.numerics import upcast
 
 Similarity = Literal["inner_product", "cosine"]
 
-_CHUNK = 2**22  # similarities held at once: 16 MiB in float32
+_CHUNK = 2**22  # similarities in memory at once: 16 MiB in float32
 
 
 @torch.no_grad()
@@ -19,28 +20,29 @@ def nearest_neighbor_accuracy(
     labels: Tensor,
     reference_features: Tensor,
     reference_labels: Tensor,
+    *,
     k: int = 1,
     similarity: Similarity = "inner_product",
 ) -> Tensor:
-    """Accuracy of nearest neighbors; the definition is :class:`~lightning_mi.metrics.NearestNeighborAccuracy`'s.
+    """Accuracy of a nearest-neighbor classifier; see :class:`~lightning_mi.metrics.NearestNeighborAccuracy`.
 
     Args:
         features: (N, D).
         labels: (N,) integers.
         reference_features: (M, D).
         reference_labels: (M,) integers.
-        k: How many neighbors vote.
+        k: The number of neighbors that vote.
         similarity: ``"inner_product"`` or ``"cosine"``.
 
     Returns:
-        A scalar in [0, 1], float32; NaN where a feature is not finite.
+        A scalar in [0, 1], float32; NaN if a feature is not finite.
 
     Raises:
         TypeError: Labels are not integers.
-        ValueError: Something is empty or does not fit, there is one class only, or M < k.
+        ValueError: An input is empty or of a wrong shape, there is only one class, or M < k.
 
     Warns:
-        MINumericalWarning: A feature is infinite or not a number.
+        MINumericalWarning: A feature is infinite or NaN.
 
     Source: Choi and Lee 2022, section 5 (k = 1, inner product).
 
@@ -51,7 +53,7 @@ def nearest_neighbor_accuracy(
     """
     _check_arguments(k, similarity)
     name = NearestNeighborAccuracy.__name__
-    if not can_be_judged(features, labels, reference_features, reference_labels, name):
+    if not check_finite_features(features, labels, reference_features, reference_labels, name):
         return features.new_full((), torch.nan, dtype=torch.float32)
     if k > len(reference_features):
         raise ValueError(f"{name}(k={k}) got {len(reference_features)} reference samples: lower k.")
@@ -59,7 +61,7 @@ def nearest_neighbor_accuracy(
     if similarity == "cosine":
         features = torch.nn.functional.normalize(features)
         reference_features = torch.nn.functional.normalize(reference_features)
-    # In the order of their labels, so that the first of equals is the one of the smallest label.
+    # Sorted by label: the first of equally similar candidates then has the smallest label.
     reference_labels, order = reference_labels.long().sort(stable=True)
     candidates = reference_features[order].T
     classes, indices = torch.unique(reference_labels, return_inverse=True)
@@ -74,30 +76,30 @@ def nearest_neighbor_accuracy(
 
 @final
 class NearestNeighborAccuracy(AbstractFeatureMetric):
-    """The share of samples whose label is that of their nearest reference samples.
+    """The accuracy of a k-nearest-neighbor classifier on frozen features.
 
-    Nearest is the greatest inner product, on features as they are, or the greatest cosine (a feature vector of zeros
-    has cosine 0 with all). With k > 1 each of the k nearest has one vote, whatever its similarity. Ties, of
-    similarities and of votes, go to the smallest label, so the order of the samples does not matter; a collapsed
-    encoder, all of whose features are equal, gets the share of the smallest label. Similarities are computed in
-    float32, a few million at a time.
+    The nearest reference samples have the largest inner product, without normalization, or the largest cosine (a
+    feature vector of zeros has cosine 0 with all). With k > 1 each of the k nearest has one vote. Ties of similarities
+    and of votes go to the smallest label, so the order of samples does not matter; a collapsed encoder, whose features
+    are all equal, gets the frequency of the smallest label. Similarities are computed in float32, in chunks of a few
+    million.
 
     Inputs of ``update``:
         - ``features`` ((N, D) float): a batch.
         - ``labels`` ((N,) int): of the batch.
-        - ``reference`` (bool): True for the features that are searched for neighbors, of training samples.
+        - ``reference`` (bool): True for training samples, among which neighbors are searched.
 
     Args:
-        k: How many neighbors vote, at least 1.
+        k: The number of neighbors that vote, at least 1.
         similarity: ``"inner_product"`` or ``"cosine"``.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Returns:
-        ``compute`` gives a scalar in [0, 1], float32; NaN, with a :class:`MINumericalWarning`, where a feature of any
-        sample is infinite or not a number.
+        ``compute`` returns a scalar in [0, 1], float32; NaN, with a :class:`MINumericalWarning`, if a feature is
+        infinite or NaN.
 
     Raises:
-        ValueError: k < 1 or another similarity.
+        ValueError: ``k`` is below 1, or the similarity is unknown.
 
     Source: Choi and Lee 2022, section 5 (k = 1, inner product).
 
@@ -116,15 +118,15 @@ class NearestNeighborAccuracy(AbstractFeatureMetric):
         self.similarity = similarity
 
     def compute(self) -> Tensor:
-        """The accuracy on all features of all processes."""
+        """The accuracy on all features of all ranks."""
         return nearest_neighbor_accuracy(*self.gathered(), k=self.k, similarity=self.similarity)
 
 
 def _most_similar(similarities: Tensor, k: int) -> Tensor:
-    """(N, k) columns of the greatest of (N, M) similarities, the first of equals."""
+    """(N, k) columns of the largest of (N, M) similarities; of equal ones, the first."""
     if k == 1:
         return similarities.argmax(dim=1, keepdim=True)
-    # topk chooses among equals as it likes, so only its threshold is taken.
+    # The order of equal values in topk is undefined, so only its threshold is used.
     threshold = similarities.topk(k, dim=1).values[:, -1:]
     above, equal = similarities > threshold, similarities == threshold
     chosen = above | (equal & (equal.cumsum(dim=1) <= k - above.sum(dim=1, keepdim=True)))
@@ -132,7 +134,5 @@ def _most_similar(similarities: Tensor, k: int) -> Tensor:
 
 
 def _check_arguments(k: int, similarity: str) -> None:
-    if k < 1:
-        raise ValueError(f"Got k={k}: at least 1 neighbor votes.")
-    if similarity not in get_args(Similarity):
-        raise ValueError(f"Got similarity={similarity!r}: it is one of {', '.join(map(repr, get_args(Similarity)))}.")
+    check_whole("k", k, 1)
+    check_choice("similarity", similarity, get_args(Similarity))

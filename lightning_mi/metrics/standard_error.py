@@ -1,35 +1,36 @@
-"""The standard error of mutual information as a metric of its own, so that it can be logged beside the value."""
+"""StandardError: the standard error of mutual information as a metric, to be logged beside the value."""
 
 from typing import Any, final
 
 from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
-from lightning_mi.metrics.base import AbstractReadingMetric
-from lightning_mi.metrics.readout import Average, read_mutual_information
+from lightning_mi.metrics.base import AbstractReadoutMetric
+from lightning_mi.metrics.readout import Average, mutual_information_readout
 
 
 @final
-class StandardError(AbstractReadingMetric):
-    r"""How far chance may have moved what :class:`~lightning_mi.metrics.MutualInformation` reads from the same batches.
+class StandardError(AbstractReadoutMetric):
+    r"""The standard error of :class:`~lightning_mi.metrics.MutualInformation` on the same batches.
 
-    What its ``return_standard_error`` gives beside the value, as a scalar. In a :class:`torchmetrics.MetricCollection`
-    both share one state, so it costs nothing more in a step.
+    Batches count as independent draws. In a :class:`torchmetrics.MetricCollection` both metrics share one state, so it
+    adds no cost to a step.
 
     Inputs of ``update``:
-        - ``terms`` (:class:`~lightning_mi.BoundTerms`): what the bound read on a batch.
-        - ``scores`` (:class:`~lightning_mi.Scores`): the batch; only its numbers of pairs are read.
+        - ``terms`` (:class:`~lightning_mi.BoundTerms`): the result of the bound on a batch.
+        - ``scores`` (:class:`~lightning_mi.Scores`): the batch; only its numbers of pairs are used.
 
     Args:
-        bound: The bound that gives the terms. It is asked how its terms pool, and not kept.
+        bound: The bound of the terms. Only its class attributes are used.
         average: ``"micro"``, ``"macro"`` or ``"plug-in"``.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
 
     Returns:
-        ``compute`` and ``forward`` give a scalar, nats, float64 (float32 on MPS); NaN with fewer than two batches.
+        ``compute`` and ``forward`` return a scalar, nats, float64 (float32 on MPS); NaN for fewer than two batches.
 
     Raises:
-        ValueError: The average is none of the three.
+        TypeError: ``bound`` is not a bound.
+        ValueError: The average is unknown.
 
     Source: The delta method; see :func:`~lightning_mi.metrics.moments.read_moments`.
 
@@ -48,8 +49,8 @@ class StandardError(AbstractReadingMetric):
     higher_is_better: bool = False
 
     def __init__(self, bound: AbstractBound, average: Average = "micro", **kwargs: Any) -> None:
-        super().__init__(read_mutual_information(bound, average), **kwargs)
+        super().__init__(mutual_information_readout(bound, average), **kwargs)
 
     def compute(self) -> Tensor:
-        """The standard error over all batches of all processes."""
-        return self._reading.estimate(self.moments).standard_error
+        """The standard error over all batches of all ranks."""
+        return self._readout.estimate(self.moments).standard_error

@@ -94,6 +94,15 @@ BOUNDS = [
 # fmt: on
 
 
+def _declaration(spec: BoundSpec) -> tuple[str, bool, bool]:
+    bound = spec.make()
+    return bound.marginal_pooling, bound.capped_at_log_n, bound.self_normalized
+
+
+# One bound for each combination of declarations: all that metrics and pairings can see of a bound.
+BOUND_KINDS = list({_declaration(spec): spec for spec in reversed(BOUNDS)}.values())[::-1]
+
+
 @dataclass(frozen=True)
 class RegularizerSpec:
     """A kind of regularizer and its distance, with the distance's slope."""

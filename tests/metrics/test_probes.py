@@ -23,9 +23,8 @@ from lightning_mi.metrics import LinearProbeAccuracy, NearestNeighborAccuracy, f
 
 EVERY = {"nearest_neighbor": NearestNeighborAccuracy, "linear": LinearProbeAccuracy}
 every_metric = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
-every_function = pytest.mark.parametrize(
-    "accuracy", [functional.nearest_neighbor_accuracy, functional.linear_probe_accuracy]
-)
+FUNCTIONS = {"nearest_neighbor": functional.nearest_neighbor_accuracy, "linear": functional.linear_probe_accuracy}
+every_function = pytest.mark.parametrize("accuracy", FUNCTIONS.values(), ids=FUNCTIONS)
 NAN_WARNING = "is NaN: 1 of 30 samples"
 
 
@@ -57,10 +56,11 @@ def updated(make, data, batches=7, **kwargs):
 # Nearest neighbors.
 
 
-@pytest.mark.parametrize("chunk", [1, 4000, 2**22])
-@pytest.mark.parametrize("k", [1, 3, 5])
-@pytest.mark.parametrize("similarity", ["inner_product", "cosine"])
-def test_nearest_neighbors_are_those_of_scikit_learn(k, similarity, chunk, monkeypatch):
+@pytest.mark.parametrize(
+    ("k", "similarity", "chunk"),
+    [(1, "inner_product", 4000), (3, "cosine", 4000), (5, "inner_product", 2**22), (1, "cosine", 1)],
+)
+def test_nearest_neighbor_accuracy_equals_scikit_learn(k, similarity, chunk, monkeypatch):
     monkeypatch.setattr(nearest_neighbor, "_CHUNK", chunk)
     data = digits()
     x, y, reference_x, reference_y = (part.double().numpy() for part in data)
@@ -88,7 +88,7 @@ def slow_accuracy(x, y, reference_x, reference_y, k):
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 20])
-def test_ties_go_to_the_smallest_label_in_whatever_order_the_samples_come(k):
+def test_ties_go_to_the_smallest_label_in_any_order(k):
     x, y, reference_x, reference_y = noise(num=200, num_reference=40)
     x, reference_x = x.round(), reference_x.round()  # many equal similarities
     expected = slow_accuracy(x, y, reference_x, reference_y, k)
@@ -98,27 +98,27 @@ def test_ties_go_to_the_smallest_label_in_whatever_order_the_samples_come(k):
         assert float(functional.nearest_neighbor_accuracy(*shuffled, k=k)) == pytest.approx(expected, abs=1e-7)
 
 
-def test_a_collapsed_encoder_gets_the_share_of_the_smallest_label():
+def test_collapsed_encoder_gets_the_frequency_of_the_smallest_label():
     _, y, _, reference_y = digits()
     accuracy = functional.nearest_neighbor_accuracy(torch.zeros(300, 8), y, torch.zeros(600, 8), reference_y)
     assert float(accuracy) == pytest.approx(float((y == 0).float().mean()))
 
 
-def test_labels_need_not_count_from_zero_and_one_without_reference_is_never_right():
+def test_labels_need_not_start_at_zero():
     reference = torch.eye(2), torch.tensor([5, 10**12])
     x, y = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), torch.tensor([5, 10**12, 3])
     assert float(functional.nearest_neighbor_accuracy(x, y, *reference)) == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize(("kwargs", "message"), [({"k": 0}, "k=0"), ({"similarity": "l2"}, "similarity='l2'")])
-def test_arguments_of_nearest_neighbors_out_of_range_are_explained(kwargs, message):
+@pytest.mark.parametrize(("kwargs", "message"), [({"k": 0}, "Got k=0"), ({"similarity": "l2"}, "Got similarity='l2'")])
+def test_invalid_argument_of_nearest_neighbors_is_an_error(kwargs, message):
     with pytest.raises(ValueError, match=message):
         NearestNeighborAccuracy(**kwargs)
     with pytest.raises(ValueError, match=message):
         functional.nearest_neighbor_accuracy(*noise(), **kwargs)
 
 
-def test_more_neighbors_than_samples_are_refused():
+def test_more_neighbors_than_samples_are_an_error():
     with pytest.raises(ValueError, match=r"\(k=21\) got 20 reference samples"):
         functional.nearest_neighbor_accuracy(*noise(), k=21)
 
@@ -127,7 +127,7 @@ def test_more_neighbors_than_samples_are_refused():
 
 
 @pytest.mark.parametrize("strength", [0.01, 1.0])
-def test_the_linear_probe_is_logistic_regression_on_standardized_features(strength):
+def test_linear_probe_equals_scikit_learn(strength):
     data = digits()
     x, y, reference_x, reference_y = (part.numpy() for part in data)
     expected = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000, solver="lbfgs"))
@@ -138,7 +138,7 @@ def test_the_linear_probe_is_logistic_regression_on_standardized_features(streng
     assert torch.equal(first, second)
 
 
-def test_a_solver_that_has_not_converged_says_so_and_gives_its_last_iterate(caplog):
+def test_solver_without_convergence_warns_and_returns_its_last_iterate(caplog):
     with caplog.at_level(logging.WARNING):
         accuracy = functional.linear_probe_accuracy(*digits(), max_iter=2)
     assert 0.1 < float(accuracy) < 1
@@ -149,7 +149,7 @@ def test_a_solver_that_has_not_converged_says_so_and_gives_its_last_iterate(capl
     assert caplog.records == []
 
 
-def test_the_linear_probe_leaves_the_random_stream_alone():
+def test_linear_probe_uses_no_random_numbers():
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     functional.linear_probe_accuracy(*noise())
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -157,7 +157,7 @@ def test_the_linear_probe_leaves_the_random_stream_alone():
 
 
 @pytest.mark.parametrize(("kwargs", "message"), [({"C": 0.0}, "C=0"), ({"max_iter": 0}, "max_iter=0")])
-def test_arguments_of_the_linear_probe_out_of_range_are_explained(kwargs, message):
+def test_invalid_argument_of_the_linear_probe_is_an_error(kwargs, message):
     with pytest.raises(ValueError, match=message):
         LinearProbeAccuracy(**kwargs)
     with pytest.raises(ValueError, match=message):
@@ -168,21 +168,19 @@ def test_arguments_of_the_linear_probe_out_of_range_are_explained(kwargs, messag
 
 
 @every_function
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("part", [0, 2])
-def test_features_that_are_not_finite_have_no_accuracy(accuracy, part, value):
+@pytest.mark.parametrize(("part", "value"), [(0, torch.nan), (2, torch.inf)])
+def test_non_finite_features_give_nan_and_a_warning(accuracy, part, value):
     data = noise()
     data[part][3, 1] = value
     with pytest.warns(MINumericalWarning, match=NAN_WARNING):
         assert accuracy(*data).isnan()
 
 
-@every_function
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         ({2: torch.zeros(0, 4), 3: torch.zeros(0, dtype=torch.long)}, ValueError, "no reference features"),
-        ({0: torch.zeros(0, 4), 1: torch.zeros(0, dtype=torch.long)}, ValueError, "no features to judge"),
+        ({0: torch.zeros(0, 4), 1: torch.zeros(0, dtype=torch.long)}, ValueError, "no features to evaluate"),
         ({0: torch.zeros(10, 5)}, ValueError, "width 5 and reference features of width 4"),
         ({1: torch.zeros(10)}, TypeError, "labels of type float32"),
         ({3: torch.zeros(20, dtype=torch.bool)}, TypeError, "labels of type bool"),
@@ -192,47 +190,44 @@ def test_features_that_are_not_finite_have_no_accuracy(accuracy, part, value):
         ({3: torch.full((20,), 7)}, ValueError, "single class, 7"),
         ({1: torch.arange(10) - 1}, ValueError, "got label -1 at position 0: class labels are at least 0"),
         ({3: torch.arange(20) - 2}, ValueError, "got label -2 at position 0: class labels are at least 0"),
-        ({1: torch.arange(10) + 100}, ValueError, "without one in common: no sample can be judged right"),
+        ({1: torch.arange(10) + 100}, ValueError, "without a common one"),
     ],
 )
-def test_what_does_not_fit_is_explained(accuracy, change, error, message):
+def test_invalid_features_or_labels_are_an_error(change, error, message):
     data = [change.get(i, part) for i, part in enumerate(noise())]
-    with pytest.raises(error, match=message):
-        accuracy(*data)
+    for accuracy in FUNCTIONS.values():
+        with pytest.raises(error, match=message):
+            accuracy(*data)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_metric_over_batches_equals_the_function(name):
+    assert torch.equal(updated(EVERY[name], digits()).compute(), FUNCTIONS[name](*digits()))
 
 
 @every_metric
-def test_batches_add_up_to_what_the_function_gives(make):
-    function = {
-        NearestNeighborAccuracy: functional.nearest_neighbor_accuracy,
-        LinearProbeAccuracy: functional.linear_probe_accuracy,
-    }[make]
-    assert torch.equal(updated(make, digits()).compute(), function(*digits()))
+def test_features_of_any_dtype_are_accepted(make):
+    x, y, reference_x, reference_y = digits()  # whole numbers up to 16 are exact in all dtypes
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        metric = updated(make, (x.to(dtype), y.int(), reference_x.to(dtype), reference_y.short()))
+        assert torch.equal(metric.compute(), updated(make, digits()).compute())
 
 
 @every_metric
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_features_of_any_width_of_number_are_taken(make, dtype):
-    x, y, reference_x, reference_y = digits()  # whole numbers up to 16: exact in all of them
-    narrow = updated(make, (x.to(dtype), y.int(), reference_x.to(dtype), reference_y.short()))
-    assert torch.equal(narrow.compute(), updated(make, digits()).compute())
-
-
-@every_metric
-@pytest.mark.parametrize("duplicate", [lambda m: m.clone(), copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_a_copy_goes_its_own_way(make, duplicate):
+def test_copies_are_independent(make):
     x, y, *reference = digits()
     metric = updated(make, (x[:90], y[:90], *reference))
     before = metric.compute()
-    other = duplicate(metric)
-    other.update(x[90:], y[90:])
-    assert torch.equal(other.compute(), updated(make, digits()).compute())
-    assert torch.equal(metric.compute(), before)
-    assert not torch.equal(other.compute(), before)
+    for duplicate in (lambda m: m.clone(), copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))):
+        other = duplicate(metric)
+        other.update(x[90:], y[90:])
+        assert torch.equal(other.compute(), updated(make, digits()).compute())
+        assert torch.equal(metric.compute(), before)
+        assert not torch.equal(other.compute(), before)
 
 
 @every_metric
-def test_reset_forgets_features_and_references(make):
+def test_reset_clears_features_and_references(make):
     metric = updated(make, digits())
     metric.reset()
     with pytest.warns(UserWarning, match="before the ``update``"), pytest.raises(ValueError, match="no reference"):
@@ -243,7 +238,7 @@ def test_reset_forgets_features_and_references(make):
 
 
 @every_metric
-def test_more_batches_are_taken_after_a_result(make):
+def test_update_after_compute_adds_batches(make):
     x, y, *reference = digits()
     metric = updated(make, (x[:100], y[:100], reference[0][:300], reference[1][:300]))
     metric.compute()
@@ -253,7 +248,7 @@ def test_more_batches_are_taken_after_a_result(make):
 
 
 @every_metric
-def test_parts_merge(make):
+def test_merged_parts_equal_the_whole(make):
     x, y, *reference = digits()
     whole, part, rest = updated(make, digits()), updated(make, (x[:90], y[:90], *reference)), make()
     rest.update(x[90:], y[90:])
@@ -261,14 +256,14 @@ def test_parts_merge(make):
     assert torch.equal(part.compute(), whole.compute())
 
 
-def test_a_collection_keeps_the_features_once_for_both():
+def test_collection_stores_the_features_once():
     collection = updated(lambda: MetricCollection({name: make() for name, make in EVERY.items()}), digits())
     assert collection.compute() == {name: updated(make, digits()).compute() for name, make in EVERY.items()}
     assert list(collection.compute_groups.values()) == [sorted(EVERY)]
 
 
 @every_metric
-def test_a_single_batch_has_no_value(make):
+def test_forward_is_an_error(make):
     metric = updated(make, digits())
     with pytest.raises(TypeError, match="no value for a batch"):
         metric(*digits()[:2])
@@ -276,13 +271,13 @@ def test_a_single_batch_has_no_value(make):
 
 
 @every_metric
-def test_negative_label_is_refused_when_it_comes(make):
+def test_negative_label_is_an_error_at_its_update(make):
     with pytest.raises(ValueError, match="got label -1 at position 1"):
         make().update(torch.zeros(2, 3), torch.tensor([0, -1]))
 
 
 @every_metric
-def test_another_width_is_refused_when_it_comes(make):
+def test_another_width_is_an_error_at_its_update(make):
     metric = make()
     metric.update(*noise()[:2])
     with pytest.raises(ValueError, match="width 5 after 4"):
@@ -291,7 +286,7 @@ def test_another_width_is_refused_when_it_comes(make):
 
 
 @every_metric
-def test_a_change_of_type_leaves_the_features_alone(make):
+def test_conversions_keep_the_features(make):
     metric = updated(make, noise())
     before = metric.gathered()
     nn.ModuleList([metric]).to(torch.bfloat16)
@@ -301,7 +296,7 @@ def test_a_change_of_type_leaves_the_features_alone(make):
 
 
 @every_metric
-def test_no_gradient_is_kept_and_nothing_is_in_the_state_dict(make):
+def test_no_graph_is_stored_and_the_state_dict_is_empty(make):
     x, y, *_ = noise()
     metric = make()
     metric.update(x.requires_grad_(), y)
@@ -310,11 +305,11 @@ def test_no_gradient_is_kept_and_nothing_is_in_the_state_dict(make):
 
 
 @every_metric
-def test_classes_declare_what_they_are(make):
+def test_class_attributes_declare_the_behaviour(make):
     assert (make.is_differentiable, make.higher_is_better, make.full_state_update) == (False, True, False)
 
 
-# Two processes.
+# Two ranks.
 
 
 SHARES = {"even": 0.5, "uneven": 0.7, "all to one": 1.0}
@@ -338,7 +333,7 @@ def run(rank, folder):
         for share in SHARES.values():
             metric = make()
             x, y, reference_x, reference_y = part_of(digits(), share, rank)
-            # Another number of batches on each process; a process without samples never updates.
+            # Ranks have different numbers of batches; a rank without samples never updates.
             for first in range(0, len(x), 50):
                 metric.update(x[first : first + 50], y[first : first + 50])
             for first in range(0, len(reference_x), 130):
@@ -350,14 +345,14 @@ def run(rank, folder):
             else:
                 with pytest.warns(UserWarning, match="before the ``update``"):
                     results[name, share] = metric.compute()
-            # A process goes on with its own features.
+            # After compute each rank has its local features again.
             assert all(torch.equal(*pair) for pair in zip(metric.gathered(), own, strict=True))
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 and later
-def test_two_processes_read_what_one_would_have(tmp_path):
+def test_two_ranks_equal_one_process(tmp_path):
     mp.start_processes(run, (str(tmp_path),), nprocs=2, start_method="fork")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert len(first) == len(EVERY) * len(SHARES)

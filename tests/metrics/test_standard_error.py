@@ -9,9 +9,9 @@ NUM_BATCHES, REPLICATES = 40, 2000
 
 
 class Draws:
-    """Independent draws of batches of uneven size, whose joint and marginal scores share a shift.
+    """Independent draws of batches of uneven size; joint and marginal scores of a batch share a random shift.
 
-    Arrays are (draws, batches, pairs); ``keep`` marks the pairs that exist.
+    Arrays are (draws, batches, pairs); the ``keep`` masks select the pairs of a batch.
     """
 
     def __init__(self, seed, draws=1):
@@ -59,21 +59,23 @@ def simulated():
 
 @every_average
 @every_bound
-def test_standard_error_is_the_spread_of_new_draws(bound, average, simulated):
+def test_standard_error_is_the_spread_over_new_draws(bound, average, simulated):
     expected = simulated.estimates(type(bound).__name__, average).std(ddof=1)
     draws = Draws(seed=1, draws=25)
-    errors = [functional.mutual_information(bound, draws.batches(i), average).standard_error.item() for i in range(25)]
+    errors = [
+        functional.mutual_information(bound, draws.batches(i), average=average).standard_error.item() for i in range(25)
+    ]
     assert np.mean(errors) == pytest.approx(expected, rel=0.15)
 
 
-def test_the_shared_shift_makes_the_terms_of_dv_cancel(simulated):
-    # Guards the simulation: where joint and marginal influences were added as if independent, DV would fail above.
+def test_shared_shift_cancels_in_dv(simulated):
+    # Guards the simulation: adding joint and marginal influences as if independent would fail the test above for DV.
     assert simulated.estimates("DV", "micro").std() < 0.8 * simulated.estimates("DV", "plug-in").std()
 
 
 @every_average
 @every_bound
-def test_standard_error_is_the_formula_batch_by_batch(bound, average):
+def test_standard_error_equals_the_formula_in_numpy(bound, average):
     draws = Draws(seed=2)
     num_joint, num_marginal = draws.keep_joint[0].sum(1), draws.keep_marginal[0].sum(1)
     a, z = (term[0] for term in draws.terms(2))
@@ -87,31 +89,31 @@ def test_standard_error_is_the_formula_batch_by_batch(bound, average):
             scale = mean if isinstance(bound, bounds.DV) else 1.0
             influence = influence - num_marginal / num_marginal.sum() * (z - mean) / scale
     expected = np.sqrt(NUM_BATCHES / (NUM_BATCHES - 1) * np.sum(influence**2))
-    actual = functional.mutual_information(bound, draws.batches(), average).standard_error
+    actual = functional.mutual_information(bound, draws.batches(), average=average).standard_error
     assert actual.item() == pytest.approx(expected, rel=1e-9)
 
 
 @every_average
-def test_a_single_batch_has_no_standard_error(average):
-    # Each alone: where rounding leaves no exact zero, the spread over no degrees of freedom would be infinite.
+def test_single_batch_has_no_standard_error(average):
+    # Each batch: rounding leaves no exact zero in some, and dividing it by 0 degrees of freedom would be infinite.
     for scores in Draws(seed=0).batches():
-        result = functional.mutual_information(bounds.DV(), [scores], average)
+        result = functional.mutual_information(bounds.DV(), [scores], average=average)
         assert result.value.isfinite()
         assert result.standard_error.isnan()
 
 
 @every_average
 def test_equal_batches_have_a_standard_error_of_zero(average):
-    result = functional.mutual_information(bounds.DV(), Draws(seed=0).batches()[:1] * 7, average)
+    result = functional.mutual_information(bounds.DV(), Draws(seed=0).batches()[:1] * 7, average=average)
     assert result.standard_error.item() == pytest.approx(0, abs=1e-7)
 
 
 @every_average
-def test_the_standard_error_survives_a_large_offset(average):
+def test_large_offset_does_not_change_the_standard_error(average):
     # In float32 its squares would lose all digits.
     draws = Draws(seed=3)
-    expected = functional.mutual_information(bounds.DV(), draws.batches(), average).standard_error
+    expected = functional.mutual_information(bounds.DV(), draws.batches(), average=average).standard_error
     draws.joint += 1e4
     draws.marginal += 1e4
-    actual = functional.mutual_information(bounds.DV(), draws.batches(), average).standard_error
+    actual = functional.mutual_information(bounds.DV(), draws.batches(), average=average).standard_error
     assert actual.item() == pytest.approx(expected.item(), rel=1e-4)

@@ -8,21 +8,19 @@ import torch.multiprocessing as mp
 from torchmetrics import MetricCollection
 
 from lightning_mi import bounds
-from lightning_mi.metrics import EffectiveSampleFraction, Estimate, LogNormalizer, MutualInformation
+from lightning_mi.metrics import EffectiveSampleFraction, LogNormalizer, MutualInformation, StandardError
 from tests.helpers.cuts import cut_rows
 
 BOUNDS = {"DV": bounds.DV(), "InfoNCE": bounds.InfoNCE(), "NWJ": bounds.NWJ()}
-# The batches of each process: uneven numbers, and a first process that gets all.
+# The batches of each rank: uneven numbers, or all on rank 0.
 SHARES = {"uneven": ([0, 1, 2], [3, 4]), "all to one": ([0, 1, 2, 3, 4], [])}
 
 
 def updated(bound, indices):
-    averages = {
-        average: MutualInformation(bound, average, return_standard_error=True)
-        for average in ("micro", "macro", "plug-in")
-    }
-    others = {"log_normalizer": LogNormalizer(bound), "effective_sample_fraction": EffectiveSampleFraction()}
-    metrics = MetricCollection(averages | others)
+    parts = {"log_normalizer": LogNormalizer(bound), "effective_sample_fraction": EffectiveSampleFraction()}
+    for average in ("micro", "macro", "plug-in"):
+        parts |= {average: MutualInformation(bound, average), f"{average}_error": StandardError(bound, average)}
+    metrics = MetricCollection(parts)
     batches = cut_rows(5).batches
     for i in indices:
         metrics.update(terms=bound(batches[i]), scores=batches[i])
@@ -31,7 +29,7 @@ def updated(bound, indices):
 
 def compute(metrics):
     """All results in one vector."""
-    return torch.hstack([torch.hstack(r) if isinstance(r, Estimate) else r for r in metrics.compute().values()])
+    return torch.stack(list(metrics.compute().values()))
 
 
 def run(rank, folder):
@@ -48,14 +46,14 @@ def run(rank, folder):
             )
             with expectation:
                 results[share, name] = compute(metrics)
-            # A process goes on with its own moments.
+            # After compute each rank has its local moments again.
             assert all(torch.equal(metric.moments, own[key]) for key, metric in metrics.items())
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 and later
-def test_two_processes_read_what_one_would_have(tmp_path):
+def test_two_ranks_equal_one_process(tmp_path):
     mp.start_processes(run, (str(tmp_path),), nprocs=2, start_method="fork")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     for (share, name), actual in first.items():

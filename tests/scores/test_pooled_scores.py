@@ -2,13 +2,14 @@
 
 import re
 import time
+from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
 
 from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs
-from lightning_mi.metrics import EffectiveSampleFraction, MutualInformation
+from lightning_mi.metrics import EffectiveSampleFraction, MutualInformation, StandardError
 from lightning_mi.scores.batch_shard import gather, shard_of
 from lightning_mi.training import online_probe as probes
 from lightning_mi.utilities.distributed import all_gather_ints, rank_generator, standard_deviation
@@ -179,8 +180,8 @@ def _metrics(rank):
     generator = torch.Generator().manual_seed(0)
     matrices = torch.randn(3, 6, 6, generator=generator, dtype=torch.float64)
     bound, results = bounds.DV(), []
-    whole = [MutualInformation(bound, a, return_standard_error=True, sync_on_compute=False) for a in ("micro", "macro")]
-    pooled = [MutualInformation(bound, a, return_standard_error=True) for a in ("micro", "macro")]
+    kinds = [partial(kind, bound, a) for kind in (MutualInformation, StandardError) for a in ("micro", "macro")]
+    whole, pooled = [kind(sync_on_compute=False) for kind in kinds], [kind() for kind in kinds]
     sizes = EffectiveSampleFraction(sync_on_compute=False), EffectiveSampleFraction()
     for matrix in matrices:
         first, count = (0, 4) if rank == 0 else (4, 2)
@@ -191,7 +192,7 @@ def _metrics(rank):
             for metric in metrics:
                 metric.update(bound(scores), scores)
     for one, many in zip(whole, pooled, strict=True):
-        results.append((torch.stack(one.compute()), torch.stack(many.compute())))
+        results.append((one.compute(), many.compute()))
     return [*results, (sizes[0].compute(), sizes[1].compute())]
 
 

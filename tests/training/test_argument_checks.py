@@ -10,7 +10,6 @@ from torch import nn
 from lightning_mi import (
     MIEnsemble,
     MIEstimationModule,
-    Scores,
     bounds,
     callbacks,
     critics,
@@ -63,14 +62,9 @@ WRONG = {
     "chunk": (partial(make, encoder_chunk_size=2.5), TypeError, "Got encoder_chunk_size=2.5, a float"),
     "scores": (lambda: bounds.DV()(torch.eye(4)), TypeError, r"scores of type Tensor.*Scores\.from_matrix\(matrix\)"),
     "terms": (
-        lambda: regularizers.Squared()(0.5, bounds.DV()),
+        lambda: regularizers.Squared()(0.5),
         TypeError,
         r"Got terms=0\.5, a float.*Write terms=bound\(scores\)",
-    ),
-    "regularized": (
-        lambda: regularizers.Squared()(bounds.DV()(Scores.from_matrix(torch.eye(4))), "DV"),
-        TypeError,
-        BOUND,
     ),
     "regularizer weight": (lambda: regularizers.Squared("0.1"), TypeError, "Got weight='0.1', a str: .* a number"),
     "target": (lambda: regularizers.Squared(target="2"), TypeError, "Got target='2', a str"),

@@ -55,7 +55,7 @@ def test_a_last_batch_of_one_sample_is_validated(spec):
     assert all(math.isfinite(value) for value in found.values())
     with torch.no_grad():
         scores = [module.eval().step(batch).scores for batch in batches]
-    whole = functional.mutual_information(module.bound, scores[:2], "macro")
+    whole = functional.mutual_information(module.bound, scores[:2], average="macro")
     assert found["val/mi_macro"] == pytest.approx(whole.value.item(), rel=1e-5)
     plug_in = torch.cat([one.joint for one in scores]).double().mean() - module.bound.marginal_at(0.0)
     if not spec.name.startswith(("InfoNCE", "TUBA", "Released", "JS", "SMILE")):
