@@ -1,8 +1,11 @@
 """Names of Lightning that are private or undocumented: one typed function for each fact, read in Lightning 2.6.6."""
 
+from typing import Any
+
 import lightning.pytorch as L
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 
 def logged_step(trainer: L.Trainer) -> int:
@@ -88,3 +91,34 @@ def batch_in_force(trainer: L.Trainer) -> int:
     progress = trainer.fit_loop.epoch_loop.batch_progress
     earlier_epochs = batches_done(trainer) - progress.current.processed  # type: ignore[attr-defined]  # the same
     return max(0, int(earlier_epochs + progress.current.ready - 1))
+
+
+def attached_trainer(module: L.LightningModule) -> L.Trainer | None:
+    """The trainer that a module is attached to; None without one, where ``module.trainer`` raises.
+
+    Example:
+        >>> attached_trainer(L.LightningModule()) is None
+        True
+    """
+    return getattr(module, "_trainer", None)
+
+
+def hyper_parameters(module: L.LightningModule) -> list[dict[str, Any]]:
+    """Both dictionaries of saved hyper-parameters: ``hparams`` and ``hparams_initial``, which returns a copy only.
+
+    Example:
+        >>> hyper_parameters(L.LightningModule())
+        []
+    """
+    found = (getattr(module, "_hparams", None), getattr(module, "_hparams_initial", None))
+    return [saved for saved in found if saved is not None]
+
+
+def supports_amp_scaling(optimizer: Optimizer) -> bool:
+    """Whether an optimizer unscales gradients itself and skips a step by the gradient scaler's flag; torch 2.14.
+
+    Example:
+        >>> supports_amp_scaling(torch.optim.Adam([torch.zeros(1)], fused=True))
+        True
+    """
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))

@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs
 from lightning_mi.data import GaussianDataModule, ImageDataModule
-from lightning_mi.training.step_logs import max_value
+from lightning_mi.training.step import max_value
 from tests.helpers.small_module import Kept, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
@@ -38,7 +38,7 @@ def module(pairing, bound=None, num_encoders=1) -> MIEstimationModule:
     for encoder in encoders:
         encoder(torch.zeros(1, 1, 4, 4))
     critic = critics.LabelCritic() if enumerated else critics.BilinearCritic(3, 3)
-    return MIEstimationModule(critic, bound or bounds.DV(), pairing, encoder=encoders)
+    return MIEstimationModule(critic, bound or bounds.DV(), pairs=pairing, encoder=encoders)
 
 
 def logged(made: MIEstimationModule, data, **kwargs) -> dict[str, list[float]]:

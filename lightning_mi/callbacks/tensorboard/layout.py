@@ -20,7 +20,7 @@ from lightning_mi.scores.dense import stride
 from lightning_mi.scores.scores import Scores
 from lightning_mi.training.charts import Charts, charts_of
 from lightning_mi.training.epoch_metrics import loader_name
-from lightning_mi.training.step_logs import forget_unlogged, references, term_logs
+from lightning_mi.training.step import references, term_logs
 
 _MOST_SCORES = 10_000  # in a histogram: more would show the same and take longer
 
@@ -186,7 +186,6 @@ class TensorBoardLayout(L.Callback):
         logs |= references(trainer, pl_module, table.part(pl_module, AbstractBound), scores)
         named = {f"train/{name}": value for name, value in logs.items()}
         pl_module.log_dict({name: value for name, value in named.items() if name not in self._logged_by_module})
-        forget_unlogged(trainer, "on_train_batch_end", logs)
 
     def _log_histograms(self, trainer: L.Trainer, pl_module: L.LightningModule, scores: Scores, step: int) -> None:
         if not trainer.is_global_zero or not trainer.loggers:
