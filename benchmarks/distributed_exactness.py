@@ -104,8 +104,8 @@ def module_of(case: Case, dtype: torch.dtype) -> MIEstimationModule:
     module = MIEstimationModule(
         critics.CalibratedCritic(critic, scale=True, offset_unit=1.0),
         BOUNDS[case.bound](**baseline),
-        PAIRINGS[case.pairing](),
-        None if regularizer is None else regularizer(),
+        pairs=PAIRINGS[case.pairing](),
+        regularizer=None if regularizer is None else regularizer(),
         encoder=nn.Sequential(nn.Linear(DIM, 6), nn.Tanh(), nn.Linear(6, CLASSES if labels else DIM)),
     ).to(dtype)
     module.critic.calibrated.fill_(True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         NonFiniteStepError,
         ViewScaleWarning,
     )
+    from lightning_mi.loss import MILoss, MILossOutput
     from lightning_mi.module import MIEstimationModule
     from lightning_mi.scores.scores import Scores
     from lightning_mi.training.online_probe import OnlineLinearProbe
@@ -33,6 +34,8 @@ _NAMES = {
     "DoubleBackwardError": "exceptions",
     "MIEnsemble": "ensemble.ensemble",
     "MIEstimationModule": "module",
+    "MILoss": "loss",
+    "MILossOutput": "loss",
     "MINumericalWarning": "exceptions",
     "NonFiniteBatchError": "exceptions",
     "NonFiniteStepError": "exceptions",
@@ -48,6 +51,8 @@ __all__ = [
     "DoubleBackwardError",
     "MIEnsemble",
     "MIEstimationModule",
+    "MILoss",
+    "MILossOutput",
     "MINumericalWarning",
     "NonFiniteBatchError",
     "NonFiniteStepError",

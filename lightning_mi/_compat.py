@@ -16,6 +16,7 @@ import lightning.pytorch as L
 import torch
 from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lightning_mi.exceptions import MIWarning
 
@@ -396,6 +397,37 @@ class KeepsPrecision(nn.Module):
 
         super()._apply(move, *args, **kwargs)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return self
+
+
+def attached_trainer(module: L.LightningModule) -> L.Trainer | None:
+    """The trainer that a module is attached to; None without one, where ``module.trainer`` raises.
+
+    Example:
+        >>> attached_trainer(L.LightningModule()) is None
+        True
+    """
+    return getattr(module, "_trainer", None)
+
+
+def hyper_parameters(module: L.LightningModule) -> list[dict[str, Any]]:
+    """Both dictionaries of saved hyper-parameters: ``hparams`` and ``hparams_initial``, which returns a copy only.
+
+    Example:
+        >>> hyper_parameters(L.LightningModule())
+        []
+    """
+    found = (getattr(module, "_hparams", None), getattr(module, "_hparams_initial", None))
+    return [saved for saved in found if saved is not None]
+
+
+def supports_amp_scaling(optimizer: Optimizer) -> bool:
+    """Whether an optimizer unscales gradients itself and skips a step by the gradient scaler's flag; torch 2.14.
+
+    Example:
+        >>> supports_amp_scaling(torch.optim.Adam([torch.zeros(1)], fused=True))
+        True
+    """
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 def _warn_missing(name: str, consequence: str) -> None:

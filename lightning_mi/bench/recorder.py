@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_mi.bench.grid import Interrupted
 from lightning_mi.callbacks.tensorboard.feature_projection import FeatureProjection
 from lightning_mi.module import MIEstimationModule
-from lightning_mi.training.step_logs import true_value
+from lightning_mi.training.step import true_value
 
 FIELDS = ("value", "joint_term", "marginal_term", "log_normalizer", "plug_in", "true_mi")
 PROBE_EVERY = 20  # training steps between two probes

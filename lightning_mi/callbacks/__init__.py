@@ -2,6 +2,7 @@
 
 from lightning_mi.callbacks.adaptive_regularizer import AdaptiveRegularizer
 from lightning_mi.callbacks.held_out import HeldOutCheckpoint, HeldOutEarlyStopping
+from lightning_mi.callbacks.prediction_writer import PredictionWriter
 from lightning_mi.callbacks.probes import Probes
 from lightning_mi.callbacks.sigterm import SaveAtTermination
 from lightning_mi.callbacks.stability.monitor import StabilityMonitor
@@ -12,6 +13,7 @@ __all__ = [
     "AdaptiveRegularizer",
     "HeldOutCheckpoint",
     "HeldOutEarlyStopping",
+    "PredictionWriter",
     "Probes",
     "SaveAtTermination",
     "StabilityMonitor",

@@ -17,7 +17,7 @@ from lightning_mi.ensemble.output import EnsembleOutput
 from lightning_mi.exceptions import MINumericalWarning
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.training.epoch_metrics import StageMetrics, num_val_loaders
-from lightning_mi.training.step_logs import references
+from lightning_mi.training.step import references
 from lightning_mi.training.view_scale import warn_of_scale
 from lightning_mi.utilities.checks import check_instance
 

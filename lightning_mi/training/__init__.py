@@ -1,1 +1,1 @@
-"""What MIEstimationModule delegates to: one step, epoch metrics, non-finite policy, optimizer, online probe."""
+"""What MIEstimationModule delegates to: one step, epoch metrics, non-finite policy, optimizer, probe, prediction."""

@@ -1,7 +1,7 @@
-"""How TensorBoard groups the curves of a training: custom-scalars layouts.
+"""TensorBoard charts of a training: custom-scalars layouts.
 
-TensorBoard shows the last layout that a run wrote, and merges those of several runs chart by chart. So a larger layout
-repeats the charts of a smaller one word for word: runs with either are then shown on the same charts.
+TensorBoard shows the last layout that a run wrote, and merges the layouts of several runs chart by chart. A larger
+layout therefore repeats the charts of a smaller one exactly: runs with either share the same charts.
 """
 
 import re
@@ -43,10 +43,10 @@ ALL_CHARTS: Charts = CHARTS | {
 
 
 def charts_of(names: Collection[str]) -> Charts:
-    """Of all charts, those that have a curve.
+    """The charts that have a curve.
 
     Args:
-        names: Of what has been logged.
+        names: Log names so far.
 
     Example:
         >>> charts_of({"train/mi", "train/loss"})

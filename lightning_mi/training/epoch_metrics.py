@@ -1,4 +1,4 @@
-"""The metrics of a stage: of the estimate, and in validation and test of predicted labels."""
+"""Metrics of an epoch: estimates with standard errors, and accuracies in validation and test."""
 
 import copy
 import warnings
@@ -20,11 +20,11 @@ from lightning_mi.pairs import AbstractPairing
 from lightning_mi.training.online_probe import OnlineLinearProbe
 from lightning_mi.training.step import StepOutput
 
-_LOADER = "/dataloader_idx_"  # as Lightning names what is logged of one of several loaders
+_LOADER = "/dataloader_idx_"  # Lightning's suffix for one of several data loaders
 
 
 def standard_error_name(monitor: str) -> str:
-    """The name under which the standard error of a logged estimate is logged.
+    """The log name of an estimate's standard error.
 
     Example:
         >>> standard_error_name("val/mi"), standard_error_name("val/mi/dataloader_idx_1")
@@ -35,7 +35,7 @@ def standard_error_name(monitor: str) -> str:
 
 
 def estimate_name(monitor: str) -> str:
-    """The name of a logged metric without the suffix that Lightning adds for one of several data loaders.
+    """The log name of a metric without Lightning's suffix for one of several data loaders.
 
     Example:
         >>> estimate_name("val/mi/dataloader_idx_1")
@@ -45,7 +45,7 @@ def estimate_name(monitor: str) -> str:
 
 
 def loader_name(name: str, loader: int, num_loaders: int) -> str:
-    """The name under which a metric of one of several data loaders is logged: Lightning's own.
+    """The log name of a metric of one of several data loaders, as Lightning writes it.
 
     Example:
         >>> loader_name("val/mi", 0, num_loaders=1), loader_name("val/mi", 0, num_loaders=2)
@@ -55,17 +55,17 @@ def loader_name(name: str, loader: int, num_loaders: int) -> str:
 
 
 def num_val_loaders(trainer: L.Trainer) -> int:
-    """The number of data loaders of the validation, or sanity check, that a trainer runs."""
+    """The number of data loaders of the current validation or sanity check."""
     return len(trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches)
 
 
 def training_metrics(bound: AbstractBound, target: float, held: bool) -> BufferedMetrics:
-    """The metrics of an epoch of training; names that a single step's logs have too are suffixed with ``_micro``.
+    """The metrics of a training epoch. Names that single steps log too get the suffix ``_micro``.
 
     Args:
-        bound: What is read.
-        target: Where the log-normalizer is held; nats.
-        held: Whether something holds it there: the plug-in estimate rests on that.
+        bound: The bound.
+        target: Target of the log-normalizer, nats.
+        held: Whether the log-normalizer is held at the target, which the plug-in estimate requires.
     """
     metrics: dict[str, Metric] = {
         "log_normalizer_micro": LogNormalizer(bound),
@@ -81,17 +81,25 @@ def _averages(micro: str, held: bool) -> dict[str, Average]:
     return averages | {"mi_plug_in": "plug-in"} if held else averages
 
 
+def log_metrics(module: L.LightningModule, metrics: "StageMetrics", num_loaders: int) -> None:
+    """Log the metrics of a stage; the progress bar shows ``val/mi``."""
+    has_bar = module.trainer.progress_bar_callback is not None
+    for name, metric in metrics.named(num_loaders).items():
+        in_bar = has_bar and name == "val/mi"
+        module.log(name, metric, metric_attribute=name, add_dataloader_idx=False, prog_bar=in_bar)
+
+
 @final
 class StageMetrics(nn.Module):
-    """The metrics of validation or test: a set of its own for each data loader.
+    """The metrics of validation or test, separate for each data loader.
 
     Args:
         stage: ``"val"`` or ``"test"``.
         bound: As in :func:`training_metrics`.
-        target: As there.
-        held: As there.
-        pairs: Its predictions are counted where it has a method ``predict(critic, x)``.
-        probe: Its predictions are counted; may be None.
+        target: As in :func:`training_metrics`.
+        held: As in :func:`training_metrics`.
+        pairs: Its accuracy is measured if it has a method ``predict(critic, x)``.
+        probe: Its accuracy is measured; may be None.
 
     Example:
         >>> from lightning_mi import bounds, pairs
@@ -127,7 +135,7 @@ class StageMetrics(nn.Module):
         metrics.update(output, critic, pairs, probe)
 
     def named(self, num_loaders: int = 1) -> dict[str, Metric]:
-        """The metrics by the names they are logged under, of every data loader."""
+        """The metrics of all data loaders by log name."""
         self._require(num_loaders)
         return {
             loader_name(name, i, num_loaders): metric
@@ -141,15 +149,15 @@ class StageMetrics(nn.Module):
             metrics = copy.deepcopy(self._loaders[0])
             assert isinstance(metrics, _LoaderMetrics)
             metrics.reset()
-            # Lightning warns about modules in evaluation mode, and puts back those only that it knows.
+            # Lightning warns about modules in evaluation mode, and restores the mode of modules that it knows only.
             self._loaders.append(metrics.train())
 
 
 @final
 class _LoaderMetrics(nn.Module):
-    """The estimate with its standard errors, and the shares of right predictions, over one data loader.
+    """Estimates with standard errors, and accuracies, over one data loader.
 
-    A sample whose logits are infinite or not a number counts as wrong.
+    A sample with NaN or infinite logits counts as wrong.
     """
 
     def __init__(
@@ -170,9 +178,9 @@ class _LoaderMetrics(nn.Module):
             metrics[name] = MutualInformation(bound, average, target=target)
             metrics[standard_error_name(name)] = StandardError(bound, average)
         self.estimates = MetricCollection(metrics, prefix=f"{stage}/")
-        # Binary accuracy counts in integers, so half precision, which "bf16-true" asks of all states, loses nothing.
-        self.of_pairs = BinaryAccuracy() if hasattr(pairs, "predict") else None
-        self.of_probe = None if probe is None else BinaryAccuracy()
+        # Binary accuracy counts in integers: exact although "bf16-true" casts metric states to half precision.
+        self.pairs_accuracy = BinaryAccuracy() if hasattr(pairs, "predict") else None
+        self.probe_accuracy = None if probe is None else BinaryAccuracy()
         self._accuracy = f"{stage}/accuracy"
         self._batches = self._estimates = 0
 
@@ -185,28 +193,28 @@ class _LoaderMetrics(nn.Module):
         labels = output.labels
         if labels is None:
             return
-        if self.of_pairs is not None:
+        if self.pairs_accuracy is not None:
             predicted: Tensor = pairs.predict(critic, output.features)  # type: ignore[operator]  # not Tensor: a method
-            _count(self.of_pairs, predicted == labels)
-        if self.of_probe is not None and probe is not None:
+            _count(self.pairs_accuracy, predicted == labels)
+        if self.probe_accuracy is not None and probe is not None:
             logits: Tensor = probe(output.features)
-            _count(self.of_probe, (logits.argmax(dim=1) == labels) & torch.isfinite(logits).all(dim=1))
+            _count(self.probe_accuracy, (logits.argmax(dim=1) == labels) & torch.isfinite(logits).all(dim=1))
 
     def named(self) -> dict[str, Metric]:
         if self._batches and not self._estimates:
             warnings.warn(
-                f"No batch of {self._batches} had marginal pairs, so that nothing can be estimated: "
-                f"{', '.join(map(str, self.estimates.keys()))} are not a number. Raise the batch size to two or more.",
+                f"Got {self._batches} batches without marginal pairs: {', '.join(map(str, self.estimates.keys()))} are "
+                "NaN. Raise the batch size to two or more.",
                 MINumericalWarning,
                 stacklevel=2,
             )
         self._batches = self._estimates = 0
-        accuracies = {self._accuracy: self.of_pairs, "probe/online_accuracy": self.of_probe}
+        accuracies = {self._accuracy: self.pairs_accuracy, "probe/online_accuracy": self.probe_accuracy}
         estimates = dict(self.estimates.items(keep_base=False, copy_state=False))
         return estimates | {name: metric for name, metric in accuracies.items() if metric is not None}
 
     def reset(self) -> None:
-        for metric in (self.estimates, self.of_pairs, self.of_probe):
+        for metric in (self.estimates, self.pairs_accuracy, self.probe_accuracy):
             if metric is not None:
                 metric.reset()
 

@@ -1,7 +1,7 @@
 """Checks of the first training step of a fit: the scale of the views, and the sign of the loss."""
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, cast, final
 
 import lightning.pytorch as L
 import torch
@@ -14,7 +14,7 @@ from lightning_mi.training.view_scale import warn_of_scale
 
 @final
 class FirstStep:
-    """Checks the first training step of each fit; later steps cost one comparison.
+    """Checks the first training step of each fit.
 
     Example:
         >>> first = FirstStep()
@@ -26,11 +26,11 @@ class FirstStep:
         self._sign_pending = False
 
     def start(self) -> None:
-        """At the start of a fit."""
+        """Begin a fit."""
         self._scale_pending = self._sign_pending = True
 
     def check_scale(self, critic: AbstractCritic, representations: Sequence[Any]) -> None:
-        """Warn about representations far from unit scale.
+        """Warn if representations are far from unit scale.
 
         Warns:
             ViewScaleWarning: See :func:`warn_of_scale`.
@@ -43,24 +43,24 @@ class FirstStep:
         """Check that the loss decreases with the bound's objective.
 
         Raises:
-            ValueError: It increases, so a critic would be trained to minimize a lower bound.
+            ValueError: The loss increases with it: the critic would minimize a lower bound.
         """
         if self._sign_pending and not torch.compiler.is_compiling():
             self._sign_pending = False
             if module.automatic_optimization and _increases(output) and _trains_critic(module):
                 raise ValueError(
-                    f"The loss of {type(module).__name__} increases with the bound's objective, so its minimum is "
-                    "minus infinity: a critic that minimizes a lower bound of the mutual information diverges. To "
-                    "maximize mutual information, return super().loss(terms, penalty), and not its negative. To "
+                    f"Got a loss of {type(module).__name__} that increases with the bound's objective, so its minimum "
+                    "is minus infinity: a critic that minimizes a lower bound of the mutual information diverges. To "
+                    "maximize mutual information, return super().loss(terms, penalty), not its negative. To "
                     "minimize it over an encoder, maximize the objective over the critic and minimize it over the "
                     "encoder: two optimizers, in manual optimization (self.automatic_optimization = False)."
                 )
 
 
 def _increases(output: StepOutput) -> bool:
-    """Whether d loss / d objective is positive; the value counts too, where a loss is made of it.
+    """Whether d loss / d objective is positive, or d loss / d value for a loss of the value.
 
-    Autograd goes from the loss back to these scalars and no further: neither scores nor networks are differentiated.
+    Autograd stops at these scalars: scores and networks are not differentiated.
     """
     loss, terms = output.loss, output.terms
     scalars = [terms.objective] if terms.value is terms.objective else [terms.objective, terms.value]
@@ -72,8 +72,7 @@ def _increases(output: StepOutput) -> bool:
 
 
 def _trains_critic(module: L.LightningModule) -> bool:
-    """Whether the critic trains; one without parameters is trained through the encoder."""
-    critic = module.critic
-    assert isinstance(critic, torch.nn.Module)
+    """Whether the critic trains. A critic without parameters trains through the encoder."""
+    critic = cast("torch.nn.Module", module.critic)
     parameters = list(critic.parameters())
     return not parameters or any(parameter.requires_grad for parameter in parameters)

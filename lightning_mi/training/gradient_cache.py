@@ -1,34 +1,35 @@
-"""Encoding in chunks: a batch as large as the pairs want, in the memory that a small one takes."""
+"""Gradient cache: encode a large batch in chunks, with the memory of one chunk."""
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from lightning_mi.utilities.checks import check_whole
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 def encode_in_chunks(encoder: nn.Module, view: Tensor, size: int) -> Tensor:
-    """Encode a view a chunk at a time, and again in the backward pass, where only one chunk's activations are alive.
+    """Encode a view in chunks, and recompute each chunk in backward: activations of one chunk at a time.
 
-    The gradients are those of encoding the whole view at once, at the price of one more forward pass. Random layers
-    draw the same in both passes. It works under autocast and DDP.
+    Gradients equal those of encoding the whole view, at the cost of one more forward pass. Random layers draw the same
+    numbers in both passes. Works under autocast and DDP.
 
     Args:
-        encoder: Any module whose output for a sample depends on that sample alone.
-        view: (N, ...) what it takes.
-        size: Samples in a chunk.
+        encoder: A module whose output for a sample depends on that sample only.
+        view: (N, ...) input of the encoder.
+        size: Samples per chunk.
 
     Returns:
         (N, ...) representations.
 
     Raises:
         TypeError: The view is not a tensor.
-        ValueError: The size is below 1, or the encoder normalizes by the statistics of its batch, which a chunk is not.
+        ValueError: The size is below 1, or the encoder normalizes by batch statistics.
 
     Source:
-        Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP 2021 (there
-        called gradient cache); Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016.
+        Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP 2021 (gradient
+        cache); Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016.
 
     Example:
         >>> encode_in_chunks(nn.Linear(3, 2), torch.zeros(10, 3), size=4).shape
@@ -37,8 +38,8 @@ def encode_in_chunks(encoder: nn.Module, view: Tensor, size: int) -> Tensor:
     check_chunk_size(size)
     if not isinstance(view, Tensor):
         raise TypeError(
-            f"Got a view of type {type(view).__name__} to encode in chunks: they are cut from the rows of a tensor. "
-            "Override `encode` to cut other views, or leave out `encoder_chunk_size`."
+            f"Got a view of type {type(view).__name__} to encode in chunks: a chunk is some rows of a tensor. "
+            "Override `encode` to split other views, or omit `encoder_chunk_size`."
         )
     chunks = torch.split(view, size)
     if len(chunks) > 1:
@@ -49,15 +50,15 @@ def encode_in_chunks(encoder: nn.Module, view: Tensor, size: int) -> Tensor:
 
 
 def check_chunk_size(size: int) -> None:
-    """Check that a chunk holds at least one sample."""
+    """Check that a chunk has at least one sample."""
     check_whole("encoder_chunk_size", size, 1)
 
 
 def _check_independent(encoder: nn.Module) -> None:
     for name, module in encoder.named_modules():
-        if isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats):
+        if isinstance(module, _BATCH_NORMS) and (module.training or not module.track_running_stats):
             raise ValueError(
                 f"Got an encoder with {type(module).__name__} (`{name}`) to encode in chunks: it would normalize each "
-                "chunk by the chunk's own statistics, which is another network. Use GroupNorm or LayerNorm, put it in "
-                "evaluation mode, or leave out `encoder_chunk_size`."
+                "chunk by the statistics of that chunk, not of the batch. Use GroupNorm or LayerNorm, set it to "
+                "evaluation mode, or omit `encoder_chunk_size`."
             )

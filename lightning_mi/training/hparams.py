@@ -1,22 +1,24 @@
-"""Which hyper-parameters may go into a checkpoint."""
+"""Hyper-parameters of a checkpoint: plain values only."""
 
 import warnings
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as L
 
+from lightning_mi._compat import hyper_parameters
+
 
 def save_plain_hyperparameters(module: L.LightningModule) -> None:
-    """Keep those arguments of a module's ``__init__`` that a checkpoint can give back; to be called from there."""
+    """Save the plain arguments of a module's ``__init__`` as hyper-parameters; call it in ``__init__``."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
         module.save_hyperparameters()
-    for saved in (module._hparams, module._hparams_initial):
-        keep_plain(cast("dict[str, Any]", saved))
+    for saved in hyper_parameters(module):
+        keep_plain(saved)
 
 
 def keep_plain(hparams: dict[str, Any]) -> None:
-    """Drop, in place, whatever a checkpoint could not give back with ``weights_only=True``: modules and callables.
+    """Remove, in place, values that do not load with ``weights_only=True``, such as modules and callables.
 
     Example:
         >>> hparams = {"rate": 0.1, "layers": [8, 8], "activation": print}
@@ -29,7 +31,7 @@ def keep_plain(hparams: dict[str, Any]) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    # Exact types: np.float64 is a float and many an Enum a str, yet neither loads with weights_only=True.
+    # Exact types: np.float64 is a float and many an Enum a str, and neither loads with weights_only=True.
     if type(value) is dict:
         return all(_is_plain(v) for v in [*value.keys(), *value.values()])
     if type(value) in (list, tuple):

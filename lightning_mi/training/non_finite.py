@@ -1,4 +1,4 @@
-"""NonFiniteGuard: what happens to a training step whose batch, scores, loss or gradients are not finite."""
+"""NonFiniteGuard: the policy for a training step whose batch, scores, loss or gradients are not finite."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -6,60 +6,107 @@ from typing import Any, Literal, NamedTuple, cast, final, get_args
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch import Tensor
-from torch.optim import Optimizer
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
 
+from lightning_mi._compat import attached_trainer, supports_amp_scaling
 from lightning_mi.bounds import AbstractBound, BoundTerms
-from lightning_mi.exceptions import MINumericalWarning, NonFiniteStepError
 from lightning_mi.metrics._buffer import BufferedMetrics
 from lightning_mi.regularizers import AbstractRegularizer
 from lightning_mi.scores.scores import Scores
-from lightning_mi.training.finite_checks import all_finite, check_finite, count_non_finite, floating
+from lightning_mi.training.error_context import gradient_error, parameters_unchanged, step_error, step_location
+from lightning_mi.training.finite_checks import all_finite, check_finite, count_non_finite, floating_tensors
+from lightning_mi.training.flat_scores import FlatScoresCheck
 from lightning_mi.training.optimizer import gradients_are_scaled
 from lightning_mi.training.step import StepOutput
-from lightning_mi.training.step_place import place, unchanged
+from lightning_mi.utilities.checks import check_choice
 from lightning_mi.utilities.distributed import any_rank
 from lightning_mi.utilities.numerics import disable_finite_checks
 
 Policy = Literal["raise", "skip", "off"]
-_FLAT = 1e-6  # of float32's 6e-8, some times over
+Action = Literal["proceed", "undo", "skip", "raise"]
 
 
-class _Watched(NamedTuple):
-    """What a step made, without gradient; of several accumulated batches the last."""
+class Findings(NamedTuple):
+    """What was finite in a training step, the same on every rank that may undo it.
 
-    scores: Scores
-    loss: Tensor
-    logged: bool
+    Attributes:
+        forward: Views, scores and loss.
+        gradients: Gradients, which DDP has averaged over ranks.
+    """
+
+    forward: bool
+    gradients: bool
 
 
-class _Read(NamedTuple):
-    """What was read of a batch, without gradient."""
+def choose_action(findings: Findings, policy: Policy, scaled: bool) -> Action:
+    """Decide what happens to a step between backward and the optimizer's update.
+
+    Args:
+        findings: What was finite.
+        policy: The policy in force; ``"off"`` if a callback handles such steps.
+        scaled: Whether a gradient scaler runs, as for fp16.
+
+    Returns:
+        ``"undo"`` if only the gradients overflowed under a scaler: its scale was too large. The scaler skips the
+        update and lowers its scale, which is no error, but buffers and metrics have to go back.
+
+    Example:
+        >>> choose_action(Findings(forward=True, gradients=False), "raise", scaled=True)
+        'undo'
+    """
+    if findings.forward and findings.gradients:
+        return "proceed"
+    if scaled and findings.forward:
+        return "undo"
+    return "proceed" if policy == "off" else policy
+
+
+class _Batch(NamedTuple):
+    """The forward pass of one batch, without autograd graph."""
 
     terms: BoundTerms
     penalty: Tensor | None
-    looked_at: tuple[Tensor, Tensor]  # the terms among other numbers, and the loss, which the penalty is in
+    numbers: Tensor
+    loss: Tensor
+
+
+class _Snapshot(NamedTuple):
+    """Buffers and metric state, so that a skipped step can be undone."""
+
+    buffers: list[Tensor]
+    metrics: dict[str, Any]
+
+    @classmethod
+    def of(cls, module: nn.Module, metrics: BufferedMetrics) -> "_Snapshot":
+        return cls([buffer.clone() for buffer in module.buffers()], metrics.snapshot())
+
+    @torch.no_grad()
+    def restore(self, module: nn.Module, metrics: BufferedMetrics) -> None:
+        for buffer, saved in zip(module.buffers(), self.buffers, strict=True):
+            buffer.copy_(saved)
+        metrics.restore(self.metrics)
 
 
 @final
 class NonFiniteGuard:
-    """Decides about each step between its gradients and its update, on all processes alike.
+    """Checks each step between backward and update, and lets it proceed, skips it or raises, on all ranks.
 
-    The device is waited for once a step: for one number that tells of gradients, loss, views and what the bound read,
-    which is in the place of the bound's and the regularizer's own looks (:meth:`looking_later`). Over several
-    processes a loss or a view that is not finite spoils its process's gradients, which are averaged, so all of them see
-    it and none waits for another.
+    One host-device sync a step: a single flag over gradients, loss, views and bound terms. It replaces the checks of
+    bound and regularizer (:meth:`defer_checks`). Ranks need no collective: a loss or a view that is not finite turns
+    its rank's gradients into NaN, and DDP averages gradients, so that every rank detects it.
+
+    LBFGS evaluates a batch several times. Buffers and metrics then count its last evaluation only.
 
     Args:
         policy: ``"raise"``, ``"skip"`` or ``"off"``.
 
     Attributes:
-        policy: As given.
-        skipped: Steps that were skipped.
+        policy: The policy.
+        skipped: Number of skipped steps.
 
     Raises:
-        ValueError: The policy is none of these.
+        ValueError: The policy is unknown.
 
     Example:
         >>> NonFiniteGuard("ignore")
@@ -68,212 +115,174 @@ class NonFiniteGuard:
     """
 
     def __init__(self, policy: Policy) -> None:
-        if policy not in get_args(Policy):
-            raise ValueError(f"Got on_non_finite={policy!r}: it is one of {', '.join(map(repr, get_args(Policy)))}.")
+        check_choice("on_non_finite", policy, get_args(Policy))
         self.policy = policy
         self.skipped = 0
-        # Read once at the start of a training: properties of a Trainer cost more than what is done with them.
-        self._acts, self._scaled, self._alone = policy != "off", False, True
-        self._responds = False  # a callback does
-        self._views: Sequence[Tensor] = ()
-        self._watched: _Watched | None = None
-        self._read: list[_Read] = []  # of all accumulated batches
-        self._before: dict[str, Any] | None = None
-        self._decided = True
-        self._first, self._said_flat = True, False
+        self._in_force: Policy = policy  # "off" if a callback handles steps that are not finite
+        self._defers = policy != "off"
+        self._scaled, self._single_rank, self._reevaluates = False, True, False
+        self._flat_scores = FlatScoresCheck()
+        self.clear()
 
     def start(self, trainer: L.Trainer) -> None:
-        """At the start of a training: leave what is not finite to a callback that responds itself, if there is one."""
-        callbacks = getattr(trainer, "callbacks", [])
-        self._responds = any(getattr(callback, "handles_non_finite", False) for callback in callbacks)
-        self._acts = self.policy != "off" and not self._responds
+        """Begin a training. A callback with ``handles_non_finite`` replaces the policy."""
+        responds = any(getattr(callback, "handles_non_finite", False) for callback in getattr(trainer, "callbacks", []))
+        self._in_force = "off" if responds else self.policy
         self._scaled = gradients_are_scaled(trainer)
-        self._alone = trainer.world_size == 1
-        self._decided, self._first, self._said_flat = True, True, False
-        self.finish()
+        self._defers = responds or self._scaled or self.policy != "off"
+        self._single_rank = trainer.world_size == 1
+        self._reevaluates = any(isinstance(optimizer, LBFGS) for optimizer in getattr(trainer, "optimizers", []))
+        self._flat_scores.start()
+        self.clear()
 
-    def finish(self) -> None:
-        """At the end of a training: drop what was kept of its last steps."""
-        self._watched, self._before, self._views = None, None, ()
-        self._read.clear()
+    def clear(self) -> None:
+        """End a training: drop tensors and snapshots of its last steps."""
+        self._views: Sequence[Tensor] = ()
+        self._batches: list[_Batch] = []  # since the last update: several with gradient accumulation
+        self._scores: Scores | None = None  # of the last batch
+        self._logged = False
+        self._batch_index = -1
+        self._batch_start: _Snapshot | None = None
+        self._step_start: _Snapshot | None = None
+        self._new_step = True
 
-    def begin(self, module: L.LightningModule, metrics: BufferedMetrics) -> None:
-        """Before a batch: remember the averages that its step may move, where it may be taken back."""
-        self._views, self._watched = (), None  # the last batch's scores make room for the next one's
-        if self._decided and (self.policy == "skip" or self._scaled):
-            buffers = [buffer.clone() for buffer in module.buffers()]
-            self._before = {"buffers": buffers, "metrics": metrics.snapshot()}
-        self._decided = False
+    def begin_step(self, module: L.LightningModule, metrics: BufferedMetrics, batch_index: int) -> None:
+        """Snapshot buffers and metrics before a batch if its step may be undone or its batch evaluated again."""
+        self._views, self._scores = (), None
+        repeated, self._batch_index = batch_index == self._batch_index, batch_index
+        if self._reevaluates and repeated and self._batch_start is not None:
+            self._batch_start.restore(module, metrics)
+        elif self._reevaluates or (self._new_step and (self._scaled or self.policy == "skip")):
+            self._batch_start = _Snapshot.of(module, metrics)
+            if self._new_step:
+                self._step_start = self._batch_start
+        self._new_step = False
 
-    def look(self, module: L.LightningModule, views: Sequence[Any]) -> None:
-        """At a batch: at once in evaluation and where nobody waits for it, else when its gradients are there.
+    def check_views(self, module: L.LightningModule, views: Sequence[Any]) -> None:
+        """Check the views of a batch: at once in evaluation and where it needs no sync, else with the gradients.
 
-        Evaluation has no step to skip: ``"skip"`` raises there as ``"raise"`` does.
+        Evaluation has no step to skip: ``"skip"`` raises as ``"raise"`` does.
 
         Raises:
             NonFiniteBatchError: A view is not finite.
         """
-        if not (module.training and module._trainer is not None):
+        if not (module.training and attached_trainer(module) is not None):
             if self.policy != "off":
-                check_finite(views, where=lambda: place(module))
-            return
-        if self._acts and self._alone and self.policy == "raise" and module.device.type == "cpu":
-            check_finite(views, where=lambda: place(module), after=lambda: unchanged(module))
-        elif self._acts or self._scaled:
-            self._views = [view.detach() for view in floating(views)]
+                check_finite(views, location=lambda: step_location(module))
+        elif self._in_force == "raise" and self._single_rank and module.device.type == "cpu":
+            self._check_now(module, views)
+        elif self._in_force != "off" or self._scaled:
+            self._views = [view.detach() for view in floating_tensors(views)]
 
-    def looking_later(self) -> AbstractContextManager[None]:
-        """Around the forward pass: bound and regularizer leave it to :meth:`decide` to look whether they are finite.
+    def defer_checks(self) -> AbstractContextManager[None]:
+        """Context manager for the forward pass: bound and regularizer leave their checks to the guard or a callback."""
+        return disable_finite_checks() if self._defers else nullcontext()
 
-        Or to a callback that responds.
-        """
-        return disable_finite_checks() if self._acts or self._scaled or self._responds else nullcontext()
-
-    def watch(self, output: StepOutput, scores: Scores, numbers: Tensor, loss: Tensor, logged: bool) -> Tensor:
-        """After the forward pass: the loss to go backward from.
+    def watch_loss(self, output: StepOutput, scores: Scores, numbers: Tensor, loss: Tensor, logged: bool) -> Tensor:
+        """Record a forward pass, and return the loss for backward.
 
         Args:
-            output: Of the step.
-            scores: Its scores, detached: between steps nothing here holds a graph.
-            numbers: Its terms among others, without gradient; see :func:`digest`.
-            loss: With a probe's.
-            logged: Whether the step is.
+            output: Output of the step.
+            scores: Its scores, detached: between steps the guard holds no autograd graph.
+            numbers: Its terms and other numbers, detached; see :func:`digest`.
+            loss: The loss, with a probe's.
+            logged: Whether the step is logged.
+
+        Returns:
+            The loss; on several ranks, NaN if this rank's loss or views are not finite.
         """
-        if not (self._acts or self._scaled):
+        if self._in_force == "off" and not self._scaled:
             return loss
-        read = loss.detach()
         terms = BoundTerms(*(term.detach() for term in output.terms))
         penalty = None if output.penalty is None else output.penalty.detach()
-        self._watched = _Watched(scores, read, logged)
-        self._read.append(_Read(terms, penalty, (numbers, read)))
-        if self._alone:
+        self._batches.append(_Batch(terms, penalty, numbers, loss.detach()))
+        self._scores, self._logged = scores, logged
+        if self._single_rank:
             return loss
-        finite = torch.isfinite(read)
+        finite = torch.isfinite(loss.detach())
         for view in self._views:
             finite = finite & torch.isfinite(view).all()
         return loss * torch.where(finite, 1.0, torch.nan)
 
     def decide(self, module: L.LightningModule, optimizer: Optimizer, metrics: BufferedMetrics) -> None:
-        """Between gradients and update: let the step be, take it back, or refuse it.
+        """Let a step proceed, skip it or raise, between backward and the optimizer's update.
 
-        All optimizers' gradients are looked at, since after the update of the first the others' are too late.
+        It checks the gradients of all optimizers: after the first one's update, the others would be too late.
 
         Raises:
-            NonFiniteBatchError: The policy is ``"raise"`` and this process's batch is not finite.
-            NonFiniteStepError: The same of its scores, its loss or its gradients.
+            NonFiniteBatchError: The policy is ``"raise"`` and this rank's batch is not finite.
+            NonFiniteStepError: The policy is ``"raise"`` and scores, loss or gradients are not finite.
         """
-        self._decided = True
-        read = self._read.copy()
-        self._read.clear()
-        optimizers = [optimizer] if module.automatic_optimization else module.trainer.optimizers
+        self._new_step = True
+        batches, self._batches = self._batches, []
+        optimizers: Sequence[Any] = [optimizer] if module.automatic_optimization else module.trainer.optimizers
         parameters = [p for one in optimizers for group in one.param_groups for p in group["params"]]
         gradients = [gradient for p in parameters if (gradient := p.grad) is not None]
-        if not gradients:
+        if not gradients or (self._in_force == "off" and not self._scaled):
             return
-        if self._watched is None:  # a training_step of one's own, which calls `step` alone
-            if self._acts and not self._scaled and not all_finite(gradients):  # too high a scale is the scaler's
-                self._respond(module, optimizers, metrics, _of_gradients(module, parameters))
+        # On several ranks the gradients cover the views: `watch_loss` has turned them into NaN.
+        views = self._views if self._single_rank else ()
+        if all_finite([*gradients, *views, *(t for batch in batches for t in (batch.numbers, batch.loss))]):
+            if batches and self._scores is not None:
+                self._flat_scores(module, self._scores, gradients, self._logged)
             return
-        scores, loss, logged = self._watched
-        # The sum of finite values may overflow, which is looked into; over several processes the loss tells of views.
-        sums = [view.sum() for view in self._views] if self._alone else []
-        if all_finite([*gradients, *sums, *(tensor for one in read for tensor in one.looked_at)]):
-            if (logged or self._first) and not self._said_flat:
-                self._warn_if_flat(module, scores, gradients)
-            return
-        _warn_of(read, module)
-        if all_finite([*gradients, loss, *sums]):
-            return
-        culprit = self._culprit(module, scores, loss)
-        if culprit is None and all_finite(gradients):
-            return
-        if self._scaled and not any_rank(culprit is not None, loss.device):
-            self._take_back(module, metrics)  # a scale too high for fp16, which the scaler lowers: no error
-        elif self._acts:
-            self._respond(module, optimizers, metrics, culprit or _of_gradients(module, parameters))
+        _warn_of_terms(module, batches)
+        finite = all_finite(gradients)
+        if finite and all_finite([*views, *(batch.loss for batch in batches[-1:])]):
+            return  # only a bound's value overflowed
+        problem = self._forward_problem(module, batches[-1].loss) if batches else None
+        failed = problem is not None
+        if self._scaled and batches:  # without a scaler, a failure of the forward pass is in the gradients of all ranks
+            failed = any_rank(failed, batches[-1].loss.device)
+        action = choose_action(Findings(not failed, finite), self._in_force, self._scaled)
+        if action == "raise":
+            raise problem or gradient_error(module, parameters)
+        if action == "skip":
+            self.skipped += 1
+            for one in optimizers:
+                _skip_update(one, fill_nan=self._scaled and supports_amp_scaling(one))
+        if action in ("skip", "undo") and self._step_start is not None:
+            self._step_start.restore(module, metrics)
 
-    def _respond(
-        self, module: L.LightningModule, optimizers: Sequence[Any], metrics: BufferedMetrics, problem: ValueError
-    ) -> None:
-        """Leave the step out, or raise the problem."""
-        if self.policy != "skip":
-            raise problem
-        for one in optimizers:
-            _leave_out(one, fused=self._scaled and getattr(one, "_step_supports_amp_scaling", False))
-        self._take_back(module, metrics)
-        self._watched = None
-        self.skipped += 1
+    def _check_now(self, module: L.LightningModule, views: Sequence[Any]) -> None:
+        check_finite(views, location=lambda: step_location(module), changes=lambda: parameters_unchanged(module))
 
-    def _culprit(self, module: L.LightningModule, scores: Scores, loss: Tensor) -> ValueError | None:
-        """What is wrong on this process before its gradients."""
+    def _forward_problem(self, module: L.LightningModule, loss: Tensor) -> ValueError | None:
+        """The error of this rank's views, scores or loss; None if all are finite."""
+        assert self._scores is not None
+        scores = self._scores
         try:
-            check_finite(self._views, where=lambda: place(module), after=lambda: unchanged(module))
+            self._check_now(module, self._views)
         except ValueError as problem:
             return problem
         for name, tensor in (("Joint scores", scores.joint), ("Marginal scores", scores.marginal_values())):
             if bad := count_non_finite(tensor):
-                return _error(module, f"{name} hold {bad} of {tensor.numel()} values that are not finite")
+                return step_error(module, f"{name} hold {bad} of {tensor.numel()} values that are not finite")
         if torch.isfinite(loss):
             return None
-        # Where scores are of all processes, so is the loss.
-        whose = " on this process; another one may say more" if not self._alone else ""
-        return _error(module, f"The loss is {float(loss)}, of finite scores{whose}")
-
-    def _take_back(self, module: L.LightningModule, metrics: BufferedMetrics) -> None:
-        if self._before is not None:
-            with torch.no_grad():
-                for buffer, old in zip(module.buffers(), self._before["buffers"], strict=True):
-                    buffer.copy_(old)
-            metrics.restore(self._before["metrics"])
-
-    def _warn_if_flat(self, module: L.LightningModule, scores: Scores, gradients: list[Tensor]) -> None:
-        """Now and then: scores that are all alike, and no gradient but for rounding."""
-        self._first = False
-        values = torch.cat([scores.joint.detach(), scores.marginal_values().detach()])
-        if not values.numel():  # another process has the pairs
-            return
-        low, high = values.aminmax()
-        scale = max(abs(float(low)), abs(float(high)))
-        if float(high - low) <= _FLAT * scale and all(float(g.norm()) <= _FLAT * max(scale, 1.0) for g in gradients):
-            self._said_flat = True
-            rank_zero_warn(
-                f"All pairs have the same score and the gradient is zero at {place(module)}: nothing is learned. "
-                "Look for constant inputs, features that are all zero, or rows that are all the same.",
-                category=MINumericalWarning,
-            )
+        other = "" if self._single_rank else " on this rank; see the error of the other ranks"
+        return step_error(module, f"The loss is {float(loss)}, of finite scores{other}")
 
 
-def _warn_of(read: Sequence[_Read], module: L.LightningModule) -> None:
-    """What bound and regularizer would have said at once."""
+def _warn_of_terms(module: L.LightningModule, batches: Sequence[_Batch]) -> None:
+    """Issue the deferred warnings of bound and regularizer."""
     bound, regularizer = cast("AbstractBound", module.bound), cast("AbstractRegularizer | None", module.regularizer)
-    for terms, penalty, _ in read:
-        bound.warn_unless_finite(terms)
-        if regularizer is not None and penalty is not None:
-            regularizer.warn_unless_finite(penalty, terms)
+    for batch in batches:
+        bound.warn_unless_finite(batch.terms)
+        if regularizer is not None and batch.penalty is not None:
+            regularizer.warn_unless_finite(batch.penalty, batch.terms)
 
 
-def _leave_out(optimizer: Optimizer, fused: bool) -> None:
-    """Let an optimizer's next step change nothing, its moments and its weight decay included."""
+def _skip_update(optimizer: Optimizer, fill_nan: bool) -> None:
+    """Make an optimizer's next step change nothing, including its moments and weight decay.
+
+    Args:
+        optimizer: The optimizer.
+        fill_nan: Fill gradients with NaN instead: a fused optimizer skips a step by the scaler's non-finite flag.
+    """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if fused and parameter.grad is not None:
-                parameter.grad.fill_(torch.nan)  # what a scaler must see before it lets a fused optimizer step
+            if fill_nan and parameter.grad is not None:
+                parameter.grad.fill_(torch.nan)
             else:
                 parameter.grad = None
-
-
-def _error(module: L.LightningModule, what: str) -> NonFiniteStepError:
-    return NonFiniteStepError(
-        f"{what}, at {place(module)}.{unchanged(module)} A regularizer or a smaller learning rate keeps scores in "
-        'range; on_non_finite="skip" leaves such steps out, "off" goes on.'
-    )
-
-
-def _of_gradients(module: L.LightningModule, parameters: list[torch.nn.Parameter]) -> NonFiniteStepError:
-    names = {id(p): name for name, p in module.named_parameters()}
-    counts = {names.get(id(p), "a parameter"): count_non_finite(p.grad) for p in parameters if p.grad is not None}
-    first = next((name for name, count in counts.items() if count), "none")
-    shared = ", averaged over processes of which another one may say more," if module.trainer.world_size > 1 else ""
-    several = f", of {n} accumulated batches," if (n := module.trainer.accumulate_grad_batches) > 1 else ""
-    what = f"The gradients{shared}{several} hold {sum(counts.values())} values that are not finite ({first})"
-    return _error(module, what)

@@ -1,4 +1,4 @@
-"""Probes that train beside an encoder without touching it."""
+"""OnlineLinearProbe: a linear classifier that trains along with an encoder and does not change it."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,18 +16,17 @@ from lightning_mi.utilities.numerics import upcast
 
 @final
 class OnlineLinearProbe(nn.Module):
-    """A linear classifier on detached features, trained while the encoder trains.
+    """A linear classifier on detached features that trains along with the encoder.
 
-    No gradient goes from it to the encoder. Features are normalized sample by sample (a layer norm without
-    parameters), so nothing is estimated from a batch and several processes train the same probe as one would. Weights
-    start at zero and draw no random number: the encoder's training is the same, bit for bit, with the probe and
-    without it.
+    The encoder gets no gradient from it. Features are normalized per sample (a layer norm without parameters), which
+    needs no batch statistics: the probe is the same on any number of ranks. Weights start at zero and draw no random
+    number: the encoder's training is bitwise equal with and without the probe.
 
-    Its accuracy lags behind a probe fitted on the finished features
-    (:class:`~lightning_mi.metrics.LinearProbeAccuracy`), because the features move.
+    Its accuracy lags behind that of a probe fitted on the final features
+    (:class:`~lightning_mi.metrics.LinearProbeAccuracy`), because the features change.
 
     Args:
-        num_features: D, at least 2: the normalization leaves nothing of a single feature.
+        num_features: D, at least 2: layer norm maps a single feature to 0.
         num_classes: C, at least 2; labels run from 0 to C - 1.
 
     Raises:
@@ -50,29 +49,29 @@ class OnlineLinearProbe(nn.Module):
         super().__init__()
         for name, number in (("num_features", num_features), ("num_classes", num_classes)):
             if number < 2:
-                raise ValueError(f"Got {name}={number}: a linear probe tells 2 or more classes by 2 or more features.")
+                raise ValueError(f"Got {name}={number}: a linear probe needs at least 2 features and 2 classes.")
         self.num_features = num_features
         self.num_classes = num_classes
         self.weight = nn.Parameter(torch.zeros(num_classes, num_features))
         self.bias = nn.Parameter(torch.zeros(num_classes))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Class logits of features: (N, D) to (N, C), without gradient to the features.
+        """Class logits of features, (N, D) to (N, C); no gradient flows to the features.
 
         Raises:
             ValueError: The features are not of shape (N, D).
         """
         if features.ndim != 2 or features.shape[1] != self.num_features:
             raise ValueError(
-                f"OnlineLinearProbe(num_features={self.num_features}) got features of shape {tuple(features.shape)}: "
-                f"it takes (N, {self.num_features}), the encoder's representation. Set num_features to its width, and "
-                "let the encoder flatten what has more dimensions."
+                f"Got features of shape {tuple(features.shape)}: OnlineLinearProbe(num_features={self.num_features}) "
+                f"takes (N, {self.num_features}). Set num_features to the width of the encoder's representation, and "
+                "flatten further dimensions in the encoder."
             )
         features = features.detach().to(self.weight.dtype)
         return F.linear(F.layer_norm(features, (self.num_features,)), self.weight, self.bias)
 
     def loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross entropy of the predicted classes.
+        """The mean cross entropy of the class logits.
 
         Args:
             features: (N, D).
@@ -83,13 +82,13 @@ class OnlineLinearProbe(nn.Module):
 
         Raises:
             TypeError: The labels are not integers.
-            ValueError: Features or labels have another shape, or a label is out of range.
+            ValueError: Features or labels have the wrong shape, or a label is out of range.
         """
         self.check(labels, len(features))
         return F.cross_entropy(upcast(self(features)), labels.long())
 
     def check(self, labels: Tensor, num_samples: int) -> None:
-        """Refuse labels that it cannot learn, with the errors of :meth:`loss`."""
+        """Check labels; raises the errors of :meth:`loss`."""
         check_labels(labels, num_samples, "OnlineLinearProbe", self.num_classes)
 
     def extra_repr(self) -> str:
@@ -99,7 +98,7 @@ class OnlineLinearProbe(nn.Module):
 
 @contextlib.contextmanager
 def without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Hide the gradients of parameters for a while, so that a norm over an optimizer's parameters leaves them out.
+    """Context manager: hides the gradients of parameters, so that a norm over all gradients leaves them out.
 
     Example:
         >>> parameter = nn.Parameter(torch.zeros(1))
@@ -120,26 +119,28 @@ def without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def clip_apart(
+def clip_separately(
     probe: Sequence[nn.Parameter],
     module: L.LightningModule,
     optimizer: Optimizer,
     value: int | float | None,
     algorithm: str | None,
 ) -> None:
-    """Clip a probe's gradients by themselves, and then the others: in one norm, it would shorten the encoder's steps.
+    """Clip the gradients of the probe and those of all other parameters in two norms.
+
+    In one norm, the probe would shorten the encoder's steps.
 
     Args:
-        probe: Its parameters, if there is one.
-        module: What holds them and the others.
-        optimizer: Of both.
-        value: As Lightning gives it.
-        algorithm: As Lightning gives it.
+        probe: Parameters of the probe; may be empty.
+        module: The module with all parameters.
+        optimizer: The optimizer of all parameters.
+        value: Lightning's ``gradient_clip_val``.
+        algorithm: Lightning's ``gradient_clip_algorithm``.
     """
     if not probe:
         module.clip_gradients(optimizer, value, algorithm)
         return
-    own = {id(p) for p in probe}
-    for hidden in (probe, [p for p in module.parameters() if id(p) not in own]):
+    of_probe = {id(p) for p in probe}
+    for hidden in (probe, [p for p in module.parameters() if id(p) not in of_probe]):
         with without_gradients(hidden):
             module.clip_gradients(optimizer, value, algorithm)

@@ -1,4 +1,4 @@
-"""The optimizer of a module's parameters and its scheduler, as Lightning wants them."""
+"""The optimizer of a module's parameters and its scheduler, in the form that Lightning expects."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
@@ -15,7 +15,12 @@ from lightning_mi.utilities.checks import check_choice, check_factory
 
 
 def plan(optimizer: Any, scheduler: Any, interval: Any) -> "OptimizerPlan":
-    """The plan of checked arguments; they are those of ``MIEstimationModule``.
+    """Check the optimizer arguments of ``MIEstimationModule``.
+
+    Args:
+        optimizer: Creates the optimizer, or None.
+        scheduler: Creates the scheduler, or None.
+        interval: ``"epoch"`` or ``"step"``.
 
     Raises:
         TypeError: The optimizer or the scheduler is not a callable that creates one.
@@ -38,12 +43,12 @@ def plan(optimizer: Any, scheduler: Any, interval: Any) -> "OptimizerPlan":
 
 
 class OptimizerPlan(NamedTuple):
-    """How an optimizer is made once there are parameters.
+    """Checked optimizer arguments, from which the optimizer is created once parameters exist.
 
     Attributes:
-        optimizer: Makes it; Adam with a learning rate of 1e-3 by default, fused where it can be.
-        scheduler: Makes a learning-rate scheduler of it; none by default.
-        interval: Whether the scheduler steps each ``"epoch"`` or each ``"step"``.
+        optimizer: Creates the optimizer; Adam with a learning rate of 1e-3 by default, fused if possible.
+        scheduler: Creates a learning-rate scheduler for the optimizer; none by default.
+        interval: The scheduler steps each ``"epoch"`` or each ``"step"``.
 
     Example:
         >>> type(OptimizerPlan().make([nn.Parameter(torch.zeros(1))])).__name__
@@ -55,12 +60,12 @@ class OptimizerPlan(NamedTuple):
     interval: str = "epoch"
 
     def make(self, parameters: Sequence[nn.Parameter], scaled: bool = False) -> OptimizerLRScheduler:
-        """What ``configure_optimizers`` returns.
+        """The return value of ``configure_optimizers``.
 
         Args:
-            parameters: What trains.
-            scaled: Whether gradients are scaled, as for fp16. A fused optimizer takes the scale back by itself, which
-                Lightning does not let one combine with gradient clipping.
+            parameters: The trainable parameters.
+            scaled: Whether gradients are scaled, as for fp16. A fused optimizer unscales them itself, which Lightning
+                does not support with gradient clipping: the default is then not fused.
         """
         if self.optimizer is None:
             fused = not scaled and all(map(_is_fusible, parameters))
@@ -77,11 +82,11 @@ class OptimizerPlan(NamedTuple):
 
 
 def gradients_are_scaled(trainer: L.Trainer) -> bool:
-    """Whether a trainer scales gradients, as for fp16."""
+    """Whether the trainer uses a gradient scaler, as for fp16."""
     return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
 def _is_fusible(parameter: nn.Parameter) -> bool:
-    """Whether torch's fused Adam takes it: on a CPU or a CUDA device, and no part of a sharded one."""
+    """Whether torch's fused Adam supports a parameter: on a CPU or CUDA device, and not sharded."""
     plain = type(parameter) in (nn.Parameter, torch.Tensor)
     return plain and parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda")

@@ -1,47 +1,22 @@
-"""Check the parts that an MIEstimationModule is created from."""
+"""Parts of an MIEstimationModule: argument checks, and the record of parts in a checkpoint."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
 
-from lightning_mi.bounds import AbstractBound
-from lightning_mi.critics import AbstractCritic
-from lightning_mi.pairs import AbstractPairing
-from lightning_mi.regularizers import AbstractRegularizer
-from lightning_mi.training.online_probe import OnlineLinearProbe
-from lightning_mi.utilities.checks import check_instance, describe
+from lightning_mi.exceptions import CheckpointError
+from lightning_mi.utilities.checks import describe
 
-
-def check_parts(critic: Any, bound: Any, pairs: Any, regularizer: Any, probe: Any) -> None:
-    """Check the class of each part; the last three may be None.
-
-    Raises:
-        TypeError: Names the part, what was received and what to write.
-
-    Example:
-        >>> from lightning_mi import bounds, critics
-        >>> check_parts(critics.InnerProductCritic(), bounds.DV, None, None, None)
-        Traceback (most recent call last):
-        TypeError: Got bound=DV, a class: it must be an instance of AbstractBound. Write bound=bounds.DV().
-    """
-    check_instance("critic", critic, AbstractCritic, "critics.SeparableCritic(x_dim, y_dim)")
-    check_instance("bound", bound, AbstractBound, "bounds.DV()")
-    optional: list[tuple[str, Any, type, str]] = [
-        ("pairs", pairs, AbstractPairing, "pairs.AllPairs()"),
-        ("regularizer", regularizer, AbstractRegularizer, "regularizers.Squared(weight=0.1)"),
-        ("probe", probe, OnlineLinearProbe, "probes.OnlineLinearProbe(num_features, num_classes)"),
-    ]
-    for name, value, kind, example in optional:
-        if value is not None:
-            check_instance(name, value, kind, example)
+PARTS_ENTRY = "lightning_mi_parts"  # of a checkpoint: class names by argument
 
 
 def encoder_list(encoder: Any) -> list[nn.Module]:
-    """The encoders: one for all views, or two, for x and for y; empty for None.
+    """The encoders as a list: one for all views, or two, for x and for y; empty for None.
 
     Raises:
-        TypeError: It is not a module, nor a list of modules.
-        ValueError: There are more than two, or the list is empty.
+        TypeError: The argument is neither a module nor a list of modules.
+        ValueError: There are more than two encoders, or the list is empty.
 
     Example:
         >>> len(encoder_list([nn.Flatten(), nn.Identity()])), encoder_list(None)
@@ -49,14 +24,59 @@ def encoder_list(encoder: Any) -> list[nn.Module]:
     """
     if encoder is None:
         return []
-    several = isinstance(encoder, list | tuple | nn.ModuleList)
-    encoders = list(encoder) if several else [encoder]
+    encoders = list(encoder) if isinstance(encoder, list | tuple | nn.ModuleList) else [encoder]
     if len(encoders) not in (1, 2):
         raise ValueError(f"Got {len(encoders)} encoders: give one for all views, or two, for x and for y.")
-    for one in encoders:
-        if not isinstance(one, nn.Module):
+    for item in encoders:
+        if not isinstance(item, nn.Module):
             raise TypeError(
-                f"Got {describe('encoder', one)}: an encoder is a torch module. Write encoder=encoders.MLP(in_dim, "
+                f"Got {describe('encoder', item)}: an encoder is a torch module. Write encoder=encoders.MLP(in_dim, "
                 "out_dim), or encoder=torchvision.models.resnet18(), or override `encode` to call a function."
             )
     return encoders
+
+
+def part_names(parts: Mapping[str, Any]) -> dict[str, str]:
+    """Class names of the given parts, without those that are None: what a checkpoint records.
+
+    Example:
+        >>> part_names({"critic": nn.Linear(2, 2), "encoder": [nn.Flatten(), nn.Identity()], "probe": None})
+        {'critic': 'Linear', 'encoder': '[Flatten, Identity]'}
+    """
+    return {name: _class_name(part) for name, part in parts.items() if part is not None}
+
+
+def check_parts_given(recorded: Mapping[str, str], given: Collection[str], cls: type) -> None:
+    """Raise if a module is loaded from a checkpoint without a part that the checkpoint was saved with.
+
+    Args:
+        recorded: Class names of the checkpoint's parts.
+        given: Names of the parts of the loaded module, and of arguments that are None on purpose.
+        cls: Class of the module, for the message.
+
+    Raises:
+        CheckpointError: A part is missing. The message shows the call.
+
+    Example:
+        >>> check_parts_given({"critic": "JointCritic", "bound": "DV"}, (), nn.Module)
+        Traceback (most recent call last):
+        lightning_mi.exceptions.CheckpointError: Got no critic, bound: a checkpoint holds the weights of parts, not ...
+    """
+    missing = [name for name in recorded if name not in given]
+    if not missing:
+        return
+    call = ", ".join(
+        f"{name}={value if value.startswith('[') else f'{value}(...)'}" for name, value in recorded.items()
+    )
+    optional = [name for name in missing if name not in ("critic", "bound")]
+    remedy = f" {optional[0]}=None drops a part." if optional else ""
+    raise CheckpointError(
+        f"Got no {', '.join(missing)}: a checkpoint holds the weights of parts, not the objects. Create the parts with "
+        f"the arguments of the training: {cls.__name__}.load_from_checkpoint(path, {call}).{remedy}"
+    )
+
+
+def _class_name(part: Any) -> str:
+    if isinstance(part, list | tuple | nn.ModuleList):
+        return f"[{', '.join(map(_class_name, part))}]"
+    return type(getattr(part, "_orig_mod", part)).__name__

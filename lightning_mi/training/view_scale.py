@@ -1,4 +1,4 @@
-"""Warn about views far from unit scale, which a network with default initialization cannot learn from."""
+"""Warn about views far from unit scale, from which a network with default initialization does not learn."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,32 +21,37 @@ from lightning_mi.training.finite_checks import view_name
 # | SeparableCritic, 256-256    | 0.97 | 0.91 | 0.47 | 0.48 | 0.38 | 0.04 | -0.19 | -56  |
 # | JointCritic, 64-64          | 0.99 | 0.91 | 0.88 | 0.67 | 0.42 | 0.03 | 0.00  | 0.00 |
 #
-# Root mean squares over columns, because the variance of initial weights goes with 1 / fan-in: a constant pixel, an
-# absent class or one large column among many changes little. Ordinary data is far inside: cubed normal numbers have a
-# standard deviation of 3.9, digits of 0 to 16 have 4.3, images in [0, 1] 0.3 and a mean of twice that.
+# Root mean squares over columns, because the variance of initial weights is proportional to 1 / fan-in: a constant
+# pixel, an absent class or one large column among many has little effect. Ordinary data is well within the limits:
+# cubed normal numbers have a standard deviation of 3.9, digits of 0 to 16 have 4.3, images in [0, 1] 0.3 and a mean of
+# twice that.
 _LARGE = 12.0
 _SMALL = 0.03  # largest deviation from a column's mean, because one-hot vectors of many classes have a small variance
 _OFFSET = 8.0  # root mean square of the columns' means, in standard deviations
-_FEWEST = 8  # samples; the standard deviation of fewer varies too much
+_MIN_SAMPLES = 8  # the standard deviation of fewer varies too much
 
-_NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_NORMALIZATIONS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+    *(nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
+)
 
 
 @torch.no_grad()
 def warn_of_scale(critic: AbstractCritic, views: Sequence[Any]) -> bool:
-    """Warn about the first view that is far from unit scale; a representation that an encoder learns may be small.
+    """Warn about the first view that is far from unit scale. Representations of a trained encoder may be small.
 
-    Critics without weight matrices, and critics with a normalization layer, are not affected by the scale.
+    The scale does not matter for critics without weight matrices or with a normalization layer.
 
     Args:
-        critic: What reads the views.
-        views: (N, ...) each; only floating-point tensors count.
+        critic: The critic of the views.
+        views: (N, ...) each; only floating-point tensors are checked.
 
     Returns:
         Whether it warned.
 
     Warns:
-        ViewScaleWarning: The standard deviation is large or small, or the mean is large beside it.
+        ViewScaleWarning: The standard deviation is large or small, or the mean is large compared with it.
 
     Example:
         >>> from lightning_mi import critics
@@ -58,10 +63,10 @@ def warn_of_scale(critic: AbstractCritic, views: Sequence[Any]) -> bool:
     problems = {
         position: problem
         for position, view in enumerate(views)
-        if isinstance(view, Tensor) and view.is_floating_point() and view.ndim and len(view) >= _FEWEST
+        if isinstance(view, Tensor) and view.is_floating_point() and view.ndim and len(view) >= _MIN_SAMPLES
         if (problem := _problem(view))
     }
-    if not problems or list(problems.values()) == [_CONSTANT] * len(views):  # the latter is NonFiniteGuard's to report
+    if not problems or list(problems.values()) == [_CONSTANT] * len(views):  # FlatScoresCheck reports the latter
         return False
     position, problem = next(iter(problems.items()))
     rank_zero_warn(f"View {view_name(position)} {problem}", category=ViewScaleWarning)
@@ -69,13 +74,12 @@ def warn_of_scale(critic: AbstractCritic, views: Sequence[Any]) -> bool:
 
 
 _CONSTANT = (
-    "is the same in all rows of the first training batch: a constant has no mutual information with anything. Check "
-    "the data."
+    "is the same in all rows of the first training batch: the mutual information with a constant is 0. Check the data."
 )
 
 
 def _problem(view: Tensor) -> str | None:
-    """What is wrong with the scale of a view (N, ...) and what to do, or None."""
+    """The problem with the scale of a view (N, ...) and its remedy, or None."""
     rows = view.detach().flatten(1) if view.ndim > 1 else view.detach().unsqueeze(1)
     rows = rows if rows.dtype == torch.float64 else rows.float()
     mean = rows.mean(0)
@@ -88,9 +92,9 @@ def _problem(view: Tensor) -> str | None:
     )
     if spread > _LARGE:
         if view.requires_grad:
-            remedy = "Standardize what the encoder takes, or end it with a normalization layer, such as nn.LayerNorm."
+            remedy = "Standardize the input of the encoder, or end it with a normalization layer, such as nn.LayerNorm."
         return f"{read}, far above unit scale: the critic's scores grow with it, and the estimate may diverge. {remedy}"
-    if view.requires_grad:  # an encoder learns a scale of its own
+    if view.requires_grad:  # an encoder learns its scale
         return None
     largest = float(deviation.abs().max())
     if largest <= 1e-6 * float(mean.abs().max()):

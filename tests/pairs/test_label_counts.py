@@ -148,7 +148,7 @@ def test_another_fit_without_known_counts_counts_anew() -> None:
 
 def module(critic=None, **kwargs) -> MIEstimationModule:
     return MIEstimationModule(
-        critic or LabelCritic(), bounds.DV(), pairs.EnumeratedLabels(3), encoder=nn.Linear(3, 3), **kwargs
+        critic or LabelCritic(), bounds.DV(), pairs=pairs.EnumeratedLabels(3), encoder=nn.Linear(3, 3), **kwargs
     )
 
 

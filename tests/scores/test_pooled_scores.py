@@ -109,7 +109,7 @@ def module_refused(probe, batch_of):
     def work(rank):
         pairing = pairs.AllPairs() if probe else pairs.SameLabel()
         given = {"probe": probes.OnlineLinearProbe(5, 5)} if probe else {}
-        module = MIEstimationModule(critics.BilinearCritic(5, 5), bounds.DV(), pairing, **given)
+        module = MIEstimationModule(critics.BilinearCritic(5, 5), bounds.DV(), pairs=pairing, **given)
         start, said = time.monotonic(), ""
         try:
             module.step(batch_of(rank))

@@ -323,7 +323,9 @@ def test_pointwise_information_is_predicted_alike() -> None:
     batch = next(iter(draw(N)))
     for bound in (bounds.InfoNCE(), bounds.DV()):
         read = [
-            MIEstimationModule(critics.InnerProductCritic(), bound, pairs.AllPairs(tile_bytes=size)).predict_step(batch)
+            MIEstimationModule(critics.InnerProductCritic(), bound, pairs=pairs.AllPairs(tile_bytes=size)).predict_step(
+                batch
+            )["pmi"]
             for size in (50, math.inf)
         ]
         torch.testing.assert_close(*read)

@@ -1,4 +1,4 @@
-"""Arguments of the wrong type or value: a typed error that says what was received and what to write."""
+"""Wrong arguments are typed errors with what was received and what to write."""
 
 from functools import partial
 
@@ -34,7 +34,6 @@ WRONG = {
         TypeError,
         "Got critic of type Bilinear.*Write critic=critics",
     ),
-    "critic class": (partial(make, critic=critics.JointCritic), TypeError, "Got critic=JointCritic, a class"),
     "pairs": (partial(make, pairs="all"), TypeError, r"pairs='all'.*pairs=pairs\.AllPairs\(\)"),
     "weight": (
         partial(make, regularizer=0.1),
@@ -47,7 +46,7 @@ WRONG = {
         "Got encoder='resnet18', a str: an encoder is a torch module",
     ),
     "encoders": (partial(make, encoder=[nn.Flatten(), None]), TypeError, "Got encoder=None"),
-    "probe": (partial(make, probe=10), TypeError, r"probe=10, an int.*probe=probes\.OnlineLinearProbe\("),
+    "probe": (partial(make, probe=10), TypeError, r"probe=10, an int.*probe=OnlineLinearProbe\("),
     "optimizer": (
         lambda: make(optimizer=adam()),
         TypeError,
@@ -58,6 +57,7 @@ WRONG = {
         TypeError,
         "Got scheduler of type ConstantLR.*scheduler=lambda optimizer",
     ),
+    "positional": (lambda: MIEstimationModule(make().critic, bounds.DV(), pairs.AllPairs()), TypeError, "positional"),
     "interval": (partial(make, scheduler_interval="batch"), ValueError, "='batch': it is one of 'epoch', 'step'"),
     "chunk": (partial(make, encoder_chunk_size=2.5), TypeError, "Got encoder_chunk_size=2.5, a float"),
     "scores": (lambda: bounds.DV()(torch.eye(4)), TypeError, r"scores of type Tensor.*Scores\.from_matrix\(matrix\)"),
@@ -71,7 +71,6 @@ WRONG = {
     "members": (lambda: MIEnsemble([make()]), TypeError, "Got members of type list: .* Mapping"),
     "member": (lambda: MIEnsemble({"a": bounds.DV()}), TypeError, r"member 'a'.*Write \{'a': MIEstimationModule"),
     "monitored": (lambda: callbacks.StabilityMonitor("DV"), TypeError, BOUND),
-    "monitored class": (lambda: callbacks.StabilityMonitor(bounds.DV), TypeError, BOUND),
     "window": (lambda: callbacks.StabilityMonitor(window="all"), TypeError, "Got window='all'"),
     "adapted": (lambda: callbacks.AdaptiveRegularizer(bound="DV"), TypeError, BOUND),
     "band": (lambda: callbacks.AdaptiveRegularizer(band=0.5), TypeError, r"Got band=0\.5, a float.*band=\(low, high\)"),
@@ -79,7 +78,6 @@ WRONG = {
     "cap": (lambda: bounds.NWJ(cap="1"), TypeError, "Got cap='1', a str"),
     "temperature": (lambda: critics.InnerProductCritic(temperature="1"), TypeError, "Got temperature='1', a str"),
     "metric": (lambda: metrics.MutualInformation("DV"), TypeError, BOUND),
-    "metric class": (lambda: metrics.LogNormalizer(bounds.DV), TypeError, BOUND),
     "standard error": (lambda: metrics.StandardError("DV"), TypeError, BOUND),
     "calibrated": (
         lambda: critics.CalibratedCritic(nn.Linear(2, 2)),
@@ -91,9 +89,7 @@ WRONG = {
     "monitor": (lambda: callbacks.HeldOutCheckpoint(monitor=3), TypeError, 'Got monitor=3, an int.*monitor="val/mi"'),
     "z": (lambda: callbacks.HeldOutEarlyStopping(z="1"), TypeError, "Got z='1', a str"),
     "mi": (lambda: GaussianDataModule(mi="2"), TypeError, "Got mi='2', a str: it must be a number"),
-    "several mi": (lambda: GaussianDataModule(mi=["2", "4"]), TypeError, "Got mi='2', a str"),
     "dim": (lambda: GaussianDataModule(dim=-1), ValueError, "Got dim=-1: it must be at least 1"),
-    "dim type": (lambda: GaussianDataModule(dim=2.0), TypeError, "Got dim=2.0, a float: .* whole number"),
     "batch": (lambda: OneHotDataModule(batch_size=0), ValueError, "Got batch_size=0: it must be at least 2"),
     "batch type": (lambda: ImageDataModule("digits", batch_size="64"), TypeError, "Got batch_size='64', a str"),
 }
@@ -104,16 +100,6 @@ def test_a_wrong_argument_is_a_typed_error(wrong):
     create, error, words = WRONG[wrong]
     with pytest.raises(error, match=words):
         create()
-
-
-EVERY_BOUND = ["DV", "MINE", "SMILE", "InfoNCE", "JS", "NWJ", "TUBA", "ReleasedJS", "ReleasedNWJ", "ReleasedTUBA"]
-
-
-@pytest.mark.parametrize("name", EVERY_BOUND)
-@pytest.mark.parametrize("method", ["forward", "terms"])
-def test_every_bound_refuses_a_matrix(name, method):
-    with pytest.raises(TypeError, match=r"Scores\.from_matrix"):
-        getattr(getattr(bounds, name)(), method)(torch.eye(4))
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # of dynamo
@@ -130,5 +116,5 @@ def test_a_compiled_bound_can_be_monitored():
     assert metrics.MutualInformation(compiled).higher_is_better
 
 
-def test_pairing_arguments_are_kept():
-    assert make(pairs=pairs.TwoViews(), encoder=(nn.Identity(), nn.Identity())).encoders
+def test_encoders_may_be_a_tuple():
+    assert len(make(pairs=pairs.TwoViews(), encoder=(nn.Identity(), nn.Identity())).encoders) == 2

@@ -117,7 +117,7 @@ def fit(bound, folder, gather=True, **kwargs):
         # It is set from the first batch, which without gathering is not the same.
         critics.CalibratedCritic(critic, scale=True, offset_unit=1.0) if gather else critic,
         bound,
-        pairs.AllPairs(gather),
+        pairs=pairs.AllPairs(gather),
         regularizer=regularizers.Squared(weight=0.5),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
     )
@@ -188,7 +188,7 @@ class Processes:
 def test_the_log_says_once_that_pairs_are_local(gather, world_size, times, monkeypatch):
     said = []
     monkeypatch.setattr("lightning_mi.module.rank_zero_info", said.append)  # other tests may have silenced its logger
-    module = MIEstimationModule(critics.SeparableCritic(DIM, DIM), bounds.DV(), pairs.AllPairs(gather=gather))
+    module = MIEstimationModule(critics.SeparableCritic(DIM, DIM), bounds.DV(), pairs=pairs.AllPairs(gather=gather))
     module._trainer = Processes(world_size)
     module.on_fit_start()
     assert len(said) == times

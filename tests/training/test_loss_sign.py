@@ -38,7 +38,7 @@ class Flat(MIEstimationModule):
         return sum(p.square().sum() for p in self.critic.parameters())
 
 
-class ByHand(Negated):
+class Manual(Negated):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.automatic_optimization = False
@@ -52,29 +52,27 @@ class ByHand(Negated):
         return outputs
 
 
-BOUNDS = [bounds.DV, bounds.MINE, bounds.SMILE, bounds.InfoNCE, bounds.JS, bounds.NWJ, bounds.TUBA]
 MESSAGE = "increases with the bound's objective.*two optimizers, in manual optimization"
 
 
-@pytest.mark.parametrize("make_bound", BOUNDS)
-@pytest.mark.parametrize("cls", [Negated, Value])
+@pytest.mark.parametrize(("cls", "make_bound"), [(Negated, bounds.DV), (Negated, bounds.MINE), (Value, bounds.JS)])
 def test_a_loss_that_minimizes_a_bound_is_an_error(cls, make_bound):
     module = make(make_bound(), cls, regularizer=regularizers.Squared(0.1))
     before = weights(module)
     with pytest.raises(ValueError, match=MESSAGE):
         fit(module)
-    held = [name for name, _ in module.critic.named_parameters()]
-    assert all(torch.equal(before[f"critic.{name}"], module.critic.state_dict()[name]) for name in held)
+    assert all(torch.equal(before[name], parameter) for name, parameter in module.named_parameters())
 
 
-@pytest.mark.parametrize("make_bound", BOUNDS)
-@pytest.mark.parametrize("cls", [MIEstimationModule, Task, Flat])
+@pytest.mark.parametrize(
+    ("cls", "make_bound"), [(MIEstimationModule, bounds.DV), (Task, bounds.MINE), (Flat, bounds.NWJ)]
+)
 def test_other_losses_pass(cls, make_bound):
     fit(make(make_bound(), cls, regularizer=regularizers.Squared(0.1)))
 
 
 def test_manual_optimization_is_free_to_minimize():
-    fit(make(cls=ByHand))
+    fit(make(cls=Manual))
 
 
 def test_accumulated_batches_do_not_hide_the_sign():
@@ -82,13 +80,10 @@ def test_accumulated_batches_do_not_hide_the_sign():
         fit(make(cls=Negated), accumulate_grad_batches=2)
 
 
-@pytest.mark.parametrize("cls", [MIEstimationModule, Negated])
-def test_mixed_precision_does_not_hide_the_sign(cls):
-    if cls is Negated:
-        with pytest.raises(ValueError, match=MESSAGE):
-            fit(make(cls=cls), precision="bf16-mixed")
-    else:
-        fit(make(cls=cls), precision="bf16-mixed")
+def test_mixed_precision_does_not_hide_the_sign():
+    fit(make(), precision="bf16-mixed")
+    with pytest.raises(ValueError, match=MESSAGE):
+        fit(make(cls=Negated), precision="bf16-mixed")
 
 
 def test_a_frozen_critic_may_be_minimized_over_an_encoder():
@@ -101,8 +96,8 @@ def test_a_critic_without_parameters_trains_by_its_encoder():
         fit(make(cls=Negated, critic=critics.InnerProductCritic(), encoder=torch.nn.Linear(DIM, DIM)))
 
 
-class Watched(torch.nn.Linear):
-    """Counts how often autograd comes to its outputs."""
+class Counting(torch.nn.Linear):
+    """Counts backward passes through its outputs."""
 
     def __init__(self, calls):
         super().__init__(DIM, DIM)
@@ -117,7 +112,7 @@ class Watched(torch.nn.Linear):
 @pytest.mark.parametrize("tile_bytes", [None, 64])
 def test_the_check_runs_no_backward_of_the_network(tile_bytes):
     calls = []
-    module = make(pairs=pairs.AllPairs(tile_bytes=tile_bytes), encoder=Watched(calls))
+    module = make(pairs=pairs.AllPairs(tile_bytes=tile_bytes), encoder=Counting(calls))
     fit(module, draw(8, 8))
     assert len(calls) == 2 * 2  # two steps, x and y
 
@@ -140,21 +135,20 @@ def test_only_the_first_step_is_differentiated(monkeypatch):
     assert len([given for given in calls if given[0].ndim == 0]) == 1
 
 
-@pytest.mark.parametrize("cls", [MIEstimationModule, Negated])
-def test_all_ranks_find_the_same_sign(cls, tmp_path):
-    mp.start_processes(_process, (free_port(), tmp_path, cls), nprocs=2, start_method="fork")
+def test_all_ranks_find_the_same_sign(tmp_path):
+    mp.start_processes(_fit, (free_port(), tmp_path), nprocs=2, start_method="fork")
     found = [(tmp_path / str(rank)).read_text() for rank in range(2)]
     assert found[0] == found[1]
-    assert ("increases with the bound's objective" in found[0]) == (cls is Negated)
+    assert "increases with the bound's objective" in found[0]
 
 
-def _process(rank, port, folder, cls):
+def _fit(rank, port, folder):
     torch.set_num_threads(1)
     become_rank(rank, port)
     strategy = DDPStrategy(process_group_backend="gloo", timeout=datetime.timedelta(seconds=60))
     error = ""
     try:
-        fit(make(cls=cls), draw(8, 8, seed=rank), strategy=strategy, devices=2, plugins=[LightningEnvironment()])
+        fit(make(cls=Negated), draw(8, 8, seed=rank), strategy=strategy, devices=2, plugins=[LightningEnvironment()])
     except ValueError as found:
         error = str(found)
     (folder / str(rank)).write_text(error)

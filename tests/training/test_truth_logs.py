@@ -1,4 +1,4 @@
-"""What a training logs as the truth: of the split in force and of the pairs that are made, or nothing."""
+"""The logged true value: of the current split and pairing, or nothing."""
 
 import math
 
@@ -10,14 +10,14 @@ from torch.utils.data import TensorDataset
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs
 from lightning_mi.data import GaussianDataModule, ImageDataModule
-from lightning_mi.training.step_logs import max_value
+from lightning_mi.training.step import max_value
 from tests.helpers.small_module import Kept, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 
 
 def dataset(*counts: int) -> TensorDataset:
-    """Images with so many samples of each class."""
+    """Images with these numbers of samples per class."""
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     generator = torch.Generator().manual_seed(0)
     return TensorDataset(torch.randint(256, (len(labels), 1, 4, 4), generator=generator, dtype=torch.uint8), labels)
@@ -38,11 +38,11 @@ def module(pairing, bound=None, num_encoders=1) -> MIEstimationModule:
     for encoder in encoders:
         encoder(torch.zeros(1, 1, 4, 4))
     critic = critics.LabelCritic() if enumerated else critics.BilinearCritic(3, 3)
-    return MIEstimationModule(critic, bound or bounds.DV(), pairing, encoder=encoders)
+    return MIEstimationModule(critic, bound or bounds.DV(), pairs=pairing, encoder=encoders)
 
 
 def logged(made: MIEstimationModule, data, **kwargs) -> dict[str, list[float]]:
-    """By stage, what is logged as the truth."""
+    """Logged true values by stage."""
     kept = Kept()
     fitted = trainer(logger=kept, **kwargs)
     fitted.fit(made, datamodule=data)
@@ -56,7 +56,7 @@ def cross_entropy(p, q) -> float:
 
 
 @pytest.mark.parametrize("prior", [None, "uniform", [0.2, 0.3, 0.5]], ids=str)
-def test_truth_of_enumerated_labels_is_that_of_split_and_prior(prior) -> None:
+def test_truth_of_enumerated_labels_follows_split_and_prior(prior) -> None:
     q = {"None": TRAIN, "uniform": np.full(3, 1 / 3)}.get(str(prior), prior)
     found = logged(module(pairs.EnumeratedLabels(3, prior)), images())
     assert found["train"] == pytest.approx([cross_entropy(TRAIN, q)] * 10)
@@ -95,7 +95,7 @@ NOTHING = {"train": [], "val": [], "test": []}
     ],
     ids=str,
 )
-def test_nothing_is_logged_as_the_truth_where_it_is_not_known(pairing, given: dict) -> None:
+def test_an_unknown_true_value_is_not_logged(pairing, given: dict) -> None:
     assert logged(module(pairing), images(**given)) == NOTHING
 
 

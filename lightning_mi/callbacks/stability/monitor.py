@@ -21,7 +21,7 @@ from lightning_mi.callbacks.stability.rollback import (
 from lightning_mi.callbacks.stability.window import Block, BlockReader
 from lightning_mi.exceptions import StabilityWarning
 from lightning_mi.regularizers import log_normalizer_target
-from lightning_mi.training.step_logs import max_value
+from lightning_mi.training.step import max_value
 from lightning_mi.utilities.checks import check_choice, check_instance, check_number, check_whole
 
 _NAME = "StabilityMonitor"

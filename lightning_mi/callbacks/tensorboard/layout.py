@@ -20,7 +20,7 @@ from lightning_mi.scores.dense import stride
 from lightning_mi.scores.scores import Scores
 from lightning_mi.training.charts import Charts, add_charts, charts_of
 from lightning_mi.training.epoch_metrics import loader_name
-from lightning_mi.training.step_logs import references, term_logs
+from lightning_mi.training.step import references, term_logs
 
 _MAX_SCORES = 10_000  # in a histogram: more take longer and look the same
 

@@ -1,0 +1,196 @@
+"""MILoss: critic, pairing, bound and regularizer as one module, for any training loop."""
+
+from collections.abc import Callable
+from typing import NamedTuple, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mi.bounds import AbstractBound, BoundTerms
+from lightning_mi.critics import AbstractCritic, CalibratedCritic
+from lightning_mi.pairs import AbstractPairing, AllPairs
+from lightning_mi.regularizers import AbstractRegularizer, log_normalizer_target
+from lightning_mi.scores.scores import Scores
+from lightning_mi.utilities.checks import check_instance
+
+__all__ = ["MILoss", "MILossOutput"]
+
+_CALIBRATION_SCORES = 2**20  # a subsample of this size gives the standard deviation to one part in a thousand
+
+
+class MILossOutput(NamedTuple):
+    """The output of :meth:`MILoss.compute` on one batch.
+
+    Attributes:
+        loss: The scalar to minimize, nats.
+        terms: Terms of the bound; ``terms.value`` is the estimate of the mutual information, nats.
+        penalty: The regularizer's part of the loss; a scalar, at least 0, or None without a regularizer.
+        scores: Scores of the joint and marginal pairs.
+    """
+
+    loss: Tensor
+    terms: BoundTerms
+    penalty: Tensor | None
+    scores: Scores
+
+
+@final
+class MILoss(nn.Module):
+    r"""A mutual-information loss of two batches of representations.
+
+    .. math:: L = -O(T) + \lambda \, d(\ell(T), C^*)
+
+    with the critic's scores T, the bound's objective O (its value for most bounds), its log-normalizer
+    :math:`\ell`, and the regularizer's weight :math:`\lambda`, distance d and target :math:`C^*`. Minimizing L
+    maximizes a lower bound of I(x; y) over the critic and over the encoders of x and y.
+
+    Give the parameters of this module to the optimizer together with those of the encoders. With
+    ``DistributedDataParallel``, wrap encoders and loss in one module: in training mode, pairs run over the samples of
+    all ranks (unless the pairing has ``gather=False``), and the averaged gradient equals that of one process on the
+    global batch. In evaluation mode, each rank pairs its own samples.
+
+    Each call in training mode counts as one batch. A scheduled weight of the regularizer follows that count, which is
+    part of the state dict. A :class:`~lightning_mi.critics.CalibratedCritic` is calibrated on the first batch in
+    training mode. Between calls the module holds no tensor with an autograd graph.
+
+    Args:
+        critic: Computes the scores T(x, y).
+        bound: Turns scores into a value and an objective.
+        pairs: Turns a batch into joint pairs (positives) and marginal pairs (negatives); all pairs of the batch by
+            default.
+        regularizer: Holds the bound's log-normalizer at its target; none by default.
+
+    Attributes:
+        num_batches: Batches in training mode so far.
+
+    Raises:
+        TypeError: An argument has the wrong type, such as a class instead of an instance.
+        ValueError: The regularizer's target does not suit the bound.
+
+    Source: Choi and Lee 2022 (arXiv 2011.07932).
+
+    Example:
+        >>> import torch
+        >>> from lightning_mi import MILoss, bounds, critics, regularizers
+        >>> encoder = torch.nn.Linear(20, 8)
+        >>> mi_loss = MILoss(critics.SeparableCritic(8, 8), bounds.DV(), regularizer=regularizers.Squared(weight=0.1))
+        >>> optimizer = torch.optim.Adam([*encoder.parameters(), *mi_loss.parameters()])
+        >>> for _ in range(3):
+        ...     x = torch.randn(64, 20)
+        ...     loss = mi_loss(encoder(x), encoder(x + 0.1 * torch.randn(64, 20)))
+        ...     optimizer.zero_grad()
+        ...     loss.backward()
+        ...     optimizer.step()
+        >>> loss.shape, mi_loss.num_batches
+        (torch.Size([]), 3)
+        >>> mi_loss.eval().compute(encoder(x), encoder(x)).terms.value.shape  # the estimate, nats
+        torch.Size([])
+    """
+
+    def __init__(
+        self,
+        critic: AbstractCritic,
+        bound: AbstractBound,
+        pairs: AbstractPairing | None = None,
+        regularizer: AbstractRegularizer | None = None,
+    ) -> None:
+        super().__init__()
+        check_instance("critic", critic, AbstractCritic, "critics.SeparableCritic(x_dim, y_dim)")
+        check_instance("bound", bound, AbstractBound, "bounds.DV()")
+        if pairs is not None:
+            check_instance("pairs", pairs, AbstractPairing, "pairs.AllPairs()")
+        if regularizer is not None:
+            check_instance("regularizer", regularizer, AbstractRegularizer, "regularizers.Squared(weight=0.1)")
+        log_normalizer_target(bound, regularizer)
+        self.critic = critic
+        self.bound = bound
+        self.pairs = AllPairs() if pairs is None else pairs
+        self.regularizer = regularizer
+        self.num_batches = 0
+
+    @property
+    def target(self) -> float:
+        """The log-normalizer's target C*, nats."""
+        return log_normalizer_target(self.bound, self.regularizer) or 0.0
+
+    @property
+    def holds_target(self) -> bool:
+        """Whether the regularizer, or a self-normalized bound, holds the log-normalizer at its target."""
+        return log_normalizer_target(self.bound, self.regularizer) is not None
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """The loss of one batch.
+
+        Args:
+            views: Representations, as the pairing takes them: x (N, Dx) and y (N, Dy); then labels (N,), integers, if
+                the pairing takes labels.
+
+        Returns:
+            A scalar, nats; the same on every rank if pairs run over all ranks.
+
+        Raises:
+            TypeError: A view is not a tensor.
+            ValueError: Views or labels have the wrong number or shape.
+        """
+        return self.compute(*views).loss
+
+    def compute(self, *views: Tensor) -> MILossOutput:
+        """The loss of one batch with bound terms, penalty and scores; arguments and errors as in :meth:`forward`."""
+        if self.training:
+            self.calibrate(lambda: self.score(*views))
+            self.set_num_batches(self.num_batches)
+        scores = self.score(*views)
+        terms, penalty = self.read(scores)
+        if self.training:
+            self.num_batches += 1
+        return MILossOutput(regularized_loss(terms, penalty), terms, penalty, scores)
+
+    def score(self, *views: Tensor) -> Scores:
+        """Score the joint and marginal pairs of one batch."""
+        scores: Scores = self.pairs(self.critic, *views)
+        return scores
+
+    def read(self, scores: Scores) -> tuple[BoundTerms, Tensor | None]:
+        """Bound terms and penalty of scores; the penalty is None without a regularizer."""
+        terms: BoundTerms = self.bound(scores)
+        return terms, None if self.regularizer is None else self.regularizer(terms)
+
+    def calibrate(self, score: Callable[[], Scores]) -> None:
+        """Set scale and offset of a calibrated critic that no batch has set yet; otherwise do nothing.
+
+        Args:
+            score: Scores a batch; called several times.
+        """
+        # By attribute: torch.compile wraps a critic in another class, which passes attributes on.
+        if not getattr(self.critic, "needs_calibration", False):
+            return
+        with self.pairs.uncounted():
+            cast("CalibratedCritic", self.critic).calibrate(
+                marginal_scores=lambda: score().marginal_values(_CALIBRATION_SCORES),
+                log_normalizer=lambda: self.bound(score()).log_normalizer,
+                target=self.target,
+            )
+
+    def set_num_batches(self, num_batches: int) -> None:
+        """Set the number of batches so far: the step at which a scheduled weight is read."""
+        self.num_batches = num_batches
+        if self.regularizer is not None:
+            self.regularizer.step = num_batches
+
+    def get_extra_state(self) -> Tensor:
+        """The number of batches, as the state dict holds it: a scalar on the CPU, which needs no sync."""
+        return torch.tensor(self.num_batches)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the number of batches."""
+        self.set_num_batches(int(state))
+
+
+def regularized_loss(terms: BoundTerms, penalty: Tensor | None) -> Tensor:
+    """The scalar to minimize, penalty - objective, nats; without a regularizer, -objective.
+
+    Example:
+        >>> regularized_loss(BoundTerms(*torch.tensor([1.0, 2.0, 0.0, 0.0, 0.0])), torch.tensor(0.5))
+        tensor(-1.5000)
+    """
+    return -terms.objective if penalty is None else penalty - terms.objective
