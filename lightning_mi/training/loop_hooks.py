@@ -152,7 +152,7 @@ class LoopHooks(L.LightningModule):
         """Log the training metrics of the epoch."""
         self._resuming.epoch_ends(self.trainer)
         if self.train_metrics.has_batches:  # an overridden training_step may call `step` alone
-            self.log_dict(self.train_metrics)
+            self.log_dict(dict(self.train_metrics.items()))
 
     def on_validation_start(self) -> None:
         """Save the RNG states, so that validation draws no random numbers from training."""
