@@ -1,4 +1,4 @@
-"""What every bound has in common: scores go in, five scalars come out."""
+"""The base class of bounds, and their result: five scalars."""
 
 import math
 import warnings
@@ -15,18 +15,20 @@ from lightning_mi.utilities.numerics import exp_linear, finite_checks_enabled, f
 
 
 class BoundTerms(NamedTuple):
-    """A bound, read on one batch of scores: five scalars in nats.
+    """The result of a bound on one batch of scores: five scalars in nats.
 
-    Of scores without a joint pair they are finite but no estimate: the average over joint pairs in them counts as 0,
-    with a zero gradient, and so do all of InfoNCE's, whose rows are read for their joint pairs. Of scores without a
-    marginal pair, as of a batch of one sample, value and objective are not a number.
+    Without joint pairs (positives) the terms are finite but no estimate: a mean over joint pairs counts as 0, with a
+    zero gradient; so do all terms of InfoNCE, which runs over the rows of joint pairs. Without marginal pairs
+    (negatives), as in a batch of one sample, value and objective are NaN.
 
     Attributes:
-        value: The estimate that is reported. It never contains a regularizer.
-        objective: What training ascends. Its gradient may differ from the value's (MINE, SMILE, JS, a capped NWJ).
-        joint_term: The part of the value that averages over joint pairs.
-        marginal_term: The part that averages over marginal pairs: value = joint_term - marginal_term.
-        log_normalizer: What is constant at the optimum, and drifts or explodes in practice: a regularizer holds it.
+        value: The reported estimate. It never contains a regularizer.
+        objective: The quantity that training maximizes. Its gradient may differ from the value's (MINE, SMILE, JS, a
+            capped NWJ).
+        joint_term: The mean over joint pairs.
+        marginal_term: The mean over marginal pairs: value = joint_term - marginal_term.
+        log_normalizer: The log-normalizer. It is constant at the optimum and drifts or explodes in practice; a
+            regularizer penalizes its distance from a target.
     """
 
     value: Tensor
@@ -37,16 +39,18 @@ class BoundTerms(NamedTuple):
 
 
 class AbstractBound(nn.Module, ABC):
-    """A variational bound on mutual information, as a function of scores alone.
+    """A variational bound of mutual information, as a function of scores alone.
 
-    A subclass implements :meth:`terms` and :meth:`marginal_at`, and declares itself in class attributes, which the
-    documentation, the metrics and the generic tests read.
+    A subclass implements :meth:`terms` and :meth:`marginal_at`, and declares its properties in class attributes, which
+    metrics, pairings and generic tests use.
 
     Attributes:
-        is_lower_bound: With exact expectations, the value at any critic is at most the mutual information.
-        capped_at_log_n: The value cannot exceed the log of the number of candidates in a row.
+        is_lower_bound: With exact expectations, the value of any critic is at most the mutual information.
+        capped_at_log_n: The bound is normalized by rows: its value is at most the log of the number of candidates in a
+            row.
         self_normalized: The optimal critic is unique and has log-normalizer 0, so no other target is possible.
-        marginal_pooling: How the marginal terms of several batches combine into that of all their pairs.
+        marginal_pooling: How the marginal terms of batches combine into that of all their pairs: the log of the mean
+            of exponentials, or the mean; weighted by numbers of pairs.
     """
 
     is_lower_bound: ClassVar[bool]
@@ -56,76 +60,74 @@ class AbstractBound(nn.Module, ABC):
 
     @abstractmethod
     def terms(self, scores: Scores) -> BoundTerms:
-        """The bound's formula. Autocast is off here and the scores are float32 or wider.
+        """The bound's formula. Autocast is disabled and the scores are float32 or wider.
 
-        Means that are asked for by :meth:`Scores.together` cost several processes one collective and not one each.
+        Use :meth:`Scores.together` for several means: with several ranks they then share one collective.
         """
 
     @abstractmethod
     def marginal_at(self, target: float) -> float:
-        """The marginal term once the log-normalizer equals ``target``."""
+        """The marginal term if the log-normalizer equals ``target`` (nats)."""
 
     def forward(self, scores: Scores) -> BoundTerms:
-        """Read the bound on a batch of scores.
+        """Evaluate the bound on a batch of scores.
 
         Raises:
-            TypeError: They are not :class:`Scores`.
+            TypeError: ``scores`` is not :class:`Scores`.
 
         Warns:
-            MINumericalWarning: A term is infinite or not a number.
+            MINumericalWarning: A term is infinite or NaN.
         """
         check_scores(scores)
         with full_precision(scores.joint.device.type):
             terms = self.terms(scores)
         if scores.num_marginal == 0:
-            nothing = torch.full_like(terms.value, math.nan)
-            return terms._replace(value=nothing, objective=nothing)
+            undefined = torch.full_like(terms.value, math.nan)
+            return terms._replace(value=undefined, objective=undefined)
         if finite_checks_enabled():
-            self.warn_unless_finite(
-                terms, stacklevel=5
-            )  # past the two frames of nn.Module's call: who called the bound
+            self.warn_unless_finite(terms, stacklevel=5)  # two frames of nn.Module's call lie between
         return terms
 
     @final
     def warn_unless_finite(self, terms: BoundTerms, stacklevel: int = 2) -> None:
-        """Say which of the terms that this bound read are infinite or not a number; it waits for the device.
+        """Warn about infinite or NaN terms. One host-device sync.
 
         Args:
-            terms: Of a batch.
-            stacklevel: Whose line the warning names, as in :func:`warnings.warn`.
+            terms: The result of :meth:`forward`.
+            stacklevel: As in :func:`warnings.warn`.
 
         Warns:
-            MINumericalWarning: A term is infinite or not a number.
+            MINumericalWarning: A term is infinite or NaN.
         """
         values = torch.stack(terms).detach()
         if bool(torch.isfinite(values).all()):
             return
-        read = zip(terms._fields, values.tolist(), strict=True)
-        found = ", ".join(f"{name} = {value:g}" for name, value in read if not math.isfinite(value))
+        named = zip(terms._fields, values.tolist(), strict=True)
+        found = ", ".join(f"{name} = {value:g}" for name, value in named if not math.isfinite(value))
         warnings.warn(
-            f"{type(self).__name__} read {found}: the scores hold a value that is not finite, or one whose exponential "
-            "is too large for floating-point numbers. A regularizer holds the log-normalizer, and a `cap` keeps the "
-            "objective finite where the bound is linear in the exponential.",
+            f"{type(self).__name__} gave {found}: a score is not finite, or its exponential overflows. A regularizer "
+            "limits the log-normalizer; a `cap` (NWJ, TUBA) keeps the objective finite.",
             MINumericalWarning,
             stacklevel=stacklevel,
         )
 
     @final
     def plug_in(self, joint_term: Tensor, target: float = 0.0) -> Tensor:
-        """The estimate that trusts the regularizer: the joint term, with the marginal one replaced by its target.
+        """The plug-in estimate: the joint term minus the marginal term at the log-normalizer's target.
 
-        Valid when the log-normalizer is held at ``target``; free of the heavy-tailed average over marginal pairs.
+        It is valid if a regularizer holds the log-normalizer at the target, and free of the heavy-tailed mean over
+        marginal pairs.
 
         Args:
-            joint_term: A joint term of :class:`BoundTerms`, or a mean of several; any shape, nats.
+            joint_term: The joint term of :class:`BoundTerms`, or means of it; any shape, nats.
             target: The log-normalizer's target, nats.
         """
         return joint_term - self.marginal_at(target)
 
     def log_ratio(self, scores: Scores) -> Tensor:
-        """Pointwise mutual information of the joint pairs, log p(x, y) / (p(x) p(y)) up to the critic's error.
+        """Pointwise mutual information of the joint pairs, log p(x, y) / (p(x) p(y)), up to the critic's error.
 
-        The scores minus the log-normalizer of this batch, so that exp of it averages to 1 over marginal pairs.
+        It is the score minus the batch's log E_Q[e^T], so that its exponential has mean 1 over marginal pairs.
 
         Returns:
             (J,) nats.
@@ -134,16 +136,16 @@ class AbstractBound(nn.Module, ABC):
 
 
 def check_scores(scores: object) -> None:
-    """Check that a bound is given scores, and not the critic's matrix.
+    """Check the argument of a bound.
 
     Raises:
-        TypeError: They are not :class:`Scores`.
+        TypeError: ``scores`` is not :class:`Scores`, but, for example, the critic's matrix.
     """
     check_instance("scores", scores, Scores, "Scores.from_matrix(matrix)")
 
 
 def self_normalized_terms(joint_term: Tensor, log_normalizer: Tensor, cap: float | None) -> BoundTerms:
-    """Terms of a bound whose marginal term is exp(log_normalizer), ascended with ``exp_linear`` above ``cap``."""
+    """Terms of a bound with marginal term exp(log_normalizer), which the objective continues linearly above ``cap``."""
     marginal_term = exp_linear(log_normalizer, None)
     value = joint_term - marginal_term
     objective = value if cap is None else joint_term - exp_linear(log_normalizer, cap)

@@ -1,21 +1,20 @@
-"""The Donsker-Varadhan family: DV, MINE and SMILE. Their critic is free up to a constant, so they drift."""
+"""The Donsker-Varadhan family: DV, MINE and SMILE. A constant added to the critic is free, so it drifts."""
 
-import math
-from collections.abc import Callable
-from typing import ClassVar, Literal, Self, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 
+from lightning_mi._compat import KeepsPrecision
 from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores
 from lightning_mi.bounds.jensen_shannon import gan_means
 from lightning_mi.scores.scores import Scores
-from lightning_mi.utilities.checks import check_number
+from lightning_mi.utilities.checks import check_choice, check_number, check_positive
 from lightning_mi.utilities.numerics import exp_linear, log_ema
 
 
 class _AbstractDonskerVaradhan(AbstractBound):
-    """Value E_P[T] - log E_Q[e^T], unchanged by a constant added to T."""
+    """Bounds with value E_P[T] - log E_Q[e^T], which a constant added to T does not change."""
 
     self_normalized: ClassVar[bool] = False
     marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]] = "log_mean_exp"
@@ -29,7 +28,7 @@ class _AbstractDonskerVaradhan(AbstractBound):
 class DV(_AbstractDonskerVaradhan):
     r"""Donsker and Varadhan's bound: :math:`E_P[T] - \log E_Q[e^T]`.
 
-    On a finite batch the log is biased: the mean over batches (macro) reads high even with a perfect critic.
+    On a finite batch the log is biased: the mean over batches (macro) is too high even with a perfect critic.
 
     Source: Donsker and Varadhan 1983; Choi and Lee 2022.
 
@@ -44,23 +43,28 @@ class DV(_AbstractDonskerVaradhan):
     def terms(self, scores: Scores) -> BoundTerms:
         """Value and objective are the same."""
         check_scores(scores)
-        joint, marginal = scores.together(lambda own: (own.joint_mean(), own.log_mean_exp()))
+        joint, marginal = scores.together(lambda s: (s.joint_mean(), s.log_mean_exp()))
         value = joint - marginal
         return BoundTerms(value, value, joint, marginal, marginal)
 
 
 @final
-class MINE(_AbstractDonskerVaradhan):
+class MINE(KeepsPrecision, _AbstractDonskerVaradhan):
     r"""DV with the bias of its gradient corrected by a moving average of :math:`E_Q[e^T]`.
 
     The gradient of the log term is :math:`E_Q[e^T \nabla T] / \mathrm{ema}` instead of
-    :math:`E_Q[e^T \nabla T] / E_Q[e^T]`. The average is kept as a logarithm in ``state_dict``, includes the current
-    batch, and moves only in training mode while gradients are recorded, by batches whose log-normalizer is finite.
+    :math:`E_Q[e^T \nabla T] / E_Q[e^T]`. The average is stored as a logarithm in ``state_dict`` and includes the
+    current batch. It is updated only in training mode with gradients enabled, by batches with a finite log-normalizer.
 
     Source: Belghazi et al. 2018; Choi and Lee 2022.
 
     Args:
-        ema_rate: Weight of the newest batch in the average, in (0, 1].
+        ema_rate: The weight of the newest batch in the moving average, in (0, 1].
+
+    Attributes:
+        log_average: The log of the moving average, a scalar buffer, nats; never narrower than float32, in which a slow
+            average would not move.
+        num_updates: The number of batches in the average, a scalar buffer.
 
     Raises:
         ValueError: The rate is outside (0, 1].
@@ -82,9 +86,7 @@ class MINE(_AbstractDonskerVaradhan):
         super().__init__()
         check_number("ema_rate", ema_rate, "the weight of the newest batch in the average")
         if not 0 < ema_rate <= 1:
-            raise ValueError(
-                f"Got ema_rate={ema_rate}: the weight of the newest batch in a moving average lies in (0, 1]."
-            )
+            raise ValueError(f"Got ema_rate={ema_rate}: the weight of the newest batch is in (0, 1].")
         self.ema_rate = ema_rate
         self.register_buffer("log_average", torch.tensor(0.0))
         self.register_buffer("num_updates", torch.tensor(0))
@@ -92,21 +94,13 @@ class MINE(_AbstractDonskerVaradhan):
     def terms(self, scores: Scores) -> BoundTerms:
         """The objective has DV's value and the corrected gradient."""
         check_scores(scores)
-        joint, marginal = scores.together(lambda own: (own.joint_mean(), own.log_mean_exp()))
+        joint, marginal = scores.together(lambda s: (s.joint_mean(), s.log_mean_exp()))
         current = marginal.detach()
         average = self._average(current)
-        # A batch far above an average that does not move (evaluation) would make this infinity times zero.
+        # In evaluation a batch far above the constant average would give infinity times zero.
         ratio = exp_linear(current - average, None).clamp(max=torch.finfo(current.dtype).max)
         corrected = current + ratio * (marginal - current)
         return BoundTerms(joint - marginal, joint - corrected, joint, marginal, marginal)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move with the module, but stay float32 or wider: rounded to bfloat16, a slow average would never move."""
-        average = self.log_average
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-        if self.log_average.dtype not in (torch.float32, torch.float64):
-            self.log_average = average.to(self.log_average.device)
-        return self
 
     def _average(self, current: Tensor) -> Tensor:
         started = self.num_updates > 0
@@ -114,10 +108,10 @@ class MINE(_AbstractDonskerVaradhan):
         if not (self.training and torch.is_grad_enabled()):
             return torch.where(started, old, current)
         new = torch.where(started, log_ema(old, current, self.ema_rate) if self.ema_rate < 1 else current, current)
-        # One batch that overflowed would otherwise stay in the average for good, and in every later gradient.
-        usable = torch.isfinite(current)
-        self.log_average.copy_(torch.where(usable, new, old))
-        self.num_updates += usable
+        # A batch that overflowed would otherwise stay in the average, and in every later gradient.
+        finite = torch.isfinite(current)
+        self.log_average.copy_(torch.where(finite, new, old))
+        self.num_updates += finite
         return new
 
 
@@ -125,15 +119,15 @@ class MINE(_AbstractDonskerVaradhan):
 class SMILE(_AbstractDonskerVaradhan):
     r"""DV with clipped scores in the log: :math:`E_P[T] - \log E_Q[e^{\mathrm{clip}(T, -\tau, \tau)}]`.
 
-    The clip lowers the variance and raises the value above the mutual information: not a lower bound. The
-    log-normalizer is the unclipped one, so a regularizer still sees what the clip hides.
+    The clip lowers the variance, and the value may exceed the mutual information: SMILE is not a lower bound. The
+    log-normalizer is not clipped, so a regularizer also penalizes clipped scores.
 
     Source: Song and Ermon 2020; Choi and Lee 2022.
 
     Args:
         tau: Scores of marginal pairs are clamped to [-tau, tau] in the value; nats.
-        objective: ``"value"`` ascends the value itself (Choi and Lee); ``"js"`` ascends the Jensen-Shannon objective
-            and only reads the value (Song and Ermon).
+        objective: ``"value"`` maximizes the value itself (Choi and Lee); ``"js"`` maximizes the Jensen-Shannon
+            objective (Song and Ermon).
         clip_joint: Clamp the scores of joint pairs too, as Choi and Lee's released code does.
 
     Raises:
@@ -147,26 +141,25 @@ class SMILE(_AbstractDonskerVaradhan):
 
     is_lower_bound: ClassVar[bool] = False
 
-    def __init__(self, tau: float = 5.0, objective: Literal["value", "js"] = "value", clip_joint: bool = False) -> None:
+    def __init__(
+        self, tau: float = 5.0, objective: Literal["value", "js"] = "value", *, clip_joint: bool = False
+    ) -> None:
         super().__init__()
-        check_number("tau", tau, "the clamp of scores, in nats")
-        if not (tau > 0 and math.isfinite(tau)):
-            raise ValueError(f"Got tau={tau}: scores are clamped to [-tau, tau], so tau is a positive number.")
-        if objective not in ("value", "js"):
-            raise ValueError(f"Got objective={objective!r}: SMILE ascends its 'value' or the 'js' objective.")
+        check_positive("tau", tau, "the clamp of scores, in nats")
+        check_choice("objective", objective, ("value", "js"))
         self.tau = tau
         self.objective = objective
         self.clip_joint = clip_joint
 
     def terms(self, scores: Scores) -> BoundTerms:
-        """The value clips, the log-normalizer does not."""
+        """The value with clipped scores, the log-normalizer without."""
         check_scores(scores)
         joint, marginal, *gan, log_normalizer = scores.together(
-            lambda own: (
-                own.joint_mean(clip=self.tau if self.clip_joint else None),
-                own.log_mean_exp(clip=self.tau),
-                *(gan_means(own) if self.objective == "js" else ()),
-                own.log_mean_exp(),
+            lambda s: (
+                s.joint_mean(clip=self.tau if self.clip_joint else None),
+                s.log_mean_exp(clip=self.tau),
+                *(gan_means(s) if self.objective == "js" else ()),
+                s.log_mean_exp(),
             )
         )
         value = joint - marginal

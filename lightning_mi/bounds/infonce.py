@@ -1,4 +1,4 @@
-"""InfoNCE: each joint pair against the other candidates of its row. Normalized by rows, capped at log N."""
+"""InfoNCE: the log-softmax of each joint pair among the candidates of its row."""
 
 from typing import ClassVar, Literal, final
 
@@ -12,13 +12,13 @@ from lightning_mi.scores.scores import Scores
 class InfoNCE(AbstractBound):
     r"""Contrastive predictive coding: the mean over joint pairs of :math:`T_{ij} - \log \frac{1}{N} \sum_k e^{T_{ik}}`.
 
-    The row holds the joint pair, so the value cannot exceed log N, N being the number of candidates in a row. It is
-    unchanged by a constant added to a row. A row counts once for each of its joint pairs.
+    The row includes the joint pair, so the value is at most log N, with N candidates in a row. A constant added to a
+    row does not change it. A row counts once for each of its joint pairs.
 
     Source: van den Oord et al. 2018; Poole et al. 2019; Choi and Lee 2022.
 
     Raises:
-        ValueError: The scores have no rows (a pairing that does not score all pairs).
+        ValueError: The scores have no rows: the pairing does not score all pairs.
 
     Example:
         >>> import torch
@@ -34,7 +34,7 @@ class InfoNCE(AbstractBound):
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is the mean of the rows' log-normalizers."""
         check_scores(scores)
-        value, log_normalizer, joint = scores.together(lambda own: (*own.row_means(), own.joint_mean()))
+        value, log_normalizer, joint = scores.together(lambda s: (*s.row_means(), s.joint_mean()))
         return BoundTerms(value, value, joint, log_normalizer, log_normalizer)
 
     def marginal_at(self, target: float) -> float:
@@ -42,5 +42,5 @@ class InfoNCE(AbstractBound):
         return target
 
     def log_ratio(self, scores: Scores) -> Tensor:
-        """(J,) each joint score minus its own row's log-normalizer, nats."""
+        """(J,) each joint score minus the log-normalizer of its row, nats."""
         return scores.joint - scores.row_log_mean_exp()[scores.joint_rows]

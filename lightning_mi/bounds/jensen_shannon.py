@@ -1,4 +1,4 @@
-"""JS: a critic trained as a classifier of joint against marginal pairs, read as a lower bound."""
+"""JS: a critic trained to classify joint and marginal pairs, with a lower bound as its value."""
 
 import math
 from typing import ClassVar, Literal, final
@@ -12,7 +12,7 @@ from lightning_mi.scores.scores import Scores
 def gan_objective(scores: Scores) -> Tensor:
     r"""The Jensen-Shannon objective :math:`-E_P[\mathrm{softplus}(-T)] - E_Q[\mathrm{softplus}(T)]`; a scalar, nats.
 
-    Its maximum is at :math:`T^* = \log r`, the log of the density ratio.
+    Its maximum is at :math:`T^* = \log r`, with r the density ratio p(x, y) / (p(x) p(y)).
 
     Source: Nowozin et al. 2016; Hjelm et al. 2019.
 
@@ -26,16 +26,16 @@ def gan_objective(scores: Scores) -> Tensor:
 
 
 def gan_means(scores: Scores) -> tuple[Tensor, Tensor]:
-    """Its two means, in the order of the formula, each with the sign changed."""
+    """E_P[softplus(-T)] and E_Q[softplus(T)]."""
     return scores.joint_mean_softplus(), scores.mean_softplus()
 
 
 @final
 class JS(AbstractBound):
-    r"""The Jensen-Shannon critic, read as NWJ at T + 1: :math:`1 + E_P[T] - E_Q[e^T]`.
+    r"""The Jensen-Shannon critic with NWJ's value at T + 1: :math:`1 + E_P[T] - E_Q[e^T]`.
 
-    Training ascends :func:`gan_objective`, whose gradient is bounded; the value is the bound that its optimal critic
-    attains.
+    Training maximizes :func:`gan_objective`, whose gradient is bounded. At its optimal critic the value equals the
+    mutual information.
 
     Source: Poole et al. 2019; Choi and Lee 2022.
 
@@ -53,10 +53,10 @@ class JS(AbstractBound):
         """The log-normalizer is log E_Q[e^T]."""
         check_scores(scores)
         softplus_joint, softplus_marginal, joint, log_normalizer = scores.together(
-            lambda own: (*gan_means(own), own.joint_mean(), own.log_mean_exp())
+            lambda s: (*gan_means(s), s.joint_mean(), s.log_mean_exp())
         )
-        read = self_normalized_terms(1 + joint, log_normalizer, cap=None)
-        return read._replace(objective=-softplus_joint - softplus_marginal)
+        terms = self_normalized_terms(1 + joint, log_normalizer, cap=None)
+        return terms._replace(objective=-softplus_joint - softplus_marginal)
 
     def marginal_at(self, target: float) -> float:
         """The marginal term is the exponential of the log-normalizer."""

@@ -1,4 +1,4 @@
-"""NWJ and TUBA: linear in the exponential, so the optimal critic is unique and literal training explodes."""
+"""NWJ and TUBA: linear in the exponential, so the optimal critic is unique and training without a cap explodes."""
 
 import math
 from typing import ClassVar, Literal, final
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores, self_normalized_terms
 from lightning_mi.scores.scores import Scores
-from lightning_mi.utilities.checks import check_number
+from lightning_mi.utilities.checks import check_finite, check_positive
 from lightning_mi.utilities.numerics import full_precision, upcast
 
 
 class _AbstractSelfNormalized(AbstractBound):
-    """Value joint_term - exp(log_normalizer)."""
+    """Bounds with value joint_term - exp(log_normalizer)."""
 
     is_lower_bound: ClassVar[bool] = True
     self_normalized: ClassVar[bool] = True
@@ -21,12 +21,9 @@ class _AbstractSelfNormalized(AbstractBound):
     def __init__(self, cap: float | None = 1.0) -> None:
         super().__init__()
         if cap is not None:
-            check_number("cap", cap, "where the exponential turns linear, in nats")
-        if cap is not None and not (cap >= 0 and math.isfinite(cap)):
-            raise ValueError(
-                f"Got cap={cap}: the exponential is continued linearly where the log-normalizer exceeds `cap`. "
-                "A negative cap would move the optimum, which is at 0; None gives the literal exponential."
-            )
+            check_finite("cap", cap, "the log-normalizer above which the exponential is linear, in nats, or None")
+        if cap is not None and cap < 0:
+            raise ValueError(f"Got cap={cap}: the cap is at least 0. None gives the literal exponential.")
         self.cap = cap
 
     def marginal_at(self, target: float) -> float:
@@ -38,14 +35,14 @@ class _AbstractSelfNormalized(AbstractBound):
 class NWJ(_AbstractSelfNormalized):
     r"""Nguyen, Wainwright and Jordan's bound: :math:`E_P[T] - E_Q[e^{T-1}]`, with :math:`T^* = 1 + \log r`.
 
-    Training ascends :math:`E_P[T] - g(\ell)`, where :math:`\ell = \log E_Q[e^{T-1}]` and :math:`g` is the exponential,
-    continued linearly above ``cap``: the same optimum (:math:`\ell = 0`) and a gradient that stays finite. The value
-    is always the literal bound.
+    Training maximizes :math:`E_P[T] - g(\ell)` with :math:`\ell = \log E_Q[e^{T-1}]` and :math:`g` the exponential,
+    continued linearly above ``cap``: :math:`g(\ell) = e^c (1 + \ell - c)` for :math:`\ell > c`. The optimum is the same
+    (:math:`\ell = 0`) and the gradient stays finite. The value is always the literal bound.
 
     Source: Nguyen et al. 2010; Choi and Lee 2022. The continuation is ours.
 
     Args:
-        cap: Where the exponential turns linear, in nats of the log-normalizer; None for the literal form.
+        cap: The log-normalizer above which the exponential is linear, at least 0, nats; None for the literal form.
 
     Raises:
         ValueError: The cap is negative or not finite.
@@ -59,7 +56,7 @@ class NWJ(_AbstractSelfNormalized):
     def terms(self, scores: Scores) -> BoundTerms:
         """The log-normalizer is log E_Q[e^T] - 1."""
         check_scores(scores)
-        joint, marginal = scores.together(lambda own: (own.joint_mean(), own.log_mean_exp()))
+        joint, marginal = scores.together(lambda s: (s.joint_mean(), s.log_mean_exp()))
         return self_normalized_terms(joint, marginal - 1, self.cap)
 
 
@@ -67,16 +64,17 @@ class NWJ(_AbstractSelfNormalized):
 class TUBA(_AbstractSelfNormalized):
     r"""The tractable unnormalized bound: :math:`1 + E_P[T - \log a(y)] - E_Q[e^T / a(y)]`.
 
-    With a = e it is NWJ. A learned baseline a(y) takes up the normalization that the critic would otherwise need.
+    With a = e it is NWJ. A learned baseline a(y) normalizes the critic for each candidate.
 
     Source: Barber and Agakov 2003; Poole et al. 2019; Choi and Lee 2022.
 
     Args:
         baseline: The constant a > 0, or a module that maps candidates (M, D) to log a(y), of shape (M,) or (M, 1).
-        cap: Where the exponential turns linear, in nats of the log-normalizer; None for the literal form.
+        cap: The log-normalizer above which the exponential is linear, at least 0, nats; None for the literal form.
 
     Raises:
-        ValueError: The baseline is not positive, gives another shape, or needs candidates that the scores lack.
+        ValueError: The cap is negative, or the baseline is not positive; in ``forward``, the baseline's output has a
+            wrong shape, or the scores have no candidates ``y``.
 
     Example:
         >>> import torch
@@ -87,9 +85,7 @@ class TUBA(_AbstractSelfNormalized):
     def __init__(self, baseline: float | nn.Module = 1.0, cap: float | None = 1.0) -> None:
         super().__init__(cap)
         if not isinstance(baseline, nn.Module):
-            check_number("baseline", baseline, "or a module that returns log a(y)")
-        if not isinstance(baseline, nn.Module) and not (baseline > 0 and math.isfinite(baseline)):
-            raise ValueError(f"Got baseline={baseline}: a constant baseline a divides, so it is a positive number.")
+            check_positive("baseline", baseline, "or a module that returns log a(y)")
         self.baseline = baseline
 
     def terms(self, scores: Scores) -> BoundTerms:
@@ -97,9 +93,7 @@ class TUBA(_AbstractSelfNormalized):
         check_scores(scores)
         log_a = self._log_baseline(scores)
         offset = None if isinstance(log_a, float) else log_a
-        joint, log_normalizer = scores.together(
-            lambda own: (own.joint_mean(offset=log_a), own.log_mean_exp(offset=offset))
-        )
+        joint, log_normalizer = scores.together(lambda s: (s.joint_mean(offset=log_a), s.log_mean_exp(offset=offset)))
         if isinstance(log_a, float):
             log_normalizer = log_normalizer - log_a
         return self_normalized_terms(1 + joint, log_normalizer, self.cap)
@@ -116,19 +110,19 @@ class TUBA(_AbstractSelfNormalized):
             return math.log(self.baseline)
         if scores.y is None:
             raise ValueError(
-                "TUBA has a learned baseline a(y), but the scores came without the candidates' representations. "
-                "Pass `y` of shape (M, D) to the method of Scores that created them, or use TUBA(baseline=1.0)."
+                "Got scores without candidates `y`, which TUBA's learned baseline a(y) needs. Pass `y` of shape (M, D) "
+                "to the constructor of Scores, or use TUBA(baseline=1.0)."
             )
         with full_precision(scores.joint.device.type):
-            log_a: Tensor = self.baseline(self._in_own_precision(scores.y))
+            log_a: Tensor = self.baseline(self._in_baseline_dtype(scores.y))
         if log_a.shape not in ((len(scores.y),), (len(scores.y), 1)):
             raise ValueError(
-                f"The baseline maps candidates of shape {tuple(scores.y.shape)} to shape {tuple(log_a.shape)}: "
-                f"it must give one log a(y) for each, ({len(scores.y)},) or ({len(scores.y)}, 1)."
+                f"Got a baseline of shape {tuple(log_a.shape)} for candidates of shape {tuple(scores.y.shape)}: the "
+                f"module returns one log a(y) for each, ({len(scores.y)},) or ({len(scores.y)}, 1)."
             )
         return upcast(log_a.reshape(-1))
 
-    def _in_own_precision(self, y: Tensor) -> Tensor:
-        # Autocast is off around the formula, yet under it the candidates come from the encoder in half precision.
+    def _in_baseline_dtype(self, y: Tensor) -> Tensor:
+        # The formula runs without autocast, but under autocast the encoder gives candidates in half precision.
         parameter = next(self.parameters(), None)
         return y if parameter is None or not y.is_floating_point() else y.to(parameter.dtype)

@@ -1,6 +1,6 @@
-"""NWJ, TUBA and JS as Choi and Lee's released code has them, which departs from the printed method.
+"""NWJ, TUBA and JS as in Choi and Lee's released code, which differs from the printed method.
 
-They are here so that published numbers can be repeated and told apart; prefer the forms without the prefix.
+Use them to reproduce published numbers; otherwise prefer the bounds without the prefix.
 """
 
 import math
@@ -9,12 +9,12 @@ from typing import ClassVar, Literal, final
 from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores
 from lightning_mi.bounds.jensen_shannon import gan_means
 from lightning_mi.scores.scores import Scores
-from lightning_mi.utilities.checks import check_number
+from lightning_mi.utilities.checks import check_positive
 from lightning_mi.utilities.numerics import exp_linear
 
 
 class _AbstractClipped(AbstractBound):
-    """Scores clipped in the value, which is the bound of a clipped critic; unclipped in the log-normalizer."""
+    """The value of a clipped critic; the log-normalizer is not clipped."""
 
     is_lower_bound: ClassVar[bool] = True
     self_normalized: ClassVar[bool] = True
@@ -23,16 +23,14 @@ class _AbstractClipped(AbstractBound):
 
     def __init__(self, clip: float = 10.0) -> None:
         super().__init__()
-        check_number("clip", clip, "the clamp of scores, in nats")
-        if not (clip > 0 and math.isfinite(clip)):
-            raise ValueError(f"Got clip={clip}: scores are clamped to [-clip, clip], so it is a positive number.")
+        check_positive("clip", clip, "the clamp of scores, in nats")
         self.clip = clip
 
     def terms(self, scores: Scores) -> BoundTerms:
-        """The value clips, the log-normalizer does not."""
+        """The value with clipped scores, the log-normalizer without."""
         check_scores(scores)
         joint, marginal, log_normalizer = scores.together(
-            lambda own: (own.joint_mean(clip=self.clip), own.log_mean_exp(clip=self.clip), own.log_mean_exp())
+            lambda s: (s.joint_mean(clip=self.clip), s.log_mean_exp(clip=self.clip), s.log_mean_exp())
         )
         joint, marginal = 1 - self.shift + joint, exp_linear(marginal - self.shift, None)
         value = joint - marginal
@@ -45,9 +43,10 @@ class _AbstractClipped(AbstractBound):
 
 @final
 class ReleasedNWJ(_AbstractClipped):
-    """NWJ with joint and marginal scores clipped, whose unclipped log E_Q[e^T] is what a regularizer pulls to 0.
+    """NWJ with clipped joint and marginal scores, and with the unclipped log E_Q[e^T] as log-normalizer.
 
-    That is not NWJ's natural target (1): at weight 1 the regularized optimum reads 0.217 nats low, at 0.1 0.015 low.
+    At NWJ's optimum that is 1, but a regularizer's target is 0: with weight 1 the regularized optimum is 0.217 nats too
+    low, with weight 0.1 it is 0.015 too low.
 
     Source: the code released with Choi and Lee 2022.
 
@@ -68,7 +67,7 @@ class ReleasedNWJ(_AbstractClipped):
 
 @final
 class ReleasedTUBA(_AbstractClipped):
-    """TUBA with baseline 1 and with joint and marginal scores clipped, but not in its log-normalizer.
+    """TUBA with baseline 1 and with clipped joint and marginal scores; the log-normalizer is not clipped.
 
     Source: the code released with Choi and Lee 2022.
 
@@ -89,10 +88,10 @@ class ReleasedTUBA(_AbstractClipped):
 
 @final
 class ReleasedJS(AbstractBound):
-    """JS read as NWJ without the + 1, E_P[T] - E_Q[e^(T-1)], so that a perfect critic reads I - 1/e.
+    """JS with NWJ's value at T instead of T + 1, E_P[T] - E_Q[e^(T-1)]: a perfect critic gives I - 1/e.
 
-    What a regularizer holds is E_Q[softplus(T)], in the place of the log-normalizer: the released code pulls it to 0
-    on the Gaussian task and to 1 on CIFAR. The plug-in estimate does not rest on that target.
+    Its log-normalizer is E_Q[softplus(T)]. The released code sets the target 0 on the Gaussian task and 1 on CIFAR. The
+    plug-in estimate does not depend on the target.
 
     Source: the code released with Choi and Lee 2022.
 
@@ -107,14 +106,14 @@ class ReleasedJS(AbstractBound):
     marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]] = "mean"
 
     def terms(self, scores: Scores) -> BoundTerms:
-        """The log-normalizer's place is taken by E_Q[softplus(T)]."""
+        """E_Q[softplus(T)] takes the place of the log-normalizer."""
         check_scores(scores)
         softplus_joint, log_normalizer, joint, marginal = scores.together(
-            lambda own: (*gan_means(own), own.joint_mean(), own.log_mean_exp())
+            lambda s: (*gan_means(s), s.joint_mean(), s.log_mean_exp())
         )
         marginal = exp_linear(marginal - 1, None)
         return BoundTerms(joint - marginal, -softplus_joint - log_normalizer, joint, marginal, log_normalizer)
 
     def marginal_at(self, target: float) -> float:
-        """E_Q[e^(T-1)] of a perfect critic, whatever the target."""
+        """E_Q[e^(T-1)] of a perfect critic, for any target."""
         return math.exp(-1)

@@ -1,4 +1,4 @@
-"""Under autocast the critic rounds its scores; everything after it is float32."""
+"""Under autocast the critic rounds its scores; all later computation is float32."""
 
 import pytest
 import torch
@@ -8,21 +8,20 @@ from lightning_mi.bounds import AbstractBound
 from tests.bounds.test_against_reference import assert_terms_equal
 from tests.helpers.specs import (
     BOUNDS,
-    CASE_IDS,
-    CASES,
     LAYOUTS,
     REGULARIZERS,
     BoundSpec,
     Layout,
     RegularizerSpec,
     by_name,
+    layouts_of,
 )
 
 DIAGONAL = LAYOUTS[0]
 
 
 def rounded_scores(layout: Layout, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores and candidates as a critic and an encoder give them under autocast."""
+    """The outputs of a critic and an encoder under autocast."""
     t = torch.nn.functional.linear(
         torch.tensor(layout.draw(std=3.0), dtype=torch.float32), torch.eye(layout.joint.shape[-1])
     )
@@ -31,20 +30,19 @@ def rounded_scores(layout: Layout, dtype: torch.dtype) -> tuple[torch.Tensor, to
     return t, y
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(("spec", "layout"), CASES, ids=CASE_IDS)
-def test_terms_are_float32_and_exact_for_the_rounded_scores(
-    spec: BoundSpec, layout: Layout, dtype: torch.dtype
-) -> None:
-    with torch.autocast("cpu", dtype=dtype):
-        t, y = rounded_scores(layout, dtype)
-        terms = spec.make().float()(layout.scores(t, y))
-        assert torch.is_autocast_enabled("cpu"), "only the bound's own formula leaves autocast"
-    assert {term.dtype for term in terms} == {torch.float32}
-    assert_terms_equal(terms, spec.reference(layout.sheet(t.double().numpy(), y.double().numpy())), 1e-5)
+@pytest.mark.parametrize("spec", BOUNDS, ids=by_name)
+def test_terms_are_float32_and_exact_for_rounded_scores(spec: BoundSpec) -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        for layout in layouts_of(spec):
+            with torch.autocast("cpu", dtype=dtype):
+                t, y = rounded_scores(layout, dtype)
+                terms = spec.make().float()(layout.scores(t, y))
+                assert torch.is_autocast_enabled("cpu"), "only the bound's formula leaves autocast"
+            assert {term.dtype for term in terms} == {torch.float32}
+            assert_terms_equal(terms, spec.reference(layout.sheet(t.double().numpy(), y.double().numpy())), 1e-5)
 
 
-def test_formula_of_ones_own_bound_runs_outside_autocast() -> None:
+def test_formula_of_a_new_bound_runs_without_autocast() -> None:
     class Overlap(AbstractBound):
         """A formula with a matrix product, which autocast would round."""
 
@@ -61,12 +59,11 @@ def test_formula_of_ones_own_bound_runs_outside_autocast() -> None:
 
 
 @pytest.mark.parametrize("regularizer", REGULARIZERS, ids=by_name)
-@pytest.mark.parametrize("spec", BOUNDS, ids=by_name)
-def test_penalty_is_float32_and_exact_for_the_rounded_scores(spec: BoundSpec, regularizer: RegularizerSpec) -> None:
+def test_penalty_is_float32_and_exact_for_rounded_scores(regularizer: RegularizerSpec) -> None:
+    spec = BOUNDS[0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         t, y = rounded_scores(DIAGONAL, torch.bfloat16)
-        bound = spec.make().float()
-        penalty = regularizer.make(weight=0.7)(bound(DIAGONAL.scores(t, y)))
+        penalty = regularizer.make(weight=0.7)(spec.make().float()(DIAGONAL.scores(t, y)))
     reading = spec.reference(DIAGONAL.sheet(t.double().numpy(), y.double().numpy()))
     assert penalty.dtype == torch.float32
     assert penalty.item() == pytest.approx(regularizer.penalty(reading, weight=0.7, target=0.0)[0], rel=1e-5)

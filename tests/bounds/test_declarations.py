@@ -1,4 +1,4 @@
-"""What a bound's class says of itself, against what it does on a discrete law whose expectations are exact."""
+"""The class attributes of bounds against their behaviour on a discrete law with exact expectations."""
 
 import itertools
 
@@ -18,11 +18,11 @@ def test_lower_bound_is_never_above_the_mutual_information(spec: BoundSpec) -> N
 
 
 @pytest.mark.parametrize("spec", [spec for spec in BOUNDS if spec.exceeds], ids=by_name)
-def test_what_is_no_lower_bound_can_be_above_the_mutual_information(spec: BoundSpec) -> None:
+def test_other_bounds_can_exceed_the_mutual_information(spec: BoundSpec) -> None:
     assert read(spec, optimum(spec) + 100).value > MI + 50
 
 
-def test_class_denies_being_a_lower_bound_only_if_it_can_be_above() -> None:
+def test_only_bounds_that_can_exceed_are_not_lower_bounds() -> None:
     above = {type(spec.make()) for spec in BOUNDS if spec.exceeds}
     assert above == {type(spec.make()) for spec in BOUNDS if not spec.make().is_lower_bound}
 
@@ -39,7 +39,7 @@ def test_objective_is_highest_at_the_optimal_critic(spec: BoundSpec) -> None:
     assert max(read(spec, critic).objective.item() for critic in critics(spec)) <= best + 1e-12
 
 
-def test_infonce_of_few_candidates_is_below_the_mutual_information_on_average() -> None:
+def test_infonce_of_few_candidates_is_too_low_on_average() -> None:
     """The exact expectation over all batches of three pairs."""
     atoms = np.argwhere(COUNTS)
     for critic in critics(BOUNDS[0], count=2):
@@ -52,24 +52,24 @@ def test_infonce_of_few_candidates_is_below_the_mutual_information_on_average() 
 
 
 @pytest.mark.parametrize("spec", [spec for spec in BOUNDS if spec.make().self_normalized], ids=by_name)
-@pytest.mark.parametrize("shift", [-0.4, 0.4])
-def test_shift_of_the_optimal_critic_costs_a_self_normalized_bound(spec: BoundSpec, shift: float) -> None:
-    assert read(spec, optimum(spec) + shift).objective < read(spec, optimum(spec)).objective - 0.01
+def test_shift_lowers_the_objective_of_a_self_normalized_bound(spec: BoundSpec) -> None:
+    for shift in (-0.4, 0.4):
+        assert read(spec, optimum(spec) + shift).objective < read(spec, optimum(spec)).objective - 0.01
     assert not spec.shift_invariant
 
 
 @pytest.mark.parametrize("spec", [spec for spec in BOUNDS if spec.shift_invariant], ids=by_name)
-def test_shift_of_the_optimal_critic_costs_the_others_nothing(spec: BoundSpec) -> None:
+def test_shift_is_free_for_shift_invariant_bounds(spec: BoundSpec) -> None:
     terms, shifted = read(spec, optimum(spec)), read(spec, optimum(spec) + 0.4)
     assert shifted.objective.item() == pytest.approx(terms.objective.item(), abs=1e-12)
     assert shifted.log_normalizer.item() == pytest.approx(terms.log_normalizer.item() + 0.4, abs=1e-12)
     assert not spec.make().self_normalized
 
 
-def test_class_denies_being_self_normalized_only_if_a_shift_is_free() -> None:
+def test_only_bounds_with_a_free_shift_are_not_self_normalized() -> None:
     free = {type(spec.make()) for spec in BOUNDS if spec.shift_invariant}
-    # SMILE's clip moves with a shift though its log-normalizer's target may be any (it is DV's); ReleasedJS holds
-    # another quantity than a log-normalizer.
+    # SMILE's value depends on a shift because of its clip, but it admits any target, as DV does; ReleasedJS has another
+    # quantity in place of the log-normalizer.
     exceptions = {bounds.SMILE, bounds.ReleasedJS}
     assert {type(spec.make()) for spec in BOUNDS if not spec.make().self_normalized} == free | exceptions
 
@@ -78,12 +78,12 @@ def test_class_denies_being_self_normalized_only_if_a_shift_is_free() -> None:
 def test_log_normalizer_at_the_optimal_critic_is_zero(spec: BoundSpec) -> None:
     observed = read(spec, optimum(spec)).log_normalizer.item()
     assert observed == pytest.approx(spec.log_normalizer, abs=1e-12)
-    if spec.name != "ReleasedNWJ":  # whose code pulls to 0 a quantity that is 1 there: see the test below
+    if spec.name != "ReleasedNWJ":  # 1 at its optimum; see the test below
         assert observed == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize(("weight", "loss"), [(1.0, 0.217), (0.1, 0.015)])
-def test_released_nwj_reads_low_where_its_regularizer_pulls_it(weight: float, loss: float) -> None:
+def test_regularized_released_nwj_is_low_by_its_known_gap(weight: float, loss: float) -> None:
     def terms_at(shift: float) -> BoundTerms:
         return bounds.ReleasedNWJ()(scores_of(LOG_RATIO + 1 + shift))
 
@@ -124,7 +124,7 @@ def test_marginal_terms_of_batches_pool_as_declared(spec: BoundSpec) -> None:
     ]
     bound = spec.make()
     *terms, whole = [bound.eval()(part).marginal_term.item() for part in parts]
-    # A bound that normalizes by rows counts a row once for each of its joint pairs.
+    # A bound that is normalized by rows counts a row once for each of its joint pairs.
     weights = [part.num_joint if bound.capped_at_log_n else part.num_marginal for part in parts[:2]]
     if bound.marginal_pooling == "log_mean_exp":
         pooled = np.log(np.average(np.exp(terms), weights=weights))

@@ -1,4 +1,7 @@
-"""What a bound refuses, and how it says so."""
+"""Errors and warnings of bounds: the received value, its meaning and the remedy."""
+
+import math
+from functools import partial
 
 import pytest
 import torch
@@ -6,57 +9,62 @@ import torch
 from lightning_mi import Scores, bounds
 from lightning_mi.exceptions import MINumericalWarning
 
+POSITIVE = {
+    "tau": [bounds.SMILE],
+    "clip": [bounds.ReleasedNWJ, bounds.ReleasedTUBA],
+    "baseline": [bounds.TUBA],
+}
 
-def test_rows_are_asked_for_where_there_are_none() -> None:
+
+def test_infonce_without_rows_is_an_error() -> None:
     scores = Scores.from_samples(torch.zeros(3), torch.zeros(3))
-    with pytest.raises(ValueError, match=r"Got two lists of pairs.*AllPairs"):
-        bounds.InfoNCE()(scores)
-    with pytest.raises(ValueError, match=r"Got two lists of pairs.*AllPairs"):
-        bounds.InfoNCE().log_ratio(scores)
+    for method in (bounds.InfoNCE(), bounds.InfoNCE().log_ratio):
+        with pytest.raises(ValueError, match=r"Got two lists of pairs.*AllPairs"):
+            method(scores)
 
 
-@pytest.mark.parametrize("tau", [0.0, -5.0, float("inf"), float("nan")])
-def test_smile_refuses_a_tau_that_clips_nothing_or_everything(tau: float) -> None:
-    with pytest.raises(ValueError, match=f"Got tau={tau}: .*positive number"):
-        bounds.SMILE(tau)
+@pytest.mark.parametrize("value", [0.0, -5.0, math.inf, math.nan])
+@pytest.mark.parametrize("name", POSITIVE)
+def test_positive_option_out_of_range_is_an_error(name: str, value: float) -> None:
+    for make in POSITIVE[name]:
+        with pytest.raises(ValueError, match=f"Got {name}={value}: .*positive finite number"):
+            make(value)
 
 
-def test_smile_refuses_an_unknown_objective() -> None:
-    with pytest.raises(ValueError, match=r"Got objective='gan': .*'value' or the 'js'"):
+@pytest.mark.parametrize(("cap", "message"), [(-0.1, "at least 0"), (math.inf, "or None"), (math.nan, "or None")])
+def test_cap_out_of_range_is_an_error(cap: float, message: str) -> None:
+    for make in (bounds.NWJ, partial(bounds.TUBA, 1.0)):
+        with pytest.raises(ValueError, match=f"Got cap={cap}: .*{message}"):
+            make(cap=cap)
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, math.nan])
+def test_ema_rate_out_of_range_is_an_error(rate: float) -> None:
+    with pytest.raises(ValueError, match=rf"Got ema_rate={rate}: .*\(0, 1\]"):
+        bounds.MINE(rate)
+
+
+def test_unknown_objective_of_smile_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"Got objective='gan': it is one of 'value', 'js'"):
         bounds.SMILE(objective="gan")
 
 
-@pytest.mark.parametrize("make", [bounds.ReleasedNWJ, bounds.ReleasedTUBA])
-@pytest.mark.parametrize("clip", [0.0, -5.0, float("inf"), float("nan")])
-def test_released_bounds_refuse_a_clip_that_clips_nothing_or_everything(make: type, clip: float) -> None:
-    with pytest.raises(ValueError, match=f"Got clip={clip}: .*positive number"):
-        make(clip)
-
-
-@pytest.mark.parametrize("make", [bounds.ReleasedNWJ, bounds.ReleasedTUBA])
-def test_released_bounds_clip_at_ten_by_default_and_at_any_positive_number(make: type) -> None:
+def test_clips_are_ten_and_five_by_default_or_as_given() -> None:
     scores = Scores.from_matrix(torch.full((3, 3), 50.0))
-    assert make()(scores).joint_term == 11 - make.shift
-    assert make(0.5)(scores).joint_term == 1.5 - make.shift
+    for make in (bounds.ReleasedNWJ, bounds.ReleasedTUBA):
+        assert make()(scores).joint_term == 11 - make.shift
+        assert make(0.5)(scores).joint_term == 1.5 - make.shift
+    assert bounds.SMILE()(scores).marginal_term == 5
+    assert bounds.SMILE(0.5)(scores).marginal_term == 0.5
 
 
-def test_smile_clips_at_any_positive_number() -> None:
-    assert bounds.SMILE(0.5)(Scores.from_matrix(torch.full((3, 3), 50.0))).marginal_term == 0.5
-
-
-def test_warning_names_the_bound_and_the_terms_that_overflowed() -> None:
+def test_warning_names_the_bound_and_the_overflowed_terms() -> None:
     t = torch.full((4, 4), 1e4, requires_grad=True)
-    with pytest.warns(MINumericalWarning, match=r"NWJ read value = -inf, marginal_term = inf: .*`cap`") as caught:
+    with pytest.warns(MINumericalWarning, match=r"NWJ gave value = -inf, marginal_term = inf: .*`cap`") as caught:
         bounds.NWJ()(Scores.from_matrix(t))
-    assert len(caught) == 1, "and nothing else is warned of"
-
-
-def test_warning_points_to_the_call() -> None:
-    with pytest.warns(MINumericalWarning) as caught:
-        bounds.DV()(Scores.from_matrix(torch.full((4, 4), torch.nan)))
     assert [warning.filename for warning in caught] == [__file__]
 
 
-def test_abstract_bound_cannot_be_made() -> None:
-    with pytest.raises(TypeError, match="abstract"):
-        bounds.AbstractBound()
+def test_scores_of_another_type_are_an_error() -> None:
+    with pytest.raises(TypeError, match=r"Got scores of type Tensor.*Scores\.from_matrix"):
+        bounds.DV()(torch.eye(4))

@@ -1,4 +1,4 @@
-"""MINE's moving average: what it equals, when it moves, and that it is kept."""
+"""MINE's moving average: its value, when it is updated, and its state."""
 
 import numpy as np
 import pytest
@@ -25,12 +25,13 @@ def average_of(batches: list[np.ndarray], rate: float) -> float:
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.3, 1.0])
-def test_average_equals_a_plain_moving_average_over_batches(rate: float) -> None:
+def test_average_equals_an_exponential_moving_average(rate: float) -> None:
     bound = bounds.MINE(rate).double()
     for count in range(1, len(BATCHES) + 1):
         train_on(bound, BATCHES[count - 1 : count])
         assert bound.log_average.item() == pytest.approx(np.log(average_of(BATCHES[:count], rate)), abs=1e-12)
         assert bound.num_updates.item() == count
+        assert not bound.log_average.requires_grad
 
 
 def test_gradient_divides_by_the_average_of_all_batches_so_far() -> None:
@@ -66,25 +67,18 @@ def test_average_rises_past_the_largest_float_and_returns() -> None:
     assert bound.log_average.item() == pytest.approx(500 - 101 * np.log(2), rel=1e-5)
 
 
-def test_average_does_not_move_in_evaluation() -> None:
-    bound = bounds.MINE(0.3).double()
-    train_on(bound, BATCHES[:2])
-    before = {name: value.clone() for name, value in bound.state_dict().items()}
-    bound.eval()
-    train_on(bound, BATCHES[2:])
-    assert before == bound.state_dict()
-
-
-def test_average_does_not_move_without_gradients() -> None:
+def test_average_is_constant_in_evaluation_or_without_gradients() -> None:
     bound = bounds.MINE(0.3).double()
     train_on(bound, BATCHES[:2])
     before = {name: value.clone() for name, value in bound.state_dict().items()}
     with torch.no_grad():
         train_on(bound, BATCHES[2:])
     assert before == bound.state_dict()
+    train_on(bound.eval(), BATCHES[2:])
+    assert before == bound.state_dict()
 
 
-def test_evaluation_before_training_reads_dv_and_starts_no_average() -> None:
+def test_evaluation_before_training_equals_dv() -> None:
     bound = bounds.MINE().eval()
     terms = bound(Scores.from_matrix(torch.tensor(BATCHES[1])))
     torch.testing.assert_close(tuple(terms), tuple(bounds.DV()(Scores.from_matrix(torch.tensor(BATCHES[1])))))
@@ -102,7 +96,7 @@ def test_evaluation_far_above_the_average_is_finite(level: float) -> None:
 @pytest.mark.filterwarnings("ignore::lightning_mi.exceptions.MINumericalWarning")
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 @pytest.mark.parametrize("position", [0, 1])
-def test_batch_that_is_not_finite_leaves_the_average_alone(bad: float, position: int) -> None:
+def test_non_finite_batch_does_not_change_the_average(bad: float, position: int) -> None:
     bound, clean = bounds.MINE(0.3).double(), bounds.MINE(0.3).double()
     train_on(clean, BATCHES)
     train_on(bound, [*BATCHES[:position], np.full((5, 5), bad), *BATCHES[position:]])
@@ -121,26 +115,14 @@ def test_average_survives_saving_and_loading(tmp_path) -> None:
     assert resumed.state_dict() == uninterrupted.state_dict()
 
 
-def test_average_does_not_hold_on_to_the_graph() -> None:
-    bound = bounds.MINE()
-    train_on(bound, BATCHES)
-    assert not bound.log_average.requires_grad
-
-
-@pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, float("nan")])
-def test_rate_outside_its_range_is_an_error(rate: float) -> None:
-    with pytest.raises(ValueError, match=r"ema_rate=.*\(0, 1\]"):
-        bounds.MINE(rate)
-
-
-def test_the_average_stays_in_full_precision_when_the_module_is_rounded():
+def test_average_stays_in_full_precision_in_a_half_precision_module():
     bound = bounds.MINE().to(torch.bfloat16)
     assert bound.log_average.dtype == torch.float32
     assert bounds.MINE().double().log_average.dtype == torch.float64
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_terms_have_the_type_of_the_scores_whatever_that_of_the_average(training: bool) -> None:
+def test_terms_have_the_dtype_of_the_scores(training: bool) -> None:
     bound = bounds.MINE().double()
     train_on(bound, BATCHES[:2])
     terms = bound.train(training)(Scores.from_matrix(torch.zeros(3, 3)))

@@ -1,4 +1,4 @@
-"""TUBA's baselines, constant and learned, and its kinship with NWJ."""
+"""TUBA: constant and learned baselines, and its relation to NWJ."""
 
 import copy
 import math
@@ -15,7 +15,7 @@ Y = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_se
 
 
 class Output(nn.Module):
-    """A baseline that gives a fixed tensor."""
+    """A baseline that returns a fixed tensor."""
 
     def __init__(self, output: torch.Tensor) -> None:
         super().__init__()
@@ -32,16 +32,16 @@ def gradient_of_objective(bound: bounds.AbstractBound, t: torch.Tensor) -> torch
 
 
 @pytest.mark.parametrize("cap", [None, 0.0, 1.0])
-@pytest.mark.parametrize("mean", [-1.0, 5.0], ids=["below the cap", "above the cap"])
-def test_baseline_e_is_nwj(cap: float | None, mean: float) -> None:
+def test_baseline_e_is_nwj(cap: float | None) -> None:
     tuba, nwj = bounds.TUBA(baseline=math.e, cap=cap), bounds.NWJ(cap=cap)
-    terms, expected = (tuple(bound(Scores.from_matrix(T + mean))) for bound in (tuba, nwj))
-    torch.testing.assert_close(terms, expected, rtol=1e-13, atol=1e-13)
-    torch.testing.assert_close(gradient_of_objective(tuba, T + mean), gradient_of_objective(nwj, T + mean))
+    for mean in (-1.0, 5.0):  # below and above the cap
+        terms, expected = (tuple(bound(Scores.from_matrix(T + mean))) for bound in (tuba, nwj))
+        torch.testing.assert_close(terms, expected, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(gradient_of_objective(tuba, T + mean), gradient_of_objective(nwj, T + mean))
 
 
 @pytest.mark.parametrize("bound", [bounds.NWJ(), bounds.TUBA(), bounds.TUBA(2.5)], ids=["NWJ", "TUBA", "TUBA(2.5)"])
-def test_cap_bounds_the_gradient_and_never_the_value(bound: bounds.AbstractBound) -> None:
+def test_cap_limits_the_gradient_but_not_the_value(bound: bounds.AbstractBound) -> None:
     literal = copy.deepcopy(bound)
     literal.cap = None
     t = T + 9.0
@@ -81,13 +81,13 @@ def test_learned_baseline_is_in_the_state_dict(tmp_path) -> None:
     assert other(scores).value == bound(scores).value
 
 
-def test_constant_that_is_learned_equals_the_constant() -> None:
+def test_learned_constant_equals_the_constant() -> None:
     learned = bounds.TUBA(Output(torch.full((6, 1), math.log(2.5), dtype=torch.float64)))
     terms = learned(Scores.from_matrix(T, y=Y))
     torch.testing.assert_close(tuple(terms), tuple(bounds.TUBA(2.5)(Scores.from_matrix(T))), rtol=1e-13, atol=1e-13)
 
 
-def test_baseline_may_give_a_column_or_a_vector() -> None:
+def test_baseline_may_return_a_column_or_a_vector() -> None:
     log_a = Y @ torch.tensor(LEARNED_WEIGHT) + LEARNED_BIAS
     readings = [bounds.TUBA(Output(output))(Scores.from_matrix(T, y=Y)) for output in (log_a, log_a[:, None])]
     assert readings[0] == readings[1]
@@ -110,37 +110,24 @@ def test_labels_can_be_candidates() -> None:
     torch.testing.assert_close(tuple(terms), tuple(expected), rtol=1e-12, atol=1e-12)
 
 
-def test_half_precision_candidates_reach_a_float32_baseline() -> None:
+def test_half_precision_candidates_are_converted_for_the_baseline() -> None:
     bound = bounds.TUBA(nn.Linear(2, 1))
     y = Y.to(torch.bfloat16)
     terms = bound(Scores.from_matrix(T.float(), y=y))
     assert terms == bound(Scores.from_matrix(T.float(), y=y.float()))
 
 
-def test_baseline_in_half_precision_is_read_in_float32() -> None:
+def test_half_precision_baseline_gives_float32_terms() -> None:
     bound = bounds.TUBA(nn.Linear(2, 1)).to(torch.bfloat16)
     terms = bound(Scores.from_matrix(T.to(torch.bfloat16), y=Y.float()))
     assert {term.dtype for term in terms} == {torch.float32}
 
 
 def test_learned_baseline_without_candidates_is_an_error() -> None:
-    with pytest.raises(ValueError, match="without the candidates' representations"):
+    with pytest.raises(ValueError, match="Got scores without candidates `y`"):
         bounds.TUBA(nn.Linear(2, 1))(Scores.from_matrix(T.float()))
 
 
 def test_baseline_of_another_shape_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"to shape \(6, 3\): it must give one log a\(y\) for each"):
+    with pytest.raises(ValueError, match=r"Got a baseline of shape \(6, 3\) .* one log a\(y\) for each"):
         bounds.TUBA(nn.Linear(2, 3).double())(Scores.from_matrix(T, y=Y))
-
-
-@pytest.mark.parametrize("baseline", [0.0, -1.0, math.inf, math.nan])
-def test_constant_baseline_that_is_not_positive_is_an_error(baseline: float) -> None:
-    with pytest.raises(ValueError, match="positive number"):
-        bounds.TUBA(baseline)
-
-
-@pytest.mark.parametrize("make", [bounds.NWJ, bounds.TUBA], ids=["NWJ", "TUBA"])
-@pytest.mark.parametrize("cap", [-0.1, math.inf, math.nan])
-def test_cap_that_would_move_the_optimum_is_an_error(make: type, cap: float) -> None:
-    with pytest.raises(ValueError, match="negative cap would move the optimum"):
-        make(cap=cap)

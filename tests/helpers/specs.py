@@ -204,5 +204,10 @@ def by_name(spec: BoundSpec | RegularizerSpec | Layout) -> str:
     return spec.name
 
 
-CASES = [(bound, layout) for bound in BOUNDS for layout in LAYOUTS if layout.has_rows or not bound.needs_rows]
+def layouts_of(bound: BoundSpec) -> list[Layout]:
+    """The layouts that a bound accepts."""
+    return [layout for layout in LAYOUTS if layout.has_rows or not bound.needs_rows]
+
+
+CASES = [(bound, layout) for bound in BOUNDS for layout in layouts_of(bound)]
 CASE_IDS = [f"{bound.name}-{layout.name}" for bound, layout in CASES]

@@ -138,7 +138,7 @@ def test_negative_estimate_is_reported_unchanged(average):
 
 def test_overflowing_marginal_term_gives_minus_infinity():
     scores = Scores.from_samples(torch.zeros(2), torch.full((2,), 1e4))
-    with pytest.warns(RuntimeWarning, match="NWJ read"):
+    with pytest.warns(RuntimeWarning, match="NWJ gave"):
         assert functional.mutual_information(bounds.NWJ(), [scores]).value == -torch.inf
 
 

@@ -24,7 +24,7 @@ def test_a_value_that_is_not_finite_warns_where_gradients_are_and_training_goes_
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         fitted = fit(module, batches, accumulate_grad_batches=accumulated)
-    assert [str(one.message) for one in said if "NWJ read value = -inf" in str(one.message)] != []
+    assert [str(one.message) for one in said if "NWJ gave value = -inf" in str(one.message)] != []
     assert fitted.global_step == 4 // accumulated
 
 
