@@ -2,7 +2,7 @@
 
 Every other module uses public names only (tests/test_compat.py scans for private ones). Each function names the release
 in which its fact was read. If a newer release has dropped the name, the function warns with
-:class:`~lightning_mi.exceptions.MIWarning` and falls back, where there is something to fall back to.
+:class:`~lightning_mi.exceptions.MIWarning` and falls back, where a fallback exists.
 """
 
 import warnings
@@ -32,7 +32,7 @@ def logged_step(trainer: L.Trainer) -> int:
     try:
         return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
     except AttributeError:
-        _warn_missing("_batches_that_stepped", "metrics are logged at trainer.global_step")
+        warn_missing("_batches_that_stepped", "Metrics are logged at trainer.global_step.")
         return trainer.global_step
 
 
@@ -91,7 +91,7 @@ def pending_log_row(trainer: L.Trainer) -> tuple[dict[str, Any], int] | None:
         values = convert_tensors_to_scalars(connector.metrics["log"]) | {"epoch": trainer.current_epoch}
         return values, logged_step(trainer) - epoch_ended
     except AttributeError:
-        _warn_missing("_logger_connector", "the row that is logged right after a checkpoint is not in the checkpoint")
+        warn_missing("_logger_connector", "A checkpoint does not hold the row that is logged right after it.")
         return None
 
 
@@ -106,7 +106,7 @@ def is_accumulating(trainer: L.Trainer) -> bool:
     try:
         return bool(trainer.fit_loop._should_accumulate())
     except AttributeError:
-        _warn_missing("_should_accumulate", "the last batch of an epoch may count as accumulating")
+        warn_missing("_should_accumulate", "The last batch of an epoch may count as accumulating.")
         return bool((batch_in_force(trainer) + 1) % trainer.accumulate_grad_batches)
 
 
@@ -172,7 +172,7 @@ def pending_after_batch(trainer: L.Trainer) -> Pending | None:
             return "validation"
         return "epoch end" if loop._num_ready_batches_reached() else None
     except AttributeError:
-        _warn_missing("_should_check_val_fx", "a resumed training may skip the validation at the checkpoint's batch")
+        warn_missing("_should_check_val_fx", "A resumed training may skip the validation at the checkpoint's batch.")
         return None
 
 
@@ -225,7 +225,7 @@ def _batch_progress(trainer: L.Trainer) -> Any:
 
 
 def transfer_batch(trainer: L.Trainer, module: L.LightningModule, batch: Any) -> Any:
-    """Convert a batch and move it to the device, through all hooks, as the trainer does with its own batches.
+    """Convert a batch and move it to the device, through all hooks, as the trainer does.
 
     Read in Lightning 2.6.6: ``LightningModule._on_before_batch_transfer``, which calls the hook of the module or of the
     data module.
@@ -234,7 +234,7 @@ def transfer_batch(trainer: L.Trainer, module: L.LightningModule, batch: Any) ->
     try:
         batch = module._on_before_batch_transfer(batch)
     except AttributeError:
-        _warn_missing("_on_before_batch_transfer", "on_before_batch_transfer is not called")
+        warn_missing("_on_before_batch_transfer", "The hook on_before_batch_transfer is not called.")
     return trainer.strategy.batch_to_device(batch)
 
 
@@ -267,16 +267,17 @@ def add_summaries(writer: Any, summaries: Iterable[Any]) -> None:
     try:
         file_writer = writer._get_file_writer()
     except AttributeError:
-        _warn_missing("_get_file_writer", "the run is not in TensorBoard's HPARAMS table")
+        warn_missing("_get_file_writer", "The run is not in TensorBoard's HPARAMS table.")
         return
     for summary in summaries:
         file_writer.add_summary(summary)
 
 
-def _warn_missing(name: str, consequence: str) -> None:
+def warn_missing(name: str, consequence: str) -> None:
+    """Warn that an installed release has dropped a private name."""
     warnings.warn(
-        f"Lightning {L.__version__} with torch {torch.__version__} has no `{name}` any more: {consequence}. Install "
-        "the releases that lightning_mi was tested with (pyproject.toml), or a newer lightning_mi.",
+        f"Lightning {L.__version__} with torch {torch.__version__} has no `{name}` any more. {consequence} Install the "
+        "releases that lightning_mi was tested with (pyproject.toml), or a newer lightning_mi.",
         MIWarning,
         stacklevel=3,
     )

@@ -28,7 +28,7 @@ class MIEnsemble(L.LightningModule):
 
     Each member trains as it would alone, from its initialization, with its bound, regularizer and optimizer; its curves
     are those of a separate training up to rounding. Members exchange no gradient and no value. If one diverges, the
-    others do not change: a warning names it, and it trains on, whatever its ``on_non_finite``.
+    others do not change: a warning names it, and it trains on, for any ``on_non_finite``.
 
     Members with the same architecture of critic (separable, bilinear or inner-product critics; any critic on
     independent marginal pairs) score a batch in one ``torch.vmap`` pass of stacked parameters, and identical bounds
@@ -240,4 +240,4 @@ def _check_members(members: Mapping[str, MIEstimationModule]) -> None:
                 )
     parts = [part for member in members.values() for part in member.modules()]
     if len(set(map(id, parts))) < len(parts):
-        raise ValueError("Got members that share a part: give each its own critic, bound, pairing and encoder.")
+        raise ValueError("Got members that share a part: create a critic, bound, pairing and encoder for each.")
