@@ -1,10 +1,10 @@
-"""Kills trainings and looks at what is left: `python benchmarks/faults.py saves | resume | signals`.
+"""Fault injection: `python benchmarks/faults.py saves | resume | signals`.
 
-saves    SIGKILLs during saves, with TMPDIR on another file system, of three ways to save.
-resume   SIGKILLs at random steps of `lightning-mi fit`, with 0 and 2 loader workers, 1 and 2 processes, then
-         `--ckpt_path last`; compared bitwise with a training that nobody killed.
-signals  SIGTERM, and SIGKILL of one of two processes: exit status, time, orphans, and how it goes on. Schedulers tell
-         every process, those of the loaders too.
+saves    SIGKILL during saves by three plugins, with TMPDIR on another file system.
+resume   SIGKILL at random steps of `lightning-mi fit`, with 0 and 2 dataloader workers and 1 and 2 ranks, then
+         `--ckpt_path last`; compared bitwise with an uninterrupted training.
+signals  SIGTERM, and SIGKILL of one of two ranks: exit status, time, orphans, and the resumed training. Schedulers
+         signal every process, dataloader workers too.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -36,11 +37,11 @@ SAVE_EVERY = 5  # an epoch's last step among them
 ROOT = Path(__file__).resolve().parents[1]
 
 
-# saves: a child saves without end and is killed.
+# saves: a child process saves in a loop and is killed.
 
 
 class Bare:
-    """What a training loop of one's own does."""
+    """Plain `torch.save`, as in a custom training loop."""
 
     def save_checkpoint(self, checkpoint, path):
         torch.save(checkpoint, path)
@@ -53,14 +54,14 @@ def saves(kills):
         elsewhere = next(p for p in others if p.stat().st_dev != folder.stat().st_dev)
         temporary = Path(tempfile.mkdtemp(dir=elsewhere))
         unloadable = most = 0
-        chance = random.Random(0)
+        rng = random.Random(0)
         for kill in range(kills):
             child = os.fork()
             if child == 0:
                 os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
                 while True:
                     plugin.save_checkpoint(_content(kill), folder / "last.ckpt")
-            time.sleep(0.02 + 0.1 * chance.random())
+            time.sleep(0.02 + 0.1 * rng.random())
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             left = [path for place in (folder, temporary) for path in place.iterdir() if path.name != "last.ckpt"]
@@ -90,7 +91,7 @@ def _content(value):
 
 
 class Trace(L.Callback):
-    """Writes a line for each step and process: what was trained on. At the end, everything is saved."""
+    """Writes a line for each step and rank with the batch and the loss; saves a checkpoint at the end."""
 
     def __init__(self, folder: str, pause: float = 0.02):
         self.folder, self.pause = Path(folder), pause
@@ -106,22 +107,26 @@ class Trace(L.Callback):
         trainer.save_checkpoint(self.folder / "final.ckpt")
 
 
-def configuration(folder, data, workers, ranks, **trainer):
-    mlp = {"class_path": "torch.nn.Dropout", "init_args": {"p": 0.1}}
-    gaussian = {
-        "class_path": "lightning_mi.data.GaussianDataModule",
-        "init_args": {"dim": 8, "mi": 2.0, "steps_per_mi": STEPS, "batch_size": 16, "val_batches": 4},
-    }
-    digits = {
-        "class_path": "lightning_mi.data.ImageDataModule",
-        "init_args": {"dataset": "digits", "batch_size": 20, "limit_train": 40 * STEPS, "val_fraction": 0.1},
-    }
-    joint = {"class_path": "lightning_mi.critics.JointCritic", "init_args": {"x_dim": 8, "y_dim": 8, "hidden": [32]}}
-    enumerated = {"class_path": "lightning_mi.pairs.EnumeratedLabels", "init_args": {"num_classes": 10}}
-    cnn = {"class_path": "lightning_mi.encoders.SmallCNN", "init_args": {"in_channels": 1, "out_dim": 10}}
-    cnn["init_args"]["final_relu"] = False
-    stream = data == "gaussian"
-    keep = {"every_n_train_steps": SAVE_EVERY, "save_last": True, "filename": "{step}"}
+def part(class_path, **init_args):
+    return {"class_path": class_path, "init_args": init_args}
+
+
+def configuration(folder, data, workers, ranks):
+    """The configuration of a training on Gaussian vectors or on digits."""
+    if data == "gaussian":
+        sizes = {"dim": 8, "mi": 2.0, "steps_per_mi": STEPS, "batch_size": 16, "val_batches": 4}
+        module = part("lightning_mi.data.GaussianDataModule", **sizes, num_workers=workers)
+        critic = part("lightning_mi.critics.JointCritic", x_dim=8, y_dim=8, hidden=[32])
+        encoder = part("torch.nn.Dropout", p=0.1)
+        pairs = part("lightning_mi.pairs.Derangement")
+    else:
+        sizes = {"dataset": "digits", "batch_size": 20, "limit_train": 40 * STEPS, "val_fraction": 0.1}
+        module = part("lightning_mi.data.ImageDataModule", **sizes, num_workers=workers)
+        critic = part("lightning_mi.critics.LabelCritic")
+        encoder = part("lightning_mi.encoders.SmallCNN", in_channels=1, out_dim=10, final_relu=False)
+        pairs = part("lightning_mi.pairs.EnumeratedLabels", num_classes=10)
+    checkpoints = {"every_n_train_steps": SAVE_EVERY, "save_last": True, "filename": "{step}"}
+    bound = part("lightning_mi.bounds.MINE", ema_rate=0.1)
     return {
         "seed_everything": 0,
         "trainer": {
@@ -135,23 +140,13 @@ def configuration(folder, data, workers, ranks, **trainer):
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "callbacks": [
-                {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": keep},
-                {"class_path": "benchmarks.faults.Trace", "init_args": {"folder": str(folder)}},
+                part("lightning.pytorch.callbacks.ModelCheckpoint", **checkpoints),
+                part("benchmarks.faults.Trace", folder=str(folder)),
             ],
-            **trainer,
         },
-        "data": {**(gaussian if stream else digits), "init_args": (gaussian if stream else digits)["init_args"]
-                 | {"num_workers": workers}},
-        "model": {
-            "class_path": "lightning_mi.MIEstimationModule",
-            "init_args": {
-                "critic": joint if stream else "lightning_mi.critics.LabelCritic",
-                "encoder": mlp if stream else cnn,
-                "pairs": "lightning_mi.pairs.Derangement" if stream else enumerated,
-                "bound": {"class_path": "lightning_mi.bounds.MINE", "init_args": {"rate": 0.1}},
-            },
-        },
-    }  # fmt: skip
+        "data": module,
+        "model": part("lightning_mi.MIEstimationModule", critic=critic, encoder=encoder, pairs=pairs, bound=bound),
+    }
 
 
 def start(folder, config, *options):
@@ -164,11 +159,9 @@ def start(folder, config, *options):
 
 
 def free_port():
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
+    with socket.socket() as unused:
+        unused.bind(("localhost", 0))
+        return unused.getsockname()[1]
 
 
 def trace(folder, rank=0):
@@ -182,7 +175,7 @@ def trace(folder, rank=0):
 
 
 def wait_for_step(process, folder, step, already):
-    """Until a process that began after `already` lines has trained that step."""
+    """Wait until a process that started after `already` lines has trained a step."""
     while not any(line["step"] >= step for line in trace(folder)[already:]):
         if process.poll() is not None:
             raise SystemExit(f"ended with {process.returncode}: {(folder / 'log.txt').read_text()[-3000:]}")
@@ -201,20 +194,20 @@ def curves(folder):
 
 
 def difference(first, second):
-    """The largest difference of two trees' tensors and numbers; infinite where they are not alike."""
+    """The largest difference of two trees' tensors and numbers; infinite if their structures differ."""
     if isinstance(first, dict):
-        alike = isinstance(second, dict) and first.keys() == second.keys()
-        return max((difference(first[k], second[k]) for k in first), default=0.0) if alike else float("inf")
+        same = isinstance(second, dict) and first.keys() == second.keys()
+        return max((difference(first[k], second[k]) for k in first), default=0.0) if same else float("inf")
     if isinstance(first, list | tuple):
-        alike = len(first) == len(second)
-        return max(map(difference, first, second), default=0.0) if alike else float("inf")
+        same = len(first) == len(second)
+        return max(map(difference, first, second), default=0.0) if same else float("inf")
     if torch.is_tensor(first):
         return 0.0 if torch.equal(first, second) else (first.double() - second.double()).abs().max().item()
     return 0.0 if first == second else float("inf")
 
 
 def compare(folder, reference, ranks):
-    """What a killed and resumed training has in other than bits in common with one that nobody killed."""
+    """Differences of a resumed training from an uninterrupted one."""
     one, other = (torch.load(place / "final.ckpt", weights_only=True) for place in (folder, reference))
     found = {key: difference(one[key], other[key]) for key in ("state_dict", "optimizer_states", "lightning_mi")}
     samples = True
@@ -223,14 +216,14 @@ def compare(folder, reference, ranks):
         samples &= {s: (v["batch"], v["loss"]) for s, v in mine.items()} == {
             s: (v["batch"], v["loss"]) for s, v in right.items()
         } and sorted(mine) == list(range(STEPS * EPOCHS))
-    points, wanted = curves(folder), curves(reference)
-    found["missing points"] = len(wanted.keys() - points.keys())
-    found["other points"] = sum(points[key] != wanted.get(key) for key in points)
+    points, expected = curves(folder), curves(reference)
+    found["missing points"] = len(expected.keys() - points.keys())
+    found["other points"] = sum(points[key] != expected.get(key) for key in points)
     return found | {"same samples and losses": samples}
 
 
 def resume(kills, folder):
-    chance, done = random.Random(1), 0
+    rng, done = random.Random(1), 0
     cases = [("gaussian", 0, 1), ("digits", 2, 1), ("digits", 0, 2), ("gaussian", 2, 2)]
     for data, workers, ranks in cases:
         name = f"{data}-{workers}-workers-{ranks}-processes"
@@ -239,13 +232,13 @@ def resume(kills, folder):
         if process.wait() != 0:
             raise SystemExit((reference / "log.txt").read_text()[-3000:])
         config = configuration(killed, data, workers, ranks)
-        targets = sorted(chance.sample(range(SAVE_EVERY + 1, STEPS * EPOCHS - 1), kills // len(cases)))
+        targets = sorted(rng.sample(range(SAVE_EVERY + 1, STEPS * EPOCHS - 1), kills // len(cases)))
         options, resumed = [], []
         for target in targets:
             already = len(trace(killed))
             process = start(killed, config, *options)
             wait_for_step(process, killed, target, already)
-            time.sleep(0.03 * chance.random())
+            time.sleep(0.03 * rng.random())
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             options = ["--ckpt_path=last"]
@@ -259,18 +252,18 @@ def resume(kills, folder):
 
 
 def signals(folder):
-    """One process killed, or all told to end."""
+    """Signals to one rank, or to all processes."""
     wholes = {}
     for workers in (0, 2):
         wholes[workers] = reference = folder / f"signals-whole-{workers}"
         if start(reference, configuration(reference, "digits", workers, 2)).wait() != 0:
             raise SystemExit((reference / "log.txt").read_text()[-3000:])
     for name, number, who, workers in (
-        ("SIGTERM to the first process", signal.SIGTERM, 0, 0),
-        ("SIGTERM to the second process", signal.SIGTERM, 1, 0),
-        ("SIGTERM to all and their loader workers", signal.SIGTERM, None, 2),
-        ("SIGKILL of the first process", signal.SIGKILL, 0, 0),
-        ("SIGKILL of the second process", signal.SIGKILL, 1, 0),
+        ("SIGTERM to rank 0", signal.SIGTERM, 0, 0),
+        ("SIGTERM to rank 1", signal.SIGTERM, 1, 0),
+        ("SIGTERM to all and their dataloader workers", signal.SIGTERM, None, 2),
+        ("SIGKILL of rank 0", signal.SIGKILL, 0, 0),
+        ("SIGKILL of rank 1", signal.SIGKILL, 1, 0),
     ):
         run = folder / name.replace(" ", "-")
         config, reference = configuration(run, "digits", workers, 2), wholes[workers]

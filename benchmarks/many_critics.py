@@ -1,14 +1,14 @@
-"""Sixty small critics trained as one ensemble, over the same trained one by one: time of a step, on one thread or GPU.
+"""Time of a step of sixty small critics, as one ensemble and one by one, on one thread or GPU.
 
 Six losses from ten seeds, every second one regularized; separable critics of width 32 on 64 pairs of 20 correlated
 Gaussian dimensions; fused Adam.
 
-- `loop`: each critic by itself in a bare PyTorch loop, bound and regularizer included, without Lightning;
-- `apart`: each as an `MIEstimationModule` under a trainer of its own;
-- `ensemble`: all as one `MIEnsemble` under one trainer;
-- `exact`: the same with `batched=False`, which gives bit for bit what training them apart gives.
+- `loop`: each critic alone in a plain PyTorch loop, with bound and regularizer, without Lightning;
+- `apart`: each as an `MIEstimationModule` with its trainer;
+- `ensemble`: all as one `MIEnsemble` with one trainer;
+- `exact`: the same with `batched=False`, which is bitwise equal to `apart`.
 
-Rounds alternate; the fastest of each way counts. `difference` is the largest in any value that a member read, nats.
+Rounds alternate; the fastest of each way counts. `difference` is the largest difference of any member's value, nats.
 
     python benchmarks/many_critics.py
 """
@@ -42,7 +42,7 @@ def make_member(loss: type[bounds.AbstractBound], seed: int, width: int = 32) ->
 
 
 class Values(Clock):
-    """The clock, and the value of each step: of one module, or of an ensemble's members."""
+    """The clock, and the value of each step of one module or of an ensemble's members."""
 
     def __init__(self, device: str) -> None:
         super().__init__(WARM_UP, device)
@@ -64,7 +64,7 @@ def fit(module: L.LightningModule, steps: int, device: str) -> tuple[float, torc
 
 
 def loop(module: MIEstimationModule, steps: int, device: str) -> float:
-    """Milliseconds of a bare step."""
+    """Milliseconds of a step of the plain loop."""
     module.to(device)
     optimizer = module.configure_optimizers()
     for index, batch in enumerate(GaussianDataModule(mi=4.0, steps_per_mi=steps + WARM_UP).train_dataloader()):
@@ -94,7 +94,7 @@ def measure(steps: int, rounds: int, seeds: int, width: int, device: str) -> lis
         }
         best = {way: min(best.get(way, spent), spent) for way, spent in found.items()}
     values = torch.stack([values for _, values in apart], dim=1)
-    differences = {way: f"{(own - values).abs().max():.1e}" for way, (_, own) in ways.items()}
+    differences = {way: f"{(found - values).abs().max():.1e}" for way, (_, found) in ways.items()}
     return [
         {
             "way": way,
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=32)
     add_device(parser)
     parser.add_argument("--csv", type=Path, default=Path("many_critics.csv"))
-    parser.add_argument("--tiny", action="store_true", help="a run that only shows that it runs")
+    parser.add_argument("--tiny", action="store_true", help="a short run without meaningful times")
     options = parser.parse_args(arguments)
     if options.tiny:
         options.steps, options.rounds, options.seeds = 3, 1, 2

@@ -1,4 +1,4 @@
-"""What StabilityMonitor says of trainings on the one-hot toy, seed by seed: the tables of docs/monitoring.md.
+"""StabilityMonitor on trainings of the one-hot toy, seed by seed: the tables of docs/monitoring.md.
 
 python benchmarks/monitoring.py                      all four tables, seeds 0 to 4: fifteen minutes on one core
 python benchmarks/monitoring.py --only roll-back     one of them
@@ -19,12 +19,12 @@ from lightning_mi.bench.grid import load_grid
 from lightning_mi.bench.reports.tables import markdown_table
 from lightning_mi.bench.train import instantiate
 from lightning_mi.callbacks import AdaptiveRegularizer, StabilityMonitor
-from lightning_mi.callbacks.stability.criteria import read_drift
+from lightning_mi.callbacks.stability.criteria import detect_drift
 from lightning_mi.callbacks.stability.window import Block
 
-LAST = 500  # steps that a reading averages over
+LAST = 500  # steps in the reported averages
 BAND = (-0.3, 0.3)  # of the log-normalizer, nats, for AdaptiveRegularizer
-# Study, loss, variant, and what the monitor has to say of it.
+# Study, loss, variant, and the expected detection.
 VERDICTS = [
     ("drifting", "DV", "original", "drift"),
     ("drifting", "MINE", "original", "drift"),
@@ -44,7 +44,7 @@ ROLL_BACKS = [row[:3] for row in VERDICTS if row[3] == "explosion"]
 
 
 class Terms(L.Callback):
-    """Keeps the value and the plug-in reading of every step, and the first step with a value that is not finite."""
+    """Records value, plug-in estimate, log-normalizer and weight of every step."""
 
     def __init__(self):
         self.values, self.plug_ins, self.log_normalizers, self.weights = [], [], [], []
@@ -56,18 +56,19 @@ class Terms(L.Callback):
         self.log_normalizers.append(terms.log_normalizer)
         self.weights.append(0.0 if pl_module.regularizer is None else pl_module.regularizer.current_weight())
 
-    def reading(self, name):
+    def average(self, name):
         return torch.stack(getattr(self, name)[-LAST:]).mean().item()
 
     @property
     def not_finite_at(self):
+        """The first step whose value is not finite, or None."""
         bad = (~torch.stack(self.values).isfinite()).nonzero()
         return int(bad[0]) + 1 if len(bad) else None
 
 
 def train(cell, callback, steps=None):
-    """Train a cell of the grid with a callback; return it, the terms, and what was said."""
-    cell.config["trainer"]["callbacks"] = []  # what draws is not asked here
+    """Train a cell of the grid with a callback; return it, the terms, and the stability warnings."""
+    cell.config["trainer"]["callbacks"] = []  # no figures
     if steps is not None:
         cell.config["data"]["init_args"]["steps"] = steps
     terms = Terms()
@@ -84,8 +85,8 @@ def cells(seeds, rows):
     return [(row, [found[*row[:3], seed] for seed in seeds]) for row in rows]
 
 
-def told(cell, steps):
-    """The steps at which drift and explosion were told, and the first with an infinite value."""
+def detections(cell, steps):
+    """The steps of the first drift, explosion and non-finite value, and a description."""
     monitor, terms, _ = train(cell, StabilityMonitor(), steps)
     at = {"drift": monitor.drifting_at, "explosion": monitor.exploded_at, "(not finite": terms.not_finite_at}
     words = [f"{kind} {step}" + ")" * kind.startswith("(") for kind, step in at.items() if step is not None]
@@ -94,12 +95,12 @@ def told(cell, steps):
 
 
 def verdict_table(seeds, steps=None, rows=VERDICTS):
-    """Markdown: of each training on the toy, what was told when, and whether it is what should be."""
+    """Markdown: detections of each training on the toy, and how many are as expected."""
     table, right = [], 0
     for (_, loss, variant, expected), of_seeds in cells(seeds, rows):
         line = []
         for cell in of_seeds:
-            at, words = told(cell, steps)
+            at, words = detections(cell, steps)
             line.append(words)
             in_time = at.get(expected) is not None and at[expected] < (at["(not finite"] or math.inf)
             right += words == "nothing" if expected == "nothing" else in_time
@@ -109,27 +110,27 @@ def verdict_table(seeds, steps=None, rows=VERDICTS):
 
 
 def roll_back_table(seeds, steps=None, rows=ROLL_BACKS):
-    """Markdown: of each training, how often and where it was rolled back, and what it reads at the end."""
-    table, said = [], []
+    """Markdown: rollbacks of each training, and its final estimates."""
+    table, messages = [], []
     for _, of_seeds in cells(seeds, rows):
         for cell in of_seeds:
-            monitor, terms, said = train(cell, StabilityMonitor(action="roll_back"), steps)
+            monitor, terms, messages = train(cell, StabilityMonitor(action="roll_back"), steps)
             where = ", ".join(f"{at} to {to}" for at, to in monitor.rolled_back) or "never"
-            value, plug_in = terms.reading("values"), terms.reading("plug_ins")
+            value, plug_in = terms.average("values"), terms.average("plug_ins")
             batch = str(cell.config["data"]["init_args"]["batch_size"])
             table.append(
                 [batch, cell.loss, str(cell.seed), where, str(len(terms.values)), f"{value:.2f}", f"{plug_in:.2f}"]
             )
-            print(f"# {cell.name}: {table[-1]}", *said, sep="\n#   ", flush=True)
+            print(f"# {cell.name}: {table[-1]}", *messages, sep="\n#   ", flush=True)
     heading = ["batch", "loss", "seed", "rolled back at, to", "steps", "value", "plug-in"]
     return (
-        f"{markdown_table(heading, table)}\n\nTruth: {math.log(16):.2f} nats. What the last one said:\n\n"
-        + "\n".join(f"> {words}" for words in said)
+        f"{markdown_table(heading, table)}\n\nTruth: {math.log(16):.2f} nats. Warnings of the last training:\n\n"
+        + "\n".join(f"> {message}" for message in messages)
     )
 
 
 def adaptive_table(seeds, steps=None, weights=(0.001, 10.0), batches=(100, 32)):
-    """Markdown: DV with a weight that begins too low or too high, and follows the log-normalizer."""
+    """Markdown: DV with AdaptiveRegularizer, from a weight that is too low or too high."""
     table = []
     for batch in batches:
         for weight in weights:
@@ -139,8 +140,8 @@ def adaptive_table(seeds, steps=None, weights=(0.001, 10.0), batches=(100, 32)):
                 cell.config["model"]["init_args"]["regularizer"]["init_args"]["weight"] = weight
                 _, terms, _ = train(cell, AdaptiveRegularizer(band=BAND), steps)
                 course = [f"{terms.weights[i]:.3g}" for i in (len(terms.weights) // 3 - 1, -1)]
-                readings = [f"{terms.reading(name):.2f}" for name in ("log_normalizers", "values", "plug_ins")]
-                table.append([str(batch), f"{weight:g}", str(seed), *course, *readings])
+                averages = [f"{terms.average(name):.2f}" for name in ("log_normalizers", "values", "plug_ins")]
+                table.append([str(batch), f"{weight:g}", str(seed), *course, *averages])
                 print(f"# {table[-1]}", flush=True)
     heading = [
         "batch",
@@ -166,9 +167,9 @@ def stationary(rng, memory, count):
 
 
 def false_alarm_table(runs=200, steps=3000, every=50, window=2000):
-    """Markdown: how many of many runs in which nothing drifts are said to drift, by one look and by all of them.
+    """Markdown: false-alarm rates on stationary series, of one test and of all tests in a run.
 
-    Terms that move as one are the worst case: then the two tests are one.
+    Joint term and log-normalizer are equal: the worst case, since both tests then reject together.
     """
     table, size = [], window // every
     for deviation, memory in ((0.5, 0), (0.5, 20), (0.5, 100), (0.05, 100)):
@@ -176,11 +177,11 @@ def false_alarm_table(runs=200, steps=3000, every=50, window=2000):
         for _ in range(runs):
             means = deviation * stationary(rng, memory, steps).reshape(-1, every).mean(axis=1)
             blocks = [Block(every * (i + 1), 0.0, mean, mean, 0, 1, 1, 9, 1, math.inf) for i, mean in enumerate(means)]
-            told = [
-                read_drift(blocks[max(i - size, 0) : i], size, min_rate=0.05, alpha=0.001, target=None).together
+            alarms = [
+                detect_drift(blocks[max(i - size, 0) : i], size, min_rate=0.05, alpha=0.001, target=None).detected
                 for i in range(size // 2, len(blocks) + 1)
             ]
-            one, any_look = one + told[size // 2], any_look + any(told)
+            one, any_look = one + alarms[size // 2], any_look + any(alarms)
         table.append([f"{deviation:g}", str(memory), f"{one / runs:.1%}", f"{any_look / runs:.1%}"])
     heading = ["standard deviation of a step (nats)", "memory (steps)", "one look", f"any look in {steps} steps"]
     return markdown_table(heading, table)

@@ -7,7 +7,7 @@ Regularized DV with a separable critic 256-256 on 64 pairs of 20 dimensions, log
 - `lightning`: the loop's step as the `training_step` of a LightningModule of five lines, which logs nothing;
 - `module`: MIEstimationModule, its terms, metrics and logs, with the loop's Adam;
 - `module, default`: the same with the optimizer that it has by default, which is the fused Adam;
-- `module, default, LightningModule.log`: the same without the shortcut of `_compat.log_step`.
+- `module, default, LightningModule.log`: the same without the shortcut of `lightning_logs.log_step`.
 
 A bare loop runs as where Lightning was not imported, which has torch look for CUDA's driver at every step of Adam;
 MIEstimationModule stops that where there is no device.
@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from benchmarks.common import Clock, add_device, quiet, seconds_now, show
-from lightning_mi import MIEstimationModule, _compat, bounds, critics, regularizers
+from lightning_mi import MIEstimationModule, bounds, critics, regularizers
+from lightning_mi._compat import lightning_logs
 
 PAIRS, DIM = 64, 20
 WARM_UP = 100  # steps that are not timed
@@ -139,11 +140,11 @@ def seconds(way: str, steps: int, device: str) -> float:
     module = MIEstimationModule(
         make_critic(), bounds.DV(), regularizer=regularizers.Squared(weight=1.0), optimizer=optimizer
     )
-    _compat.FAST_LOGS = not way.endswith("LightningModule.log")
+    lightning_logs.FAST_LOGS = not way.endswith("LightningModule.log")
     try:
         return train(module, steps, device)
     finally:
-        _compat.FAST_LOGS = True
+        lightning_logs.FAST_LOGS = True
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -87,7 +87,7 @@ class CorruptImageError(MIError, ValueError):
 
 @final
 class UnknownRecipeError(MIError, LookupError):
-    """No recipe or benchmark has this name; the message lists those that exist."""
+    """No recipe or benchmark has this name; the message lists the known names."""
 
 
 @final

@@ -6,7 +6,8 @@ from typing import Any, Literal, get_args
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from lightning_mi._compat import batches_done, is_logged
+from lightning_mi._compat.lightning_logs import is_logged
+from lightning_mi._compat.lightning_loops import batches_done
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.checkpoints.exact_resume import Resuming
 from lightning_mi.critics import AbstractCritic

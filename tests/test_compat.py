@@ -12,7 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 from torchmetrics import Metric
 
-from lightning_mi import _compat, regularizers
+from lightning_mi import regularizers
+from lightning_mi._compat import lightning_logs, lightning_loops, ray_names, torch_names
 from lightning_mi.exceptions import MIWarning
 from tests.helpers.paths import ROOT
 from tests.helpers.small_module import Kept, draw, fit, make, trainer
@@ -64,8 +65,11 @@ def private_names(tree):
 def test_only_compat_touches_private_names():
     trees = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
     allowed = (defined_names(trees.values()) - FOREIGN) | DOCUMENTED
-    del trees["_compat.py"]
-    found = {path: {n for n in private_names(tree) if is_private(n)} - allowed for path, tree in trees.items()}
+    found = {
+        path: {n for n in private_names(tree) if is_private(n)} - allowed
+        for path, tree in trees.items()
+        if not path.startswith("_compat")
+    }
     assert {path: names for path, names in found.items() if names} == {}
 
 
@@ -80,16 +84,16 @@ class Seen(L.Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.rows.append({name: value.item() for name, value in trainer.callback_metrics.items()})
-        self.steps.append(_compat.logged_step(trainer))
-        self.logged.append(_compat.is_logged(trainer))
-        self.accumulating.append(_compat.is_accumulating(trainer))
+        self.steps.append(lightning_logs.logged_step(trainer))
+        self.logged.append(lightning_logs.is_logged(trainer))
+        self.accumulating.append(lightning_loops.is_accumulating(trainer))
 
 
 @pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}, {"enable_progress_bar": True}])
 def test_fast_logs_equal_those_of_lightning(monkeypatch, options):
     log, found = L.LightningModule.log, []
     for fast in (True, False):
-        monkeypatch.setattr(_compat, "FAST_LOGS", fast)
+        monkeypatch.setattr(lightning_logs, "FAST_LOGS", fast)
         calls = []
 
         def counted(self, name, *args, calls=calls, **kwargs):
@@ -117,16 +121,16 @@ def test_the_logged_step_counts_batches_that_update():
 
 def test_ray_names_exist():
     ray = pytest.importorskip("ray")
-    _compat.preload_ray_shutdown()
+    ray_names.preload_ray_shutdown()
     assert "ray.dag" in sys.modules
     error = ray.exceptions.RayTaskError("task", "traceback", ValueError("inner"))
-    assert str(_compat.ray_task_cause(error)) == "inner"
+    assert str(ray_names.ray_task_cause(error)) == "inner"
 
 
 def test_cloud_advertisement_is_dropped():
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     before = list(logger.filters)
-    _compat.silence_cloud_advertisement()
+    lightning_loops.silence_cloud_advertisement()
     records = [
         logger.makeRecord(logger.name, logging.INFO, "", 0, text, (), None) for text in ("Tip: For seamless cloud", "x")
     ]
@@ -143,7 +147,7 @@ def test_python_numbers_are_logged():
             self.weight = torch.nn.Parameter(torch.zeros(()))
 
         def training_step(self, batch, batch_idx):
-            _compat.log_step(self, "train/count", float(batch_idx), prog_bar=False)
+            lightning_logs.log_step(self, "train/count", float(batch_idx), prog_bar=False)
             return self.weight * 1.0
 
         def configure_optimizers(self):
@@ -159,10 +163,10 @@ class Rows(L.Callback):
         self.steps, self.epochs = [], []
 
     def on_train_batch_end(self, trainer, *_):
-        self.steps.append(_compat.pending_log_row(trainer))
+        self.steps.append(lightning_logs.pending_log_row(trainer))
 
     def on_train_epoch_end(self, trainer, *_):
-        self.epochs.append(_compat.pending_log_row(trainer))
+        self.epochs.append(lightning_logs.pending_log_row(trainer))
 
 
 def test_pending_row_is_the_one_that_lightning_logs_next():
@@ -178,10 +182,10 @@ def test_pending_row_is_the_one_that_lightning_logs_next():
 
 
 def test_batches_done_counts_every_batch():
-    assert _compat.batches_done(None) == 0
+    assert lightning_loops.batches_done(None) == 0
     fitted = fit(make(), draw(*[8] * 6), accumulate_grad_batches=3, max_epochs=2)
-    assert _compat.batches_done(fitted) == 12
-    assert _compat.batch_in_force(fitted) == 11
+    assert lightning_loops.batches_done(fitted) == 12
+    assert lightning_loops.batch_in_force(fitted) == 11
 
 
 def test_pending_work_after_a_batch():
@@ -189,7 +193,7 @@ def test_pending_work_after_a_batch():
         found = ()
 
         def on_train_batch_end(self, trainer, *_):
-            self.found = (*self.found, _compat.pending_after_batch(trainer))
+            self.found = (*self.found, lightning_loops.pending_after_batch(trainer))
 
     found = []
     for options in ({}, {"limit_val_batches": 0}, {"val_check_interval": 1}):
@@ -209,13 +213,13 @@ def test_transferred_batches_pass_all_hooks():
     batches = draw(8)
     fitted = fit(module, batches)
     order.clear()
-    views = _compat.transfer_batch(fitted, module, batches.batches[0])
+    views = lightning_loops.transfer_batch(fitted, module, batches.batches[0])
     assert order == ["before", "after"]
     assert all(torch.equal(view, given) for view, given in zip(views, batches.batches[0], strict=True))
 
 
 def test_settings_have_no_tensors_and_no_submodules():
-    settings = _compat.module_settings(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    settings = torch_names.module_settings(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
     assert not any(isinstance(value, torch.Tensor | nn.Module) for value in settings.values())
     assert {"training", "_forward_hooks"} <= settings.keys()
 
@@ -238,10 +242,10 @@ def test_missing_names_warn_and_fall_back(monkeypatch):
     monkeypatch.setattr(given, "_val_check_time_interval", None, raising=False)
     loop._data_fetcher, given.training, loop.epoch_loop.batch_progress.total.processed = object(), True, 1
     expected = {
-        _compat.logged_step: ("_batches_that_stepped", 0),
-        _compat.is_accumulating: ("_should_accumulate", True),
-        _compat.pending_after_batch: ("_should_check_val_fx", None),
-        _compat.pending_log_row: ("_logger_connector", None),
+        lightning_logs.logged_step: ("_batches_that_stepped", 0),
+        lightning_loops.is_accumulating: ("_should_accumulate", True),
+        lightning_loops.pending_after_batch: ("_should_check_val_fx", None),
+        lightning_logs.pending_log_row: ("_logger_connector", None),
     }
     for function, (name, fallback) in expected.items():
         with pytest.warns(MIWarning, match=name):
@@ -253,18 +257,18 @@ def test_missing_transfer_hook_warns_and_skips_it(monkeypatch):
     fitted = fit(module, draw(8))
     monkeypatch.delattr(L.LightningModule, "_on_before_batch_transfer")
     with pytest.warns(MIWarning, match="_on_before_batch_transfer"):
-        assert len(_compat.transfer_batch(fitted, module, draw(4).batches[0])) == 2
+        assert len(lightning_loops.transfer_batch(fitted, module, draw(4).batches[0])) == 2
 
 
 def test_missing_file_writer_warns(tmp_path):
     with pytest.warns(MIWarning, match="HPARAMS table"):
-        _compat.add_summaries(Missing(), [])
+        torch_names.add_summaries(Missing(), [])
     writer = TensorBoardLogger(tmp_path).experiment
-    _compat.add_summaries(writer, [])  # the name exists
+    torch_names.add_summaries(writer, [])  # the name exists
     writer.close()
 
 
-class Averages(_compat.KeepsPrecision):
+class Averages(torch_names.KeepsPrecision):
     def __init__(self):
         super().__init__()
         self.register_buffer("average", torch.tensor(1 / 3))

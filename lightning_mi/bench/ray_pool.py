@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mi import __version__
-from lightning_mi._compat import preload_ray_shutdown, ray_task_cause
+from lightning_mi._compat.ray_names import preload_ray_shutdown, ray_task_cause
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.ray_connection import connected, require_room
 from lightning_mi.bench.ray_worker import ProgressActor, train_on_worker, unpack

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from lightning_mi._compat import KeepsPrecision
+from lightning_mi._compat.torch_names import KeepsPrecision
 from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores
 from lightning_mi.bounds.jensen_shannon import gan_means
 from lightning_mi.scores.scores import Scores

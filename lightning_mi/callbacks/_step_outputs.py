@@ -6,7 +6,8 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 
-from lightning_mi._compat import logged_step, unwrap_compiled
+from lightning_mi._compat.lightning_logs import logged_step
+from lightning_mi._compat.torch_names import unwrap_compiled
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.regularizers import AbstractRegularizer
 from lightning_mi.scores.scores import Scores

@@ -6,7 +6,7 @@ from typing import Any, final
 
 import lightning.pytorch as L
 
-from lightning_mi._compat import batches_done
+from lightning_mi._compat.lightning_loops import batches_done
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.callbacks._step_outputs import find_bound, find_regularizer, log_metrics, read_step
 from lightning_mi.callbacks.stability.window import BlockReader

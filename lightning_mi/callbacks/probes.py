@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from lightning_mi._compat import transfer_batch
+from lightning_mi._compat.lightning_loops import transfer_batch
 from lightning_mi.metrics import LinearProbeAccuracy, NearestNeighborAccuracy
 from lightning_mi.metrics.nearest_neighbor import Similarity
 from lightning_mi.module import MIEstimationModule
@@ -23,10 +23,10 @@ class Probes(L.Callback):
     """Evaluates the first representation: k-nearest-neighbor and linear classification of its features.
 
     Logs ``probe/nearest_neighbor`` and ``probe/accuracy`` (linear) of the validation set, every so many epochs, and of
-    the test set; with several dataloaders one value for each, with Lightning's suffix. The evaluated features are those
-    of the validation and test steps. The reference features come from one pass over the training samples in evaluation
-    mode and without gradient. By default the linear classifier, which takes the longest, is fitted at test time only.
-    The sanity check is not probed. The training does not change: training modes and RNG states are restored.
+    the test set; with several dataloaders one value for each, with Lightning's suffix. It evaluates the features of the
+    validation and test steps. The reference features come from one pass over the training samples in evaluation mode
+    and without gradient. By default the linear classifier, which takes the longest, is fitted at test time only. The
+    sanity check is not probed. The training does not change: training modes and RNG states are restored.
 
     Training samples come from the data module's ``reference_dataloader()`` (without augmentation, each sample once over
     all ranks). Without one, they come from the training dataloader of the last ``fit``, augmented, shuffled, padded or

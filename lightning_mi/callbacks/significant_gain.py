@@ -101,12 +101,12 @@ class SignificantGain:
         loaders = len(trainer.num_val_batches) if trainer.enable_validation else 0
         if loaders > 1 and estimate_name(self.monitor) == self.monitor:
             raise MisconfigurationException(
-                f"Got monitor={self.monitor!r} with {loaders} validation dataloaders: each has its own value. Choose "
+                f"Got monitor={self.monitor!r} with {loaders} validation dataloaders: each has another value. Choose "
                 f"one, such as monitor='{loader_name(self.monitor, 0, loaders)}'."
             )
 
     def check_validation(self, trainer: L.Trainer) -> None:
-        """Check that there are at least two validation batches: a standard error needs two.
+        """Check the number of validation batches: a standard error needs two.
 
         Raises:
             MisconfigurationException: There are fewer than two validation batches, or several dataloaders and the

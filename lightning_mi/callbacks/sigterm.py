@@ -9,7 +9,7 @@ import lightning.pytorch as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from lightning_mi._compat import pending_after_batch
+from lightning_mi._compat.lightning_loops import pending_after_batch
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.utilities.distributed import all_gather_ints, world_size
 from lightning_mi.utilities.interrupts import exit_status, handle_signals, restore_signals

@@ -99,7 +99,7 @@ class AtomicCheckpointIO(CheckpointIO):
 def use_atomic_checkpoints(trainer: L.Trainer) -> None:
     """Make a trainer write its checkpoints with :class:`AtomicCheckpointIO`, unless it has another ``CheckpointIO``.
 
-    Strategies that shard a model write folders in their own format: they keep their ``CheckpointIO``.
+    Strategies that shard a model write folders, with another ``CheckpointIO``, which does not change.
 
     Example:
         >>> trainer = L.Trainer(logger=False, accelerator="cpu")

@@ -1,8 +1,8 @@
 """State that an exact resume needs besides Lightning's checkpoint: RNG states, partial metrics, the pending log row.
 
-Three things are lost if a training resumes from Lightning's own checkpoint:
+Three things are lost if a training resumes from Lightning's checkpoint alone:
 
-1. random numbers, and metrics of the current epoch, which each rank has of its own (:func:`collect_state`);
+1. RNG states and metrics of the current epoch, which differ between ranks (:func:`collect_state`);
 2. the row that the loggers receive right after the hook in which the checkpoint is saved (``"row"``);
 3. the validation or the epoch end that follows the batch in whose end the checkpoint is saved (``"pending"``).
 """
@@ -17,12 +17,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from lightning_mi._compat import (
+from lightning_mi._compat.lightning_logs import pending_log_row
+from lightning_mi._compat.lightning_loops import (
     clear_restart_flags,
     close_batch,
     finish_restarted_epoch,
     pending_after_batch,
-    pending_log_row,
 )
 from lightning_mi.exceptions import InexactResumeWarning
 from lightning_mi.metrics._buffer import BufferedMetrics

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_mi._compat import silence_cloud_advertisement
+from lightning_mi._compat.lightning_loops import silence_cloud_advertisement
 from lightning_mi.training.epoch_metrics import estimate_name, standard_error_name
 
 # Lines of jsonargparse errors that repeat types and whole configurations around the reason.

@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from lightning_mi._compat import tensor_version
+from lightning_mi._compat.torch_names import tensor_version
 from lightning_mi.critics.base import AbstractCritic
 from lightning_mi.scores.tiles import AbstractTiles, with_affine
 from lightning_mi.utilities.checks import check_instance, check_number

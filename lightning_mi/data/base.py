@@ -5,7 +5,7 @@ from typing import final
 
 import lightning.pytorch as L
 
-from lightning_mi._compat import batch_in_force
+from lightning_mi._compat.lightning_loops import batch_in_force
 from lightning_mi.data.stream import DrawBatch, Split, StreamLoader
 from lightning_mi.utilities.checks import check_whole
 

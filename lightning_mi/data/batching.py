@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_mi._compat import batches_done
+from lightning_mi._compat.lightning_loops import batches_done
 from lightning_mi.data.sigterm_workers import ignore_job_signals
 from lightning_mi.data.stream import batch_generator
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from lightning_mi._compat import batches_done
+from lightning_mi._compat.lightning_loops import batches_done
 from lightning_mi.data.sigterm_workers import ignore_job_signals
 from lightning_mi.utilities.checks import check_whole
 

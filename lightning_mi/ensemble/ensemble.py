@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_mi._compat import batches_done, is_logged
+from lightning_mi._compat.lightning_logs import is_logged
+from lightning_mi._compat.lightning_loops import batches_done
 from lightning_mi.ensemble.groups import AbstractGroup
 from lightning_mi.ensemble.optimizer import make_optimizer
 from lightning_mi.ensemble.output import EnsembleOutput
@@ -28,7 +29,7 @@ class MIEnsemble(L.LightningModule):
 
     Each member trains as it would alone, from its initialization, with its bound, regularizer and optimizer; its curves
     are those of a separate training up to rounding. Members exchange no gradient and no value. If one diverges, the
-    others do not change: a warning names it, and it trains on, whatever its ``on_non_finite``.
+    others do not change: a warning names it, and it trains on, for any ``on_non_finite``.
 
     Members with the same architecture of critic (separable, bilinear or inner-product critics; any critic on
     independent marginal pairs) score a batch in one ``torch.vmap`` pass of stacked parameters, and identical bounds
@@ -240,4 +241,4 @@ def _check_members(members: Mapping[str, MIEstimationModule]) -> None:
                 )
     parts = [part for member in members.values() for part in member.modules()]
     if len(set(map(id, parts))) < len(parts):
-        raise ValueError("Got members that share a part: give each its own critic, bound, pairing and encoder.")
+        raise ValueError("Got members that share a part: create a critic, bound, pairing and encoder for each.")

@@ -6,7 +6,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from lightning_mi._compat import module_settings
+from lightning_mi._compat.torch_names import module_settings
 
 
 def same_architecture(first: nn.Module, second: nn.Module) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_mi._compat import KeepsPrecision
+from lightning_mi._compat.torch_names import KeepsPrecision
 from lightning_mi.bounds import BoundTerms
 from lightning_mi.metrics._buffer import Batches
 from lightning_mi.metrics.moments import merge_moments, no_moments

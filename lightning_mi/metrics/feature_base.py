@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_mi._compat import KeepsPrecision
+from lightning_mi._compat.torch_names import KeepsPrecision
 from lightning_mi.exceptions import MINumericalWarning
 from lightning_mi.utilities.distributed import world_size
 from lightning_mi.utilities.labels import check_labels

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_mi._compat import is_forward_mode_active, is_functorch_active, is_tracing
+from lightning_mi._compat.torch_names import is_forward_mode_active, is_functorch_active, is_tracing
 from lightning_mi.exceptions import DoubleBackwardError
 from lightning_mi.utilities.numerics import upcast
 

@@ -7,7 +7,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
-from lightning_mi._compat import attached_trainer
+from lightning_mi._compat.lightning_loops import attached_trainer
 from lightning_mi.exceptions import NonFiniteStepError
 from lightning_mi.training.finite_checks import count_non_finite
 

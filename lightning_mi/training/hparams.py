@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning.pytorch as L
 
-from lightning_mi._compat import hyper_parameters
+from lightning_mi._compat.lightning_loops import hyper_parameters
 
 
 def save_plain_hyperparameters(module: L.LightningModule) -> None:

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_mi._compat import attached_trainer
+from lightning_mi._compat.lightning_loops import attached_trainer
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.checkpoints.allowed_classes import check_loadable
 from lightning_mi.checkpoints.exact_resume import Resuming

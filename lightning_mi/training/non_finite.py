@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from lightning_mi._compat import attached_trainer, supports_amp_scaling
+from lightning_mi._compat.lightning_loops import attached_trainer
+from lightning_mi._compat.torch_names import supports_amp_scaling
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.metrics._buffer import BufferedMetrics
 from lightning_mi.regularizers import AbstractRegularizer

@@ -7,7 +7,7 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
-from lightning_mi._compat import log_step
+from lightning_mi._compat.lightning_logs import log_step
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.pairs import AbstractPairing
 from lightning_mi.pairs.known_law import known_mi

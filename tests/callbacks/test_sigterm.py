@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lightning_mi import pairs
-from lightning_mi._compat import batches_done
+from lightning_mi._compat.lightning_loops import batches_done
 from lightning_mi.callbacks import SaveAtTermination
 from lightning_mi.data import GaussianDataModule, ImageDataModule
 from tests.helpers.small_module import DIM, Batches, draw, equal, make, trainer, weights

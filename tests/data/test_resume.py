@@ -4,7 +4,7 @@ import lightning.pytorch as L
 import pytest
 import torch
 
-from lightning_mi._compat import batch_in_force, batches_done
+from lightning_mi._compat.lightning_loops import batch_in_force, batches_done
 from lightning_mi.data import GaussianDataModule
 
 STEPS, EPOCHS = 8, 2  # two stairs of 4 batches an epoch

@@ -235,7 +235,7 @@ def test_loss_of_the_wrong_sign_raises() -> None:
             return -super().loss(terms, penalty)
 
     member = Reversed(critics.BilinearCritic(4, 4), bounds.DV())
-    with pytest.raises(ValueError, match="The loss of Reversed increases"):
+    with pytest.raises(ValueError, match="increases with the bound's objective"):
         fit(MIEnsemble({"a": member, "b": make()}))
 
 

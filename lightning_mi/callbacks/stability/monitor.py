@@ -6,7 +6,7 @@ from typing import Any, Literal, final, get_args
 import lightning.pytorch as L
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from lightning_mi._compat import batches_done
+from lightning_mi._compat.lightning_loops import batches_done
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.callbacks._step_outputs import find_bound, find_regularizer, log_metrics, read_step
 from lightning_mi.callbacks.stability.criteria import MIN_BLOCKS, RECENT, detect_drift, detect_explosion, push_above

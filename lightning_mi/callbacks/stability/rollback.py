@@ -68,7 +68,7 @@ class Snapshots:
         if regularizer is not None and factor is not None:  # the regularizer's weight is not rolled back
             regularizer.factor = factor
         for optimizer, state in zip(trainer.optimizers, snapshot.optimizers, strict=True):
-            optimizer.load_state_dict(_copy_to_cpu(state))  # copies: it would train the snapshot's own tensors
+            optimizer.load_state_dict(_copy_to_cpu(state))  # copies: it trains the tensors that it loads
             optimizer.zero_grad()  # gradients that were accumulated belong to the state that is dropped
         for config, schedule in zip(trainer.lr_scheduler_configs, snapshot.schedulers, strict=True):
             config.scheduler.load_state_dict(copy.deepcopy(schedule))

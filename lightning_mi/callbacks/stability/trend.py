@@ -12,7 +12,7 @@ class Trend(NamedTuple):
 
     Attributes:
         rate: Theil-Sen slope: the median slope over all pairs of points, in units of value per unit of time.
-        z: Mann-Kendall statistic: standard normal for independent values without a trend, whatever their distribution.
+        z: Mann-Kendall statistic: standard normal for independent values without a trend, for any distribution.
     """
 
     rate: float

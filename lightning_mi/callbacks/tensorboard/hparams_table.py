@@ -9,7 +9,7 @@ import lightning.pytorch as L
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import nn
 
-from lightning_mi._compat import add_summaries
+from lightning_mi._compat.torch_names import add_summaries
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.callbacks.probes import Probes
 from lightning_mi.critics import AbstractCritic

@@ -8,7 +8,8 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor
 
-from lightning_mi._compat import is_accumulating, is_logged, logged_step
+from lightning_mi._compat.lightning_logs import is_logged, logged_step
+from lightning_mi._compat.lightning_loops import is_accumulating
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.callbacks._step_outputs import read_step
 from lightning_mi.callbacks.tensorboard import hparams_table as table
