@@ -74,7 +74,7 @@ def check_shapes(x: Tensor, y: Tensor, x_dim: int | None, y_dim: int | None, wei
         if view.ndim < 2:
             remedy = f"For one feature per sample, write {name}.unsqueeze(1) or {name}[:, None]."
         elif view.ndim > 2:
-            remedy = f"Write {name}.flatten(1), or choose an encoder that returns (N, D)."
+            remedy = f"Write {name}.flatten(1), or give an encoder."
     raise ValueError(
         f"Got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: this critic takes {expected}. {remedy}"
     )

@@ -1,199 +1,134 @@
-"""What processes tell each other of a batch: shares of any length, and errors on all of them alike."""
+"""Scores that are shards of a batch: counts, reductions and gradients over all ranks."""
 
-import re
-import time
-from functools import partial
+import math
 
 import pytest
 import torch
-import torch.distributed as dist
 
-from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs
-from lightning_mi.metrics import EffectiveSampleFraction, MutualInformation, StandardError
-from lightning_mi.scores.batch_shard import gather, shard_of
-from lightning_mi.training import online_probe as probes
-from lightning_mi.utilities.distributed import all_gather_ints, rank_generator, standard_deviation
+from lightning_mi import Scores, bounds, critics, pairs
+from lightning_mi.critics import InnerProductCritic
+from lightning_mi.metrics import EffectiveSampleFraction, MutualInformation
+from lightning_mi.scores.joint_columns import JointColumns
 from tests.helpers.processes import on_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-CPU = torch.device("cpu")
+SHARDS = [slice(0, 3), slice(3, 5)]
+LAW = torch.tensor([0.4, 0.1, 0.0, 0.3, 0.2], dtype=torch.float64)
+REDUCTIONS = {
+    "log-mean-exp": lambda scores: scores.log_mean_exp(power=2.0),
+    "softplus": lambda scores: scores.mean_softplus(),
+    "joint mean": lambda scores: scores.joint_mean(clip=1.0),
+    "joint softplus": lambda scores: scores.joint_mean_softplus(),
+}
 
 
-def refused(make, views_of, critic=critics.InnerProductCritic):
-    """What each process says to the views that it gets, and how long that took; all then agree on one more number."""
+def drawn(*shape, seed=0):
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_reductions_run_over_all_ranks_and_local_ones_do_not(weighted, tmp_path):
+    t = drawn(5, 5)
+
+    def scores_of(rows, pooled=False):
+        joint = torch.eye(5, dtype=torch.bool)[rows]
+        given = {"log_weights": LAW.log()} if weighted else {"marginal": ~joint}
+        return Scores.from_matrix(t[rows], joint=joint, **given, pooled=pooled)
 
     def work(rank):
-        start = time.monotonic()
-        try:
-            make()(critic(), *views_of(rank))
-            said = ""
-        except (TypeError, ValueError) as error:
-            said = str(error)
-        again = all_gather_ints([rank], CPU)  # nobody is left behind in another collective
-        return said, time.monotonic() - start, [rank for (rank,) in again]
+        pooled = scores_of(SHARDS[rank], pooled=True)
+        read = [[reduce(scores).item() for reduce in REDUCTIONS.values()] for scores in (pooled, pooled.local())]
+        return [*read, pooled.num_candidates, pooled.local().num_candidates]
 
-    return work
-
-
-def pairs_of(*lengths, width=3):
-    return lambda rank: (torch.ones(lengths[rank], width), torch.ones(lengths[rank], width))
+    expected = [[reduce(scores_of(rows)).item() for reduce in REDUCTIONS.values()] for rows in (slice(5), *SHARDS)]
+    for rank, (over_ranks, local, *candidates) in enumerate(on_processes(work, 2, tmp_path)):
+        assert over_ranks == pytest.approx(expected[0], abs=1e-14)
+        assert local == pytest.approx(expected[1 + rank], abs=1e-14)
+        assert candidates == ([None, None] if weighted else [5, 5])
 
 
-# fmt: off
-REFUSED = {
-    "too few in all": (pairs.AllPairs, pairs_of(1, 0), "Got a batch of 1: marginal pairs combine different samples"),
-    "none at all": (pairs.TwoViews, pairs_of(0, 0), "Got a batch of 0"),
-    "a shuffle of one": (pairs.Derangement, pairs_of(8, 1), "Got batches of 8, 1 on the processes: Der"),
-    "unlike views": (pairs.AllPairs, lambda rank: (torch.ones(8, 3), torch.ones(8 - 3 * rank, 3)),
-                     "Got 8 x and 5 y on process 1: row i of both is one joint pair"),
-    "unlike marginal views": (pairs.IndependentMarginal,
-                              lambda rank: (*pairs_of(4, 4)(rank), torch.ones(5, 3), torch.ones(5 + rank, 3)),
-                              "Got 5 marginal x and 6 marginal y on process 1: row i of both is one marginal pair"),
-    "unlike widths": (pairs.AllPairs, lambda rank: pairs_of(4, 4, width=3 + rank)(rank),
-                      r"Got views of \[4, 4\] numbers a row on process 1 and of \[3, 3\] on process 0"),
-    "no marginal pair": (lambda: pairs.SameLabel(exclude_same_label=True),
-                         lambda rank: (torch.ones(3, 2), torch.tensor([1, 1, 1])), "Got a batch of 6 samples that all"),
-    "no pair in two lists": (pairs.IndependentMarginal, lambda rank: (*pairs_of(2, 3)(rank), *pairs_of(0, 0)(rank)),
-                             "Got 5 joint and 0 marginal pairs over all processes"),
-}
-# fmt: on
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_paired_is_an_error_on_every_process_at_once(case, tmp_path):
-    make, views_of, message = REFUSED[case]
-    for said, seconds, agreed in on_processes(refused(make, views_of), 2, tmp_path):
-        assert re.match(message, said), said
-        assert seconds < 5
-        assert agreed == [0, 1]
-
-
-def labels_of(*labels):
-    """Samples and labels that suit the first process alone."""
-    return lambda rank: (torch.ones(3, 5), torch.tensor(labels[rank]))
-
-
-UNLABELLED = labels_of([0, 1, 0], [1, 1, -1])
-OUT_OF_RANGE, FLOATING, SHORT = labels_of([0, 1, 4], [0, 5, 1]), labels_of([0, 1, 4], [0.0, 1.0, 4.0]), [[0, 1, 4], [0]]
-# fmt: off
-REFUSED_LABELS = {
-    "out of range": (lambda: pairs.EnumeratedLabels(5), OUT_OF_RANGE, "EnumeratedLabels got label 5 at position 1"),
-    "local and out of range": (lambda: pairs.EnumeratedLabels(5, gather=False), OUT_OF_RANGE,
-                               "EnumeratedLabels got label 5"),
-    "impossible": (lambda: pairs.EnumeratedLabels(5, prior=[0.2, 0.2, 0.2, 0, 0.4]), labels_of([0, 1, 4], [0, 3, 1]),
-                   "Got label 3 at position 1, to which the prior gives"),
-    "floating": (lambda: pairs.EnumeratedLabels(5), FLOATING, "EnumeratedLabels got labels of type float32"),
-    "unlabelled": (pairs.SameLabel, UNLABELLED, "SameLabel got label -1 at position 2: class labels are at least 0"),
-    "local and unlabelled": (lambda: pairs.SameLabel(gather=False), UNLABELLED, "SameLabel got label -1"),
-    "floating, same label": (pairs.SameLabel, FLOATING, "SameLabel got labels of type float32"),
-    "too few": (pairs.SameLabel, labels_of(*SHORT), r"SameLabel got labels of shape \(1,\) for 3 samples"),
-}
-# fmt: on
-
-
-@pytest.mark.parametrize("case", REFUSED_LABELS)
-def test_labels_that_one_process_cannot_take_are_an_error_on_every_process_at_once(case, tmp_path):
-    make, views_of, message = REFUSED_LABELS[case]
-    other = "Process 1 refused its share of the batch"
-    critic = critics.InnerProductCritic if isinstance(make(), pairs.SameLabel) else critics.LabelCritic
-    for rank, (said, seconds, agreed) in enumerate(on_processes(refused(make, views_of, critic), 2, tmp_path)):
-        assert re.match(message if rank else other, said), said
-        assert seconds < 5
-        assert agreed == [0, 1]
-
-
-def module_refused(probe, batch_of):
-    """The same of a module in training."""
-
-    def work(rank):
-        pairing = pairs.AllPairs() if probe else pairs.SameLabel()
-        given = {"probe": probes.OnlineLinearProbe(5, 5)} if probe else {}
-        module = MIEstimationModule(critics.BilinearCritic(5, 5), bounds.DV(), pairs=pairing, **given)
-        start, said = time.monotonic(), ""
-        try:
-            module.step(batch_of(rank))
-        except (TypeError, ValueError) as error:
-            said = f"{type(error).__name__}: {error}"
-        return said, time.monotonic() - start, [rank for (rank,) in all_gather_ints([rank], CPU)]
-
-    return work
-
-
-MISSING = r"TypeError: \w+ needs labels, but the batch holds"
-
-
-@pytest.mark.parametrize(
-    ("probe", "labels", "message"),
-    [
-        (False, [[0, 1, 0], [0.0, 1.0, 0.0]], MISSING),
-        (True, [[0, 1, 0], [0.0, 1.0, 0.0]], MISSING),
-        (True, [[0, 1, 0], [0, 5, 0]], "ValueError: OnlineLinearProbe got label 5 at position 1: its 5"),
-    ],
-)
-def test_so_are_those_that_a_module_misses_on_one_process(probe, labels, message, tmp_path):
-    views = [torch.eye(5)[:3]] * (2 if probe else 1)
-    work = module_refused(probe, lambda rank: (*views, torch.tensor(labels[rank])))
-    for rank, (said, seconds, agreed) in enumerate(on_processes(work, 2, tmp_path)):
-        assert re.match(message if rank else "ValueError: Process 1 refused", said), said
-        assert seconds < 5
-        assert agreed == [0, 1]
-
-
-def _labels(rank):
-    """Labels 0 1 2 | 0 0 3 4 over two processes: joint pairs lie across them, and one share has none within."""
-    torch.manual_seed(0)
-    x = torch.randn(7, 2, dtype=torch.float64)
-    labels = torch.tensor([0, 1, 2, 0, 0, 3, 4])
-    own = slice(0, 3) if rank == 0 else slice(3, 7)
-    scores = pairs.SameLabel()(critics.InnerProductCritic(), x[own], labels[own])
-    local = scores.local()
-    return [scores.num_joint, scores.num_marginal, scores.num_candidates, scores.world_size], [
-        local.num_joint,
-        local.num_marginal,
-        local.num_candidates,
-        local.world_size,
-        len(local.marginal_values()),
+def every_form(t, rows, **given):
+    """The same pairs from a matrix, from columns, from two lists and from tiles."""
+    joint = torch.eye(t.shape[1], dtype=torch.bool)[rows]
+    columns = JointColumns.of_diagonal(t[rows], rows.start or 0)
+    return [
+        Scores.from_matrix(t[rows], diagonal=rows.start or 0, **given),
+        Scores.from_columns(t[rows], columns, **given),
+        Scores.from_samples(t[rows][joint], t[rows][~joint], **given),
+        Scores.from_columns(InnerProductCritic().tiles(t[rows], torch.eye(len(t), dtype=t.dtype)), columns, **given),
     ]
 
 
-def test_counts_are_those_of_the_batch_and_local_ones_those_of_the_share(tmp_path):
-    (first, of_first), (second, of_second) = on_processes(_labels, 2, tmp_path)
+@pytest.mark.parametrize("shards", [SHARDS, [slice(0, 5), slice(5, 5)]], ids=["uneven", "one is empty"])
+def test_every_form_of_scores_is_pooled_if_asked(shards, tmp_path):
+    t = drawn(5, 5, seed=1)
+
+    def work(rank):
+        pooled = [
+            [scores.num_joint, scores.num_marginal, *(reduce(scores).item() for reduce in REDUCTIONS.values())]
+            for scores in every_form(t, shards[rank], pooled=True)
+        ]
+        local = [
+            [scores.num_joint, scores.num_marginal, scores.world_size] for scores in every_form(t[:3, :3], slice(0, 3))
+        ]
+        low, high = every_form(t, shards[rank], pooled=True)[0].extremes()
+        return pooled, local, low.item(), high.item()
+
+    whole = every_form(t, slice(0, 5))[0]
+    expected = [5, 20, *(reduce(whole).item() for reduce in REDUCTIONS.values())]
+    for rank, (pooled, local, low, high) in enumerate(on_processes(work, 2, tmp_path)):
+        assert all(found == pytest.approx(expected, abs=1e-14) for found in pooled)
+        assert local == [[3, 6, 1]] * 4
+        values = t[shards[rank]]
+        assert low == (values.min().item() if len(values) else math.inf)
+        assert high == (values.max().item() if len(values) else -math.inf)
+
+
+def _same_label(rank):
+    """Labels 0 1 2 | 0 0 3 4 over two ranks: joint pairs lie across them, and one shard has none within."""
+    labels, rows = torch.tensor([0, 1, 2, 0, 0, 3, 4]), slice(0, 3) if rank == 0 else slice(3, 7)
+    scores = pairs.SameLabel()(critics.InnerProductCritic(), drawn(7, 2)[rows], labels[rows])
+    return [
+        [found.num_joint, found.num_marginal, found.num_candidates, found.world_size]
+        for found in (scores, scores.local())
+    ]
+
+
+def test_counts_of_same_label_pairs_are_global_and_local(tmp_path):
+    (first, first_local), (second, second_local) = on_processes(_same_label, 2, tmp_path)
     assert first == second == [6, 42, 6, 2]
-    assert of_first == [2, 18, 6, 1, 18]
-    assert of_second == [4, 24, 6, 1, 24]
+    assert first_local == [2, 18, 6, 1]
+    assert second_local == [4, 24, 6, 1]
 
 
-def _evaluation(rank):
-    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(rank))
-    pairing, off = pairs.AllPairs().eval(), pairs.AllPairs(gather=False)
-    made = [p(critics.InnerProductCritic(), x, x) for p in (pairing, off)]
+def _not_gathered(rank):
+    x = drawn(4, 2, seed=rank)
+    pairings = (pairs.AllPairs().eval(), pairs.AllPairs(gather=False))
+    made = [pairing(critics.InnerProductCritic(), x, x) for pairing in pairings]
     return [[scores.num_marginal, scores.world_size] for scores in made]
 
 
-def test_each_process_pairs_its_own_in_evaluation_and_where_it_is_told_to(tmp_path):
-    for found in on_processes(_evaluation, 2, tmp_path):
-        assert found == [[12, 1], [12, 1]]
+def test_evaluation_and_gather_false_pair_within_ranks(tmp_path):
+    assert on_processes(_not_gathered, 2, tmp_path) == [[[12, 1], [12, 1]]] * 2
 
 
 def _metrics(rank):
-    generator = torch.Generator().manual_seed(0)
-    matrices = torch.randn(3, 6, 6, generator=generator, dtype=torch.float64)
-    bound, results = bounds.DV(), []
-    kinds = [partial(kind, bound, a) for kind in (MutualInformation, StandardError) for a in ("micro", "macro")]
-    whole, pooled = [kind(sync_on_compute=False) for kind in kinds], [kind() for kind in kinds]
-    sizes = EffectiveSampleFraction(sync_on_compute=False), EffectiveSampleFraction()
-    for matrix in matrices:
+    bound, averages, found = bounds.DV(), ("micro", "macro"), []
+    whole = [MutualInformation(bound, a, return_standard_error=True, sync_on_compute=False) for a in averages]
+    pooled = [MutualInformation(bound, a, return_standard_error=True) for a in averages]
+    fractions = EffectiveSampleFraction(sync_on_compute=False), EffectiveSampleFraction()
+    for matrix in drawn(3, 6, 6):
         first, count = (0, 4) if rank == 0 else (4, 2)
-        share = Scores.from_matrix(matrix[first : first + count], diagonal=first, pooled=True)
+        shard = Scores.from_matrix(matrix[first : first + count], diagonal=first, pooled=True)
         batch = Scores.from_matrix(matrix)
-        for metrics, scores, size in ((whole, batch, sizes[0]), (pooled, share, sizes[1])):
-            size.update(scores)
+        for metrics, scores, fraction in ((whole, batch, fractions[0]), (pooled, shard, fractions[1])):
+            fraction.update(scores)
             for metric in metrics:
                 metric.update(bound(scores), scores)
     for one, many in zip(whole, pooled, strict=True):
-        results.append((one.compute(), many.compute()))
-    return [*results, (sizes[0].compute(), sizes[1].compute())]
+        found.append((torch.stack(one.compute()), torch.stack(many.compute())))
+    return [*found, (fractions[0].compute(), fractions[1].compute())]
 
 
 def test_metrics_count_a_pooled_batch_once(tmp_path):
@@ -202,58 +137,114 @@ def test_metrics_count_a_pooled_batch_once(tmp_path):
             torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
 
 
-def _gathered(rank):
-    rows = torch.full((rank, 2), float(rank), dtype=torch.bfloat16, requires_grad=True)
-    share = shard_of([count for (count,) in all_gather_ints([rank], CPU)])
-    everything = share.gather(rows)
-    weights = torch.arange(6.0).view(3, 2) * (rank + 1)
-    (everything * weights).sum().backward()
-    stacked = gather(torch.tensor(float(rank), requires_grad=True))
-    return everything.detach(), rows.grad, share.start, stacked.detach()
-
-
-def test_rows_are_gathered_in_order_and_their_gradients_are_summed(tmp_path):
-    for rank, (everything, gradient, start, stacked) in enumerate(on_processes(_gathered, 3, tmp_path)):
-        assert everything.tolist() == [[1.0, 1.0], [2.0, 2.0], [2.0, 2.0]]
-        assert everything.dtype == gradient.dtype == torch.bfloat16
-        assert start == max(0, rank - 1)
-        assert gradient.tolist() == (6 * torch.arange(6.0).view(3, 2))[start : start + rank].tolist()
-        assert stacked.tolist() == [0.0, 1.0, 2.0]
-
-
-def _spread(rank):
-    torch.manual_seed(0)
-    own = torch.rand(2, generator=rank_generator(CPU)), torch.rand(2)
-    return (
-        own,
-        standard_deviation(torch.arange(3.0) if rank else torch.tensor([])),
-        standard_deviation(torch.ones(1 - rank)),
-    )
-
-
-def test_random_streams_differ_and_the_spread_is_that_of_all_values(tmp_path):
-    (own, deviation, of_one), (other, *_) = on_processes(_spread, 2, tmp_path)
-    assert not torch.equal(own[0], other[0])
-    assert torch.equal(own[1], other[1]), "the global stream goes on alike"
-    assert deviation.item() == 1.0
-    assert of_one.isnan()
-
-
-def test_a_gradient_of_a_gradient_through_processes_is_refused(tmp_path):
-    def work(rank):
-        x = torch.ones(2, requires_grad=True)
-        (gradient,) = torch.autograd.grad(gather(x).square().sum(), x, create_graph=True)
+def _errors(rank, **given):
+    """Batches and shards without scores, and a diagonal that ends before the rows."""
+    t, nothing = torch.zeros(0, 5), torch.zeros(0)
+    makers = [
+        lambda: Scores.from_matrix(t, **given),
+        lambda: Scores.from_columns(t, JointColumns.of_diagonal(t), **given),
+        lambda: Scores.from_samples(nothing, torch.zeros(2), **given),
+        lambda: Scores.from_samples(torch.zeros(2), nothing, **given),
+        lambda: Scores.from_matrix(torch.zeros(2, 5), diagonal=4, pooled=True),
+    ]
+    messages = []
+    for make in makers:
         try:
-            gradient.sum().backward()
-        except RuntimeError as error:
-            return str(error)
-        return ""
-
-    assert all("once_differentiable" in said for said in on_processes(work, 2, tmp_path))
+            make()
+        except ValueError as error:
+            messages.append(str(error).partition("of shape")[0])
+    return messages
 
 
-def test_alone_nothing_is_pooled():
-    assert not dist.is_initialized()
+def test_empty_batches_are_an_error_on_every_rank(tmp_path):
+    for messages in [_errors(0), _errors(0, pooled=True), *on_processes(_errors, 2, tmp_path)]:
+        assert messages == ["Got `matrix` ", "Got `matrix` ", "Got `joint` ", "Got `marginal` ", "Got scores "]
+
+
+def _one_joint_pair(rank):
+    joint = torch.zeros(3, 3, dtype=torch.bool)
+    joint[0, 0] = rank == 0
+    made = Scores.from_matrix(torch.full((3, 3), 7.0), joint=joint, pooled=True, allow_no_joint=True)
+    return made.num_joint, made.joint_mean().item()
+
+
+def test_single_joint_pair_of_all_ranks_is_the_mean(tmp_path):
+    assert on_processes(_one_joint_pair, 2, tmp_path) == [(1, 7.0)] * 2
+
+
+def _rank_losses(rank):
+    """Losses with weights that depend on the rank; the second rank omits one term."""
+    matrix = drawn(6, 6)
+    weights = torch.tensor([[1.0, 0.0, -3.0], [0.5, 2.0, 0.0]], dtype=torch.float64)
+
+    def terms(scores):
+        means = scores.together(lambda local: (local.joint_mean(), local.log_mean_exp(), local.mean_softplus()))
+        return [mean.square() for mean in means]
+
+    shard = matrix[3 * rank : 3 * rank + 3].clone().requires_grad_()
+    read = terms(Scores.from_matrix(shard, diagonal=3 * rank, pooled=True))
+    sum(float(weight) * term for weight, term in zip(weights[rank], read, strict=True) if weight != 0).backward()
+    whole = matrix.clone().requires_grad_()
+    (weights.sum(dim=0) @ torch.stack(terms(Scores.from_matrix(whole)))).backward()
+    return shard.grad, whole.grad[3 * rank : 3 * rank + 3]
+
+
+def test_different_losses_give_the_gradient_of_their_sum(tmp_path):
+    for gradient, expected in on_processes(_rank_losses, 2, tmp_path):
+        torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=0)
+
+
+def _unused(rank):
+    matrix = drawn(3, 6)
+    joint, other = (matrix[:, 3 * rank].clone().requires_grad_() for _ in range(2))
+    scores = Scores.from_samples(joint, other, pooled=True)
+    mean, _ = scores.together(lambda local: (local.joint_mean(), local.log_mean_exp()))
+    mean.backward()
+    return other.grad
+
+
+def test_mean_that_no_rank_uses_gets_no_gradient(tmp_path):
+    assert on_processes(_unused, 2, tmp_path) == [None, None]
+
+
+def _repeated(rank):
+    matrix = torch.eye(6, dtype=torch.float64)[3 * rank : 3 * rank + 3] * (rank + 1)
+    scores = Scores.from_matrix(matrix, diagonal=3 * rank, pooled=True)
+    with torch.no_grad():
+        together = scores.together(lambda local: (local.log_mean_exp(), local.log_mean_exp()))
+        return [*together, scores.log_mean_exp(), scores.local().log_mean_exp()]
+
+
+def test_repeated_reductions_are_all_reduced(tmp_path):
+    for found in on_processes(_repeated, 2, tmp_path):
+        assert [value.item() for value in found] == pytest.approx([0.0] * 4, abs=1e-15)  # all marginal scores are 0
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda local: (local.joint_mean() - local.log_mean_exp(),),
+        lambda local: (local.log_mean_exp(), local.joint_mean() + 0),
+        lambda local: (local.joint_mean(), local.log_mean_exp())[:1],
+        lambda local: (local.joint,),
+    ],
+    ids=["combined", "changed", "left out", "no mean"],
+)
+def test_together_rejects_anything_but_unchanged_means(read):
+    scores = Scores.from_matrix(torch.eye(3))
+    with pytest.raises(ValueError, match=r"Got \d tensors for \d means.*Return all means, unchanged"):
+        scores.together(read)
+    assert scores.together(lambda local: (local.joint_mean(),))[0] == 1  # the scores are as before
+
+
+def test_together_can_be_nested():
+    scores = Scores.from_matrix(torch.eye(3, dtype=torch.float64))
+    value, rows, joint = scores.together(lambda local: (*local.row_means(), local.joint_mean()))
+    assert value.item() == pytest.approx(1 - math.log((math.e + 2) / 3), abs=1e-15)
+    assert rows.item() == pytest.approx(1 - value.item(), abs=1e-15)
+    assert joint == 1
+
+
+def test_one_rank_is_not_pooled():
     scores = Scores.from_matrix(torch.eye(3), pooled=True)
-    assert scores.world_size == 1
-    assert scores.num_marginal == 6
+    assert (scores.world_size, scores.num_marginal) == (1, 6)

@@ -7,10 +7,22 @@ import pytest
 import torch
 
 from lightning_mi import Scores
+from lightning_mi.scores.dense import DenseMarginals, stride
 from tests.helpers.specs import LAYOUTS, Layout, by_name
 
 MATRICES = [layout for layout in LAYOUTS if layout.has_rows]
 OFFSETS = np.array([0.3, -2.0, 1.1, 0.0, 4.0, -0.7, 2.2, 0.9, -1.3])
+LAW = np.array([0.4, 0.05, 0.0, 0.3, 0.25])
+EXPONENTS = [  # a pairwise cover of offset, clip and power
+    (False, None, 1.0),
+    (True, None, 2.0),
+    (False, 1.0, 2.0),
+    (True, 1.0, 1.0),
+    (False, None, -0.5),
+    (True, 1.0, -0.5),
+]
+over_exponents = pytest.mark.parametrize(("with_offset", "clip", "power"), EXPONENTS)
+over_layouts = pytest.mark.parametrize("layout", LAYOUTS, ids=by_name)
 
 
 def pairs(layout: Layout, kind: str) -> list[tuple[int, ...]]:
@@ -22,7 +34,15 @@ def mean(values: list[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=by_name)
+def clipped(t: float, clip: float | None) -> float:
+    return t if clip is None else min(max(t, -clip), clip)
+
+
+def weighted(t: torch.Tensor) -> Scores:
+    return Scores.from_matrix(t, joint=torch.eye(3, 5, dtype=torch.bool), log_weights=torch.tensor(LAW).log())
+
+
+@over_layouts
 def test_pairs_are_those_of_the_masks(layout: Layout) -> None:
     t = layout.draw()
     scores = layout.scores(torch.tensor(t))
@@ -34,23 +54,32 @@ def test_pairs_are_those_of_the_masks(layout: Layout) -> None:
     assert torch.equal(scores.y, torch.tensor(layout.y))
 
 
-@pytest.mark.parametrize("power", [1.0, 2.0, -0.5])
-@pytest.mark.parametrize("clip", [None, 1.0])
-@pytest.mark.parametrize("with_offset", [False, True], ids=["no offset", "offset"])
-@pytest.mark.parametrize("layout", LAYOUTS, ids=by_name)
+@over_exponents
+@over_layouts
 def test_log_mean_exp_equals_a_loop(layout: Layout, with_offset: bool, clip: float | None, power: float) -> None:
     t = layout.draw(std=2.0)
     offsets = OFFSETS[: layout.columns.max() + 1] * with_offset
-    terms = []
-    for index in pairs(layout, "marginal"):
-        clipped = t[index] if clip is None else min(max(t[index], -clip), clip)
-        terms.append(math.exp(power * (clipped - offsets[layout.columns[index]])))
+    terms = [
+        math.exp(power * (clipped(t[index], clip) - offsets[layout.columns[index]]))
+        for index in pairs(layout, "marginal")
+    ]
     offset = torch.tensor(offsets) if with_offset else None
     observed = layout.scores(torch.tensor(t)).log_mean_exp(offset=offset, clip=clip, power=power)
     assert observed.item() == pytest.approx(math.log(mean(terms)), abs=1e-12)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=by_name)
+@pytest.mark.parametrize(("offset", "clip"), [("none", 1.0), ("one for all", None), ("of candidates", 1.0)])
+@over_layouts
+def test_joint_mean_equals_a_loop(layout: Layout, offset: str, clip: float | None) -> None:
+    t = layout.draw(std=2.0)
+    offsets = {"none": 0 * OFFSETS, "one for all": 0 * OFFSETS + 0.7, "of candidates": OFFSETS}[offset]
+    values = [clipped(t[index], clip) - offsets[layout.columns[index]] for index in pairs(layout, "joint")]
+    given = {"none": None, "one for all": 0.7, "of candidates": torch.tensor(OFFSETS)}[offset]
+    observed = layout.scores(torch.tensor(t)).joint_mean(offset=given, clip=clip)
+    assert observed.item() == pytest.approx(mean(values), abs=1e-12)
+
+
+@over_layouts
 def test_mean_softplus_equals_a_loop(layout: Layout) -> None:
     t = layout.draw(std=3.0)
     scores = layout.scores(torch.tensor(t))
@@ -76,27 +105,18 @@ def test_rows_hold_their_joint_and_marginal_pairs(layout: Layout) -> None:
             assert observed[i].item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_row_holds_the_diagonal_by_default() -> None:
-    scores = Scores.from_matrix(torch.tensor([[5.0, 1.0], [2.0, -3.0]], dtype=torch.float64))
-    expected = [math.log((math.exp(5) + math.exp(1)) / 2), math.log((math.exp(2) + math.exp(-3)) / 2)]
-    assert scores.row_log_mean_exp().tolist() == pytest.approx(expected)
-    assert scores.num_candidates == 2
-
-
 @pytest.mark.parametrize("given", ["joint", "marginal"])
-def test_mask_that_is_left_out_is_the_diagonal_or_the_rest(given: str) -> None:
+def test_missing_mask_is_the_diagonal_or_the_rest(given: str) -> None:
     t, mask = torch.randn(3, 5), torch.rand(3, 5) < 0.5
     mask[0, 0], mask[1, 1] = True, False  # so that the diagonal and the mask differ
     eye = torch.eye(3, 5, dtype=torch.bool)
     masks = {"joint": mask, "marginal": ~mask} if given == "joint" else {"joint": eye, "marginal": mask}
-    observed, expected = Scores.from_matrix(t, **{given: mask}), Scores.from_matrix(t, **masks)
-    assert torch.equal(observed.joint, expected.joint)
-    assert torch.equal(observed.marginal_values(), expected.marginal_values())
+    observed = Scores.from_matrix(t, **{given: mask})
     assert torch.equal(observed.joint, t[masks["joint"]])
     assert torch.equal(observed.marginal_values(), t[masks["marginal"]])
 
 
-def test_masks_written_out_equal_the_default() -> None:
+def test_explicit_diagonal_masks_equal_the_default() -> None:
     t, eye = torch.randn(5, 5), torch.eye(5, dtype=torch.bool)
     default, masked = Scores.from_matrix(t), Scores.from_matrix(t, joint=eye, marginal=~eye)
     assert torch.equal(default.joint, masked.joint)
@@ -107,7 +127,7 @@ def test_masks_written_out_equal_the_default() -> None:
 def test_samples_use_rows_of_y_in_order_by_default() -> None:
     scores = Scores.from_samples(torch.zeros(2), torch.zeros(3), y=torch.zeros(5, 1))
     assert scores.joint_columns.tolist() == [0, 1]
-    offset = torch.tensor([9.0, 9.0, 1.0, 2.0, 3.0])  # the marginal pairs' are the last three
+    offset = torch.tensor([9.0, 9.0, 1.0, 2.0, 3.0])  # the last three belong to the marginal pairs
     expected = math.log((math.exp(-1) + math.exp(-2) + math.exp(-3)) / 3)
     assert scores.log_mean_exp(offset=offset).item() == pytest.approx(expected, rel=1e-6)
 
@@ -115,86 +135,39 @@ def test_samples_use_rows_of_y_in_order_by_default() -> None:
 def test_samples_have_no_rows() -> None:
     scores = Scores.from_samples(torch.zeros(2), torch.zeros(3))
     assert scores.num_candidates is None
-    for read in (scores.row_log_mean_exp, lambda: scores.joint_rows):
+    assert not scores.has_rows
+    for read in (scores.row_log_mean_exp, scores.row_means, scores.row_ceiling, lambda: scores.joint_rows):
         with pytest.raises(ValueError, match="two lists of pairs"):
             read()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS, ids=by_name)
-def test_scores_are_float32_or_wider(layout: Layout, dtype: torch.dtype) -> None:
-    scores = layout.scores(torch.tensor(layout.draw(), dtype=dtype))
-    expected = torch.float64 if dtype == torch.float64 else torch.float32
-    results = [scores.joint, scores.marginal_values(), scores.log_mean_exp(clip=1.0), scores.mean_softplus()]
-    assert {result.dtype for result in [*results, scores.joint_mean_softplus()]} == {expected}
+def test_scores_are_float32_or_wider(dtype: torch.dtype) -> None:
+    results = []
+    for layout in LAYOUTS:
+        scores = layout.scores(torch.tensor(layout.draw(), dtype=dtype))
+        results += [scores.joint, scores.marginal_values(), scores.log_mean_exp(clip=1.0), scores.mean_softplus()]
+    scores = weighted(torch.zeros(3, 5, dtype=dtype))
+    results += [scores.log_mean_exp(), scores.row_log_mean_exp(), scores.mean_softplus(), scores.joint_mean_softplus()]
+    assert {result.dtype for result in results} == {torch.float64 if dtype == torch.float64 else torch.float32}
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (4, 3), (1, 1)])
-def test_matrix_without_masks_must_be_square_and_of_two_or_more(shape: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"square matrix of at least 2 x 2.*pass `joint` and `marginal`"):
-        Scores.from_matrix(torch.zeros(shape))
-
-
-@pytest.mark.parametrize("bad", [torch.zeros(4), torch.zeros(2, 2, 2), torch.zeros(0, 0), torch.zeros(3, 3).long()])
-def test_matrix_that_is_none_is_an_error(bad: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"Got `matrix` of shape .*floating-point numbers in 2 dimensions"):
-        Scores.from_matrix(bad)
-
-
-@pytest.mark.parametrize("name", ["joint", "marginal"])
-@pytest.mark.parametrize("bad", [torch.zeros(2, 2), torch.zeros(0), torch.zeros(3).long(), torch.zeros(())])
-def test_list_that_is_none_is_an_error(name: str, bad: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=f"Got `{name}` of shape .*in 1 dimension,"):
-        Scores.from_samples(**{"joint": torch.zeros(3), "marginal": torch.zeros(3), name: bad})
-
-
-@pytest.mark.parametrize("name", ["joint", "marginal"])
-def test_mask_of_another_type_or_shape_is_an_error(name: str) -> None:
-    for bad in (torch.ones(3, 3), torch.ones(3, 4, dtype=torch.bool), torch.ones(3, dtype=torch.bool)):
-        with pytest.raises(ValueError, match=f"Got a `{name}` mask of shape .*boolean and of the same shape"):
-            Scores.from_matrix(torch.zeros(3, 3), **{name: bad})
-
-
-@pytest.mark.parametrize("name", ["joint", "marginal"])
-def test_mask_without_pairs_is_an_error(name: str) -> None:
-    with pytest.raises(ValueError, match=f"Got a `{name}` mask without a single True"):
-        Scores.from_matrix(torch.zeros(3, 3), **{name: torch.zeros(3, 3, dtype=torch.bool)})
-
-
-def test_candidates_and_columns_that_do_not_fit_the_scores_are_refused():
-    with pytest.raises(ValueError, match="3 candidates `y` for 4 columns"):
-        Scores.from_matrix(torch.zeros(4, 4), y=torch.zeros(3, 2))
-    for name in ("joint", "marginal"):
-        columns = {f"{name}_columns": torch.zeros(1, dtype=torch.long)}
-        with pytest.raises(ValueError, match=rf"{name}_columns of shape \(1,\) for {name} scores of shape \([23],\)"):
-            Scores.from_samples(torch.zeros(2), torch.zeros(3), **columns)
-
-
-LAW = np.array([0.4, 0.05, 0.0, 0.3, 0.25])
-
-
-def weighted(t: np.ndarray, dtype: torch.dtype = torch.float64) -> Scores:
-    joint = torch.eye(3, 5, dtype=torch.bool)
-    return Scores.from_matrix(torch.tensor(t, dtype=dtype), joint=joint, log_weights=torch.tensor(LAW).log())
-
-
-@pytest.mark.parametrize("power", [1.0, 2.0, -0.5])
-@pytest.mark.parametrize("clip", [None, 1.0])
-@pytest.mark.parametrize("with_offset", [False, True], ids=["no offset", "offset"])
+@over_exponents
 def test_weighted_log_mean_exp_equals_a_loop(with_offset: bool, clip: float | None, power: float) -> None:
-    t, total = np.random.default_rng(0).normal(0, 2, (3, 5)), 0.0
-    for i in range(3):
-        for j in range(5):
-            clipped = t[i, j] if clip is None else min(max(t[i, j], -clip), clip)
-            total += LAW[j] * math.exp(power * (clipped - OFFSETS[j] * with_offset)) / 3
+    t = np.random.default_rng(0).normal(0, 2, (3, 5))
+    total = sum(
+        LAW[j] * math.exp(power * (clipped(t[i, j], clip) - OFFSETS[j] * with_offset)) / 3
+        for i in range(3)
+        for j in range(5)
+    )
     offset = torch.tensor(OFFSETS[:5]) if with_offset else None
-    observed = weighted(t).log_mean_exp(offset=offset, clip=clip, power=power)
+    observed = weighted(torch.tensor(t)).log_mean_exp(offset=offset, clip=clip, power=power)
     assert observed.item() == pytest.approx(math.log(total), abs=1e-12)
 
 
 def test_weighted_rows_and_softplus_equal_a_loop() -> None:
     t = np.random.default_rng(1).normal(0, 2, (3, 5))
-    scores = weighted(t)
+    scores = weighted(torch.tensor(t))
     rows = [math.log(math.fsum(LAW[j] * math.exp(t[i, j]) for j in range(5))) for i in range(3)]
     assert scores.row_log_mean_exp().tolist() == pytest.approx(rows, abs=1e-12)
     softplus = math.fsum(LAW[j] * math.log1p(math.exp(t[i, j])) / 3 for i in range(3) for j in range(5))
@@ -202,20 +175,12 @@ def test_weighted_rows_and_softplus_equal_a_loop() -> None:
     assert (scores.num_joint, scores.num_marginal, scores.num_candidates) == (3, 15, None)
 
 
-def test_weights_keep_large_scores_finite_and_give_no_gradient_where_they_are_zero() -> None:
+def test_large_weighted_scores_have_finite_gradients() -> None:
     t = torch.full((3, 5), 1e4).requires_grad_()
-    scores = Scores.from_matrix(t, joint=torch.eye(3, 5, dtype=torch.bool), log_weights=torch.tensor(LAW).log())
+    scores = weighted(t)
     assert scores.log_mean_exp().item() == 1e4
     (scores.log_mean_exp() + scores.row_log_mean_exp().sum() + scores.mean_softplus()).backward()
     np.testing.assert_allclose(t.grad.numpy(), np.tile(LAW * (1 / 3 + 1 + 1 / 3), (3, 1)), rtol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
-def test_weights_follow_the_type_of_the_scores(dtype: torch.dtype) -> None:
-    scores = weighted(np.zeros((3, 5)), dtype)
-    expected = torch.float64 if dtype == torch.float64 else torch.float32
-    results = [scores.log_mean_exp(), scores.row_log_mean_exp(), scores.mean_softplus()]
-    assert {result.dtype for result in results} == {expected}
 
 
 def test_equal_weights_are_bitwise_no_weights() -> None:
@@ -227,47 +192,14 @@ def test_equal_weights_are_bitwise_no_weights() -> None:
     assert equal.num_candidates == plain.num_candidates == 5
 
 
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        (
-            torch.full((3,), 1 / 3),
-            r"log_weights of shape \(3,\) .* one floating-point number for each candidate, \(5,\)",
-        ),
-        (torch.ones(5, dtype=torch.long), "type torch.int64"),
-        (torch.full((5,), 0.3), "weights sum to 1.5: they are a law of the candidates"),
-        (torch.tensor([0.5, 0.5, 0.0, 0.0, math.nan]), "weights sum to nan"),
-    ],
-    ids=str,
-)
-def test_weights_that_are_no_law_of_the_candidates_are_an_error(weights: torch.Tensor, message: str) -> None:
-    log_weights = weights.log() if weights.is_floating_point() else weights
-    with pytest.raises(ValueError, match=message):
-        Scores.from_matrix(torch.zeros(3, 5), log_weights=log_weights)
+def test_single_candidate_has_all_the_weight() -> None:
+    t = np.random.default_rng(0).normal(size=(3, 1))
+    joint = torch.ones(3, 1, dtype=torch.bool)
+    scores = Scores.from_matrix(torch.tensor(t), joint=joint, log_weights=torch.zeros(1, dtype=torch.float64))
+    assert scores.log_mean_exp().item() == pytest.approx(math.log(np.exp(t).mean()), abs=1e-14)
 
 
-def test_weights_with_a_mask_that_leaves_out_marginal_pairs_are_an_error() -> None:
-    marginal = ~torch.eye(3, 5, dtype=torch.bool)
-    with pytest.raises(ValueError, match="the weights sum to 1 over every row's pairs"):
-        Scores.from_matrix(torch.zeros(3, 5), marginal=marginal, log_weights=torch.tensor(LAW).log())
-
-
-@pytest.mark.parametrize("clip", [None, 1.0])
-@pytest.mark.parametrize("offset", ["none", "one for all", "of candidates"])
-@pytest.mark.parametrize("layout", LAYOUTS, ids=by_name)
-def test_joint_mean_equals_a_loop(layout: Layout, offset: str, clip: float | None) -> None:
-    t = layout.draw(std=2.0)
-    offsets = {"none": 0 * OFFSETS, "one for all": 0 * OFFSETS + 0.7, "of candidates": OFFSETS}[offset]
-    values = []
-    for index in pairs(layout, "joint"):
-        clipped = t[index] if clip is None else min(max(t[index], -clip), clip)
-        values.append(clipped - offsets[layout.columns[index]])
-    given = {"none": None, "one for all": 0.7, "of candidates": torch.tensor(OFFSETS)}[offset]
-    observed = layout.scores(torch.tensor(t)).joint_mean(offset=given, clip=clip)
-    assert observed.item() == pytest.approx(mean(values), abs=1e-12)
-
-
-def test_means_over_no_joint_pair_are_zero_with_a_zero_gradient() -> None:
+def test_means_without_joint_pairs_are_zero_with_zero_gradient() -> None:
     t = torch.randn(3, 4, requires_grad=True)
     none = torch.zeros(3, 4, dtype=torch.bool)
     scores = Scores.from_matrix(t, joint=none, marginal=~none, allow_no_joint=True)
@@ -279,7 +211,43 @@ def test_means_over_no_joint_pair_are_zero_with_a_zero_gradient() -> None:
     assert (scores.num_joint, scores.joint.shape) == (0, (0,))
 
 
-def test_no_marginal_pair_is_an_error_even_where_no_joint_pair_is_allowed() -> None:
-    none = torch.zeros(3, 3, dtype=torch.bool)
-    with pytest.raises(ValueError, match="Got a `marginal` mask without a single True"):
-        Scores.from_matrix(torch.zeros(3, 3), joint=none, marginal=none, allow_no_joint=True)
+@pytest.mark.parametrize("num_joint", [0, 2])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_extremes_cover_joint_and_marginal_pairs(num_joint: int, sign: float) -> None:
+    t = torch.randn(3, 4, requires_grad=True)
+    joint = torch.zeros(3, 4, dtype=torch.bool)
+    joint[0, :num_joint] = True
+    marginal = ~joint
+    marginal[2, 3] = False  # no pair, so no extreme
+    with torch.no_grad():
+        t[joint] += 100 * sign
+        t[2, 3] = 1e3
+    low, high = Scores.from_matrix(t, joint=joint, marginal=marginal, allow_no_joint=True).extremes()
+    used = t[joint | marginal]
+    assert (low, high) == (used.min(), used.max())
+    assert not low.requires_grad
+    assert not high.requires_grad
+
+
+def test_extremes_without_pairs_are_infinite() -> None:
+    low, high = DenseMarginals(torch.zeros(0, 3, dtype=torch.float64)).extremes()
+    assert (low.item(), high.item(), low.dtype) == (math.inf, -math.inf, torch.float64)
+
+
+def test_values_are_subsampled_evenly() -> None:
+    t = torch.randn(4, 4)
+    everything = t[~torch.eye(4, dtype=torch.bool)]
+    for at_most in (1, 2, 5, 11, 12, 100):
+        values = Scores.from_matrix(t).marginal_values(at_most)
+        assert torch.equal(values, everything[:: math.ceil(12 / at_most)])
+        assert len(values) <= at_most
+    assert [stride(length, 3) for length in (0, 1, 3, 4, 6, 7)] == [1, 1, 1, 2, 2, 3]
+
+
+def test_results_are_on_the_device_of_the_scores() -> None:
+    t = torch.zeros(4, 4, device="meta")
+    for scores in (Scores.from_matrix(t), Scores.from_samples(t[0], t[1], y=torch.cat([t, t]))):
+        made = [scores.joint, scores.joint_columns, scores.log_mean_exp(), scores.mean_softplus()]
+        assert {tensor.device.type for tensor in made} == {"meta"}
+    rows = Scores.from_matrix(t)
+    assert rows.joint_rows.device.type == rows.row_log_mean_exp().device.type == "meta"
