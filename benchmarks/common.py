@@ -1,4 +1,4 @@
-"""What the scripts share: devices, clocks, memory, a quiet process, and how rows are shown."""
+"""Shared functions of the scripts: devices, clocks, memory, logging and tables."""
 
 import argparse
 import json
@@ -17,13 +17,13 @@ from lightning_mi.bench.reports.tables import markdown_table, write_csv
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """The option ``--device``; one that is not there ends the script."""
+    """Add the option ``--device``; an unavailable device ends the script."""
 
     def device(name: str) -> str:
         if name == "cuda" and not torch.cuda.is_available():
             raise argparse.ArgumentTypeError(
-                "torch finds no CUDA device here. Run it on a machine with one, with a torch that is built for it, or "
-                "take 'cpu'."
+                "got 'cuda': torch finds no CUDA device. Run on a machine with a GPU and a CUDA build of torch, or "
+                "choose 'cpu'."
             )
         return name
 
@@ -32,7 +32,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def seconds_now(device: str) -> float:
-    """Processor seconds of this process; of a GPU the wall's, once it has done all that it was given."""
+    """CPU time of this process in seconds; for a GPU the wall time after synchronization."""
     if device == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -40,7 +40,7 @@ def seconds_now(device: str) -> float:
 
 
 def peak_megabytes(run: Callable[[], object], device: str) -> float:
-    """What the highest memory in a run exceeds that before it by; on a CPU in a process that had no more before."""
+    """Peak memory of a run minus the memory before it, MB. On a CPU, the process must not have used more before."""
     if device == "cpu":
         before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
         run()
@@ -52,28 +52,28 @@ def peak_megabytes(run: Callable[[], object], device: str) -> float:
 
 
 def run_apart(command: Sequence[str]) -> str:
-    """What a command prints, in a process whose highest resident size nothing else has raised."""
-    # From a shell, since a process begins with the highest resident size of the one that has started it.
+    """Output of a command that runs in a new process with a fresh peak resident size."""
+    # Through a shell, because a process inherits the peak resident size of its parent.
     apart = ["sh", "-c", '"$@"; exit $?', "sh", *command]
     return subprocess.run(apart, capture_output=True, text=True, check=True).stdout
 
 
 def ask_peer(python: str, script: str, **options: object) -> dict[str, Any]:
-    """What a script in ``peers`` measures, under the Python of an environment with torch-mist."""
+    """Result of a script in ``peers``, run by the Python of an environment with torch-mist."""
     command = [python, str(Path(__file__).parent / "peers" / script)]
     for name, value in options.items():
         values = value if isinstance(value, list) else [value]
         command += [f"--{name}", *map(str, values)]
-    found: dict[str, Any] = json.loads(run_apart(command).splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(run_apart(command).splitlines()[-1])
+    return result
 
 
 class Clock(L.Callback):
-    """Seconds from the end of a warm-up to the end of the training.
+    """Callback that measures the seconds from the end of a warm-up to the end of the training.
 
     Args:
-        warm_up: Steps that are not timed.
-        device: Whose; see :func:`seconds_now`.
+        warm_up: Number of steps that are not timed.
+        device: ``cpu`` or ``cuda``; see :func:`seconds_now`.
     """
 
     def __init__(self, warm_up: int = 0, device: str = "cpu") -> None:
@@ -91,14 +91,14 @@ class Clock(L.Callback):
 
 
 def quiet() -> None:
-    """One thread, and no word of Lightning's short of an error."""
+    """Use one thread, and log only errors of Lightning."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     torch.set_num_threads(1)
 
 
 def show(heading: Sequence[str], rows: Sequence[Sequence[str]], path: Path | None) -> None:
-    """Print rows as a table, and keep them as CSV where there is a path."""
+    """Print rows as a table; write them as CSV if ``path`` is given."""
     print(markdown_table(heading, rows))
     if path is not None:
         write_csv(path, [dict(zip(heading, row, strict=True)) for row in rows])

@@ -1,8 +1,8 @@
-"""The recipe `gaussian`, shortened, by one process and by two on the same batches: how far apart the curves are.
+"""Difference between the curves of one rank and of two ranks on the same batches, for a short recipe `gaussian`.
 
     python benchmarks/distributed_curves.py
 
-Each run is a `lightning-mi fit` of its own; two processes are launched by Lightning's `ddp` and by `torchrun`.
+Each run is a `lightning-mi fit`; two ranks are launched by Lightning's `ddp` and by `torchrun`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ LAUNCHERS = {"ddp": ["-m"], "torchrun": ["-m", "torch.distributed.run", "--stand
 
 
 def curves(folder: Path, processes: int, steps: int, precision: str, launcher: str = "ddp") -> dict[str, list[float]]:
-    """What a training logs at each step, by name."""
+    """The metrics that a training logs at each step, by name."""
     options = {
         "devices": processes,
         "accelerator": "cpu",
@@ -45,8 +45,8 @@ def curves(folder: Path, processes: int, steps: int, precision: str, launcher: s
     }
 
 
-def apart(first: dict[str, list[float]], second: dict[str, list[float]]) -> dict[str, float]:
-    """The largest difference of two curves, relative where they exceed 1."""
+def largest_differences(first: dict[str, list[float]], second: dict[str, list[float]]) -> dict[str, float]:
+    """Largest difference of two curves by name, relative for values above 1."""
     assert first.keys() == second.keys()
     return {
         name: max(abs(a - b) / max(abs(a), 1) for a, b in zip(first[name], second[name], strict=True)) for name in first
@@ -59,16 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", nargs="+", default=["64-true", "32-true"])
     parser.add_argument("--launcher", nargs="+", default=["ddp", "torchrun"], choices=LAUNCHERS)
     options = parser.parse_args(arguments)
-    found, names = {}, []
+    differences, names = {}, []
     for precision in options.precision:
         with tempfile.TemporaryDirectory() as folder:
-            alone = curves(Path(folder), 1, options.steps, precision)
-        names = [name for name in alone if len(alone[name]) == options.steps]
+            one_rank = curves(Path(folder), 1, options.steps, precision)
+        names = [name for name in one_rank if len(one_rank[name]) == options.steps]
         for launcher in options.launcher:
             with tempfile.TemporaryDirectory() as folder:
-                two = curves(Path(folder), 2, options.steps, precision, launcher)
-            found[f"{precision}, {launcher}"] = apart(alone, two)
-    rows = [[key, *(f"{different[name]:.0e}" for name in names)] for key, different in found.items()]
+                two_ranks = curves(Path(folder), 2, options.steps, precision, launcher)
+            differences[f"{precision}, {launcher}"] = largest_differences(one_rank, two_ranks)
+    rows = [[key, *(f"{difference[name]:.0e}" for name in names)] for key, difference in differences.items()]
     print(markdown_table(["precision, launcher", *names], rows))
 
 

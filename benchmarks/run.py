@@ -1,12 +1,12 @@
-"""All measurements of speed and memory, one after the other, each with a CSV and what it said: docs/performance.md.
+"""Run all measurements of speed and memory one after the other, each with a CSV and its output: docs/performance.md.
 
     python benchmarks/run.py                                 an hour on a quiet machine
-    python benchmarks/run.py --peer peer/bin/python          torch-mist too, see staircase_peers.py
+    python benchmarks/run.py --peer peer/bin/python          with torch-mist, see staircase_peers.py
     python benchmarks/run.py --only overhead scaling
-    python benchmarks/run.py --device cuda                   on a GPU; the weak scaling on as many as there are
-    python benchmarks/run.py --tiny                          a minute, to see that all of them run
+    python benchmarks/run.py --device cuda                   on a GPU; weak scaling on all GPUs
+    python benchmarks/run.py --tiny                          a minute, to check that all scripts run
 
-Each runs alone, on one thread or one GPU: leave the machine to it.
+Each measurement uses one thread or one GPU; nothing else should run on the machine.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.common import add_device
 
 HERE = Path(__file__).parent
-# Of each measurement the script, what it is given, and what instead for a run that only shows that it runs.
+# For each measurement: the script, its arguments, and its arguments with --tiny.
 MEASUREMENTS: dict[str, tuple[str, list[str], list[str]]] = {
     "scoring": ("scoring.py", [], ["--tiny", "--bounds", "DV"]),
     "large": (
@@ -33,7 +33,7 @@ MEASUREMENTS: dict[str, tuple[str, list[str], list[str]]] = {
     ),
     "overhead": ("trainer_overhead.py", [], ["--steps", "20", "--rounds", "1"]),
     "staircase": ("staircase_peers.py", [], ["--steps", "4", "--batch", "8", "--losses", "DV"]),
-    "staircase_128": (  # torch-mist's own size of a batch
+    "staircase_128": (  # the batch size of torch-mist
         "staircase_peers.py",
         ["--batch", "128", "--steps", "100"],
         ["--steps", "4", "--batch", "8", "--losses", "DV", "--critics", "separable"],

@@ -1,11 +1,12 @@
-"""Ends commands at every moment and looks at what is left: `python benchmarks/signals.py [--commands ...]`.
+"""Interrupt commands at five moments, resume them, and check the result.
 
-SIGINT, SIGTERM and SIGHUP to the first process of a command, and SIGKILL of it, at five moments of `fit` (with loader
-workers, and with two ranks), `bench` (on this machine, and trainings on two ranks each) and `bench --ray` (on a Ray
-cluster that is started here). A command is interrupted at a moment, started again, interrupted at the next moment, and
-after the fifth runs to its end. Checked are the exit statuses, that no process is left after 10 s, that no traceback is
-printed, that no finished training is repeated, and that the last run exits with 0: `fit` with the weights, random
-states and curves of a run that nobody interrupted, bit for bit.
+    python benchmarks/signals.py [--commands ...]
+
+SIGINT, SIGTERM, SIGHUP or SIGKILL is sent to the first process of `fit` (with loader workers, and with two ranks),
+`bench` (on this machine, and with two ranks per training) and `bench --ray` (on a Ray cluster that this script starts).
+A command is interrupted at the first moment, started again, interrupted at the next moment, and so on; after the fifth
+it runs to its end. Checks: the exit status; no process left after 10 s; no traceback; no finished training repeated;
+status 0 at the end, and for `fit` weights, random states and curves bitwise equal to those of an uninterrupted run.
 """
 
 import argparse
@@ -26,15 +27,15 @@ from benchmarks.faults import ROOT, compare, configuration, start, trace
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGKILL": -9}
 MOMENTS = ("start-up", "first steps", "middle", "validation or a cell's end", "near the end")
 COMMANDS = ("fit, 2 loader workers", "fit, 2 ranks", "bench", "bench, 2 ranks a cell", "bench --ray")
-PATIENCE = 10  # seconds that processes have to end
+TIMEOUT = 10  # seconds that processes have to end
 CELLS = 3
-_CASE = "LIGHTNING_MI_CASE"  # environment variable that all processes of a case inherit
+_CASE = "LIGHTNING_MI_CASE"  # environment variable, inherited by all processes of a case
 _CLUSTER = "LIGHTNING_MI_CLUSTER"
 
-# `bench onehot` on few cells of few steps, `devices` ranks each.
+# `bench onehot` with few cells of few steps on `devices` ranks each.
 PROGRAM = """
 import sys
-from lightning_mi.bench import main
+from lightning_mi.bench import run
 from lightning_mi.bench.grid import Grid, load_grid
 from lightning_mi.cli.main import main as lightning_mi
 
@@ -51,13 +52,13 @@ def few(*args, **kwargs):
 if __name__ == "__main__":  # workers import this file too
     steps, devices, cells = map(int, sys.argv[1:4])
     sys.argv = sys.argv[:1] + sys.argv[4:]
-    main.load_grid = few
+    run.load_grid = few
     sys.exit(lightning_mi())
 """
 
 
 class SlowValidation(L.Callback):
-    """Leaves time to hit a validation, and shows when there is one."""
+    """Slows down the validation and marks its start with a file."""
 
     def __init__(self, folder: str):
         self.folder = Path(folder)
@@ -91,15 +92,15 @@ class Fit:
         return step >= {"start-up": -1, "first steps": 0, "middle": 29, "near the end": 56}[moment]
 
     def lost(self, folder):
-        """Steps, samples, curves and weights that differ from those of the run that nobody interrupted."""
-        found = compare(folder, self.reference, self.ranks)
-        exact = found.pop("same samples and losses") and not any(found.values())
+        """Differences from the uninterrupted run in steps, samples, curves and weights."""
+        differences = compare(folder, self.reference, self.ranks)
+        exact = differences.pop("same samples and losses") and not any(differences.values())
         repeated = len(trace(folder)) - len(trace(self.reference))
-        return f"nothing, {repeated} steps repeated" if exact else str(found)
+        return f"nothing, {repeated} steps repeated" if exact else str(differences)
 
 
 class Bench:
-    """`lightning-mi bench` on a few small cells."""
+    """`lightning-mi bench` with a few small cells."""
 
     def __init__(self, folder, steps, devices, *options, cells=CELLS):
         folder.mkdir(parents=True)
@@ -132,7 +133,7 @@ class Bench:
         }[moment]
 
     def lost(self, folder):
-        """Cells that finished and were trained again, or that are missing."""
+        """Finished cells that were trained again, and missing cells."""
         finished = self._finished(folder)
         of_chain = {path: written for path, written in self.written.items() if folder in path.parents}
         again = [path.parent.name for path, written in of_chain.items() if finished.get(path) != written]
@@ -143,13 +144,13 @@ class Bench:
 
 
 def run_chain(command, number, moments, folder):
-    """A row of the table: one command, interrupted at each moment and started again, to its end."""
+    """A row of the table: one command, interrupted at each moment and resumed, to its end."""
     os.environ[_CASE] = str(folder)
     cells, faults = [], []
     for moment in moments:
-        status, took, left = interrupt(command, number, moment, folder)
-        cells.append(f"{took:.1f} s")
-        # Killed by the signal itself, in the first moments of Python: a shell reports the same status.
+        status, seconds, left = interrupt(command, number, moment, folder)
+        cells.append(f"{seconds:.1f} s")
+        # While Python starts, the signal itself ends the process; a shell reports the same status.
         as_shell = 128 - status if status < 0 and number != "SIGKILL" else status
         faults += [f"{moment}: status {status}"] if as_shell != SIGNALS[number] else []
         faults += [f"{moment}: {len(left)} left"] if left else []
@@ -163,24 +164,24 @@ def run_chain(command, number, moments, folder):
 
 
 def interrupt(command, number, moment, folder):
-    """The exit status, the seconds until all processes had ended, and those that had not."""
+    """The exit status, the seconds until all processes have ended, and the processes left after the timeout."""
     process = command.launch(folder)
     began = time.monotonic()
     while process.poll() is None and (time.monotonic() - began < 1 or not command.reached(moment, folder)):
         time.sleep(0.005)
     process.send_signal(getattr(signal, number))
     sent = time.monotonic()
-    while left_of(folder) and time.monotonic() - sent < PATIENCE:
+    while left_of(folder) and time.monotonic() - sent < TIMEOUT:
         process.poll()
         time.sleep(0.05)
-    took, left = time.monotonic() - sent, left_of(folder)
+    seconds, left = time.monotonic() - sent, left_of(folder)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
-    return process.wait(), took, left
+    return process.wait(), seconds, left
 
 
 def left_of(folder):
-    """Living processes of a case, wherever they hang in the tree of processes."""
+    """Living processes of a case, by their environment variable."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
@@ -200,7 +201,7 @@ def left_of(folder):
 
 @contextmanager
 def ray_cluster():
-    """A head with two CPUs; `ray stop` would end those of other people too."""
+    """A Ray head node with two CPUs. Not `ray start`: `ray stop` would also end other clusters."""
     from ray.cluster_utils import Cluster
 
     os.environ |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", _CLUSTER: str(os.getpid())}
@@ -218,7 +219,7 @@ def make(name, folder, address):
     if name.startswith("fit"):
         return Fit(folder, *((2, 1) if "workers" in name else (0, 2)))
     if name == "bench --ray":
-        return Bench(folder, 400, 1, "--ray", address, cells=6)  # a cell shows here only when it has finished
+        return Bench(folder, 400, 1, "--ray", address, cells=6)  # only finished cells are visible on this machine
     return Bench(folder, 400, 1, "--jobs", "2") if name == "bench" else Bench(folder, 200, 2, "--jobs", "2")
 
 

@@ -1,9 +1,9 @@
-"""The Gaussian staircase, ours by the Lightning trainer, torch-mist's by its own and in a bare loop: speeds, errors.
+"""Speed and error of lightning_mi and torch-mist on the Gaussian staircase, with their trainers and in a plain loop.
 
-Same critic sizes, same batches, all pairs, the same number of steps, one thread or GPU, one after the other. The
-trainers log every 50 steps, as Lightning does by default, ours to TensorBoard.
+Equal critic sizes, batches, pairs (all) and numbers of steps, on one thread or GPU, one after the other. The trainers
+log every 50 steps, the default of Lightning; ours logs to TensorBoard.
 
-torch-mist needs another NumPy, so it has an environment of its own:
+torch-mist needs another NumPy, so it has its own environment:
 
     python -m venv peer && peer/bin/pip install torch-mist pandas "numpy<2"
     python benchmarks/staircase_peers.py --peer peer/bin/python
@@ -29,7 +29,7 @@ LEVELS = [2.0, 4.0, 6.0, 8.0, 10.0]
 
 
 class Case(NamedTuple):
-    """Our bound beside the peer's loss, with the weight of its regularizer for each critic."""
+    """A bound, the corresponding loss of torch-mist, and the weight of the regularizer for each critic."""
 
     bound: str
     peer: str
@@ -41,7 +41,9 @@ class Case(NamedTuple):
 CASES = [
     Case("DV", "mine", joint=1.0, separable=0.1),
     Case("NWJ", "nwj", joint=1.0, separable=0.1),
-    Case("SMILE", "smile", joint=0.001, separable=0.001, arguments=(("objective", "js"),)),  # as the peer ascends it
+    Case(
+        "SMILE", "smile", joint=0.001, separable=0.001, arguments=(("objective", "js"),)
+    ),  # the objective of torch-mist
     Case("JS", "js", joint=0.001, separable=0.001),
     Case("InfoNCE", "infonce", joint=0.0, separable=0.0),
 ]
@@ -50,7 +52,7 @@ RATE = 0.0005
 
 
 def ours(device: str, case: Case, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
-    """Seconds a step, and what every batch reads: the value and the plug-in estimate."""
+    """Seconds per step of lightning_mi, and the value and plug-in estimate of every batch."""
     weight: float = getattr(case, critic)
     config = yaml.safe_load(find_file("gaussian", "recipe").path.read_text())
     config["seed_everything"] = seed
@@ -73,13 +75,13 @@ def ours(device: str, case: Case, critic: str, steps: int, batch: int, seed: int
 
 
 def theirs(python: str, device: str, loss: str, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
-    """The same of torch-mist, its seconds in a bare loop and by its own trainer."""
+    """Seconds per step of torch-mist in a loop and with its trainer, and the estimate of every batch."""
     options = {"device": device, "loss": loss, "critic": critic, "steps": steps, "batch": batch, "rate": RATE}
     return ask_peer(python, "torch_mist_staircase.py", **options, seed=seed, levels=LEVELS)
 
 
 def errors(values: Sequence[float], steps: int) -> list[float]:
-    """Mean squared error on the second half of each stair."""
+    """Mean squared error on the second half of each level."""
     stairs = np.asarray(values, dtype=np.float64).reshape(len(LEVELS), steps)[:, steps // 2 :]
     mean_squares: list[float] = ((stairs - np.array(LEVELS)[:, None]) ** 2).mean(axis=1).tolist()
     return mean_squares

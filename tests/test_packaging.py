@@ -1,4 +1,4 @@
-"""What is built from this repository, and what the files about it say."""
+"""Contents of the wheel and the source archive, and their metadata."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def wheel(tmp_path_factory):
 
 
 def built(builder, folder):
-    """Hatchling builds the project of the current folder."""
+    """Run a hatchling builder, which builds the project of the current folder."""
     before = Path.cwd()
     os.chdir(ROOT)
     try:
@@ -42,7 +42,7 @@ def names_in(wheel_file):
         return set(archive.namelist())
 
 
-def test_the_wheel_holds_the_package_its_recipes_and_nothing_else(wheel):
+def test_wheel_contains_exactly_the_package_and_its_recipes(wheel):
     inside = {name for name in names_in(wheel) if ".dist-info/" not in name}
     recipes = {f"lightning_mi/{name}" for name in files_of("recipes", ".yaml")}
     assert inside >= recipes | files_of("lightning_mi", ".py") | {"lightning_mi/py.typed"}
@@ -50,7 +50,7 @@ def test_the_wheel_holds_the_package_its_recipes_and_nothing_else(wheel):
     assert {Path(name).suffix for name in inside} <= {".py", ".yaml", ".typed", ".csv"}  # .csv: published numbers
 
 
-def test_the_wheel_names_its_command_license_and_version(wheel):
+def test_wheel_states_command_license_and_version(wheel):
     with zipfile.ZipFile(wheel) as archive:
         info = f"lightning_mi-{lightning_mi.__version__}.dist-info"
         assert "lightning-mi = lightning_mi.cli.main:main" in archive.read(f"{info}/entry_points.txt").decode()
@@ -58,7 +58,7 @@ def test_the_wheel_names_its_command_license_and_version(wheel):
         assert archive.read(f"{info}/licenses/LICENSE").decode() == (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
-def test_an_unpacked_wheel_finds_the_recipes_inside_the_package(wheel, tmp_path):
+def test_installed_wheel_finds_its_recipes(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     program = (
@@ -70,12 +70,12 @@ def test_an_unpacked_wheel_finds_the_recipes_inside_the_package(wheel, tmp_path)
     assert Path(done.stdout.strip()) == tmp_path / "site" / "lightning_mi" / "recipes" / "gaussian.yaml"
 
 
-def test_an_editable_install_copies_no_code_and_no_recipe(tmp_path):
+def test_editable_install_copies_no_file(tmp_path):
     inside = names_in(built(build.build_editable, tmp_path))
     assert {name for name in inside if ".dist-info/" not in name} == {"_lightning_mi.pth"}
 
 
-def test_the_source_archive_holds_what_a_build_and_a_test_run_need(tmp_path):
+def test_source_archive_contains_code_tests_and_metadata(tmp_path):
     with tarfile.open(built(build.build_sdist, tmp_path)) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     assert inside >= {
@@ -86,7 +86,7 @@ def test_the_source_archive_holds_what_a_build_and_a_test_run_need(tmp_path):
         "CITATION.cff",
         "tests/test_packaging.py",
     }
-    assert inside >= files_of("recipes", ".yaml") | files_of("lightning_mi", ".py")
+    assert inside >= files_of("recipes", ".yaml") | files_of("lightning_mi", ".py") | files_of("tests", ".py")
     tops = {name.split("/")[0] for name in inside}
     assert tops <= {
         "lightning_mi", "recipes", "tests", "benchmarks", "pyproject.toml", "PKG-INFO", ".gitignore",
@@ -94,7 +94,7 @@ def test_the_source_archive_holds_what_a_build_and_a_test_run_need(tmp_path):
     }  # fmt: skip
 
 
-def test_citation_and_changelog_speak_of_this_version():
+def test_citation_and_changelog_state_this_version():
     assert f"\nversion: {lightning_mi.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\n## [{lightning_mi.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
@@ -106,10 +106,10 @@ def test_every_dependency_has_a_floor():
 
 
 def test_every_import_is_a_declared_dependency():
-    """An undeclared import fails only on a machine that does not happen to have the package."""
+    """An undeclared import fails only on machines without the package."""
     declared = {re.split(r"[\[><=]", line)[0] for line in PYPROJECT["project"]["dependencies"]}
-    other_name = {"yaml": "pyyaml"}  # what is imported under another name than it is installed under
-    extras = {"ray", "sklearn", "scipy"}  # optional at run time: imported inside the functions that need them
+    other_name = {"yaml": "pyyaml"}  # import name -> name of the distribution
+    extras = {"ray", "sklearn", "scipy"}  # optional: imported inside functions only
     imported = set()
     for path in (ROOT / "lightning_mi").rglob("*.py"):
         imported |= set(re.findall(r"^(?:from|import) (\w+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE))
@@ -121,7 +121,3 @@ def test_every_import_is_a_declared_dependency():
 def test_importing_the_package_does_not_import_torch():
     program = "import sys, lightning_mi; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-def test_the_package_says_that_it_is_typed():
-    assert (ROOT / "lightning_mi" / "py.typed").is_file()

@@ -1,7 +1,7 @@
-"""A step of torch-mist's scores, in an environment of its own: needs torch-mist, pandas and numpy<2, not us.
+"""Forward and backward of torch-mist's losses. Needs an environment with torch-mist, pandas, numpy<2, not lightning_mi.
 
-Prints one JSON object: milliseconds of the fastest step, forward and backward, of the processor or of a GPU by the
-wall, and the memory in MB that the highest in a step exceeds that before it by.
+Prints one JSON object: milliseconds of the fastest step (CPU time, or wall time of a GPU), and the peak memory of a
+step minus the memory before it, MB.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from torch_mist_staircase import HIDDEN, seconds_now  # beside this script
 
 def step(options, n):
     torch.manual_seed(0)
-    # Each step has another batch: torch-mist keeps the scores of the last one.
+    # Alternating batches, because torch-mist caches the scores of the last one.
     batches = [(0.3 * torch.randn(2, n, options.dim)).to(options.device) for _ in range(2)]
     for batch in batches:
         batch.requires_grad_(options.critic == "separable")
@@ -52,7 +52,7 @@ def main():
     parser.add_argument("--seconds", type=float, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    step(options, n=4)()  # what a first step loads
+    step(options, n=4)()  # warm-up: the first step loads libraries
     run = step(options, options.n)
     if options.device == "cuda":
         before = torch.cuda.memory_allocated()

@@ -1,7 +1,7 @@
-"""The Gaussian staircase by torch-mist, in an environment of its own: needs torch-mist, pandas and numpy<2, not us.
+"""The Gaussian staircase with torch-mist. Needs an environment with torch-mist, pandas and numpy<2, not lightning_mi.
 
-Prints one JSON object: seconds a step in a bare loop and by torch-mist's own trainer, of the processor or of a GPU by
-the wall, and the estimate of every batch in the loop.
+Prints one JSON object: seconds per step in a loop and with torch-mist's trainer (CPU time, or wall time of a GPU), and
+the estimate of every batch in the loop.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from torch_mist.utils.train.mi_estimator import train_mi_estimator
 
 HIDDEN = [256, 256]
 DIM = 20
-MOST_STEPS = 200  # of a stair by the trainer, which only its speed is asked of
+MOST_STEPS = 200  # per level with the trainer, of which only the speed is measured
 
 
 def seconds_now(device):
@@ -37,7 +37,7 @@ def batches(levels, steps, batch, seed):
 
 
 class Stream(IterableDataset):
-    """The batches, as its trainer takes them; it looks through all of them for NaN before it starts."""
+    """The batches in the form of torch-mist's trainer, which first iterates over all of them to check for NaN."""
 
     def __init__(self, options):
         self.options, self.started = options, 0.0
@@ -47,7 +47,7 @@ class Stream(IterableDataset):
         return len(self.options.levels) * self.steps
 
     def __iter__(self):
-        self.started = seconds_now(self.options.device)  # the last time is the training's
+        self.started = seconds_now(self.options.device)  # the last iteration is the training
         for x, y in batches(self.options.levels, self.steps, self.options.batch, self.options.seed):
             yield {"x": x, "y": y}
 
@@ -55,14 +55,16 @@ class Stream(IterableDataset):
 def estimator_of(options):
     torch.manual_seed(options.seed)
     make = getattr(estimators, options.loss)
-    # All pairs of different samples are marginal; InfoNCE's rows hold their joint pair too, which is its default.
+    # Marginal pairs are all pairs of different samples; rows of InfoNCE also contain the joint pair, the default.
     negatives = 0 if options.loss == "infonce" else -1
-    widths = HIDDEN if options.critic == "joint" else [*HIDDEN, 32]  # features of separable critics, as ours
+    widths = (
+        HIDDEN if options.critic == "joint" else [*HIDDEN, 32]
+    )  # as many features of separable critics as lightning_mi
     return make(x_dim=DIM, y_dim=DIM, hidden_dims=widths, critic_type=options.critic, neg_samples=negatives)
 
 
-def by_loop(options):
-    """Seconds a step and the estimates of a loop that does nothing else."""
+def time_loop(options):
+    """Seconds per step and estimates of a plain loop."""
     estimator = estimator_of(options).to(options.device)
     optimizer = torch.optim.Adam(estimator.parameters(), lr=options.rate)
     values = []
@@ -71,7 +73,7 @@ def by_loop(options):
         x, y = x.to(options.device), y.to(options.device)
         optimizer.zero_grad()
         loss = estimator.loss(x, y)
-        # Read before the step, as our values are; losses that are the estimate are not computed twice.
+        # The estimate before the update, as in lightning_mi; two losses are the negative estimate.
         value = -loss if options.loss in ("nwj", "infonce") else estimator.mutual_information(x, y)
         loss.backward()
         optimizer.step()
@@ -79,8 +81,8 @@ def by_loop(options):
     return (seconds_now(options.device) - started) / len(values), torch.stack(values).tolist()
 
 
-def by_trainer(options):
-    """Seconds a step of torch-mist's own trainer, which reads the estimate of every batch and logs as often as ours."""
+def time_trainer(options):
+    """Seconds per step of torch-mist's trainer, which computes the estimate of every batch and logs every 50 steps."""
     stream = Stream(options)
     train_mi_estimator(
         estimator_of(options),
@@ -107,8 +109,8 @@ def main():
     parser.add_argument("--seed", type=int, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    in_loop, values = by_loop(options)
-    print(json.dumps({"in_loop": in_loop, "by_trainer": by_trainer(options), "values": values}))
+    in_loop, values = time_loop(options)
+    print(json.dumps({"in_loop": in_loop, "by_trainer": time_trainer(options), "values": values}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where the recipes and benchmarks are, and what each is for. Imports nothing heavy: `lightning-mi ls` is quick."""
+"""Find recipes and benchmarks, and their purpose. Imports nothing heavy, so that `lightning-mi ls` is fast."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from lightning_mi.exceptions import UnknownRecipeError
 Kind = Literal["recipe", "benchmark"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_BENCHMARKS = "bench"  # the folder of the grids; recipes are everywhere else
+_BENCHMARKS = "bench"  # folder of the benchmarks; all other files are recipes
 
 
 @final
 @dataclass(frozen=True)
 class RecipeFile:
-    """One YAML that ships with the package.
+    """A YAML file of the package.
 
     Attributes:
-        name: what the command line calls it: the path below the recipes, without its suffix.
-        kind: a `"recipe"` is one training, a `"benchmark"` is a grid of trainings.
-        path: the file.
+        name: Name on the command line: the path in the recipes folder without suffix.
+        kind: `"recipe"` for one training, `"benchmark"` for a grid of trainings.
+        path: The file.
     """
 
     name: str
@@ -30,17 +30,17 @@ class RecipeFile:
 
     @property
     def purpose(self) -> str:
-        """The first comment line of the file, or an empty string where the file does not begin with a comment."""
+        """The first comment line of the file; empty if the file does not begin with a comment."""
         with self.path.open(encoding="utf-8") as lines:
             first = next(lines, "").strip()
         return first.lstrip("#").strip() if first.startswith("#") else ""
 
 
 def recipes_folder() -> Path:
-    """The folder of the recipes: inside an installed package, beside the package in an editable install.
+    """Folder of the recipes: inside an installed package, beside the package in an editable install.
 
     Raises:
-        FileNotFoundError: if neither exists, which means that the installation is broken.
+        FileNotFoundError: If neither exists, because the installation is broken.
 
     Example:
         >>> (recipes_folder() / "gaussian.yaml").is_file()
@@ -50,8 +50,8 @@ def recipes_folder() -> Path:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(
-        f"lightning_mi's recipes are neither in {_PACKAGE / 'recipes'} nor beside the package. "
-        "The installation is incomplete: run `pip install --force-reinstall lightning_mi`."
+        f"Found no recipes in {_PACKAGE / 'recipes'} or beside the package: the installation is incomplete. Run "
+        "`pip install --force-reinstall lightning_mi`."
     )
 
 
@@ -69,7 +69,7 @@ def find_file(name: str, kind: Kind) -> RecipeFile:
     """The recipe or benchmark called `name`.
 
     Raises:
-        UnknownRecipeError: if there is none; the message lists the known names.
+        UnknownRecipeError: If there is none; the message lists the known names.
 
     Example:
         >>> find_file("gaussian", "recipe").path.name

@@ -1,4 +1,4 @@
-"""GaussianDataModule: its samples, its truth and its place in a training."""
+"""GaussianDataModule: its samples, its true MI and its levels during a training."""
 
 import math
 
@@ -8,7 +8,8 @@ import pytest
 import torch
 from lightning.pytorch.cli import LightningCLI
 
-from lightning_mi.data import TRANSFORMS, GaussianDataModule, gaussian_rho
+from lightning_mi.data import GaussianDataModule, gaussian_rho
+from tests.helpers.recording import quiet_trainer
 
 
 def many(data, batches=40):
@@ -27,21 +28,29 @@ def test_samples_have_the_moments_of_the_law():
     assert np.abs(pairs.mean(0)).max() < 4.5 * math.sqrt(1 / len(pairs))
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize(("dim", "mi"), [(20, 2.0), (20, 10.0), (2, 3.0)])
+@pytest.mark.parametrize(
+    ("transform", "dim", "mi"),
+    [
+        ("identity", 20, 10.0),
+        ("cubic", 20, 2.0),
+        ("asinh", 20, 10.0),
+        ("half_cube", 2, 3.0),
+        ("normal_cdf", 20, 2.0),
+    ],
+)
 def test_mean_log_ratio_is_the_true_mi(transform, dim, mi):
     data = GaussianDataModule(dim=dim, mi=mi, batch_size=1000, transform=transform, seed=1)
     ratio = data.log_ratio(*many(data)).double()
     standard_error = ratio.std() / math.sqrt(len(ratio))
     assert abs(ratio.mean() - mi) < 4 * standard_error
-    # The other half of what makes it the log-ratio: its exponential has mean 1 over independent pairs.
+    # The exponential of a log-ratio has mean 1 over independent pairs.
     x, y = many(GaussianDataModule(dim=1, mi=0.2, batch_size=1000, transform=transform))
     weights = GaussianDataModule(dim=1, mi=0.2, transform=transform).log_ratio(x, y.roll(1, 0)).double().exp()
     assert abs(weights.mean() - 1) < 4 * weights.std() / math.sqrt(len(weights))
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
-def test_log_ratio_matrix_has_the_log_ratio_on_its_diagonal_in_the_dtype_of_its_inputs(transform):
+@pytest.mark.parametrize("transform", ["identity", "cubic"])
+def test_diagonal_of_the_log_ratio_matrix_is_the_log_ratio(transform):
     data = GaussianDataModule(dim=4, mi=[1.0, 3.0], steps_per_mi=5, transform=transform)
     x, y = (part[:6] for part in next(iter(data.train_dataloader())))
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-10)):
@@ -68,14 +77,14 @@ def test_staircase_draws_each_level_for_its_steps():
         assert (x * y).mean().item() == pytest.approx(gaussian_rho(level, 2), abs=4 * math.sqrt(2 / 100_000))
 
 
-def test_after_the_staircase_the_last_level_stays():
+def test_steps_after_the_staircase_are_on_the_last_level():
     data = GaussianDataModule(mi=[2, 4], steps_per_mi=10)
     assert [data.true_mi(step) for step in (0, 9, 10, 19, 20, 10**6)] == [2, 2, 4, 4, 4, 4]
     with pytest.raises(ValueError, match="step=-1"):
         data.true_mi(-1)
 
 
-def test_seeds_and_splits_give_different_batches_and_nothing_else_does():
+def test_batches_depend_on_seed_and_split_only():
     def first(split, **kwargs):
         return next(iter(getattr(GaussianDataModule(**kwargs), f"{split}_dataloader")()))[0]
 
@@ -85,7 +94,7 @@ def test_seeds_and_splits_give_different_batches_and_nothing_else_does():
     assert torch.equal(first("train", mi=5.0, transform="cubic"), different[0])
 
 
-def test_evaluation_without_a_trainer_is_fixed_and_at_the_last_level():
+def test_evaluation_without_trainer_is_on_the_last_level():
     data = GaussianDataModule(dim=1, mi=[0.1, 3.0], steps_per_mi=5, batch_size=10_000, val_batches=3, test_batches=2)
     for loader, batches in ((data.val_dataloader(), 3), (data.test_dataloader(), 2)):
         once, again = list(loader), list(loader)
@@ -95,69 +104,63 @@ def test_evaluation_without_a_trainer_is_fixed_and_at_the_last_level():
     assert data.true_mi() == 3.0
 
 
-class Listener(L.LightningModule):
-    """Notes the truth that the data module tells during training and validation, and the correlation it finds."""
+class TruthRecorder(L.LightningModule):
+    """Records the true MI of the data module and the correlation of the batch at every step."""
 
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.told, self.found = [], []
+        self.truths, self.correlations = [], []
 
-    def _listen(self, stage, batch):
-        self.told.append((stage, self.trainer.datamodule.true_mi()))
-        self.found.append((batch[0] * batch[1]).mean().item())
+    def _record(self, stage, batch):
+        self.truths.append((stage, self.trainer.datamodule.true_mi()))
+        self.correlations.append((batch[0] * batch[1]).mean().item())
 
     def training_step(self, batch, batch_idx):
-        self._listen("train", batch)
+        self._record("train", batch)
         return self.weight.square()
 
     def validation_step(self, batch, batch_idx):
-        self._listen("sanity" if self.trainer.sanity_checking else "val", batch)
+        self._record("sanity" if self.trainer.sanity_checking else "val", batch)
 
     def test_step(self, batch, batch_idx):
-        self._listen("test", batch)
+        self._record("test", batch)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def trainer(**kwargs):
-    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return L.Trainer(accelerator="cpu", logger=False, **quiet, **kwargs)
-
-
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_validation_is_at_the_level_just_trained_on(accumulate):
-    module = Listener()
+def test_validation_is_on_the_level_of_the_last_training_batch(accumulate):
+    module = TruthRecorder()
     data = GaussianDataModule(
         dim=2, mi=[0.5, 2.0, 8.0], steps_per_mi=2, batch_size=20_000, val_batches=1, test_batches=1
     )
-    climber = trainer(max_epochs=1, val_check_interval=2, accumulate_grad_batches=accumulate)
-    climber.fit(module, data)
-    climber.test(module, data, verbose=False)
-    stairs = [(stage, mi) for mi in (0.5, 2.0, 8.0) for stage in ("train", "train", "val")]
-    assert module.told == [("sanity", 0.5), *stairs, ("test", 8.0)]
-    # What was told is what was drawn.
-    for (_, mi), found in zip(module.told, module.found, strict=True):
-        assert found == pytest.approx(gaussian_rho(mi, 2), abs=4 * math.sqrt(2 / 40_000))
+    trainer = quiet_trainer(max_epochs=1, val_check_interval=2, accumulate_grad_batches=accumulate)
+    trainer.fit(module, data)
+    trainer.test(module, data, verbose=False)
+    expected = [(stage, mi) for mi in (0.5, 2.0, 8.0) for stage in ("train", "train", "val")]
+    assert module.truths == [("sanity", 0.5), *expected, ("test", 8.0)]
+    # The batches have the correlation of that MI.
+    for (_, mi), correlation in zip(module.truths, module.correlations, strict=True):
+        assert correlation == pytest.approx(gaussian_rho(mi, 2), abs=4 * math.sqrt(2 / 40_000))
 
 
-def test_validation_of_a_training_stopped_on_a_stair_is_at_that_stair_and_a_new_trainer_tests_at_the_last():
+def test_new_trainer_tests_on_the_last_level():
     data = GaussianDataModule(mi=[1.0, 2.0, 3.0], steps_per_mi=2, val_batches=1, test_batches=1)
-    module, stopped = Listener(), trainer(max_steps=3, num_sanity_val_steps=0, limit_val_batches=0)
+    module, stopped = TruthRecorder(), quiet_trainer(max_steps=3, num_sanity_val_steps=0, limit_val_batches=0)
     stopped.fit(module, data)
     stopped.test(module, data, verbose=False)
-    assert module.told[-1] == ("test", 2.0)
-    trainer().test(module, data, verbose=False)
-    assert module.told[-1] == ("test", 3.0)
+    assert module.truths[-1] == ("test", 2.0)
+    quiet_trainer().test(module, data, verbose=False)
+    assert module.truths[-1] == ("test", 3.0)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mi": -1.0}, "mi=-1.0 is not a mutual information"),
-        ({"mi": [2.0, -1.0]}, "mi=-1.0 is not a mutual information"),
-        ({"mi": []}, "mi is an empty list"),
+        ({"mi": [2.0, -1.0]}, "Got mi=-1.0"),
+        ({"mi": []}, r"Got mi=\[\]"),
         ({"mi": 1e3}, "lower mi or raise dim"),
         ({"dim": 0}, "dim=0"),
         ({"batch_size": 1}, "batch_size=1: it must be at least 2"),
@@ -166,16 +169,16 @@ def test_validation_of_a_training_stopped_on_a_stair_is_at_that_stair_and_a_new_
         ({"val_batches": -1}, "val_batches=-1"),
         ({"test_batches": -1}, "test_batches=-1"),
         ({"num_workers": -1}, "num_workers=-1"),
-        ({"transform": "cube"}, "no transform 'cube'.*cubic"),
+        ({"transform": "cube"}, "transform='cube': it is one of .*cubic"),
     ],
 )
-def test_impossible_arguments_are_refused(arguments, message):
+def test_invalid_arguments_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         GaussianDataModule(**arguments)
 
 
 @pytest.mark.parametrize("mi", ["2.5", "[2, 4.5]"])
-def test_arguments_come_from_a_configuration_file(mi, tmp_path, monkeypatch):
+def test_configuration_file_gives_one_or_several_levels(mi, tmp_path, monkeypatch):
     config = tmp_path / "config.yaml"
     config.write_text(
         f"data:\n  class_path: lightning_mi.data.GaussianDataModule\n"
@@ -183,6 +186,6 @@ def test_arguments_come_from_a_configuration_file(mi, tmp_path, monkeypatch):
     )
     monkeypatch.setattr("sys.argv", ["program", f"--config={config}"])
     settings = {"trainer_defaults": {"barebones": True}, "save_config_callback": None, "seed_everything_default": False}
-    data = LightningCLI(Listener, subclass_mode_data=True, run=False, **settings).datamodule
+    data = LightningCLI(TruthRecorder, subclass_mode_data=True, run=False, **settings).datamodule
     assert isinstance(data, GaussianDataModule)
     assert [data.true_mi(step) for step in (0, 3)] == ([2.5, 2.5] if mi == "2.5" else [2.0, 4.5])

@@ -1,4 +1,4 @@
-"""Datasets that users bring: their own classes, their own folders, and all of it from YAML."""
+"""Users' datasets and folders, from Python and from YAML."""
 
 import math
 
@@ -17,7 +17,7 @@ from lightning_mi.data.images.sources import read_labels
 
 
 class MyDataset(Dataset):
-    """What a user writes: named in YAML by its class_path."""
+    """A dataset of the user, with a class_path for YAML."""
 
     def __init__(self, size: int = 40):
         self.size = size
@@ -29,7 +29,7 @@ class MyDataset(Dataset):
         return np.full((8, 8, 3), index, dtype=np.uint8), index % 4
 
 
-def test_a_dataset_of_ones_own_may_give_arrays_and_hide_its_labels_in_a_subset():
+def test_users_dataset_of_arrays_in_a_subset():
     data = ImageDataModule(Subset(MyDataset(), range(1, 40, 2)), test_dataset=MyDataset(8), batch_size=8)
     assert data.num_classes == 4
     assert data.class_prior.tolist() == [0, 0.5, 0, 0.5]  # the odd samples have the labels 1 and 3
@@ -38,7 +38,7 @@ def test_a_dataset_of_ones_own_may_give_arrays_and_hide_its_labels_in_a_subset()
     assert torch.equal(image[:, 0, 0, 0] % 4, label)
 
 
-def test_listed_labels_are_read_without_reading_images():
+def test_label_attribute_is_used_instead_of_reading_images():
     class Listed(MyDataset):
         targets = torch.arange(40) % 3
 
@@ -47,7 +47,7 @@ def test_listed_labels_are_read_without_reading_images():
 
     assert torch.equal(read_labels(Listed()), torch.arange(40) % 3)
     listed = Listed()
-    listed.target_transform = lambda label: 0  # then the list is not what samples have
+    listed.target_transform = lambda label: 0  # labels of samples then differ from the attribute
     with pytest.raises(AssertionError, match="an image was read"):
         read_labels(listed)
 
@@ -58,7 +58,7 @@ def build(text):
     return parser.instantiate_classes(parser.parse_object(yaml.safe_load(text))).data
 
 
-def test_yaml_builds_it_with_a_transform():
+def test_yaml_builds_a_data_module_with_a_transform():
     data = build("""
       data:
         class_path: lightning_mi.data.ImageDataModule
@@ -78,7 +78,7 @@ def test_yaml_builds_it_with_a_transform():
     assert view1.shape == view2.shape == (100, 1, 16, 32)
 
 
-def test_yaml_takes_a_dataset_of_ones_own():
+def test_yaml_builds_the_users_dataset():
     data = build(f"""
       data:
         class_path: lightning_mi.data.ImageDataModule
@@ -100,59 +100,57 @@ def tensors(labels, shape=(1, 8, 8)):
 @pytest.mark.parametrize(
     ("dataset", "error", "message"),
     [
-        (tensors([0.5, 1.0] * 20), TypeError, "Labels are torch.float32"),
-        (tensors([True, False] * 20), TypeError, "Labels are torch.bool"),
-        (tensors([[0, 1], [1, 0]] * 20), TypeError, "Labels could not be read as numbers"),
+        (tensors([0.5, 1.0] * 20), TypeError, "Got labels of torch.float32"),
+        (tensors([True, False] * 20), TypeError, "Got labels of torch.bool"),
+        (tensors([[0, 1], [1, 0]] * 20), TypeError, "Got labels that are not numbers"),
         (tensors([0, -1] * 20), ValueError, "Got label -1 in the dataset: .* often means an unlabelled"),
-        (tensors([]), ValueError, "The dataset is empty"),
+        (tensors([]), ValueError, "Got an empty dataset"),
         (
             TensorDataset(torch.zeros(4, 1, 8, 8)),
             TypeError,
-            r"Sample 0 .* is 1 parts: it must be a tuple \(image, label\)",
+            r"sample 0 .* with 1 parts: it must be a tuple \(image, label\)",
         ),
         ([(torch.zeros(1, 8, 8), "cat")], TypeError, "dataset of type list"),
         (Endless(), TypeError, "dataset of type Endless"),
-        (tensors([0] * 20 + [1]), ValueError, r"Class 1 has 1 sample\(s\), of which val_fraction=0.1 holds out 1"),
+        (tensors([0] * 20 + [1]), ValueError, r"Got 1 sample\(s\) of class 1: val_fraction=0.1 holds out 1"),
     ],
 )
-def test_datasets_that_cannot_be_used_say_why(dataset, error, message):
+def test_unusable_datasets_raise(dataset, error, message):
     with pytest.raises(error, match=message):
         ImageDataModule(dataset).setup()
 
 
-def test_listed_labels_of_another_shape_are_refused():
+def test_label_attribute_and_text_labels_are_checked():
     dataset = tensors([0, 1] * 20)
     dataset.targets = torch.zeros(40, 1, dtype=torch.int64)
-    with pytest.raises(ValueError, match=r"Labels have shape \(40, 1\)"):
+    with pytest.raises(ValueError, match=r"Got labels of shape \(40, 1\)"):
         ImageDataModule(dataset).setup()
 
-
-def test_words_for_labels_are_refused():
     class Words(MyDataset):
         def __getitem__(self, index):
             return np.zeros((8, 8), dtype=np.uint8), "cat"
 
-    with pytest.raises(TypeError, match="Give each sample the index of its class, from 0"):
+    with pytest.raises(TypeError, match="give each sample the index of its class, from 0"):
         ImageDataModule(Words()).setup()
 
 
-def test_a_dataset_without_a_test_part_says_how_to_give_one():
+def test_missing_test_part_raises_with_the_remedy():
     with pytest.raises(ValueError, match=r"pass ImageDataModule\(test_dataset=...\)"):
         ImageDataModule(MyDataset()).test_dataloader()
-    with pytest.raises(ValueError, match="There is no test split: this data module has train, val"):
+    with pytest.raises(ValueError, match="Got split='test': this data module has train, val"):
         ImageDataModule(MyDataset()).reference_dataloader("test")
 
 
-def test_images_of_mixed_channels_wide_integers_or_no_height_are_refused():
+def test_images_of_mixed_channels_types_or_shapes_raise():
     class Mixed(MyDataset):
         def __getitem__(self, index):
             return torch.zeros(1 + 2 * (index % 2), 8, 8), index % 2
 
-    with pytest.raises(ValueError, match=r"Images have \[1, 3\] channels: convert them all"):
+    with pytest.raises(ValueError, match=r"Got images with \[1, 3\] channels: convert all"):
         ImageDataModule(Mixed()).setup()
-    with pytest.raises(TypeError, match=r"Images are torch.int32: give bytes"):
+    with pytest.raises(TypeError, match=r"Got images of torch.int32: give bytes"):
         ImageDataModule(TensorDataset(torch.zeros(40, 1, 8, 8, dtype=torch.int32), torch.arange(40) % 2)).setup()
-    with pytest.raises(ValueError, match=r"An image has shape \(8,\)"):
+    with pytest.raises(ValueError, match=r"Got an image of shape \(8,\)"):
         ImageDataModule(TensorDataset(torch.zeros(40, 8), torch.arange(40) % 2)).setup()
 
 
@@ -169,7 +167,7 @@ def first_pixels(loader):
     )
 
 
-def test_a_folder_is_split_in_three_without_a_leak(tmp_path):
+def test_folder_is_split_in_three_disjoint_parts(tmp_path):
     write(tmp_path / "cat", 20)
     write(tmp_path / "dog", 10, shade=100)
     data = ImageDataModule("image_folder", root=str(tmp_path), batch_size=4)
@@ -183,53 +181,58 @@ def test_a_folder_is_split_in_three_without_a_leak(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["test", "val"])
-def test_a_test_folder_is_the_test_part_with_the_training_folders_classes(name, tmp_path):
+def test_test_folder_uses_the_classes_of_the_training_folder(name, tmp_path):
     for label, animal in enumerate(("ant", "bee", "cow")):
         write(tmp_path / "train" / animal, 4, shade=50 * label)
-    write(tmp_path / name / "cow", 3, shade=200)  # of one class only: still number 2
+    write(tmp_path / name / "cow", 3, shade=200)  # only the third class
     data = ImageDataModule("image_folder", root=str(tmp_path), batch_size=4)
     assert first_pixels(data.test_dataloader()) == [(200, 2), (201, 2), (202, 2)]
     assert data.num_classes == 3
 
     write(tmp_path / name / "yak", 3)
-    with pytest.raises(ValueError, match=r"has the classes yak, which .* lacks"):
+    with pytest.raises(ValueError, match=r"Got the classes yak in .* lacks"):
         ImageDataModule("image_folder", root=str(tmp_path)).setup()
 
 
-def test_images_of_several_sizes_are_resized_one_by_one_or_refused(tmp_path):
+def test_images_of_several_sizes_need_image_size(tmp_path):
     write(tmp_path / "cat", 10, size=(6, 5))
     write(tmp_path / "dog", 10, size=(9, 7))
     data = ImageDataModule("image_folder", root=str(tmp_path), batch_size=16, image_size=(4, 8), val_fraction=0)
     image, _ = data.on_after_batch_transfer(next(iter(data.train_dataloader())))
     assert image.shape == (16, 3, 4, 8)
-    with pytest.raises(ValueError, match=r"shapes \(3, 5, 6\) and \(3, 7, 9\) \(C, H, W\). Set image_size"):
-        next(iter(ImageDataModule("image_folder", str(tmp_path), 16, val_fraction=0).train_dataloader()))
+    with pytest.raises(
+        ValueError, match=r"shapes \(3, 5, 6\) and \(3, 7, 9\) \(C, H, W\) in one batch: set image_size"
+    ):
+        next(iter(ImageDataModule("image_folder", str(tmp_path), batch_size=16, val_fraction=0).train_dataloader()))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_corrupt_image_is_named(num_workers, tmp_path):
+def test_corrupt_image_raises_with_its_file(num_workers, tmp_path):
     for part in ("train", "test"):
         write(tmp_path / part / "cat", 10, size=(60, 60))
         write(tmp_path / part / "dog", 10)
     broken = tmp_path / "train" / "cat" / "003.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    data = ImageDataModule("image_folder", str(tmp_path), 20, val_fraction=0, image_size=8, num_workers=num_workers)
-    with pytest.raises(CorruptImageError, match=r"train/cat/003.png could not be read"):
+    options = {"batch_size": 20, "val_fraction": 0, "image_size": 8, "num_workers": num_workers}
+    data = ImageDataModule("image_folder", str(tmp_path), **options)
+    with pytest.raises(CorruptImageError, match=r"train/cat/003.png, which cannot be read"):
         next(iter(data.train_dataloader()))
-    with pytest.raises(CorruptImageError, match=r"train/cat/003.png could not be read"):
-        data.setup()  # its mean is asked for
+    with pytest.raises(CorruptImageError, match=r"train/cat/003.png, which cannot be read"):
+        data.setup()  # reads images for the statistics
 
 
-def test_a_folder_without_images_is_named(tmp_path):
+def test_folder_without_images_raises_with_its_path(tmp_path):
     for root in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(DatasetNotFoundError, match=f"No images in {root} "):
+        with pytest.raises(DatasetNotFoundError, match=f"Found no images in {root} "):
             ImageDataModule("image_folder", root=str(root)).setup()
     (tmp_path / "cat").mkdir()
-    with pytest.raises(DatasetNotFoundError, match=rf"No images in {tmp_path} .*no valid file for the classes cat"):
+    with pytest.raises(
+        DatasetNotFoundError, match=rf"Found no images in {tmp_path} .*no valid file for the classes cat"
+    ):
         ImageDataModule("image_folder", root=str(tmp_path)).setup()
 
 
-def test_pixel_statistics_of_files_are_those_of_the_resized_training_images(tmp_path):
+def test_statistics_are_those_of_the_resized_training_images(tmp_path):
     generator = np.random.default_rng(0)
     for animal, size in (("cat", (8, 8)), ("dog", (16, 8))):
         (tmp_path / animal).mkdir()

@@ -1,4 +1,4 @@
-"""Batches are functions of (seed, split, step), whoever draws them."""
+"""Batches are pure functions of (seed, split, step)."""
 
 import lightning.pytorch as L
 import numpy as np
@@ -10,7 +10,7 @@ from lightning_mi.data import BatchStream, StreamLoader, batch_generator
 
 
 def draw(step, num_rows, generator):
-    """A batch that says for which step and in which worker (or -1) it was drawn."""
+    """A batch of noise, its step, and the worker that drew it (-1 for none)."""
     worker = get_worker_info()
     origin = torch.full((num_rows,), -1 if worker is None else worker.id)
     return torch.rand(num_rows, 2, generator=generator), torch.full((num_rows,), step), origin
@@ -24,7 +24,7 @@ def loader(**kwargs):
     return StreamLoader(draw, **{"seed": 3, "split": "train", "batch_size": 4, "num_batches": 7, **kwargs})
 
 
-def test_generators_repeat_for_equal_keys_only():
+def test_generators_are_equal_only_for_equal_keys():
     keys = [
         (seed, split, step) for seed in (0, 1, 2**40) for split in ("train", "val", "test") for step in (0, 1, 9999)
     ]
@@ -33,10 +33,10 @@ def test_generators_repeat_for_equal_keys_only():
     assert {torch.rand(2, generator=batch_generator(*key)).sum().item() for key in keys} == draws
 
 
-def test_no_two_batches_of_a_run_share_a_generator():
+def test_batches_of_a_run_have_different_generators():
     seeds = {batch_generator(0, split, step).initial_seed() for split in ("train", "val") for step in range(50_000)}
     assert len(seeds) == 100_000
-    assert max(seeds) < 2**32  # torch ignores the higher bits: seeds that differ there would be equal in effect
+    assert max(seeds) < 2**32  # torch ignores the higher bits
 
 
 def test_consecutive_steps_are_uncorrelated():
@@ -49,35 +49,34 @@ def test_consecutive_steps_are_uncorrelated():
     assert abs(normals.var() - 1) < 4 * np.sqrt(2 / normals.numel())
 
 
-def test_negative_seeds_and_steps_are_refused():
+def test_seeds_and_steps_out_of_range_raise():
     with pytest.raises(ValueError, match="seed=-1"):
         batch_generator(-1, "train", 0)
     for step in (-1, 2**32 // 3):
-        with pytest.raises(ValueError, match=f"step={step} is outside"):
+        with pytest.raises(ValueError, match=f"Got step={step}: the steps"):
             batch_generator(0, "train", step)
 
 
-def test_workers_change_who_draws_but_not_what_arrives():
-    alone, helped = list(loader()), list(loader(num_workers=2))
+def test_batches_do_not_depend_on_workers():
+    alone, parallel = list(loader()), list(loader(num_workers=2))
     assert [batch[2][0].item() for batch in alone] == [-1] * 7
-    assert [batch[2][0].item() for batch in helped] == [0, 1, 0, 1, 0, 1, 0]
-    for mine, theirs in zip(alone, helped, strict=True):
-        assert type(mine) is type(theirs) is tuple
-        assert torch.equal(mine[0], theirs[0])
-        assert torch.equal(mine[1], theirs[1])
+    assert [batch[2][0].item() for batch in parallel] == [0, 1, 0, 1, 0, 1, 0]
+    for one, other in zip(alone, parallel, strict=True):
+        assert type(one) is type(other) is tuple
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_share_the_global_batch_of_one_process(world_size):
-    size = 8 // world_size
-    parts = [stream(batch_size=size, rank=rank, world_size=world_size) for rank in range(world_size)]
+def test_ranks_draw_shards_of_the_global_batch():
+    world_size, size = 4, 2
+    shards = [stream(batch_size=size, rank=rank, world_size=world_size) for rank in range(world_size)]
     for step, whole in enumerate(stream(batch_size=8)):
-        shared = [part.batch(step) for part in parts]
-        assert torch.equal(torch.cat([batch[0] for batch in shared]), whole[0])
-        assert all(batch[0].is_contiguous() and len(batch[0]) == size for batch in shared)
+        drawn = [shard.batch(step) for shard in shards]
+        assert torch.equal(torch.cat([batch[0] for batch in drawn]), whole[0])
+        assert all(batch[0].is_contiguous() and len(batch[0]) == size for batch in drawn)
 
 
-def test_loader_takes_rank_and_world_size_from_the_trainer(monkeypatch):
+def test_loader_uses_rank_and_world_size_of_the_trainer(monkeypatch):
     trainer = L.Trainer(barebones=True)
     monkeypatch.setattr(L.Trainer, "world_size", property(lambda _: 2))
     monkeypatch.setattr(L.Trainer, "global_rank", property(lambda _: 1))
@@ -97,13 +96,15 @@ def test_law_step_changes_the_law_but_not_the_noise():
         assert fixed[1].tolist() == [100] * 4
 
 
-def test_loader_leaves_the_global_random_state_alone():
+def test_loader_keeps_the_global_random_state():
     before = torch.get_rng_state()
     list(loader())
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_loader_without_a_trainer_starts_over_at_each_iteration():
-    fresh = loader()
-    assert len(fresh) == 7
-    assert [batch[1][0].item() for batch in fresh] == [batch[1][0].item() for batch in fresh] == list(range(7))
+def test_loader_without_trainer_restarts_at_each_iteration():
+    restarting = loader()
+    assert len(restarting) == 7
+    assert (
+        [batch[1][0].item() for batch in restarting] == [batch[1][0].item() for batch in restarting] == list(range(7))
+    )

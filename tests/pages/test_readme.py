@@ -143,7 +143,7 @@ def test_with_the_remedy_no_warning_comes(output_of, tmp_path):
 
 
 def test_every_line_of_the_program_is_one_of_these_subcommands():
-    assert len(commands("ls", "cp", "fit", "test", "bench")) == README.count("lightning-mi ")
+    assert len(commands("ls", "cp", "fit", "test", "predict", "bench")) == README.count("lightning-mi ")
     assert {line[0] for line in lines()} == {"pip", "pytest", "lightning-mi", "tensorboard"}
 
 
@@ -177,7 +177,7 @@ def test_the_training_lines_are_understood_in_their_order(tmp_path, monkeypatch,
     Path("my_project.py").write_text("import torch\n" + caption + MY_ENCODER)
     Path("my_images.yaml").write_text(blocks("yaml")[0])
     understood = []
-    for arguments in commands("ls", "cp", "fit", "test"):
+    for arguments in commands("ls", "cp", "fit", "test", "predict"):
         training = arguments[0] in cli.TRAINING_COMMANDS
         assert cli.main([*arguments, "--print_config"] if training else arguments) == 0, arguments
         printed = capsys.readouterr().out
@@ -192,7 +192,7 @@ def test_the_training_lines_are_understood_in_their_order(tmp_path, monkeypatch,
         assert model["class_path"] == given.get("--model", "lightning_mi.MIEstimationModule")
         assert model["init_args"]["bound"]["class_path"] == given.get("--model.bound", "lightning_mi.bounds.DV")
         assert configuration.get("ckpt_path") == given.get("--ckpt_path")
-    assert len(understood) == len(commands("fit", "test"))
+    assert len(understood) == len(commands("fit", "test", "predict"))
 
 
 def test_the_yaml_trains_on_a_folder_of_images(tmp_path, monkeypatch, capsys):

@@ -11,4 +11,4 @@ def test_two_processes_draw_the_curves_of_one(launcher, tmp_path):
     alone = distributed_curves.curves(tmp_path / "1", 1, 20, "64-true")
     two = distributed_curves.curves(tmp_path / "2", 2, 20, "64-true", launcher)
     assert len(alone["train/mi"]) == 20
-    assert all(different <= 1e-5 for different in distributed_curves.apart(alone, two).values())
+    assert all(different <= 1e-5 for different in distributed_curves.largest_differences(alone, two).values())
