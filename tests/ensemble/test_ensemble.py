@@ -15,6 +15,7 @@ from lightning_mi import (
     MIEnsemble,
     MIEstimationModule,
     MINumericalWarning,
+    ViewScaleWarning,
     bounds,
     critics,
     encoders,
@@ -213,6 +214,17 @@ def test_members_log_under_their_names(tmp_path: Any) -> None:
     values = tester.test(alone, gaussian(), verbose=False)
     for name in ("test/mi", "test/loss", "test/true_mi"):
         assert float(trainer.callback_metrics[f"b/{name}"]) == pytest.approx(values[0][name], rel=1e-6)
+
+
+def test_views_far_from_unit_scale_warn_once() -> None:
+    class Scaled(GaussianDataModule):
+        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return [1000 * view for view in batch]
+
+    data = Scaled(dim=4, mi=2.0, steps_per_mi=2, batch_size=16)
+    with pytest.warns(ViewScaleWarning) as caught:
+        fit(MIEnsemble({"a": make(), "b": make(seed=1)}), data)
+    assert sum(w.category is ViewScaleWarning for w in caught) == 1
 
 
 def test_callbacks_read_scores_of_members() -> None:
