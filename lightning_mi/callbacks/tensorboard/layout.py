@@ -29,6 +29,7 @@ from lightning_mi.scores.scores import Scores
 from lightning_mi.training.charts import Charts, add_charts, charts_of
 from lightning_mi.training.epoch_metrics import loader_name
 from lightning_mi.training.step_logs import references, term_logs
+from lightning_mi.utilities.checks import check_number, check_whole
 
 _MAX_SCORES = 10_000  # in a histogram: more take longer and look the same
 
@@ -62,7 +63,7 @@ class TensorBoardLayout(L.Callback):
 
     Raises:
         ValueError: An interval is less than one step, or the band is not positive.
-        TypeError: A column of ``hparams`` is not a plain value.
+        TypeError: An argument has the wrong type, or a column of ``hparams`` is not a plain value.
 
     Example:
         >>> trainer = L.Trainer(logger=False, accelerator="cpu", callbacks=[TensorBoardLayout(hparams={"trial": 3})])
@@ -81,8 +82,9 @@ class TensorBoardLayout(L.Callback):
             ("histograms_every_n_steps", histograms_every_n_steps),
             ("figures_every_n_steps", figures_every_n_steps),
         ):
-            if every is not None and every < 1:
-                raise ValueError(f"Got {name}={every}: give a number of training steps, at least 1, or None for none.")
+            if every is not None:
+                check_whole(name, every, 1)
+        check_number("band", band, "the distance from the target in nats")
         if not band > 0:
             raise ValueError(f"Got band={band}: the distance of the band from the target is positive, in nats.")
         self._histograms_every, self._figures_every, self._band = histograms_every_n_steps, figures_every_n_steps, band
