@@ -65,12 +65,12 @@ def private_names(tree):
 def test_only_compat_touches_private_names():
     trees = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
     allowed = (defined_names(trees.values()) - FOREIGN) | DOCUMENTED
-    found = {
-        path: {n for n in private_names(tree) if is_private(n)} - allowed
-        for path, tree in trees.items()
-        if not path.startswith("_compat")
-    }
-    assert {path: names for path, names in found.items() if names} == {}
+    for path, tree in trees.items():
+        if path.startswith("_compat"):
+            continue
+        # A file may read the names of its classes on other instances of them, `made._results` for example.
+        found = set(filter(is_private, private_names(tree))) - allowed - defined_names([tree])
+        assert not found, f"{path}: move {sorted(found)} to _compat"
 
 
 # Logging.
@@ -190,9 +190,10 @@ def test_batches_done_counts_every_batch():
 
 def test_pending_work_after_a_batch():
     class Pending(L.Callback):
-        found = ()
+        found, stops = (), False
 
         def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = self.stops
             self.found = (*self.found, lightning_loops.pending_after_batch(trainer))
 
     found = []
@@ -201,6 +202,10 @@ def test_pending_work_after_a_batch():
         fit(make(), draw(8, 8), draw(8), callbacks=callback, **options)
         found.append(callback.found)
     assert found == [(None, "validation"), (None, "epoch end"), ("validation", "validation")]
+    stopping = Pending()
+    stopping.stops = True
+    fit(make(), draw(8, 8), draw(8), callbacks=stopping, val_check_interval=1)
+    assert stopping.found == (None,)
 
 
 # Data and torch.

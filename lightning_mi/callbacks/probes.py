@@ -15,6 +15,7 @@ from lightning_mi.metrics import LinearProbeAccuracy, NearestNeighborAccuracy
 from lightning_mi.metrics.nearest_neighbor import Similarity
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.training.epoch_metrics import loader_name
+from lightning_mi.utilities.checks import check_whole
 from lightning_mi.utilities.labels import is_labels, missing_labels
 
 
@@ -65,8 +66,7 @@ class Probes(L.Callback):
         linear_every_n_epochs: int = 0,
     ) -> None:
         for name, number in (("every_n_epochs", every_n_epochs), ("linear_every_n_epochs", linear_every_n_epochs)):
-            if number < 0:
-                raise ValueError(f"Got {name}={number}: give a number of epochs, or 0 to probe at test time only.")
+            check_whole(name, number, 0)
         self._metrics: dict[str, Metric] = {}
         self._every: dict[str, int] = {}
         if nearest_neighbor:

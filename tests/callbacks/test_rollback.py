@@ -139,6 +139,15 @@ def test_stop_ends_the_training_with_a_remedy():
     assert "Training stops here. To cure it, add `regularizers.Squared(weight=0.1)` and leave NWJ its robust" in words
 
 
+def test_stop_waits_for_min_steps():
+    monitor = StabilityMonitor(action="stop", **WATCH)
+    t = trainer(callbacks=[Break(12), monitor], min_steps=40)
+    with pytest.warns(StabilityWarning, match="Training stops here") as caught:
+        t.fit(module(), draw(*[8] * 40))
+    assert (t.global_step, monitor.exploded_at) == (40, 13)
+    assert sum(w.category is StabilityWarning for w in caught) == 1
+
+
 def test_warn_changes_nothing():
     monitor, _, t, said = train(module(on_non_finite="off"), broken=[12], action="warn")
     assert (t.global_step, monitor.exploded_at, len(said)) == (40, 13, 1)

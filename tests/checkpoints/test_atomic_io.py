@@ -209,7 +209,14 @@ def test_another_checkpoint_io_is_not_replaced():
     assert type(given.strategy.checkpoint_io) is Own
 
 
-def test_unpicklable_content_is_not_a_disk_error(tmp_path):
+def test_unpicklable_content_is_not_a_disk_error(tmp_path, monkeypatch):
     with pytest.raises((TypeError, AttributeError)):
         PLUGIN.save_checkpoint({"state_dict": {"file": io.StringIO().read, "lambda": lambda: 0}}, tmp_path / "a.ckpt")
+
+    def fail(*_):
+        raise RuntimeError("not a disk error")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(RuntimeError, match=r"^not a disk error$"):
+        PLUGIN.save_checkpoint(content(1), tmp_path / "a.ckpt")
     assert os.listdir(tmp_path) == []

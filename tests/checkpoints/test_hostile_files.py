@@ -104,6 +104,7 @@ HOSTILE_PARTS = {
     "one in text that a parser reads": {"critic": '{"class_p\\u0061th": "hostile_parts.run"}'},
     "one under a name with a dot": {"critic.class_path": "os.system"},
     "a package with an attribute to import": {"optimizer": "xml.dom.minidom.parse"},
+    "a path in the main module": {"optimizer": "__main__.run"},
 }
 
 
@@ -120,7 +121,15 @@ def test_old_names_of_hyper_parameters_are_checked(here):
 
 def test_honest_hyper_parameters_pass():
     recorded = {"_instantiator": INSTANTIATOR, "_class_path": "lightning_mi.MIEstimationModule"}
-    plain = {"name": "run.v2", "note": "a: b", "rate": 0.1, "bound": "lightning_mi.bounds.NWJ", "empty": {}}
+    plain = {
+        "name": "run.v2",
+        "note": "a: b",
+        "time": "12:x",
+        "broken": "a: [",
+        "rate": 0.1,
+        "bound": "lightning_mi.bounds.NWJ",
+        "empty": {},
+    }
     check_recorded(recorded | CONFIG["model"]["init_args"] | plain, (), MIEstimationModule)
     check_recorded({"optimizer": "os.system"}, (), MIEstimationModule)  # not imported by anything
     check_recorded(recorded | {"optimizer": "os.system"}, ("optimizer",), MIEstimationModule)  # replaced

@@ -14,6 +14,7 @@ import yaml
 from torch import nn
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
+from lightning_mi.checkpoints.loading import naming_misfits
 from lightning_mi.cli.main import main
 from lightning_mi.data import GaussianDataModule
 
@@ -227,6 +228,11 @@ def test_arguments_replace_recorded_parts(from_command_line):
     assert same(weights(loaded), torch.load(from_command_line, weights_only=True)["state_dict"])
     assert loaded.bound.ema_rate == 0.5
     assert loaded.configure_optimizers().param_groups[0]["lr"] == 0.75
+
+
+def test_other_errors_pass_through():
+    with pytest.raises(RuntimeError, match=r"^another error$"), naming_misfits(Path("a.ckpt")):
+        raise RuntimeError("another error")
 
 
 # Resuming.

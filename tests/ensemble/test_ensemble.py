@@ -15,6 +15,7 @@ from lightning_mi import (
     MIEnsemble,
     MIEstimationModule,
     MINumericalWarning,
+    ViewScaleWarning,
     bounds,
     critics,
     encoders,
@@ -83,29 +84,25 @@ def assert_same_as_alone(makers: dict[str, Callable[[], Any]], data: Callable[[]
     for index, (name, maker) in enumerate(makers.items()):
         alone = maker()
         values, _ = fit(alone, data())
-        torch.testing.assert_close(together[..., index], values, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            together[..., index], values, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
         for mine, other in zip(ensemble.members[name].parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
     return ensemble
 
 
-# With SGD: along a constant of a row, InfoNCE's gradient is rounding, which Adam would turn into full steps.
-@pytest.mark.parametrize("loss", LOSSES)
-def test_every_bound_trains_as_it_does_alone(loss: str) -> None:
-    assert_same_as_alone(
-        {
-            f"{seed}-{weight}": partial(make, loss, seed, weight, optimizer=torch.optim.SGD)
-            for seed, weight in ((0, None), (1, None), (0, 0.1), (1, 0.1), (2, 0.3))
-        }
-    )
-
-
-def test_different_bounds_share_one_vmapped_critic(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_bound_trains_as_it_does_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one vmapped group, of two seeds, without a regularizer and with several."""
     seen: list[Any] = []
     monkeypatch.setattr(VmapGroup, "step", lambda self, *a, step=VmapGroup.step: seen.append(self) or step(self, *a))
-    ensemble = assert_same_as_alone(
-        {loss: partial(make, loss, seed, optimizer=torch.optim.SGD) for seed, loss in enumerate(LOSSES)}
-    )
+    # With SGD: along a constant of a row, InfoNCE's gradient is rounding, which Adam would turn into full steps.
+    makers = {
+        f"{loss}-{seed}-{weight}": partial(make, loss, seed, weight, optimizer=torch.optim.SGD)
+        for loss in LOSSES
+        for seed, weight in ((0, None), (0, 0.1), (1, 0.1), (1, 0.3))
+    }
+    ensemble = assert_same_as_alone(makers)
     assert {len(group.members) for group in seen} == {len(ensemble.members)}
 
 
@@ -213,6 +210,17 @@ def test_members_log_under_their_names(tmp_path: Any) -> None:
     values = tester.test(alone, gaussian(), verbose=False)
     for name in ("test/mi", "test/loss", "test/true_mi"):
         assert float(trainer.callback_metrics[f"b/{name}"]) == pytest.approx(values[0][name], rel=1e-6)
+
+
+def test_views_far_from_unit_scale_warn_once() -> None:
+    class Scaled(GaussianDataModule):
+        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return [1000 * view for view in batch]
+
+    data = Scaled(dim=4, mi=2.0, steps_per_mi=2, batch_size=16)
+    with pytest.warns(ViewScaleWarning) as caught:
+        fit(MIEnsemble({"a": make(), "b": make(seed=1)}), data)
+    assert sum(w.category is ViewScaleWarning for w in caught) == 1
 
 
 def test_callbacks_read_scores_of_members() -> None:

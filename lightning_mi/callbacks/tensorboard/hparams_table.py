@@ -40,19 +40,19 @@ def check_plain(hparams: Mapping[str, Any]) -> dict[str, Plain]:
     return dict(hparams)
 
 
-def row(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Plain]:
+def hparams_row(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Plain]:
     """A run's hyper-parameters as plain values, with the same columns for all runs of a module.
 
     They include those of a subclass; those of :class:`MIEstimationModule` are summarized by the names of its parts.
     """
-    bound, regularizer = part(pl_module, AbstractBound), part(pl_module, AbstractRegularizer)
+    bound, regularizer = find_part(pl_module, AbstractBound), find_part(pl_module, AbstractRegularizer)
     summary: dict[str, Any] = {
         "bound": _name(bound),
         "regularizer": _name(regularizer),
         "weight": 0.0 if regularizer is None else _weight(regularizer),
         "target": None if bound is None else (0.0 if regularizer is None else regularizer.target),
-        "critic": _name(part(pl_module, AbstractCritic)),
-        "pairs": _name(part(pl_module, AbstractPairing)),
+        "critic": _name(find_part(pl_module, AbstractCritic)),
+        "pairs": _name(find_part(pl_module, AbstractPairing)),
         "batch_size": getattr(getattr(trainer, "datamodule", None), "batch_size", None),
     }
     if trainer.optimizers:
@@ -69,7 +69,7 @@ def default_metrics(trainer: L.Trainer, pl_module: L.LightningModule) -> list[st
     """The metric columns: those that a run can log."""
     stages = ["val", "test"] if trainer.enable_validation else ["test"]
     metrics = ["train/mi", "train/log_normalizer", *(f"{stage}/mi" for stage in stages)]
-    if hasattr(part(pl_module, AbstractPairing), "predict"):
+    if hasattr(find_part(pl_module, AbstractPairing), "predict"):
         metrics += [f"{stage}/accuracy" for stage in stages]
     if any(isinstance(callback, Probes) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         metrics += ["probe/nearest_neighbor", "probe/accuracy"]
@@ -78,7 +78,7 @@ def default_metrics(trainer: L.Trainer, pl_module: L.LightningModule) -> list[st
     return metrics
 
 
-def declare(logger: Logger, row: Mapping[str, Plain], metrics: Sequence[str], pl_module: L.LightningModule) -> None:
+def write_row(logger: Logger, row: Mapping[str, Plain], metrics: Sequence[str], pl_module: L.LightningModule) -> None:
     """Write a run's row to a TensorBoard logger; to another logger, the hyper-parameters that Lightning does not log.
 
     Unlike ``TensorBoardLogger.log_hyperparams``, this writes no point into the metrics' curves.
@@ -92,15 +92,15 @@ def declare(logger: Logger, row: Mapping[str, Plain], metrics: Sequence[str], pl
     add_summaries(logger.experiment, hparams(dict(row), dict.fromkeys(metrics, 0.0)))  # type: ignore[no-untyped-call]
 
 
-def part(pl_module: L.LightningModule, kind: type) -> Any:
+def find_part(pl_module: L.LightningModule, kind: type) -> Any:
     """The first submodule of a class, or None."""
     return next((module for module in pl_module.modules() if isinstance(module, kind)), None)
 
 
-def target_of(pl_module: L.LightningModule) -> float | None:
+def find_target(pl_module: L.LightningModule) -> float | None:
     """The target of a module's log-normalizer, nats; None if nothing holds it."""
-    bound = part(pl_module, AbstractBound)
-    return None if bound is None else log_normalizer_target(bound, part(pl_module, AbstractRegularizer))
+    bound = find_part(pl_module, AbstractBound)
+    return None if bound is None else log_normalizer_target(bound, find_part(pl_module, AbstractRegularizer))
 
 
 def _name(module: nn.Module | None) -> str:

@@ -12,9 +12,17 @@ from lightning_mi._compat.lightning_logs import is_logged, logged_step
 from lightning_mi._compat.lightning_loops import is_accumulating
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.callbacks._step_outputs import read_step
-from lightning_mi.callbacks.tensorboard import hparams_table as table
 from lightning_mi.callbacks.tensorboard.feature_projection import FeatureProjection
 from lightning_mi.callbacks.tensorboard.figures import feature_figure, score_figure
+from lightning_mi.callbacks.tensorboard.hparams_table import (
+    Plain,
+    check_plain,
+    default_metrics,
+    find_part,
+    find_target,
+    hparams_row,
+    write_row,
+)
 from lightning_mi.callbacks.tensorboard.media import log_figure, log_histogram
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.scores.dense import stride
@@ -22,6 +30,7 @@ from lightning_mi.scores.scores import Scores
 from lightning_mi.training.charts import Charts, add_charts, charts_of
 from lightning_mi.training.epoch_metrics import loader_name
 from lightning_mi.training.step import references, term_logs
+from lightning_mi.utilities.checks import check_number, check_whole
 
 _MAX_SCORES = 10_000  # in a histogram: more take longer and look the same
 
@@ -55,7 +64,7 @@ class TensorBoardLayout(L.Callback):
 
     Raises:
         ValueError: An interval is less than one step, or the band is not positive.
-        TypeError: A column of ``hparams`` is not a plain value.
+        TypeError: An argument has the wrong type, or a column of ``hparams`` is not a plain value.
 
     Example:
         >>> trainer = L.Trainer(logger=False, accelerator="cpu", callbacks=[TensorBoardLayout(hparams={"trial": 3})])
@@ -67,19 +76,20 @@ class TensorBoardLayout(L.Callback):
         figures_every_n_steps: int | None = 5000,
         *,
         band: float = 0.5,
-        hparams: Mapping[str, table.Plain] | None = None,
+        hparams: Mapping[str, Plain] | None = None,
         metrics: Sequence[str] | None = None,
     ) -> None:
         for name, every in (
             ("histograms_every_n_steps", histograms_every_n_steps),
             ("figures_every_n_steps", figures_every_n_steps),
         ):
-            if every is not None and every < 1:
-                raise ValueError(f"Got {name}={every}: give a number of training steps, at least 1, or None for none.")
+            if every is not None:
+                check_whole(name, every, 1)
+        check_number("band", band, "the distance from the target in nats")
         if not band > 0:
             raise ValueError(f"Got band={band}: the distance of the band from the target is positive, in nats.")
         self._histograms_every, self._figures_every, self._band = histograms_every_n_steps, figures_every_n_steps, band
-        self._hparams = table.check_plain(hparams or {})
+        self._hparams = check_plain(hparams or {})
         self._metrics = metrics
         self._charts: Charts = {}
         self._names: set[str] = set()  # logged since the start of training
@@ -91,10 +101,10 @@ class TensorBoardLayout(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the run's row of the HPARAMS table before the logger does: TensorBoard keeps the first."""
-        row = self._hparams | table.row(trainer, pl_module) | self._hparams  # user columns first, with their values
-        metrics = table.default_metrics(trainer, pl_module) if self._metrics is None else self._metrics
+        row = self._hparams | hparams_row(trainer, pl_module) | self._hparams  # user columns first, with their values
+        metrics = default_metrics(trainer, pl_module) if self._metrics is None else self._metrics
         for logger in trainer.loggers if trainer.is_global_zero else ():
-            table.declare(logger, row, metrics, pl_module)
+            write_row(logger, row, metrics, pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reset the state; compute the index of the last step."""
@@ -189,7 +199,7 @@ class TensorBoardLayout(L.Callback):
         # Lightning repeats the last value of a name, so a step without joint pairs logs NaN.
         logs: dict[str, Any] = dict.fromkeys(("mi", "joint_term"), math.nan)
         logs |= term_logs(BoundTerms(*(term.detach() for term in terms)), scores, loss)
-        logs |= references(trainer, pl_module, table.part(pl_module, AbstractBound), scores)
+        logs |= references(trainer, pl_module, find_part(pl_module, AbstractBound), scores)
         named = {f"train/{name}": value for name, value in logs.items()}
         pl_module.log_dict({name: value for name, value in named.items() if name not in self._logged_by_module})
 
@@ -197,7 +207,7 @@ class TensorBoardLayout(L.Callback):
         if not trainer.is_global_zero or not trainer.loggers:
             return
         joint, marginal = _sampled(scores)
-        target = table.target_of(pl_module)
+        target = find_target(pl_module)
         lines = {} if target is None else {"target": target, "low": target - self._band, "high": target + self._band}
         for logger in trainer.loggers:
             log_histogram(logger, "scores/joint", joint, step)
