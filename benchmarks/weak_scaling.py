@@ -61,7 +61,7 @@ def work(rank: int, processes: int, folder: str, batch: int, steps: int, gather:
     module = MIEstimationModule(
         critics.SeparableCritic(DIM, DIM, hidden=(256, 256)),
         bounds.DV(),
-        pairs=pairs.AllPairs(gather),
+        pairs=pairs.AllPairs(gather=gather),
         regularizer=regularizers.Squared(weight=1.0),
     )
     blocks = Blocks()

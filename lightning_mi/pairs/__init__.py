@@ -1,4 +1,4 @@
-"""Pairings: how a batch becomes joint and marginal pairs, and their scores."""
+"""Pairings: from a batch to the scores of its joint and marginal pairs."""
 
 from lightning_mi.pairs.all_pairs import AllPairs
 from lightning_mi.pairs.base import AbstractPairing

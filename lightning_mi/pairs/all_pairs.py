@@ -1,25 +1,33 @@
-"""Pairings of two views, or of what a batch brings as independent."""
+"""AllPairs: every x with every y of the batch."""
 
 from typing import ClassVar, final
 
 from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.pairs.base import AbstractTiledPairing, check_count, check_two_or_more
+from lightning_mi.pairs._batch_checks import check_batch_size, check_num_views
+from lightning_mi.pairs.base import AbstractTiledPairing
 from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.scores import Scores
 
 
 @final
 class AllPairs(AbstractTiledPairing):
-    """Row i of x and row i of y are a joint pair; all N (N - 1) other combinations are marginal pairs.
+    """Row i of x and row i of y are a joint pair; the N (N - 1) other combinations are marginal pairs.
 
-    For InfoNCE a row is x_i against every y, its own included.
+    For InfoNCE a row is x_i against every y, including y_i.
+
+    Args:
+        gather: As in :class:`AbstractPairing`.
+        tile_bytes: The memory of a tile of scores, if the critic has tiles; see :meth:`Scores.from_columns`. By
+            default a size that is fast on the device. ``math.inf`` stores all scores, as double backward needs.
 
     Raises:
-        ValueError: The batch has one sample, or x and y differ in length, or there are not two views.
+        ValueError: A training batch has fewer than two samples, x and y differ in length, or the number of views is
+            not two.
 
     Example:
+        >>> import torch
         >>> from lightning_mi import critics
         >>> AllPairs()(critics.InnerProductCritic(), torch.ones(4, 2), torch.ones(4, 2)).num_marginal
         12
@@ -29,8 +37,8 @@ class AllPairs(AbstractTiledPairing):
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of all pairs of x (N, Dx) and y (N, Dy)."""
-        check_count(views, "x", "y", pairing="AllPairs")
-        share = self.share(*views)
-        check_two_or_more(share, self.training)
-        x, y = views[0], share.gather(views[1])
-        return self.score_all(critic, x, y, JointColumns.of_diagonal(x, share.start), share)
+        check_num_views(views, "x", "y", pairing="AllPairs")
+        shard = self.shard(*views)
+        check_batch_size(shard, self.training)
+        x, y = views[0], shard.gather(views[1])
+        return self.score_all(critic, x, y, JointColumns.of_diagonal(x, shard.start), shard)

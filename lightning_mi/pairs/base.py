@@ -1,4 +1,4 @@
-"""What every pairing has in common, and the checks of what it is given."""
+"""The base classes of pairings."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
+from lightning_mi.pairs._batch_checks import ShardHeader, check_headers
 from lightning_mi.pairs.known_law import known_mi
 from lightning_mi.scores.batch_shard import BatchShard, shard_of
 from lightning_mi.scores.global_counts import GlobalCounts
@@ -18,44 +19,44 @@ from lightning_mi.scores.scores import Scores
 from lightning_mi.scores.tiles import check_tile_bytes
 from lightning_mi.utilities.distributed import all_gather_ints, raise_any, raise_on_all_ranks, world_size
 from lightning_mi.utilities.labels import check_labels
-from lightning_mi.utilities.view_checks import check_tensors
 
 
 class AbstractPairing(nn.Module, ABC):
-    """Turns the representations of a batch into scores of joint and marginal pairs.
+    """Turns the representations of a batch into scores of joint pairs (positives) and marginal pairs (negatives).
 
-    Where several processes train together, each holds a share of a batch. In training mode the pairs are those of the
-    whole batch, and all processes read the same from the scores; the shares may differ in length. In evaluation mode
-    each process pairs its own samples.
+    With several ranks, each holds a shard of the batch. In training mode pairs run over the samples of all ranks, and
+    all ranks get the same reductions of the scores; shards may differ in length. In evaluation mode each rank pairs its
+    local samples.
 
     Args:
-        gather: Whether pairs run over the samples of all processes in training; otherwise each pairs its own.
+        gather: In training, pair the samples of all ranks; if False, each rank pairs its local samples.
 
     Attributes:
-        num_views: How many views of a batch, its first ones, the encoders turn into representations; None for all.
-        takes_labels: The labels of the samples, (N,), follow the representations.
-        mixes_views: x is scored against x as well, as if it were a y. So both need one encoder.
+        num_views: The number of views, the first entries of a batch, that the encoders map to representations; None
+            for all entries.
+        takes_labels: ``forward`` takes the labels of the samples, (N,), after the representations.
+        mixes_views: x is also scored against x, as a candidate. So both views need the same encoder.
     """
 
     num_views: ClassVar[int | None] = None
     takes_labels: ClassVar[bool] = False
     mixes_views: ClassVar[bool] = False
 
-    def __init__(self, gather: bool = True) -> None:
+    def __init__(self, *, gather: bool = True) -> None:
         super().__init__()
         self.gather = gather
 
     @abstractmethod
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
-        """Score the batch.
+        """Score the pairs of a batch.
 
         Args:
-            critic: Gives T(x, y).
+            critic: T(x, y).
             views: The representations, x and y first; then the labels, if the pairing takes them.
         """
 
     def prepare(self, data: object) -> None:
-        """Take what the pairing needs to know of the data, at the start of a fit; nothing by default.
+        """Read facts about the data at the start of a fit; by default none.
 
         Args:
             data: The trainer's data module, or None.
@@ -65,7 +66,7 @@ class AbstractPairing(nn.Module, ABC):
     @final
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """Score a batch without counting it: the buffers are put back afterwards.
+        """Context manager: restores the buffers afterwards, so that a batch can be scored without counting its labels.
 
         Example:
             >>> import torch
@@ -76,94 +77,80 @@ class AbstractPairing(nn.Module, ABC):
             >>> pairing.label_counts
             tensor([0, 0])
         """
-        before = [buffer.clone() for buffer in self.buffers()]
+        saved = [buffer.clone() for buffer in self.buffers()]
         try:
             yield
         finally:
-            for buffer, old in zip(self.buffers(), before, strict=True):
-                buffer.copy_(old)
+            for buffer, value in zip(self.buffers(), saved, strict=True):
+                buffer.copy_(value)
 
     def true_value(self, data: object, bound: AbstractBound) -> float | None:
-        """What the bound estimates on these pairs, nats: its value with exact expectations and the optimal critic.
+        """The value of a bound on these pairs with exact expectations and the optimal critic, nats; None if unknown.
 
-        By default I(x; y), as the data module knows it: joint pairs are drawn from p(x, y), marginal pairs from
-        p(x) p(y). Override it where a pairing draws other pairs.
+        By default I(x; y) of the data module: joint pairs have the law p(x, y), marginal pairs p(x) p(y). Override it
+        if a pairing has other pairs.
 
         Args:
-            data: The data module; see ``lightning_mi/pairs/known_law.py`` for what it may state.
-            bound: What is estimated may depend on whether it normalizes each row by itself (``capped_at_log_n``).
-
-        Returns:
-            None where it is not known.
+            data: The data module; see ``lightning_mi/utilities/protocols.py`` for what it may declare.
+            bound: The value may depend on whether the bound is normalized by rows (``capped_at_log_n``).
         """
         del bound
         return known_mi(data)
 
     def max_value(self, data: object, bound: AbstractBound) -> float:
-        """What the value of a lower bound cannot exceed with exact expectations, nats; infinite where nothing is known.
+        """The maximum of a lower bound with exact expectations, nats; infinite if unknown.
 
-        The true value by default: an encoder can only lose information.
+        By default the true value, since encoders can only lose information.
         """
         truth = self.true_value(data, bound)
         return math.inf if truth is None else truth
 
-    def labeled_share(self, x: Tensor, labels: Tensor) -> tuple[BatchShard, Tensor]:
-        """:meth:`share` of samples, and their labels; those that a pairing cannot take end all processes.
+    def labeled_shard(self, x: Tensor, labels: Tensor) -> tuple[BatchShard, Tensor]:
+        """:meth:`shard` of the samples, and their checked labels; if the check fails on one rank, raise on all.
 
         Raises:
             TypeError: The labels are not integers.
-            ValueError: There is not one for each sample, one is negative, or the pairing refuses one.
+            ValueError: The number of labels differs from that of samples, or a label is negative or invalid for this
+                pairing.
         """
         problem = None
         try:
             labels = check_labels(labels, len(x), type(self).__name__, getattr(self, "num_classes", None))
             labels = self.check_labels(labels.to(x.device))
-        except (TypeError, ValueError) as found:
-            problem = found
-        if self.training and not self.gather:  # the shares are not told of, but their gradients are averaged
+        except (TypeError, ValueError) as error:
+            problem = error
+        if self.training and not self.gather:  # no exchange of shapes, but ranks meet when gradients are averaged
             raise_on_all_ranks(problem, x.device)
-        return self.share(x, problem=problem), labels
+        return self.shard(x, problem=problem), labels
 
     def check_labels(self, labels: Tensor) -> Tensor:
-        """The labels, (N,) integers of at least 0, unless the pairing rejects one with a ValueError: override it to."""
+        """The labels, (N,) non-negative integers; override it to raise a ValueError for labels that are invalid."""
         return labels
 
-    def share(self, *views: Tensor, problem: Exception | None = None) -> BatchShard:
-        """Which rows of the batch the views hold: of this process's, or of all processes' where pairs run over those.
+    def shard(self, *views: Tensor, problem: Exception | None = None) -> BatchShard:
+        """The rows of the batch that the views of this rank are.
 
-        What is checked passes or fails on every process, so that none waits for one that has failed.
+        A failed check raises on every rank, so that no rank blocks in a later collective.
 
         Args:
             views: (N, ...) each. The second is as long as the first, the fourth as the third.
-            problem: What is wrong with this process's share, where its pairing knows; all processes then raise.
+            problem: An error of this rank, to raise on all ranks.
 
         Raises:
-            Exception: The problem.
-            ValueError: Views that belong together differ in length, or processes have views of another width.
+            Exception: The problem; a ValueError on the other ranks.
+            ValueError: Views of one pair differ in length, or the views of ranks differ in width or dtype.
         """
-        return self.shares(*views, problem=problem)[0]
+        return self.shards(*views, problem=problem)[0]
 
-    def shares(self, *views: Tensor, problem: Exception | None = None) -> list[BatchShard]:
-        """The same for each of the views, which need not be equally long."""
-        own = [problem is not None] + [number for view in views for number in (len(view), math.prod(view.shape[1:]))]
-        everywhere = self.gather and self.training and world_size() > 1
-        sizes = all_gather_ints(own, views[0].device) if everywhere else [tuple(own)]
-        raise_any(problem, sizes)
-        sizes = [tuple(size) for _, *size in sizes]
-        for process, size in enumerate(sizes):
-            where = f" on process {process}" if len(sizes) > 1 else ""
-            for x, y, kind, name in zip(size[::4], size[2::4], ("joint", "marginal"), ("", "marginal "), strict=False):
-                if x != y:
-                    raise ValueError(
-                        f"Got {x} {name}x and {y} {name}y{where}: row i of both is one {kind} pair, so they are "
-                        "equally long."
-                    )
-            if size[1::2] != sizes[0][1::2]:
-                raise ValueError(
-                    f"Got views of {list(size[1::2])} numbers a row{where} and of {list(sizes[0][1::2])} on process 0: "
-                    "samples of all processes are paired, so they are alike."
-                )
-        return [shard_of(lengths) for lengths in zip(*(size[::2] for size in sizes), strict=True)]
+    def shards(self, *views: Tensor, problem: Exception | None = None) -> list[BatchShard]:
+        """:meth:`shard` of each view; views of different pairs may differ in length."""
+        ranks = [ShardHeader.of(views, problem)]
+        if self.gather and self.training and world_size() > 1:
+            gathered = all_gather_ints(ranks[0].to_ints(), views[0].device)
+            ranks = [ShardHeader.from_ints(ints) for ints in gathered]
+        raise_any(problem, [(header.has_problem,) for header in ranks])
+        check_headers(ranks)
+        return [shard_of(rows) for rows in zip(*(header.rows for header in ranks), strict=True)]
 
 
 class AbstractTiledPairing(AbstractPairing):
@@ -171,57 +158,30 @@ class AbstractTiledPairing(AbstractPairing):
 
     Args:
         gather: As in :class:`AbstractPairing`.
-        tile_bytes: The memory of a tile of scores, where the critic has tiles; see :meth:`Scores.from_columns`. By
-            default what is fast on the device; ``math.inf`` keeps all scores, as a gradient of a gradient needs it.
+        tile_bytes: The memory of a tile of scores, if the critic has tiles; see :meth:`Scores.from_columns`. By
+            default a size that is fast on the device. ``math.inf`` stores all scores, as double backward needs.
     """
 
-    def __init__(self, gather: bool = True, tile_bytes: float | None = None) -> None:
-        super().__init__(gather)
+    def __init__(self, *, gather: bool = True, tile_bytes: float | None = None) -> None:
+        super().__init__(gather=gather)
         check_tile_bytes(tile_bytes)
         self.tile_bytes = tile_bytes
 
     def score_all(
-        self, critic: AbstractCritic, x: Tensor, y: Tensor, columns: JointColumns, share: BatchShard
+        self, critic: AbstractCritic, x: Tensor, y: Tensor, columns: JointColumns, shard: BatchShard
     ) -> Scores:
-        """Scores of x (N, Dx) with all candidates y (M, Dy), in tiles where the critic has any.
+        """Scores of x (N, Dx) with all candidates y (M, Dy), in tiles if the critic has them.
 
         Args:
-            critic: Gives T(x, y).
-            x: Of this process.
+            critic: T(x, y).
+            x: The samples of this rank.
             y: The candidates.
-            columns: Which of them makes a joint pair with each x, and which makes none.
-            share: Whether those of other processes are among them.
+            columns: The candidate of each x that makes its joint pair, and the one that makes no pair.
+            shard: The rows of the batch that x are.
         """
         tiles = critic.tiles(x, y)
         scores = critic.pairwise(x, y) if tiles is None else tiles
-        # All processes together have a row for each candidate, and all rows are alike.
+        # All ranks together have one row for each candidate, and all rows have the same number of pairs.
         num_rows, in_row = len(y), columns.row_count(len(y))
-        pooled = share.pooled and GlobalCounts(num_rows, num_rows * (in_row - 1), num_rows, in_row, len(share.counts))
+        pooled = shard.pooled and GlobalCounts(num_rows, num_rows * (in_row - 1), num_rows, in_row, len(shard.counts))
         return Scores.from_columns(scores, columns, y=y, pooled=pooled, tile_bytes=self.tile_bytes)
-
-
-def check_count(views: tuple[Tensor, ...], *names: str, pairing: str) -> None:
-    """Check that there are as many views as names, and that each, except labels, is a tensor with rows.
-
-    Raises:
-        TypeError: A view is not a tensor.
-        ValueError: There are more or fewer, or one has no dimension.
-    """
-    if len(views) != len(names):
-        raise ValueError(
-            f"Got {len(views)} view{'s' * (len(views) != 1)} of the batch: {pairing} takes {len(names)}, "
-            f"{', '.join(names)}. Choose another pairing, or give it these (in a module, `unpack_batch` returns them)."
-        )
-    check_tensors({name: view for name, view in zip(names, views, strict=True) if name != "labels"})
-
-
-def check_two_or_more(share: BatchShard, training: bool) -> None:
-    """Raise a ValueError unless a training batch holds two or more samples.
-
-    In evaluation the last batch may hold one: it has its joint pair and no marginal pair.
-    """
-    if training and share.total < 2:
-        raise ValueError(
-            f"Got a batch of {share.total}: marginal pairs combine different samples, so a batch holds two or more. "
-            "Raise the batch size, or drop the last, smaller batch: DataLoader(..., drop_last=True)."
-        )

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.pairs.base import AbstractPairing, check_count, check_two_or_more
+from lightning_mi.pairs._batch_checks import check_batch_size, check_num_views
+from lightning_mi.pairs.base import AbstractPairing
 from lightning_mi.scores.global_counts import GlobalCounts
 from lightning_mi.scores.scores import Scores
 from lightning_mi.utilities.distributed import rank_generator
@@ -16,13 +17,16 @@ from lightning_mi.utilities.distributed import rank_generator
 class Derangement(AbstractPairing):
     """Row i of x and row i of y are a joint pair; N marginal pairs come from a shuffle of y without fixed points.
 
-    The shuffle is one random cycle, so no marginal pair is a joint one. Cheaper than all pairs for a joint critic,
-    and noisier. Without rows: InfoNCE cannot use it. Each process shuffles its own samples, and averages run over the
-    pairs of all processes.
+    The shuffle is one random cycle, so no marginal pair is a joint pair. It is cheaper than all pairs for a joint
+    critic, and noisier. It has no rows, so InfoNCE cannot use it. Each rank shuffles its local samples, and means run
+    over the pairs of all ranks.
+
+    Args:
+        gather: As in :class:`AbstractPairing`.
 
     Raises:
-        ValueError: The batch, or a process's share of it, has one sample, or x and y differ in length, or there are
-            not two views.
+        ValueError: A training batch, or the shard of a rank, has one sample; x and y differ in length; or the number
+            of views is not two.
 
     Example:
         >>> from lightning_mi import critics
@@ -34,20 +38,20 @@ class Derangement(AbstractPairing):
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of x (N, Dx) with y (N, Dy), and with y shuffled."""
-        check_count(views, "x", "y", pairing="Derangement")
-        share = self.share(*views)
-        check_two_or_more(share, self.training)
-        if self.training and 1 in share.counts:
+        check_num_views(views, "x", "y", pairing="Derangement")
+        shard = self.shard(*views)
+        check_batch_size(shard, self.training)
+        if self.training and 1 in shard.counts:
             raise ValueError(
-                f"Got batches of {', '.join(map(str, share.counts))} on the processes: Derangement shuffles within "
-                "each, so each holds two or more samples, or none. Choose another batch size, or drop the last, "
+                f"Got shards of {', '.join(map(str, shard.counts))} samples on the ranks: Derangement shuffles the "
+                "samples of each rank, so each has two or more, or none. Choose another batch size, or drop the last, "
                 "smaller batch: DataLoader(..., drop_last=True)."
             )
         x, y = views
         order = torch.randperm(len(x), device=x.device, generator=rank_generator(x.device))
         shuffle = torch.empty_like(order)
         shuffle[order] = order.roll(1)
-        pooled = share.pooled and GlobalCounts(share.total, share.total, share.total, world_size=len(share.counts))
+        pooled = shard.pooled and GlobalCounts(shard.total, shard.total, shard.total, world_size=len(shard.counts))
         return Scores.from_samples(
             critic.paired(x, y),
             critic.paired(x, y[shuffle]) if len(x) > 1 else x.new_empty(0),

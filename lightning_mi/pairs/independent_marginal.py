@@ -1,4 +1,4 @@
-"""IndependentMarginal: marginal pairs that the batch brings."""
+"""IndependentMarginal: marginal pairs that are entries of the batch."""
 
 from typing import ClassVar, final
 
@@ -6,19 +6,25 @@ import torch
 from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.pairs.base import AbstractPairing, check_count
+from lightning_mi.pairs._batch_checks import check_num_views
+from lightning_mi.pairs.base import AbstractPairing
 from lightning_mi.scores.global_counts import GlobalCounts
 from lightning_mi.scores.scores import Scores
 
 
 @final
 class IndependentMarginal(AbstractPairing):
-    """The batch brings its own marginal pairs: views x, y of joint pairs and x', y' of independently drawn ones.
+    """A batch has four views: x, y of joint pairs, and x', y' of marginal pairs, drawn independently.
 
-    Without rows: InfoNCE cannot use it. Averages run over the pairs of all processes.
+    It has no rows, so InfoNCE cannot use it. Means run over the pairs of all ranks.
+
+    Args:
+        gather: As in :class:`AbstractPairing`.
 
     Raises:
-        ValueError: x and y, or x' and y', differ in length, or there are not four views.
+        TypeError: x and x', or y and y', differ in dtype.
+        ValueError: x and y, or x' and y', differ in length; x and x', or y and y', differ in width; or the number of
+            views is not four.
 
     Example:
         >>> from lightning_mi import critics
@@ -32,13 +38,13 @@ class IndependentMarginal(AbstractPairing):
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of x (N, Dx) with y (N, Dy), and of x' (K, Dx) with y' (K, Dy)."""
         names = ("x", "y", "x_marginal", "y_marginal")
-        check_count(views, *names, pairing="IndependentMarginal")
+        check_num_views(views, *names, pairing="IndependentMarginal")
         for first, second in (0, 2), (1, 3):
-            _check_alike(names[first], views[first], names[second], views[second])
-        share, _, marginal, _ = self.shares(*views)
+            _check_same_variable(names[first], views[first], names[second], views[second])
+        shard, _, marginal, _ = self.shards(*views)
         x, y, x_marginal, y_marginal = views
-        pooled = share.pooled and GlobalCounts(
-            share.total, marginal.total, marginal.total, world_size=len(share.counts)
+        pooled = shard.pooled and GlobalCounts(
+            shard.total, marginal.total, marginal.total, world_size=len(shard.counts)
         )
         return Scores.from_samples(
             critic.paired(x, y),
@@ -48,12 +54,12 @@ class IndependentMarginal(AbstractPairing):
         )
 
 
-def _check_alike(name: str, view: Tensor, marginal_name: str, marginal: Tensor) -> None:
-    """Check that independent samples are of the type and width of the joint ones."""
+def _check_same_variable(name: str, view: Tensor, marginal_name: str, marginal: Tensor) -> None:
+    """Check that samples of marginal pairs have the dtype and width of those of joint pairs."""
     if marginal.shape[1:] != view.shape[1:]:
         raise ValueError(
             f"Got {name} of shape {tuple(view.shape)} and {marginal_name} of shape {tuple(marginal.shape)}: both are "
-            "samples of one variable, so they differ in length alone. Check the order of the batch: x, y, x', y'."
+            "samples of one variable, so they differ in length only. Check the order of the batch: x, y, x', y'."
         )
     if marginal.dtype != view.dtype:
         raise TypeError(

@@ -7,30 +7,36 @@ from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.pairs.base import AbstractTiledPairing, check_count, check_two_or_more
-from lightning_mi.pairs.known_law import known_mi
+from lightning_mi.pairs._batch_checks import check_batch_size, check_num_views
+from lightning_mi.pairs.base import AbstractTiledPairing
+from lightning_mi.pairs.known_law import is_exchangeable, known_mi
 from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.scores import Scores
 
 
 @final
 class TwoViews(AbstractTiledPairing):
-    """Contrastive pairing: two views of each sample, and every view against every other.
+    """Contrastive pairing: two views of each sample, and every view against every other view.
 
-    The 2 N views of a batch are put into one list z. The two views of a sample are joint pairs, in both directions;
-    views of different samples are the marginal pairs, 4 N (N - 1) of them. For InfoNCE a row is a view against all
-    others but itself, so its ceiling is log(2 N - 1). The critic scores x against x too: both are of the same kind.
+    The 2 N views of a batch form one list. The two views of a sample are joint pairs, in both directions; views of
+    different samples are the 4 N (N - 1) marginal pairs. For InfoNCE a row is a view against all other views, so its
+    ceiling is log(2 N - 1). The critic scores x against x too, so both views have the same shape.
 
-    A joint pair is (x, y) or (y, x), each with probability 1/2, and both sides of a marginal pair are drawn from the
-    mixture of p(x) and p(y). So what is estimated is I(x; y) if the two views are exchangeable, that is
-    p(x, y) = p(y, x) (the data module states ``exchangeable = True``), and one encoder takes both. Otherwise it is
-    another number: log 2 more than I(x; y) where every x can be told from every y, and less where both have the same
-    law and p(x, y) is not symmetric.
+    A joint pair is (x, y) or (y, x), each with probability 1/2, and both sides of a marginal pair have the mixture of
+    p(x) and p(y) as their law. So the estimate is one of I(x; y) if the views are exchangeable, p(x, y) = p(y, x) (the
+    data module declares ``exchangeable = True``), and one encoder maps both. Otherwise the estimated number is
+    different: log 2 more than I(x; y) if every x can be distinguished from every y, and less if x and y have the same
+    law but p(x, y) is not symmetric.
 
     Source: Chen et al. 2020 (SimCLR).
 
+    Args:
+        gather: As in :class:`AbstractPairing`.
+        tile_bytes: As in :class:`AllPairs`.
+
     Raises:
-        ValueError: The batch has one sample, or x and y differ in shape, or there are not two views.
+        ValueError: A training batch has fewer than two samples, x and y differ in shape, or the number of views is not
+            two.
 
     Example:
         >>> from lightning_mi import critics
@@ -43,22 +49,22 @@ class TwoViews(AbstractTiledPairing):
     mixes_views: ClassVar[bool] = True
 
     def true_value(self, data: object, bound: AbstractBound) -> float | None:
-        """I(x; y) of exchangeable views; None of others."""
-        return known_mi(data) if getattr(data, "exchangeable", False) else None
+        """I(x; y) if the views are exchangeable, otherwise None."""
+        return known_mi(data) if is_exchangeable(data) else None
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of all pairs of the views x (N, D) and y (N, D) of N samples."""
-        check_count(views, "x", "y", pairing="TwoViews")
+        check_num_views(views, "x", "y", pairing="TwoViews")
         x, y = views
         if x.shape[1:] != y.shape[1:]:
             raise ValueError(
                 f"Got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}: TwoViews scores every view against "
-                "every other, so they are alike. Use one encoder for both, or AllPairs."
+                "every other, so both have the same shape. Use one encoder for both, or AllPairs."
             )
-        share = self.share(x, y)
-        check_two_or_more(share, self.training)
-        candidates = torch.cat(share.gather_all(x, y))
-        first = torch.arange(share.start, share.start + len(x), device=x.device)
-        second = share.total + first
+        shard = self.shard(x, y)
+        check_batch_size(shard, self.training)
+        candidates = torch.cat(shard.gather_all(x, y))
+        first = torch.arange(shard.start, shard.start + len(x), device=x.device)
+        second = shard.total + first
         columns = JointColumns(torch.cat([second, first]), excluded=torch.cat([first, second]))
-        return self.score_all(critic, torch.cat([x, y]), candidates, columns, share)
+        return self.score_all(critic, torch.cat([x, y]), candidates, columns, shard)

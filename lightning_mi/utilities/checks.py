@@ -1,4 +1,4 @@
-"""Argument checks with one form of error: what was received, what it must be, what to write."""
+"""Argument checks with one form of error: the received value, its meaning, the remedy."""
 
 import math
 from collections.abc import Sequence
@@ -7,16 +7,16 @@ from typing import Any
 
 
 def check_instance(name: str, value: Any, kind: type | tuple[type, ...], example: str) -> None:
-    """Check that an argument is an instance of a class; a module compiled by ``torch.compile`` counts as what it wraps.
+    """Check that an argument is an instance of a class, or such a module compiled by ``torch.compile``.
 
     Args:
         name: The argument.
-        value: What was received.
+        value: The received value.
         kind: The class, or several.
-        example: What to write instead, without the argument's name.
+        example: A valid value, for the message.
 
     Raises:
-        TypeError: It is none of them.
+        TypeError: The value is of another class.
 
     Example:
         >>> check_instance("bound", "DV", int, "bounds.DV()")
@@ -31,16 +31,16 @@ def check_instance(name: str, value: Any, kind: type | tuple[type, ...], example
 
 
 def check_factory(name: str, value: Any, made: type | tuple[type, ...], example: str) -> None:
-    """Check that an argument is None or a callable that creates an object, not the object.
+    """Check that an argument is None or a callable that creates an object, not the object itself.
 
     Args:
         name: The argument.
-        value: What was received.
-        made: The class of what it creates.
-        example: What to write instead.
+        value: The received value.
+        made: The class of the created object.
+        example: A valid value, for the message.
 
     Raises:
-        TypeError: It is not callable, or was created already.
+        TypeError: The value is not callable, or is an instance of the class.
 
     Example:
         >>> check_factory("optimizer", 1e-3, dict, "lambda parameters: torch.optim.Adam(parameters)")
@@ -55,7 +55,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Check that an argument is one of a few strings.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The value is none of the choices.
 
     Example:
         >>> check_choice("scheduler_interval", "batch", ("epoch", "step"))
@@ -70,8 +70,8 @@ def check_whole(name: str, value: Any, minimum: int) -> None:
     """Check that an argument is a whole number, at least ``minimum``.
 
     Raises:
-        TypeError: It is not a whole number.
-        ValueError: It is below the minimum.
+        TypeError: The value is not a whole number.
+        ValueError: The value is below the minimum.
 
     Example:
         >>> check_whole("batch_size", 1, 2)
@@ -89,11 +89,11 @@ def check_number(name: str, value: Any, meaning: str) -> None:
 
     Args:
         name: The argument.
-        value: What was received.
-        meaning: What the number is, for the message.
+        value: The received value.
+        meaning: The meaning of the number, for the message.
 
     Raises:
-        TypeError: It is not a number.
+        TypeError: The value is not a number.
 
     Example:
         >>> check_number("mi", "2", "the mutual information in nats")
@@ -109,12 +109,12 @@ def check_finite(name: str, value: Any, meaning: str) -> None:
 
     Args:
         name: The argument.
-        value: What was received.
-        meaning: What the number is, for the message.
+        value: The received value.
+        meaning: The meaning of the number, for the message.
 
     Raises:
-        TypeError: It is not a number.
-        ValueError: It is infinite or NaN.
+        TypeError: The value is not a number.
+        ValueError: The value is infinite or NaN.
 
     Example:
         >>> check_finite("target", math.inf, "in nats")
@@ -131,12 +131,12 @@ def check_positive(name: str, value: Any, meaning: str) -> None:
 
     Args:
         name: The argument.
-        value: What was received.
-        meaning: What the number is, for the message.
+        value: The received value.
+        meaning: The meaning of the number, for the message.
 
     Raises:
-        TypeError: It is not a number.
-        ValueError: It is not positive, infinite or NaN.
+        TypeError: The value is not a number.
+        ValueError: The value is not positive, infinite or NaN.
 
     Example:
         >>> check_positive("tau", 0.0, "the clamp of scores, in nats")

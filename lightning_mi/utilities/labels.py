@@ -1,4 +1,4 @@
-"""Class labels: what they look like, and where they are in a batch."""
+"""Class labels: their place in a batch, and checks of their values."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -13,12 +13,12 @@ NEGATIVE_LABEL = (
 
 
 class LabelledViews(NamedTuple):
-    """A batch, taken apart.
+    """A batch, split into views and labels.
 
     Attributes:
-        views: What is encoded.
-        labels: (N,) integers, or None where the batch holds none.
-        surplus: What else the batch holds; a pairing refuses it.
+        views: The entries that are encoded.
+        labels: (N,) integers, or None if the batch has none.
+        surplus: All other entries; a pairing raises an error for them.
     """
 
     views: list[Any]
@@ -27,11 +27,11 @@ class LabelledViews(NamedTuple):
 
 
 def split_labels(entries: Sequence[Any], num_views: int | None) -> LabelledViews:
-    """Tell the labels of a batch from its views: exactly one entry after the views, of integers and of shape (N,).
+    """Split a batch into views and labels: exactly one entry after the views, integers of shape (N,).
 
     Args:
-        entries: Of a batch, in order.
-        num_views: How many leading entries are views; None if all are, so that there are no labels.
+        entries: The entries of a batch, in order.
+        num_views: The number of leading entries that are views; None if all entries are views.
 
     Example:
         >>> split_labels([torch.zeros(2, 3), torch.tensor([0, 1])], num_views=1).labels
@@ -49,7 +49,7 @@ def split_labels(entries: Sequence[Any], num_views: int | None) -> LabelledViews
 
 
 def is_labels(entry: Any) -> bool:
-    """Whether an entry of a batch can be class labels: a tensor of integers in one dimension.
+    """Whether an entry of a batch can be class labels: a one-dimensional tensor of integers.
 
     Example:
         >>> is_labels(torch.tensor([3, 1])), is_labels(torch.tensor([3.0, 1.0]))
@@ -58,39 +58,39 @@ def is_labels(entry: Any) -> bool:
     return isinstance(entry, Tensor) and entry.ndim == 1 and _holds_integers(entry)
 
 
-def missing_labels(entries: Sequence[Any], num_views: int | None, taker: str) -> TypeError:
-    """The error for a batch without labels that ``taker`` cannot do without.
+def missing_labels(entries: Sequence[Any], num_views: int | None, consumer: str) -> TypeError:
+    """The error for a batch without the labels that ``consumer`` needs.
 
     Example:
         >>> print(missing_labels([torch.zeros(2, 3), torch.zeros(2)], 1, "SameLabel"))
         SameLabel needs labels, but the batch holds float32 (2, 3), float32 (2,): labels are one more entry, integers
         of shape (N,), after the first. Add them to the batch, or override `unpack_batch` to return them.
     """
-    held = ", ".join(
+    found = ", ".join(
         f"{str(e.dtype)[6:]} {tuple(e.shape)}" if isinstance(e, Tensor) else type(e).__name__ for e in entries
     )
-    where = {
-        None: "and this pairing takes every entry for a view: declare its `num_views`",
-        1: "after the first",
-    }.get(num_views, f"after the {num_views} views")
+    if num_views is None:
+        where = "but for this pairing every entry is a view: declare its `num_views`"
+    else:
+        where = "after the first" if num_views == 1 else f"after the {num_views} views"
     return TypeError(
-        f"{taker} needs labels, but the batch holds {held or 'nothing'}: labels are one more entry, integers of shape "
-        f"(N,), {where}. Add them to the batch, or override `unpack_batch` to return them."
+        f"{consumer} needs labels, but the batch holds {found or 'nothing'}: labels are one more entry, integers of "
+        f"shape (N,), {where}. Add them to the batch, or override `unpack_batch` to return them."
     )
 
 
-def check_labels(labels: object, num_samples: int, taker: str, num_classes: int | None = None) -> Tensor:
+def check_labels(labels: object, num_samples: int, consumer: str, num_classes: int | None = None) -> Tensor:
     """The class labels of ``num_samples`` samples, as int64. One host-device sync.
 
     Args:
-        labels: What the batch holds as labels.
+        labels: The labels of a batch.
         num_samples: N.
-        taker: What takes them, for the message.
-        num_classes: C, where labels run from 0 to C - 1; any label of at least 0 by default.
+        consumer: The object that needs them, for the message.
+        num_classes: C, if labels are 0 to C - 1; by default any non-negative label is valid.
 
     Raises:
-        TypeError: They are not a tensor of integers.
-        ValueError: They are not of shape (N,), one is negative, or one is not below ``num_classes``.
+        TypeError: The labels are not a tensor of integers.
+        ValueError: Their shape is not (N,), or a label is negative or not below ``num_classes``.
 
     Example:
         >>> check_labels(torch.tensor([0, -1]), 2, "SameLabel")
@@ -102,17 +102,17 @@ def check_labels(labels: object, num_samples: int, taker: str, num_classes: int 
     """
     if not isinstance(labels, Tensor):
         raise TypeError(
-            f"{taker} got labels of type {type(labels).__name__}: class labels are a tensor of integers, one for each "
+            f"{consumer} got labels of type {type(labels).__name__}: class labels are a tensor of integers, one for each "
             "sample. Add them to the batch, or override `unpack_batch` to return them last."
         )
     if not _holds_integers(labels):
         raise TypeError(
-            f"{taker} got labels of type {str(labels.dtype)[6:]}: class labels are integers. "
+            f"{consumer} got labels of type {str(labels.dtype)[6:]}: class labels are integers. "
             "Convert them with .long() if they are class indices, or with .argmax(dim=1) if they are one-hot vectors."
         )
     if labels.shape != (num_samples,):
         raise ValueError(
-            f"{taker} got labels of shape {tuple(labels.shape)} for {num_samples} samples: there is one label for "
+            f"{consumer} got labels of shape {tuple(labels.shape)} for {num_samples} samples: there is one label for "
             f"each, so the shape is ({num_samples},)."
         )
     labels = labels.long()
@@ -121,31 +121,31 @@ def check_labels(labels: object, num_samples: int, taker: str, num_classes: int 
         position = int(outside.nonzero()[0, 0])
         label = int(labels[position])
         if label < 0 or num_classes is None:
-            raise ValueError(f"{taker} got label {label} at position {position}: {NEGATIVE_LABEL}")
+            raise ValueError(f"{consumer} got label {label} at position {position}: {NEGATIVE_LABEL}")
         raise ValueError(
-            f"{taker} got label {label} at position {position}: its {num_classes} labels are 0 to {num_classes - 1}. "
+            f"{consumer} got label {label} at position {position}: its {num_classes} labels are 0 to {num_classes - 1}. "
             "Set `num_classes` to the number of classes, or number the labels from 0."
         )
     return labels
 
 
 def check_num_classes(parts: Iterable[object], data: object) -> None:
-    """Refuse parts of a module that are made for another number of classes than the data has.
+    """Check that parts of a module have the data's number of classes, if both declare one.
 
     Args:
-        parts: Those without a ``num_classes`` are not looked at.
-        data: Nothing is refused if it has no ``num_classes``.
+        parts: Parts that may have ``num_classes``.
+        data: A data module that may have ``num_classes``.
 
     Raises:
-        ValueError: Names both numbers.
+        ValueError: The numbers differ.
     """
-    held = getattr(data, "num_classes", None)
+    of_data = getattr(data, "num_classes", None)
     for part in parts:
-        own = getattr(part, "num_classes", None)
-        if own is not None and held is not None and own != held:
+        of_part = getattr(part, "num_classes", None)
+        if of_part is not None and of_data is not None and of_part != of_data:
             raise ValueError(
-                f"{type(part).__name__} has num_classes={own}, but {type(data).__name__} has num_classes={held}. "
-                f"Set num_classes={held}, or choose other data."
+                f"{type(part).__name__} has num_classes={of_part}, but {type(data).__name__} has num_classes={of_data}. "
+                f"Set num_classes={of_data}, or choose other data."
             )
 
 

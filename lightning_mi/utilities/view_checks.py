@@ -1,4 +1,4 @@
-"""Checks of views and representations: tensors of floating-point numbers, of one type, on one device."""
+"""Checks of views and representations: floating-point tensors of one dtype on one device."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,11 @@ def check_tensors(views: Mapping[str, Any]) -> None:
     """Check that each representation is a tensor with one row per sample.
 
     Args:
-        views: By name.
+        views: The representations by name.
 
     Raises:
-        TypeError: One is not a tensor.
-        ValueError: One has no dimension.
+        TypeError: A representation is not a tensor.
+        ValueError: A representation has no dimension.
 
     Example:
         >>> check_tensors({"x": [1.0, 2.0]})
@@ -36,17 +36,17 @@ def check_tensors(views: Mapping[str, Any]) -> None:
 
 
 def check_views(views: Mapping[str, Any], weight: Tensor | None = None) -> None:
-    """Check that representations can enter one critic.
+    """Check that a critic can process representations.
 
-    Under autocast, float32, float16 and bfloat16 mix; float64 does not, because autocast leaves it as it is.
+    Under autocast, float32, float16 and bfloat16 may be mixed; float64 may not, because autocast does not convert it.
 
     Args:
-        views: By name.
-        weight: Of the layer that reads them; None for a critic without weights.
+        views: The representations by name.
+        weight: A weight of the critic's first layer; None for a critic without weights.
 
     Raises:
-        TypeError: One is not a tensor of floating-point numbers, or types differ.
-        ValueError: They are on different devices.
+        TypeError: A representation is not a floating-point tensor, or dtypes differ.
+        ValueError: Devices differ.
 
     Example:
         >>> check_views({"x": torch.zeros(4, 2, dtype=torch.float64)}, weight=torch.zeros(2))
@@ -96,7 +96,7 @@ def _short(tensor: Tensor) -> str:
 
 
 def _conversion(name: str, view: Any) -> str:
-    """How a value that is not a tensor becomes one."""
+    """The remedy for a value that is not a tensor."""
     kind = type(view).__module__.partition(".")[0]
     if kind == "numpy" and hasattr(view, "shape"):
         return f"Write torch.from_numpy({name}).float()."
@@ -111,13 +111,13 @@ def _conversion(name: str, view: Any) -> str:
 
 
 def _to_floating(name: str, view: Tensor) -> str:
-    """How a tensor of other numbers becomes one of floating-point numbers."""
+    """The remedy for a tensor that is not floating-point."""
     if view.is_complex():
         return f"Write torch.view_as_real({name}).flatten(1): real and imaginary parts are features."
     if view.ndim == 1 and view.dtype != torch.bool:
         return (
             f"For class indices, write torch.nn.functional.one_hot({name}, num_classes).float(), or give an encoder "
-            "(encoders.OneHot, nn.Embedding), or take critics.LabelCritic, which scores labels; for counts, write "
+            "(encoders.OneHot, nn.Embedding), or use critics.LabelCritic, which scores labels; for counts, write "
             f"{name}.float().unsqueeze(1)."
         )
     return f"Write {name}.float()."

@@ -1,4 +1,4 @@
-"""One line per bound, per regularizer and per way to lay out scores: the generic tests run over all of them."""
+"""One line per bound, regularizer, pairing, critic and layout of scores: the generic tests run over all lines."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_mi import Scores, bounds, regularizers
+from lightning_mi import Scores, bounds, critics, pairs, regularizers
 from tests.helpers import reference
 from tests.helpers.reference import Reading, Sheet
 
@@ -18,13 +18,13 @@ MINE_RATE, MINE_AVERAGE = 0.25, 0.7
 
 @dataclass(frozen=True)
 class BoundSpec:
-    """A bound, its reference, and what the theory says about it.
+    """A bound, its independent reference, and its properties in theory.
 
     Attributes:
-        reference: What the bound reads on a sheet, by the independent formula.
+        reference: The terms of the bound on a sheet, by the independent formula.
         optimum: The critic with the highest objective is the log density ratio plus this; None if it depends on y.
-        gap: What the value reads at that critic, minus the mutual information; None if it depends on the law.
-        log_normalizer: What the log-normalizer reads there; None if it depends on the law.
+        gap: The value at that critic minus the mutual information; None if it depends on the law.
+        log_normalizer: The log-normalizer at that critic; None if it depends on the law.
         shift_invariant: A constant added to all scores changes neither value nor objective.
         exceeds: Some critic reads more than the mutual information, with exact expectations.
     """
@@ -99,8 +99,11 @@ def _declaration(spec: BoundSpec) -> tuple[str, bool, bool]:
     return bound.marginal_pooling, bound.capped_at_log_n, bound.self_normalized
 
 
-# One bound for each combination of declarations: all that metrics and pairings can see of a bound.
+# One bound for each combination of declarations: all that metrics can see of a bound.
 BOUND_KINDS = list({_declaration(spec): spec for spec in reversed(BOUNDS)}.values())[::-1]
+# One bound for each reduction of scores: all that a pairing can see of a bound. A plain log-mean-exp, a clipped one, one
+# with an offset, one in each row, a softplus.
+REDUCTIONS = [spec for spec in BOUNDS if spec.name in ("DV", "SMILE", "TUBA(learned)", "InfoNCE", "JS")]
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,68 @@ REGULARIZERS = [
 
 
 @dataclass(frozen=True)
+class PairingSpec:
+    """A pairing and the inputs that it takes.
+
+    Attributes:
+        inputs: The names of its inputs, as errors list them.
+        has_rows: InfoNCE can use it.
+        needs_two: A training batch needs two samples.
+    """
+
+    name: str
+    make: Callable[..., pairs.AbstractPairing]
+    inputs: str
+    has_rows: bool = True
+    needs_two: bool = True
+
+    @property
+    def takes_labels(self) -> bool:
+        return "labels" in self.inputs
+
+    def views(self, n: int, width: int = 1) -> list[Tensor]:
+        """n samples whose features are their numbers; two samples share a label."""
+        count = len(self.inputs.split(", ")) - self.takes_labels
+        views = [torch.arange(20 * i, 20 * i + n).double()[:, None].expand(n, width) for i in range(count)]
+        return [*views, torch.arange(n) // 2] if self.takes_labels else views
+
+
+# fmt: off
+PAIRINGS = [
+    PairingSpec("AllPairs", pairs.AllPairs, "x, y"),
+    PairingSpec("TwoViews", pairs.TwoViews, "x, y"),
+    PairingSpec("Derangement", pairs.Derangement, "x, y", has_rows=False),
+    PairingSpec("IndependentMarginal", pairs.IndependentMarginal, "x, y, x_marginal, y_marginal", has_rows=False,
+                needs_two=False),
+    PairingSpec("SameLabel", pairs.SameLabel, "x, labels"),
+    PairingSpec("EnumeratedLabels", partial(pairs.EnumeratedLabels, 4), "x, labels", needs_two=False),
+]
+# fmt: on
+
+
+@dataclass(frozen=True)
+class CriticSpec:
+    """A critic of two representations of ``dim`` features."""
+
+    name: str
+    make: Callable[[int], critics.AbstractCritic]
+
+
+# fmt: off
+CRITICS = [
+    CriticSpec("inner product", lambda dim: critics.InnerProductCritic()),
+    CriticSpec("cosine", lambda dim: critics.InnerProductCritic(normalize=True, temperature=0.5)),
+    CriticSpec("bilinear", lambda dim: critics.BilinearCritic(dim, dim)),
+    CriticSpec("separable", lambda dim: critics.SeparableCritic(dim, dim, hidden=(8,))),
+    CriticSpec("joint", lambda dim: critics.JointCritic(dim, dim, hidden=(8,))),
+    CriticSpec("calibrated", lambda dim: critics.CalibratedCritic(critics.BilinearCritic(dim, dim), scale=True)),
+]
+# fmt: on
+
+
+@dataclass(frozen=True)
 class Layout:
-    """How scores are given: as a matrix without or with masks, or as two lists, the second after the first."""
+    """The layout of scores: a matrix without or with masks, or two lists, one after the other."""
 
     name: str
     joint: np.ndarray
@@ -199,7 +262,7 @@ def _lists(columns: list[int] | None = None) -> Layout:
 LAYOUTS = [_diagonal(6), _masks(), _lists(), _lists([2, 0, 3, 1, 3, 2, 0, 0, 4])]
 
 
-def by_name(spec: BoundSpec | RegularizerSpec | Layout) -> str:
+def by_name(spec: BoundSpec | RegularizerSpec | PairingSpec | CriticSpec | Layout) -> str:
     """For ``pytest.mark.parametrize(ids=...)``."""
     return spec.name
 

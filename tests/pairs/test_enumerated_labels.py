@@ -1,4 +1,4 @@
-"""Labels that are enumerated: what a perfect critic reads, predictions, and bad input."""
+"""EnumeratedLabels: values at a perfect critic, predictions, invalid inputs."""
 
 import copy
 import math
@@ -15,7 +15,7 @@ from lightning_mi.critics import AbstractCritic, BilinearCritic, CalibratedCriti
 from lightning_mi.pairs import EnumeratedLabels
 
 C = 10
-NOTHING = -1000.0  # the logarithm of a probability of 0, as a score
+NOTHING = -1000.0  # the log of probability 0, as a score
 LABELS = torch.arange(C).repeat(2)
 
 
@@ -43,22 +43,22 @@ def value(bound: bounds.AbstractBound, shift: float) -> float:
         (partial(bounds.TUBA, baseline=2.5), math.log(2.5), 0.0),
         (bounds.JS, 0.0, 0.0),
         (bounds.ReleasedJS, 0.0, -1 / math.e),
-        # What the clip leaves of the other labels, whose scores are far below it.
+        # The clip raises the scores of the other labels.
         (partial(bounds.SMILE, tau=5.0), 0.0, -math.log(1 + 0.9 * math.exp(-5))),
         (partial(bounds.ReleasedNWJ, clip=10.0), 1.0, -0.9 * math.exp(-11)),
         (partial(bounds.ReleasedTUBA, clip=10.0), 0.0, -0.9 * math.exp(-10)),
     ],
 )
-def test_perfect_critic_of_uniform_labels_reads_log_c(make, shift: float, gap: float) -> None:
+def test_perfect_critic_of_uniform_labels_gives_log_c(make, shift: float, gap: float) -> None:
     assert value(make(), shift) == pytest.approx(math.log(C) + gap, abs=1e-12)
 
 
-def test_released_js_reads_the_published_figures() -> None:
+def test_released_js_gives_the_published_figure() -> None:
     assert value(bounds.ReleasedJS(), 0.0) == pytest.approx(1.935, abs=5e-4)
 
 
 @pytest.mark.parametrize(("weight", "gap"), [(1.0, -0.217), (0.1, -0.015)])
-def test_regularized_optimum_of_released_nwj_reads_low_by_its_known_gap(weight: float, gap: float) -> None:
+def test_regularized_released_nwj_is_low_by_its_known_gap(weight: float, gap: float) -> None:
     """Over all constants that may be added to the log ratio, the one where the regularized objective is highest."""
     bound, penalize = bounds.ReleasedNWJ(), regularizers.Squared(weight)
     x, pairing = perfect(LABELS, torch.full((C,), 1 / C, dtype=torch.float64)), EnumeratedLabels(C, "uniform")
@@ -71,7 +71,7 @@ def test_regularized_optimum_of_released_nwj_reads_low_by_its_known_gap(weight: 
     assert value(bound, brentq(slope, -1, 2)) - math.log(C) == pytest.approx(gap, abs=5e-4)
 
 
-def test_prior_that_is_not_the_datas_adds_its_divergence() -> None:
+def test_another_prior_adds_its_divergence() -> None:
     prior, labels = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), torch.tensor([0, 0, 1, 2, 2, 2])
     law = labels.bincount() / len(labels)
     entropy, divergence = -(law * law.log()).sum(), (law * (law / prior).log()).sum()
@@ -80,19 +80,22 @@ def test_prior_that_is_not_the_datas_adds_its_divergence() -> None:
         assert bound(scores).value.item() == pytest.approx((entropy + divergence).item(), abs=1e-7)
 
 
-def test_more_classes_than_the_data_holds_raise_the_value_to_their_logarithm() -> None:
+def test_unused_classes_raise_the_value_to_log_c() -> None:
     uniform = torch.full((20,), 1 / 20, dtype=torch.float64)
     scores = EnumeratedLabels(20, "uniform")(LabelCritic(), perfect(LABELS, uniform), LABELS)
     assert bounds.DV()(scores).value.item() == pytest.approx(math.log(20), abs=1e-12)
 
 
-@pytest.mark.parametrize("prior", [[0.25] * 4, torch.full((4,), 0.25)], ids=["list", "tensor"])
-def test_uniform_prior_is_bitwise_that_of_equal_numbers(prior) -> None:
+def test_uniform_prior_equals_equal_probabilities_bitwise() -> None:
     x, labels = torch.randn(6, 4), torch.tensor([3, 0, 0, 1, 2, 2])
-    default, given = (EnumeratedLabels(4, p)(LabelCritic(), x, labels) for p in ("uniform", prior))
-    for read in ("log_mean_exp", "row_log_mean_exp", "mean_softplus"):
-        assert torch.equal(getattr(default, read)(), getattr(given, read)())
-    assert given.num_candidates == 4
+    uniform, *others = (
+        EnumeratedLabels(4, prior)(LabelCritic(), x, labels)
+        for prior in ("uniform", [0.25] * 4, torch.full((4,), 0.25))
+    )
+    for other in others:
+        for reduction in ("log_mean_exp", "row_log_mean_exp", "mean_softplus"):
+            assert torch.equal(getattr(uniform, reduction)(), getattr(other, reduction)())
+        assert other.num_candidates == 4
 
 
 def test_prior_survives_half_precision_copies_and_pickling() -> None:
@@ -112,7 +115,7 @@ def test_prediction_is_the_label_of_the_highest_score() -> None:
         assert (observed.dtype, observed.requires_grad) == (torch.int64, False)
 
 
-def test_critic_that_embeds_labels_is_one_too() -> None:
+def test_critic_may_embed_labels() -> None:
     class Embedding(AbstractCritic):
         def __init__(self) -> None:
             super().__init__()
@@ -130,60 +133,48 @@ def test_critic_that_embeds_labels_is_one_too() -> None:
     assert scores.num_marginal == 15
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64], ids=str)
-def test_labels_are_integers_of_any_type(dtype: torch.dtype) -> None:
+def test_labels_are_integers_of_any_dtype() -> None:
     x = torch.randn(3, 4)
-    scores = EnumeratedLabels(4)(LabelCritic(), x, torch.tensor([3, 0, 2], dtype=dtype))
-    assert scores.joint.tolist() == [x[0, 3], x[1, 0], x[2, 2]]
+    for dtype in (torch.uint8, torch.int16, torch.int32, torch.int64):
+        scores = EnumeratedLabels(4)(LabelCritic(), x, torch.tensor([3, 0, 2], dtype=dtype))
+        assert scores.joint.tolist() == [x[0, 3], x[1, 0], x[2, 2]]
 
 
-@pytest.mark.parametrize("labels", [torch.tensor([0.0, 1.0]), torch.eye(2), torch.tensor([True, False])], ids=str)
-def test_labels_that_are_no_integers_are_an_error_with_its_remedy(labels: Tensor) -> None:
-    with pytest.raises(TypeError, match=r"class labels are integers. Convert them with .long\(\)"):
+@pytest.mark.parametrize("labels", [torch.eye(2), torch.tensor([True, False]), None], ids=str)
+def test_labels_that_are_not_integers_are_an_error(labels: Tensor | None) -> None:
+    with pytest.raises(TypeError, match=r"EnumeratedLabels got labels of type .*(\.long\(\)|NoneType)"):
         EnumeratedLabels(2)(LabelCritic(), torch.zeros(2, 2), labels)
 
 
-def test_labels_that_are_no_tensor_are_an_error() -> None:
-    with pytest.raises(TypeError, match="EnumeratedLabels got labels of type NoneType"):
-        EnumeratedLabels(2)(LabelCritic(), torch.zeros(2, 2), None)
+def test_wrong_number_of_labels_is_an_error() -> None:
+    for shape in [(3,), (2, 1), (1,), ()]:
+        with pytest.raises(ValueError, match=r"got labels of shape .* for 2 samples"):
+            EnumeratedLabels(2)(LabelCritic(), torch.zeros(2, 2), torch.zeros(shape, dtype=torch.long))
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 1), (1,), ()])
-def test_labels_that_are_not_one_for_each_sample_are_an_error(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"got labels of shape .* for 2 samples: there is one label for each"):
-        EnumeratedLabels(2)(LabelCritic(), torch.zeros(2, 2), torch.zeros(shape, dtype=torch.long))
-
-
-@pytest.mark.parametrize("bad", [4, 200, -1])
 @pytest.mark.parametrize("prior", [None, [0.1, 0.2, 0.3, 0.4]])
-def test_label_outside_the_classes_is_an_error_that_names_the_first(bad: int, prior: list[float] | None) -> None:
-    with pytest.raises(ValueError, match=f"EnumeratedLabels got label {bad} at position 1: (its 4 lab|class)"):
-        EnumeratedLabels(4, prior)(LabelCritic(), torch.zeros(4, 4), torch.tensor([0, bad, 99, 1]))
+def test_label_outside_the_classes_is_an_error(prior: list[float] | None) -> None:
+    for label in (4, 200, -1):
+        with pytest.raises(ValueError, match=f"EnumeratedLabels got label {label} at position 1: (its 4 lab|class)"):
+            EnumeratedLabels(4, prior)(LabelCritic(), torch.zeros(4, 4), torch.tensor([0, label, 99, 1]))
 
 
 def test_label_of_prior_zero_is_an_error() -> None:
-    with pytest.raises(ValueError, match="Got label 1 at position 2, to which the prior gives probability 0"):
+    with pytest.raises(ValueError, match="Got label 1 at position 2, with prior probability 0: the value"):
         EnumeratedLabels(3, [0.5, 0.0, 0.5])(LabelCritic(), torch.zeros(3, 3), torch.tensor([0, 2, 1]))
 
 
-@pytest.mark.parametrize("views", [0, 1, 3])
-def test_wrong_number_of_views_is_an_error(views: int) -> None:
-    with pytest.raises(ValueError, match=f"Got {views} views? of the batch: EnumeratedLabels takes 2, x, labels."):
-        EnumeratedLabels(2)(LabelCritic(), *[torch.zeros(2, 2)] * views)
-
-
-@pytest.mark.parametrize("outputs", [3, 5, 512])
 @pytest.mark.parametrize(
-    "critic", [LabelCritic(), CalibratedCritic(CalibratedCritic(LabelCritic()), scale=True)], ids=["", "cal"]
+    ("critic", "outputs"), [(LabelCritic(), 3), (CalibratedCritic(CalibratedCritic(LabelCritic()), scale=True), 5)]
 )
-def test_encoder_without_an_output_for_each_label_is_an_error(critic, outputs: int) -> None:
+def test_wrong_number_of_encoder_outputs_is_an_error(critic, outputs: int) -> None:
     x, pairing = torch.zeros(2, outputs), EnumeratedLabels(4)
     for read in (lambda: pairing(critic, x, torch.tensor([0, 1])), lambda: pairing.predict(critic, x)):
         with pytest.raises(ValueError, match=f"the encoder has {outputs} outputs for the 4 labels"):
             read()
 
 
-def test_critic_that_gives_other_scores_than_one_for_each_label_is_an_error() -> None:
+def test_critic_without_one_score_a_label_is_an_error() -> None:
     class Wrong(AbstractCritic):
         def paired(self, x: Tensor, y: Tensor) -> Tensor:
             return x[:, 0]
@@ -191,7 +182,7 @@ def test_critic_that_gives_other_scores_than_one_for_each_label_is_an_error() ->
         def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
             return x
 
-    with pytest.raises(ValueError, match=r"Wrong gave scores of shape \(2, 3\).* takes one for each label, \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"Wrong gave scores of shape \(2, 3\).* needs one for each label, \(2, 4\)"):
         EnumeratedLabels(4)(Wrong(), torch.zeros(2, 3), torch.tensor([0, 1]))
 
 
@@ -211,15 +202,16 @@ def test_critic_of_representations_is_an_error(critic) -> None:
         ([0.5, math.inf, 0.5], "probabilities are finite and not negative"),
         ([5.0, 3.0, 2.0], "Got a prior that sums to 10: probabilities sum to 1. Divide counts by their sum"),
         (torch.zeros(3), "Got a prior that sums to 0"),
+        ("unifrom", "Got prior='unifrom': it is"),
     ],
     ids=str,
 )
-def test_prior_that_is_no_law_of_the_classes_is_an_error(prior, message: str) -> None:
+def test_invalid_prior_is_an_error(prior, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EnumeratedLabels(3, prior)
 
 
-def test_prior_in_float32_of_many_classes_is_a_law() -> None:
+def test_float32_prior_of_many_classes_is_normalized() -> None:
     prior = torch.rand(1000).softmax(0)
     x, labels = torch.randn(2, 1000, dtype=torch.float64), torch.tensor([0, 999])
     law = prior.double() / prior.double().sum()
@@ -227,7 +219,6 @@ def test_prior_in_float32_of_many_classes_is_a_law() -> None:
     torch.testing.assert_close(observed, (x.exp() * law).sum(1).mean().log(), rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("num_classes", [1, 0, -3])
-def test_fewer_than_two_classes_are_an_error(num_classes: int) -> None:
-    with pytest.raises(ValueError, match=f"Got num_classes={num_classes}"):
-        EnumeratedLabels(num_classes)
+def test_fewer_than_two_classes_are_an_error() -> None:
+    with pytest.raises(ValueError, match="Got num_classes=1: it must be at least 2"):
+        EnumeratedLabels(1)

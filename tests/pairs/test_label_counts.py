@@ -1,4 +1,4 @@
-"""The default prior of enumerated labels: the frequencies of the training labels, given or counted."""
+"""EnumeratedLabels' default prior: the frequencies of training labels, from the data module or counted."""
 
 import copy
 import math
@@ -34,13 +34,13 @@ def read(pairing: pairs.EnumeratedLabels, scores: torch.Tensor) -> float:
     return bounds.DV()(pairing(LabelCritic(), scores, LABELS)).value.item()
 
 
-def test_unbalanced_labels_read_their_entropy_by_default() -> None:
+def test_unbalanced_labels_give_their_entropy() -> None:
     law = [n / 100 for n in COUNTS]
     assert read(pairs.EnumeratedLabels(3), perfect(law)) == pytest.approx(ENTROPY, abs=1e-6)
     assert read(pairs.EnumeratedLabels(3, "uniform"), perfect([1 / 3] * 3)) == pytest.approx(math.log(3), abs=1e-6)
 
 
-def test_log_ratio_is_normalized_by_the_frequencies_by_default() -> None:
+def test_log_ratio_is_normalized_by_the_frequencies() -> None:
     x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)).double()
     scores = pairs.EnumeratedLabels(3)(LabelCritic(), x, LABELS)
     normalizer = (scores.joint - bounds.DV().log_ratio(scores))[:1]
@@ -48,7 +48,7 @@ def test_log_ratio_is_normalized_by_the_frequencies_by_default() -> None:
     assert (ratios @ (np.array(COUNTS) / 100)).mean() == pytest.approx(1.0, abs=1e-6)
 
 
-def test_training_counts_each_batch_before_it_scores_it() -> None:
+def test_training_counts_a_batch_before_scoring_it() -> None:
     pairing = pairs.EnumeratedLabels(3)
     for labels, counts in (([2, 0], [1, 0, 1]), ([0, 0, 1], [3, 1, 1])):
         x = torch.randn(len(labels), 3, dtype=torch.float64)
@@ -58,31 +58,31 @@ def test_training_counts_each_batch_before_it_scores_it() -> None:
         assert scores.log_mean_exp().item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_evaluation_counts_nothing() -> None:
+def test_evaluation_does_not_count() -> None:
     pairing = pairs.EnumeratedLabels(3)
     pairing(LabelCritic(), X, LABELS)
     pairing.eval()(LabelCritic(), X[:1], LABELS[:1])
     assert pairing.label_counts.tolist() == COUNTS
 
 
-@pytest.mark.parametrize("ask", ["score", "predict", "predict in training"])
-def test_evaluation_before_any_training_is_an_error(ask: str) -> None:
-    pairing = pairs.EnumeratedLabels(3).train("training" in ask)
-    with pytest.raises(ValueError, match=r"has seen no training label\. Train first, load a trained checkpoint"):
-        pairing(LabelCritic(), X, LABELS) if ask == "score" else pairing.predict(LabelCritic(), X)
+@pytest.mark.parametrize("method", ["score", "predict", "predict in training"])
+def test_evaluation_before_any_training_is_an_error(method: str) -> None:
+    pairing = pairs.EnumeratedLabels(3).train("training" in method)
+    with pytest.raises(ValueError, match=r"no training label was counted\. Train first"):
+        pairing(LabelCritic(), X, LABELS) if method == "score" else pairing.predict(LabelCritic(), X)
 
 
-def test_label_that_training_never_saw_is_an_error() -> None:
+def test_label_without_training_samples_is_an_error() -> None:
     pairing = pairs.EnumeratedLabels(3)
     pairing(LabelCritic(), X[:90], LABELS[:90])
-    with pytest.raises(ValueError, match=r"Got label 2 at position 90, .* no training label was in that class"):
+    with pytest.raises(ValueError, match=r"Got label 2 at position 90, .* no training label was in its class"):
         pairing.eval()(LabelCritic(), X, LABELS)
 
 
 @pytest.mark.parametrize("critic", [LabelCritic(), CalibratedCritic(LabelCritic())], ids=["label", "calibrated"])
 @pytest.mark.parametrize("given", [True, False])
-def test_prediction_is_the_likeliest_label(critic, given: bool) -> None:
-    """Of log p(y | x) / q(y) the likeliest label is not the highest."""
+def test_prediction_is_the_most_probable_label(critic, given: bool) -> None:
+    """The argmax of log p(y | x) / q(y) is not the most probable label."""
     law, posterior = np.array([0.7, 0.2, 0.1]), np.random.default_rng(0).dirichlet(np.ones(3), 50)
     pairing = pairs.EnumeratedLabels(3, law.tolist() if given else None)
     if not given:
@@ -93,7 +93,7 @@ def test_prediction_is_the_likeliest_label(critic, given: bool) -> None:
     assert (ratio.argmax(1) != posterior.argmax(1)).any()
 
 
-def test_state_dict_puts_the_prior_back() -> None:
+def test_state_dict_restores_the_prior() -> None:
     trained = pairs.EnumeratedLabels(3)
     trained(LabelCritic(), X, LABELS)
     fresh = pairs.EnumeratedLabels(3).eval()
@@ -104,17 +104,11 @@ def test_state_dict_puts_the_prior_back() -> None:
     assert {value.dtype for value in trained.to(torch.float16).state_dict().values()} == {torch.int64, torch.bool}
 
 
-def test_given_prior_counts_nothing() -> None:
+def test_given_prior_is_not_counted() -> None:
     pairing = pairs.EnumeratedLabels(3, [0.2, 0.3, 0.5])
     pairing(LabelCritic(), X, LABELS)
     assert pairing.label_counts is None
     assert pairing.state_dict() == {}
-
-
-@pytest.mark.parametrize("prior", ["unifrom", ""])
-def test_other_words_than_uniform_are_an_error(prior: str) -> None:
-    with pytest.raises(ValueError, match=f"Got prior='{prior}': it is"):
-        pairs.EnumeratedLabels(3, prior)
 
 
 # In a fit.
@@ -124,7 +118,7 @@ def known(counts: list[int]) -> SimpleNamespace:
     return SimpleNamespace(class_counts=lambda split=None: torch.tensor(counts if split == "train" else [1, 1, 1]))
 
 
-def test_counts_of_the_data_module_are_taken_and_stay() -> None:
+def test_counts_of_the_data_module_stay() -> None:
     pairing = pairs.EnumeratedLabels(3)
     pairing(LabelCritic(), X, LABELS)
     pairing.prepare(known([5, 3, 2]))
@@ -136,13 +130,13 @@ def test_counts_of_the_data_module_are_taken_and_stay() -> None:
     assert fresh.label_counts.tolist() == [5, 3, 2]
 
 
-def test_another_fit_without_known_counts_counts_anew() -> None:
+def test_new_fit_without_known_counts_starts_at_zero() -> None:
     pairing = pairs.EnumeratedLabels(3)
     pairing.prepare(known([5, 3, 2]))
     pairing.prepare(None)
     pairing(LabelCritic(), X, LABELS)
     assert pairing.label_counts.tolist() == COUNTS
-    pairing.prepare(None)  # a training that goes on
+    pairing.prepare(None)  # a resumed training
     assert pairing.label_counts.tolist() == COUNTS
 
 
@@ -165,7 +159,7 @@ def test_fit_counts_each_training_label_once() -> None:
     assert math.isfinite(logged["val/mi"])
 
 
-@pytest.mark.filterwarnings("ignore:DV read value = nan")
+@pytest.mark.filterwarnings("ignore:DV gave value = nan")
 def test_skipped_step_is_not_counted() -> None:
     x = X.clone()
     x[30] = math.nan
@@ -182,7 +176,7 @@ def test_ensemble_members_count_each_label_once() -> None:
     assert [member.pairs.label_counts.tolist() for member in members.values()] == [COUNTS, COUNTS]
 
 
-def test_other_pairings_have_nothing_to_prepare() -> None:
+def test_other_pairings_ignore_the_data() -> None:
     pairing = pairs.SameLabel()
     pairing.prepare(known(COUNTS))
     assert pairing.state_dict() == {}

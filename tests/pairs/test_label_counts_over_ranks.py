@@ -1,4 +1,4 @@
-"""Labels counted over ranks, and the ceiling of InfoNCE over the rows of all of them."""
+"""Labels counted over ranks, and InfoNCE's ceiling over the rows of all ranks."""
 
 import numpy as np
 import pytest
@@ -48,14 +48,14 @@ def _ceilings(rank):
     return found
 
 
-def test_ceiling_of_pooled_rows_is_that_of_the_whole_batch(tmp_path):
+def test_ceiling_over_ranks_is_that_of_the_whole_batch(tmp_path):
     for found in on_processes(_ceilings, 2, tmp_path):
         assert len(found) == 6
         for pooled, whole in found:
             assert pooled == pytest.approx(whole, rel=1e-12)
 
 
-def test_labels_are_counted_on_all_processes(tmp_path):
+def test_labels_are_counted_over_all_ranks(tmp_path):
     counts = np.bincount(LABELS)
     law = counts / 8
     x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)).double().numpy()
@@ -70,5 +70,5 @@ def _local_counts(rank):
     return pairing.label_counts.tolist()
 
 
-def test_labels_of_local_pairs_are_counted_on_all_processes(tmp_path):
+def test_labels_of_local_pairs_are_counted_over_all_ranks(tmp_path):
     assert on_processes(_local_counts, 2, tmp_path) == [[2, 1, 1]] * 2

@@ -1,21 +1,24 @@
-"""Pairings against loops over pairs."""
+"""Every pairing: its declarations, its inputs, and the pairs that it makes."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic, BilinearCritic
-from lightning_mi.pairs import AbstractPairing, AllPairs, Derangement, IndependentMarginal
+from lightning_mi.pairs import AllPairs, Derangement, IndependentMarginal
+from tests.helpers.specs import PAIRINGS, PairingSpec, by_name
+
+every_pairing = pytest.mark.parametrize("spec", PAIRINGS, ids=by_name)
 
 
 class Positions(AbstractCritic):
-    """T(x, y) = 100 x + y: a score that says which rows were paired."""
+    """T(x, y) = 100 x + y: a score that encodes which rows were paired."""
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
         return (100 * x + y)[:, 0]
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
-        return 100 * x + y.T
+        return 100 * x + y.reshape(1, -1)
 
 
 def positions(n: int, start: int = 0) -> Tensor:
@@ -26,15 +29,76 @@ def pairs_of(values: Tensor) -> list[tuple[int, int]]:
     return [divmod(int(value), 100) for value in values]
 
 
-@pytest.mark.parametrize("n", [2, 3, 8])
-def test_all_pairs_are_the_diagonal_and_all_the_rest(n: int) -> None:
-    scores = AllPairs()(Positions(), positions(n), positions(n))
-    assert pairs_of(scores.joint) == [(i, i) for i in range(n)]
-    assert pairs_of(scores.marginal_values()) == [(i, j) for i in range(n) for j in range(n) if i != j]
-    assert scores.num_candidates == n
+# All pairings.
 
 
-def test_all_pairs_of_a_row_share_its_x() -> None:
+@every_pairing
+def test_class_attributes_declare_the_inputs(spec: PairingSpec) -> None:
+    pairing = spec.make()
+    assert pairing.takes_labels == spec.takes_labels
+    assert pairing.num_views == len(spec.inputs.split(", ")) - spec.takes_labels
+
+
+@every_pairing
+def test_wrong_number_of_inputs_is_an_error(spec: PairingSpec) -> None:
+    views = spec.views(3)
+    name, count = spec.name, len(views)
+    for wrong in (views[:0], views[:1], views[:-1], [*views, views[0]]):
+        message = rf"Got {len(wrong)} views? of the batch: {name} takes {count}, {spec.inputs}\. Choose another"
+        with pytest.raises(ValueError, match=message):
+            spec.make()(Positions(), *wrong)
+
+
+@every_pairing
+def test_training_needs_two_samples_but_evaluation_does_not(spec: PairingSpec) -> None:
+    for n in (0, 1) if spec.needs_two else ():
+        with pytest.raises(ValueError, match=f"Got a batch of {n}: .*drop_last=True"):
+            spec.make()(Positions(), *spec.views(n))
+    if spec.name not in ("EnumeratedLabels", "IndependentMarginal"):
+        assert spec.make().eval()(Positions(), *spec.views(1)).num_marginal == 0
+
+
+@every_pairing
+def test_only_pairings_that_score_all_pairs_have_rows(spec: PairingSpec) -> None:
+    scores = spec.make()(Positions(), *spec.views(4))
+    assert scores.has_rows == spec.has_rows
+    assert spec.has_rows or scores.num_candidates is None
+
+
+@pytest.mark.parametrize("spec", [spec for spec in PAIRINGS if not spec.takes_labels], ids=by_name)
+def test_views_of_different_lengths_are_an_error(spec: PairingSpec) -> None:
+    x, y, *rest = spec.views(4)
+    with pytest.raises(ValueError, match="Got 4 x and 3 y: row i of both is one joint pair"):
+        spec.make()(Positions(), x, y[:3], *rest)
+    if rest:
+        with pytest.raises(ValueError, match="Got 4 marginal x and 3 marginal y"):
+            spec.make()(Positions(), x, y, rest[0], rest[1][:3])
+
+
+@every_pairing
+def test_candidates_are_the_scored_ones(spec: PairingSpec) -> None:
+    """An offset that is minus the score of (0, y) leaves 100 x."""
+    scores = spec.make()(Positions(), *spec.views(4))
+    y = scores.y.reshape(-1).double()
+    _, candidates = zip(*pairs_of(scores.joint), strict=True)
+    assert y[scores.joint_columns].tolist() == list(candidates)
+    marginal_x = torch.tensor([x for x, _ in pairs_of(scores.marginal_values())], dtype=torch.float64)
+    expected = (100 * marginal_x).logsumexp(0) - torch.tensor(float(len(marginal_x))).double().log()
+    torch.testing.assert_close(scores.log_mean_exp(offset=y), expected)
+
+
+# One pairing each.
+
+
+def test_all_pairs_are_the_diagonal_and_the_rest() -> None:
+    for n in (2, 3, 8):
+        scores = AllPairs()(Positions(), positions(n), positions(n))
+        assert pairs_of(scores.joint) == [(i, i) for i in range(n)]
+        assert pairs_of(scores.marginal_values()) == [(i, j) for i in range(n) for j in range(n) if i != j]
+        assert scores.num_candidates == n
+
+
+def test_rows_of_all_pairs_share_their_x() -> None:
     x, y = torch.randn(5, 3).double(), torch.randn(5, 4).double()
     critic = BilinearCritic(3, 4).double()
     scores = AllPairs()(critic, x, y)
@@ -44,8 +108,8 @@ def test_all_pairs_of_a_row_share_its_x() -> None:
     assert torch.equal(scores.joint_rows, torch.arange(5))
 
 
-@pytest.mark.parametrize("n", range(2, 10))
-def test_derangement_has_no_fixed_points_and_uses_every_sample_once(n: int) -> None:
+@pytest.mark.parametrize("n", [2, 3, 4, 9])
+def test_derangement_has_no_fixed_points(n: int) -> None:
     for _ in range(200):
         scores = Derangement()(Positions(), positions(n), positions(n))
         assert pairs_of(scores.joint) == [(i, i) for i in range(n)]
@@ -55,7 +119,7 @@ def test_derangement_has_no_fixed_points_and_uses_every_sample_once(n: int) -> N
         assert all(i != j for i, j in zip(x, y, strict=True))
 
 
-def test_derangement_draws_every_other_sample_equally_often() -> None:
+def test_derangement_draws_all_other_samples_equally_often() -> None:
     draws = 4000
     counts = torch.zeros(5, 5)
     for _ in range(draws):
@@ -66,7 +130,7 @@ def test_derangement_draws_every_other_sample_equally_often() -> None:
     assert (frequencies - 0.25).abs().max() < 4 * (0.25 * 0.75 / draws) ** 0.5
 
 
-def test_derangement_follows_the_seed() -> None:
+def test_derangement_depends_on_the_seed_only() -> None:
     def shuffle() -> list[tuple[int, int]]:
         return pairs_of(Derangement()(Positions(), positions(9), positions(9)).marginal_values())
 
@@ -78,66 +142,16 @@ def test_derangement_follows_the_seed() -> None:
 
 
 @pytest.mark.parametrize(("n", "k"), [(4, 4), (2, 5), (5, 1), (1, 3)])
-def test_independent_marginal_pairs_are_those_of_the_batch(n: int, k: int) -> None:
+def test_independent_marginal_uses_the_pairs_of_the_batch(n: int, k: int) -> None:
     views = positions(n), positions(n), positions(k, start=20), positions(k, start=30)
     scores = IndependentMarginal()(Positions(), *views)
     assert pairs_of(scores.joint) == [(i, i) for i in range(n)]
     assert pairs_of(scores.marginal_values()) == [(20 + i, 30 + i) for i in range(k)]
 
 
-@pytest.mark.parametrize("pairing", [AllPairs(), Derangement(), IndependentMarginal()], ids=repr)
-def test_candidates_that_come_along_are_those_that_were_scored(pairing: AbstractPairing) -> None:
-    """An offset that is minus the score of (0, y) leaves 100 x, whichever way the pairs were made."""
-    views = (positions(6), positions(6))
-    if isinstance(pairing, IndependentMarginal):
-        views += (positions(4, start=20), positions(4, start=30))
-    scores = pairing(Positions(), *views)
-    y = scores.y[:, 0]
-    x, candidates = zip(*pairs_of(scores.joint), strict=True)
-    assert y[scores.joint_columns].tolist() == list(candidates)
-    marginal_x = torch.tensor([x for x, _ in pairs_of(scores.marginal_values())], dtype=torch.float64)
-    observed = scores.log_mean_exp(offset=y)
-    torch.testing.assert_close(observed, (100 * marginal_x).logsumexp(0) - torch.tensor(len(marginal_x)).double().log())
-    assert x == tuple(range(6))
-
-
-@pytest.mark.parametrize("pairing", [Derangement(), IndependentMarginal()], ids=repr)
-def test_pairings_without_rows_say_so(pairing: AbstractPairing) -> None:
-    views = [positions(3)] * (4 if isinstance(pairing, IndependentMarginal) else 2)
-    assert pairing(Positions(), *views).num_candidates is None
-
-
-@pytest.mark.parametrize("pairing", [AllPairs(), Derangement()], ids=repr)
-@pytest.mark.parametrize("n", [0, 1])
-def test_batch_of_one_has_no_marginal_pairs(pairing: AbstractPairing, n: int) -> None:
-    with pytest.raises(ValueError, match=f"Got a batch of {n}: .*drop_last=True"):
-        pairing(Positions(), positions(n), positions(n))
-
-
-@pytest.mark.parametrize("pairing", [AllPairs(), Derangement(), IndependentMarginal()], ids=repr)
-def test_views_of_different_length_are_an_error(pairing: AbstractPairing) -> None:
-    rest = [positions(3)] * 2 if isinstance(pairing, IndependentMarginal) else []
-    with pytest.raises(ValueError, match="Got 4 x and 3 y: row i of both is one joint pair"):
-        pairing(Positions(), positions(4), positions(3), *rest)
-
-
-def test_marginal_views_of_different_length_are_an_error() -> None:
-    with pytest.raises(ValueError, match="Got 4 marginal x and 3 marginal y"):
-        IndependentMarginal()(Positions(), positions(2), positions(2), positions(4), positions(3))
-
-
-@pytest.mark.parametrize(
-    ("pairing", "expected"),
-    [(AllPairs(), "2, x, y"), (Derangement(), "2, x, y"), (IndependentMarginal(), "4, x, y, x_marginal, y_marginal")],
-    ids=["AllPairs", "Derangement", "IndependentMarginal"],
-)
-@pytest.mark.parametrize("count", [0, 1, 3, 5])
-def test_wrong_number_of_views_is_an_error(pairing: AbstractPairing, expected: str, count: int) -> None:
-    name = type(pairing).__name__
-    with pytest.raises(ValueError, match=f"Got {count} views? of the batch: {name} takes {expected}. Choose another"):
-        pairing(Positions(), *[positions(3)] * count)
-
-
-def test_abstract_pairing_cannot_be_made() -> None:
-    with pytest.raises(TypeError, match="abstract"):
-        AbstractPairing()
+def test_independent_views_of_another_width_or_dtype_are_an_error() -> None:
+    x = torch.zeros(3, 2)
+    with pytest.raises(ValueError, match=r"x of shape \(3, 2\) and x_marginal of shape \(3, 1\)"):
+        IndependentMarginal()(Positions(), x, x, x[:, :1], x)
+    with pytest.raises(TypeError, match=r"x_marginal of type torch\.float64"):
+        IndependentMarginal()(Positions(), x, x, x.double(), x)

@@ -117,7 +117,7 @@ def fit(bound, folder, gather=True, **kwargs):
         # It is set from the first batch, which without gathering is not the same.
         critics.CalibratedCritic(critic, scale=True, offset_unit=1.0) if gather else critic,
         bound,
-        pairs=pairs.AllPairs(gather),
+        pairs=pairs.AllPairs(gather=gather),
         regularizer=regularizers.Squared(weight=0.5),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
     )
