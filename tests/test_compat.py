@@ -73,3 +73,21 @@ def test_a_value_of_another_device_or_kind_is_logged():
             return torch.optim.SGD(self.parameters(), 0.1)
 
     assert fit(Constant(), draw(8, 8, 8)).callback_metrics["train/count"] == 2.0
+
+
+def test_the_attached_trainer_is_that_of_the_fit():
+    module = make()
+    assert _compat.attached_trainer(module) is None
+    fitted = fit(module)
+    assert _compat.attached_trainer(module) is fitted
+
+
+def test_both_dictionaries_of_hyper_parameters_are_found():
+    saved = _compat.hyper_parameters(make())
+    assert len(saved) == 2
+    assert all(values["on_non_finite"] == "raise" for values in saved)
+
+
+def test_fused_optimizers_skip_by_the_flag_of_a_scaler():
+    found = [_compat.supports_amp_scaling(torch.optim.Adam([torch.zeros(1)], fused=fused)) for fused in (True, False)]
+    assert found == [True, False]

@@ -156,7 +156,7 @@ def test_another_number_of_processes_is_a_warning_and_not_an_error(tmp_path):
 
 def test_a_checkpoint_of_which_the_weights_are_taken_leaves_a_later_training_its_random_numbers(tmp_path):
     run(SaveAt(3, tmp_path / "at.ckpt"))
-    parts = {"critic": make().critic, "bound": bounds.MINE(ema_rate=0.25), "encoder": list(make().encoders)}
+    parts = {"critic": make().critic, "bound": make().bound, "pairs": make().pairs, "encoder": list(make().encoders)}
     loaded = MIEstimationModule.load_from_checkpoint(tmp_path / "at.ckpt", **parts)
     assert not loaded._resuming.pending
 

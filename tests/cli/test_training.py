@@ -362,7 +362,7 @@ def test_the_command_line_decides_hyper_parameters_and_the_checkpoint_weights(he
     capsys.readouterr()
     assert short("test", f"--ckpt_path={file}", mine, "--model.bound.ema_rate=0.25") == 0
     assert Watch.module.bound.ema_rate == 0.25
-    assert torch.equal(Watch.weights["critic.first.weight"], trained["critic.first.weight"])
+    assert torch.equal(Watch.weights["mi_loss.critic.first.weight"], trained["mi_loss.critic.first.weight"])
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("checkpoint: model")]
     assert notes == [
         "checkpoint: model.bound.ema_rate: 0.5 in the checkpoint, 0.25 here; the command line's value is used"
@@ -402,7 +402,7 @@ def test_data_without_a_predict_dataloader_are_one_message(here, capsys, monkeyp
 
 
 def critic_in(checkpoint):
-    return torch.load(checkpoint, weights_only=True)["state_dict"]["critic.first.weight"]
+    return torch.load(checkpoint, weights_only=True)["state_dict"]["mi_loss.critic.first.weight"]
 
 
 @pytest.mark.parametrize("hook", ["on_train_batch_end", "on_before_zero_grad", "state_dict"])  # the last in a save

@@ -103,6 +103,7 @@ class Keep(L.Callback):
 
     def on_fit_end(self, trainer, pl_module):
         weights = {name: value.detach().clone() for name, value in pl_module.state_dict().items()}
+        del weights["mi_loss._extra_state"]  # the number of batches, of which two ranks need fewer
         path = f"{self.folder}/{trainer.world_size}-{trainer.global_rank}.pt"
         torch.save((dict(trainer.callback_metrics), weights), path)
 
