@@ -181,8 +181,15 @@ class MILoss(nn.Module):
         """The number of batches, as the state dict holds it: a scalar on the CPU, which needs no sync."""
         return torch.tensor(self.num_batches)
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Restore the number of batches."""
+    def set_extra_state(self, state: object) -> None:
+        """Restore the number of batches.
+
+        Raises:
+            RuntimeError: The state is not an integer scalar.
+        """
+        if not isinstance(state, Tensor) or state.shape != () or state.dtype != torch.int64:
+            form = f"{state.dtype} {tuple(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
+            raise RuntimeError(f"Error(s) in loading state_dict for MILoss: Got {form} as the number of batches.")
         self.set_num_batches(int(state))
 
 

@@ -233,6 +233,7 @@ class MIEstimationModule(LoopHooks):
         self._guard.begin_step(self, self.train_metrics, self.mi_loss.num_batches)
         with self._guard.defer_checks():
             output = self.step(batch)
+        self.mi_loss.num_batches += 1
         self._first_step.check_sign(self, output)
         batch_digest = digest(output.terms, output.scores)
         self.train_metrics.append(batch_digest)

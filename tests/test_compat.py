@@ -290,3 +290,23 @@ def test_conversions_never_narrow_buffers_of_a_child(convert):
 def test_conversions_widen_and_move_buffers():
     assert Averages().double().average.dtype == torch.float64
     assert Averages().to("meta", torch.bfloat16).average.device.type == "meta"
+
+
+def test_the_attached_trainer_is_that_of_the_fit():
+    module = make()
+    assert lightning_loops.attached_trainer(module) is None
+    fitted = fit(module)
+    assert lightning_loops.attached_trainer(module) is fitted
+
+
+def test_both_dictionaries_of_hyper_parameters_are_found():
+    saved = lightning_loops.hyper_parameters(make())
+    assert len(saved) == 2
+    assert all(values["on_non_finite"] == "raise" for values in saved)
+
+
+def test_fused_optimizers_skip_by_the_flag_of_a_scaler():
+    found = [
+        torch_names.supports_amp_scaling(torch.optim.Adam([torch.zeros(1)], fused=fused)) for fused in (True, False)
+    ]
+    assert found == [True, False]

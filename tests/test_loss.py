@@ -152,3 +152,10 @@ def test_two_ranks_average_to_the_gradient_of_one(tmp_path):
     for expected, a, b in zip(whole, first, second, strict=True):
         torch.testing.assert_close((a + b) / 2, expected, rtol=1e-12, atol=1e-12)
     assert torch.equal(first[0], second[0])
+
+
+def test_a_damaged_count_is_an_error_on_loading():
+    module = mi_loss()
+    for count in (torch.zeros(2), torch.tensor(1.0), "3"):
+        with pytest.raises(RuntimeError, match=r"Error\(s\) in loading state_dict"):
+            module.load_state_dict(module.state_dict() | {"_extra_state": count})

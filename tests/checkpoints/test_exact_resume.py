@@ -154,7 +154,7 @@ def test_another_world_size_warns(tmp_path):
 
 def test_loading_weights_only_does_not_resume(tmp_path):
     run(SaveAt(3, tmp_path / "at.ckpt"))
-    parts = {"critic": make().critic, "bound": bounds.MINE(ema_rate=0.25), "encoder": list(make().encoders)}
+    parts = {"critic": make().critic, "bound": make().bound, "pairs": make().pairs, "encoder": list(make().encoders)}
     loaded = MIEstimationModule.load_from_checkpoint(tmp_path / "at.ckpt", **parts)
     assert not loaded._resuming.pending
 

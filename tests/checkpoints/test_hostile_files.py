@@ -154,7 +154,7 @@ def test_weights_of_another_shape_raise(here):
     assert main(["fit", "--config", str(config())]) == 0
     [path] = here.rglob("*.ckpt")
     content = torch.load(path, weights_only=True)
-    name = next(iter(content["state_dict"]))
+    name = next(name for name in content["state_dict"] if name.endswith("weight"))
     content["state_dict"][name] = torch.zeros(1).expand(2**40)  # four bytes that claim to be four terabytes
     torch.save(content, "hostile.ckpt")
     assert "does not fit this configuration" in error_of()

@@ -133,13 +133,13 @@ def test_checkpoint_holds_bound_and_critic_state(tmp_path):
         learned = ["critic.offset", "critic.log_scale", "critic.calibrated"]
         learned += ["bound.log_average", "bound.num_updates"] if isinstance(bound, bounds.MINE) else []
         learned += ["bound.baseline.weight", "bound.baseline.bias"] if isinstance(bound, bounds.TUBA) else []
-        assert [name for name in learned if torch.equal(state[name], start[name])] == []
+        assert [name for name in learned if torch.equal(state[f"mi_loss.{name}"], start[f"mi_loss.{name}"])] == []
 
 
 def test_state_dict_holds_no_metrics():
     module = MIEstimationModule(**parts())
-    names = {name for name in module.state_dict() if name.split(".")[0] not in ("critic", "bound")}
-    assert names == {"regularizer._extra_state"}
+    names = {name for name in module.state_dict() if not name.startswith(("mi_loss.critic", "mi_loss.bound"))}
+    assert names == {"mi_loss._extra_state", "mi_loss.regularizer._extra_state"}
 
 
 def test_only_plain_values_are_recorded(tmp_path):
@@ -152,6 +152,7 @@ def test_only_plain_values_are_recorded(tmp_path):
         scheduler_interval="step",
     )
     plain = {"scheduler_interval": "step", "probe": None, "on_non_finite": "raise", "encoder_chunk_size": None}
+    plain["prediction"] = None
     assert dict(module.hparams) == plain
     assert dict(module.hparams_initial) == plain
     content = torch.load(saved(module, tmp_path), weights_only=True)
@@ -207,7 +208,7 @@ def test_command_line_records_plain_values_only(from_command_line):
     recorded = dict(content["hyper_parameters"])
     assert is_plain(recorded)
     assert recorded["bound"] == CONFIG["model"]["init_args"]["bound"] | {"init_args": {"ema_rate": 0.25}}
-    assert content["state_dict"]["bound.num_updates"] == STEPS
+    assert content["state_dict"]["mi_loss.bound.num_updates"] == STEPS
 
 
 def test_command_line_module_loads_without_arguments(from_command_line):
@@ -277,7 +278,7 @@ def test_resumed_run_ends_with_equal_weights(bound, stop, tmp_path):
 def test_resume_does_not_recalibrate_a_critic(tmp_path):
     still = partial(torch.optim.SGD, lr=0.0)
     path = saved(MIEstimationModule(**parts(), optimizer=still), tmp_path)
-    offset = torch.load(path, weights_only=True)["state_dict"]["critic.offset"]
+    offset = torch.load(path, weights_only=True)["state_dict"]["mi_loss.critic.offset"]
     resumed = MIEstimationModule(**parts(), optimizer=still)
     fit(resumed, ckpt_path=path, seed=1, max_epochs=2)
     assert torch.equal(resumed.critic.offset, offset)

@@ -351,7 +351,7 @@ def test_hyperparameters_come_from_the_command_line(here, capsys):
     capsys.readouterr()
     assert short("test", f"--ckpt_path={file}", mine, "--model.bound.ema_rate=0.25") == 0
     assert Watch.module.bound.ema_rate == 0.25
-    assert torch.equal(Watch.weights["critic.first.weight"], trained["critic.first.weight"])
+    assert torch.equal(Watch.weights["mi_loss.critic.first.weight"], trained["mi_loss.critic.first.weight"])
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("checkpoint: model")]
     assert notes == [
         "checkpoint: model.bound.ema_rate: 0.5 in the checkpoint, 0.25 here; the command line's value is used"

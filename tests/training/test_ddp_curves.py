@@ -1,4 +1,4 @@
-"""The recipe `gaussian` by one process and by two, launched as a user does."""
+"""The recipe `gaussian` on one rank and on two, launched as a user does."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from benchmarks import distributed_curves
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["ddp", "torchrun"])
-def test_two_processes_draw_the_curves_of_one(launcher, tmp_path):
+def test_two_ranks_draw_the_curves_of_one(launcher, tmp_path):
     alone = distributed_curves.curves(tmp_path / "1", 1, 20, "64-true")
     two = distributed_curves.curves(tmp_path / "2", 2, 20, "64-true", launcher)
     assert len(alone["train/mi"]) == 20

@@ -1,4 +1,4 @@
-"""Several processes against one on the same batch: gradients, terms and states."""
+"""Gradients, terms and states of several ranks equal those of one process."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def check(results, tolerance):
         assert result.error <= tolerance, result
         assert result.parameter_error <= 1e3 * tolerance, result
         assert result.loss_error <= tolerance, result
-        assert result.equal, f"not the same bits on every process: {result}"
+        assert result.equal, f"ranks differ: {result}"
 
 
 @pytest.mark.parametrize(
@@ -37,28 +37,28 @@ def test_every_bound_pairing_and_regularizer_is_compared(package, listed):
     assert kinds == found - {base.__name__}
 
 
-def test_two_processes_give_the_gradient_of_one():
+def test_two_ranks_give_the_gradient_of_one():
     chosen = script.cases(regularizer_names=["Squared(log)"])
     assert len(chosen) > 100
     check(script.run(chosen, (6, 6), torch.float64), 1e-12)
 
 
 @pytest.mark.parametrize("shares", UNEVEN, ids=str)
-def test_two_processes_with_shares_of_unlike_length_do_too(shares):
+def test_two_uneven_ranks_give_the_gradient_of_one(shares):
     chosen = script.cases(["DV", "MINE", "InfoNCE", "TUBA(learned)", "JS"], regularizer_names=["Huber(linear)"])
     check(script.run(chosen, shares, torch.float64), 1e-12)
 
 
-def test_the_comparison_sees_what_differs():
-    """Pairs of each process's own samples have another gradient; so the tolerance above means something."""
+def test_pairs_within_ranks_have_another_gradient():
+    """Pairs within each rank have another gradient: the tolerances above can fail."""
     chosen = script.cases(["DV", "InfoNCE", "NWJ"], ["AllPairs", "SameLabel", "TwoViews"], ["none"])
 
-    class Own(script.MIEstimationModule):
+    class Local(script.MIEstimationModule):
         def step(self, batch):
             self.pairs.gather = False
             return super().step(batch)
 
-    original, script.MIEstimationModule = script.MIEstimationModule, Own
+    original, script.MIEstimationModule = script.MIEstimationModule, Local
     try:
         results = script.run(chosen, (6, 6), torch.float64)
     finally:
@@ -69,7 +69,7 @@ def test_the_comparison_sees_what_differs():
 @pytest.mark.slow
 @pytest.mark.parametrize("shares", script.SHARES, ids=str)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_any_number_of_processes_gives_the_gradient_of_one(shares, dtype, tolerance):
+def test_any_number_of_ranks_gives_the_gradient_of_one(shares, dtype, tolerance):
     results = script.run(script.cases(), shares, dtype)
     if dtype == torch.float64:
         check(results, tolerance)

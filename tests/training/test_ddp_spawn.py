@@ -1,4 +1,4 @@
-"""Processes that Lightning spawns, which take the module along by pickle and give its weights back."""
+"""Spawned ranks, which pickle the module and return its weights."""
 
 import datetime
 import os
@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 
-def test_spawned_processes_train_and_give_back_a_module_that_goes_on(tmp_path, monkeypatch):
+def test_spawned_ranks_return_a_trained_module(tmp_path, monkeypatch):
     for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)

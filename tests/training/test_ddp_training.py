@@ -1,4 +1,4 @@
-"""Two processes: the average they share, and a training under DDP that reads what one process would."""
+"""DDP: two ranks train and log as one process does on the global batch."""
 
 import lightning.pytorch as L
 import pytest
@@ -17,10 +17,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 DIM, ROWS, BATCHES = 3, 8, 4
 
 
-# The average.
+# The mean over ranks.
 
 
-def test_alone_a_tensor_stays_as_it_is():
+def test_one_process_returns_the_tensor():
     tensor = torch.tensor([1.0, -2.0])
     assert all_reduce_mean_(tensor) is tensor
     assert tensor.tolist() == [1.0, -2.0]
@@ -45,7 +45,7 @@ def averages(rank):
     return [vector, parameter.detach(), critic.offset.detach(), critic.log_scale.detach()]
 
 
-def test_two_processes_average_in_place_and_calibrate_alike(tmp_path):
+def test_two_ranks_average_in_place_and_calibrate(tmp_path):
     for vector, parameter, offset, log_scale in on_processes(averages, 2, tmp_path):
         assert vector.tolist() == [1.5, 15.0]
         assert parameter.item() == 0.5
@@ -57,11 +57,8 @@ def test_two_processes_average_in_place_and_calibrate_alike(tmp_path):
 # A training.
 
 
-class Shares:
-    """The same batches for everybody, dealt out in turn: all of them to one process, every second one to two.
-
-    Joined, one process has each two of them in one.
-    """
+class Shards:
+    """Batches that ranks take in turn; ``joined`` concatenates each two of them for one process."""
 
     def __init__(self, seed, joined=False):
         generator = torch.Generator().manual_seed(seed)
@@ -83,29 +80,30 @@ def world_size():
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-class Shared(L.LightningDataModule):
+class Data(L.LightningDataModule):
     def __init__(self, joined):
         super().__init__()
         self.joined = joined
 
     def train_dataloader(self):
-        return Shares(seed=0, joined=self.joined)
+        return Shards(seed=0, joined=self.joined)
 
     def val_dataloader(self):
-        return Shares(seed=1)
+        return Shards(seed=1)
 
     def true_mi(self):
         return 1.5
 
 
 class Keep(L.Callback):
-    """Writes what each process has logged at the end, and the weights."""
+    """Writes the logged values and the weights of each rank."""
 
     def __init__(self, folder):
         self.folder = folder
 
     def on_fit_end(self, trainer, pl_module):
         weights = {name: value.detach().clone() for name, value in pl_module.state_dict().items()}
+        del weights["mi_loss._extra_state"]  # the number of batches, of which two ranks need fewer
         path = f"{self.folder}/{trainer.world_size}-{trainer.global_rank}.pt"
         torch.save((dict(trainer.callback_metrics), weights), path)
 
@@ -114,19 +112,19 @@ def fit(bound, folder, gather=True, **kwargs):
     torch.manual_seed(0)
     critic = critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4)
     module = MIEstimationModule(
-        # It is set from the first batch, which without gathering is not the same.
+        # The first batch calibrates it, which differs without an all-gather.
         critics.CalibratedCritic(critic, scale=True, offset_unit=1.0) if gather else critic,
         bound,
         pairs=pairs.AllPairs(gather=gather),
         regularizer=regularizers.Squared(weight=0.5),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
     )
-    trainer(max_epochs=2, callbacks=Keep(folder), **kwargs).fit(module, datamodule=Shared(joined=gather))
+    trainer(max_epochs=2, callbacks=Keep(folder), **kwargs).fit(module, datamodule=Data(joined=gather))
 
 
 @pytest.fixture
 def launched(monkeypatch):
-    """What the launcher sets is undone."""
+    """Restores the environment variables of the launcher."""
     for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -138,14 +136,14 @@ def ddp():
 
 
 def compare(folder, names=None):
-    """What one process has logged and learned against what both of two have."""
+    """Compare values and weights of one process with those of two ranks."""
     alone, weights = torch.load(folder / "1-0.pt", weights_only=True)
     for rank in range(2):
-        together, own_weights = torch.load(folder / f"2-{rank}.pt", weights_only=True)
+        together, rank_weights = torch.load(folder / f"2-{rank}.pt", weights_only=True)
         assert together.keys() == alone.keys()
         for name in names or alone:
             torch.testing.assert_close(together[name], alone[name], rtol=1e-5, atol=1e-5, msg=name)
-        torch.testing.assert_close(own_weights, weights)
+        torch.testing.assert_close(rank_weights, weights)
 
 
 def learned_tuba():
@@ -153,8 +151,8 @@ def learned_tuba():
 
 
 @pytest.mark.usefixtures("launched")
-@pytest.mark.parametrize("bound", [bounds.DV, bounds.MINE, bounds.InfoNCE, learned_tuba])
-def test_two_processes_train_and_log_as_one_does_over_batches_twice_as_long(bound, tmp_path):
+@pytest.mark.parametrize("bound", [bounds.MINE, bounds.InfoNCE, learned_tuba])
+def test_two_ranks_equal_one_on_the_global_batch(bound, tmp_path):
     torch.manual_seed(0)
     fit(bound(), tmp_path)
     torch.manual_seed(0)
@@ -163,9 +161,9 @@ def test_two_processes_train_and_log_as_one_does_over_batches_twice_as_long(boun
 
 
 @pytest.mark.usefixtures("launched")
-@pytest.mark.parametrize("bound", [bounds.InfoNCE, bounds.NWJ])
-def test_without_gathering_two_processes_train_as_one_does_that_accumulates(bound, tmp_path):
-    # Two processes average the gradients of two batches, so one process steps after two.
+def test_without_gathering_two_ranks_equal_gradient_accumulation(tmp_path):
+    # Two ranks average the gradients of two batches, so one process steps after two.
+    bound = bounds.NWJ
     fit(bound(), tmp_path, gather=False, accumulate_grad_batches=2)
     fit(bound(), tmp_path, gather=False, **ddp())
     pooled = {f"val/{name}" for name in ("mi", "mi_macro", "mi_standard_error", "log_normalizer", "loss")}
@@ -175,8 +173,8 @@ def test_without_gathering_two_processes_train_as_one_does_that_accumulates(boun
     compare(tmp_path, pooled)
 
 
-class Processes:
-    """As much of a trainer as is asked for at the start of a fit."""
+class FakeTrainer:
+    """The attributes of a trainer that ``on_fit_start`` reads."""
 
     loggers, datamodule = (), None
 
@@ -185,11 +183,13 @@ class Processes:
 
 
 @pytest.mark.parametrize(("gather", "world_size", "times"), [(True, 2, 0), (False, 2, 1), (False, 1, 0)])
-def test_the_log_says_once_that_pairs_are_local(gather, world_size, times, monkeypatch):
-    said = []
-    monkeypatch.setattr("lightning_mi.module.rank_zero_info", said.append)  # other tests may have silenced its logger
+def test_local_pairs_are_logged_once(gather, world_size, times, monkeypatch):
+    logged = []
+    monkeypatch.setattr(
+        "lightning_mi.training.loop_hooks.rank_zero_info", logged.append
+    )  # other tests may have silenced its logger
     module = MIEstimationModule(critics.SeparableCritic(DIM, DIM), bounds.DV(), pairs=pairs.AllPairs(gather=gather))
-    module._trainer = Processes(world_size)
+    module._trainer = FakeTrainer(world_size)
     module.on_fit_start()
-    assert len(said) == times
-    assert all("AllPairs has gather=False: each of the 2 processes pairs its own samples" in line for line in said)
+    assert len(logged) == times
+    assert all("AllPairs has gather=False: each of the 2 ranks pairs its own samples" in line for line in logged)

@@ -1,4 +1,4 @@
-"""A step that is not finite changes nothing, is never silent, and ends or is skipped on all processes alike."""
+"""A non-finite step changes nothing, is reported, and ends or is skipped on all ranks."""
 
 import datetime
 import math
@@ -6,6 +6,7 @@ import warnings
 from types import SimpleNamespace
 
 import lightning.pytorch as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -14,9 +15,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import multiprocessing as mp
 from torch import nn
 
-from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, bounds, critics
+from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, bounds, critics, regularizers
 from lightning_mi.training.finite_checks import all_finite
-from lightning_mi.training.non_finite import NonFiniteGuard
+from lightning_mi.training.non_finite import Findings, NonFiniteGuard, choose_action
 from tests.helpers.ranks import become_rank, free_port
 from tests.helpers.small_module import DIM, Batches, Kept, draw, equal, fit, make, trainer, weights
 
@@ -28,13 +29,13 @@ pytestmark = [
 BAD = 2  # the step
 
 
-def spoiled(value=math.nan):
+def with_bad_batch(value=math.nan):
     batches = draw(8, 8, 8, 8)
     batches.batches[BAD][0][3, 1] = value
     return batches
 
 
-def without_bad():
+def without_bad_batch():
     return Batches(batch for step, batch in enumerate(draw(8, 8, 8, 8)) if step != BAD)
 
 
@@ -61,24 +62,28 @@ def norm_encoder():
 @pytest.mark.parametrize(
     ("what", "error", "message"),
     [
-        ("batch", NonFiniteBatchError, r"View x .* holds 1 values .* at training step 2 on process 0"),
+        ("batch", NonFiniteBatchError, r"View x .* holds 1 values .* at training step 2 on rank 0"),
         (
             "scores",
             NonFiniteStepError,
-            r"scores hold \d+ of \d+ .* at training step 2 on process 0.*No parameter",
+            r"scores hold \d+ of \d+ .* at training step 2 on rank 0.*No parameter",
         ),
-        ("gradients", NonFiniteStepError, r"gradients hold 1 values that are not finite \(critic\..*No parameter"),
+        (
+            "gradients",
+            NonFiniteStepError,
+            r"gradients hold 1 values that are not finite \(mi_loss\.critic\..*No parameter",
+        ),
     ],
 )
-def test_the_default_names_what_is_not_finite_and_changes_no_parameter(what, error, message):
+def test_the_default_policy_raises_before_any_update(what, error, message):
     good, bad = make(), make()
     fit(good, Batches(draw(8, 8, 8, 8).batches[:BAD]))
     with pytest.raises(error, match=message):
-        fit(bad, spoiled() if what == "batch" else draw(8, 8, 8, 8), callbacks=[Spoil(what)])
+        fit(bad, with_bad_batch() if what == "batch" else draw(8, 8, 8, 8), callbacks=[Spoil(what)])
     assert equal(weights(bad), weights(good))
 
 
-def test_a_loss_that_is_not_finite_though_its_scores_are_is_named():
+def test_an_infinite_loss_of_finite_scores_is_an_error():
     class Odd(type(make())):
         def loss(self, terms, penalty):
             return super().loss(terms, penalty) + math.inf
@@ -88,44 +93,44 @@ def test_a_loss_that_is_not_finite_though_its_scores_are_is_named():
 
 
 @pytest.mark.parametrize("what", ["batch", "gradients"])
-def test_a_skipped_step_leaves_the_training_as_if_it_had_not_been(what):
+def test_a_skipped_step_leaves_no_trace(what):
     kept, skipping = Kept(), make(bounds.MINE(ema_rate=0.25), encoder=norm_encoder(), on_non_finite="skip")
     plain, kept_plain = make(bounds.MINE(ema_rate=0.25), encoder=norm_encoder()), Kept()
-    fit(skipping, spoiled() if what == "batch" else draw(8, 8, 8, 8), logger=kept, callbacks=[Spoil(what)])
-    fit(plain, without_bad(), logger=kept_plain)
+    fit(skipping, with_bad_batch() if what == "batch" else draw(8, 8, 8, 8), logger=kept, callbacks=[Spoil(what)])
+    fit(plain, without_bad_batch(), logger=kept_plain)
     assert equal(weights(skipping), weights(plain))
     assert kept.curve("train/mi_micro") == kept_plain.curve("train/mi_micro")
     assert kept.curve("train/skipped_steps") == [0, 0, 0, 1]
 
 
-def test_the_number_of_skipped_steps_goes_on_after_a_resume(tmp_path):
+def test_the_number_of_skipped_steps_survives_a_resume(tmp_path):
     module = make(on_non_finite="skip")
-    fit(module, spoiled()).save_checkpoint(tmp_path / "a.ckpt")
+    fit(module, with_bad_batch()).save_checkpoint(tmp_path / "a.ckpt")
     resumed, kept = make(on_non_finite="skip"), Kept()
     trainer(max_epochs=2, logger=kept).fit(resumed, draw(8, 8, 8, 8), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
     assert kept.curve("train/skipped_steps") == [1] * 4
 
 
-class Responds(L.Callback):
+class Handles(L.Callback):
     handles_non_finite = True
 
 
 @pytest.mark.parametrize("by_callback", [False, True])
-def test_off_goes_on_and_so_does_a_run_with_a_callback_that_responds_itself(by_callback):
+def test_off_or_a_handling_callback_disables_the_policy(by_callback):
     module = make() if by_callback else make(on_non_finite="off")
-    fit(module, spoiled(), callbacks=[Responds()] if by_callback else [])
+    fit(module, with_bad_batch(), callbacks=[Handles()] if by_callback else [])
     assert all(torch.isnan(p).any() for p in module.parameters())
 
 
-def test_a_callback_that_responds_looks_in_the_bound_s_place():
-    for module, callbacks, told in ((make(on_non_finite="off"), [], True), (make(), [Responds()], False)):
+def test_a_handling_callback_silences_the_bound():
+    for module, callbacks, warns in ((make(on_non_finite="off"), [], True), (make(), [Handles()], False)):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", MINumericalWarning)
-            fit(module, spoiled(), callbacks=callbacks)
-        assert any(issubclass(one.category, MINumericalWarning) for one in caught) == told
+            fit(module, with_bad_batch(), callbacks=callbacks)
+        assert any(issubclass(one.category, MINumericalWarning) for one in caught) == warns
 
 
-def test_large_gradients_that_are_finite_are_let_through():
+def test_large_finite_gradients_pass():
     class Large(type(make())):
         def loss(self, terms, penalty):
             return 1e25 * super().loss(terms, penalty)
@@ -133,19 +138,19 @@ def test_large_gradients_that_are_finite_are_let_through():
     fit(make(cls=Large))
 
 
-def test_an_unknown_policy_is_refused():
+def test_an_unknown_policy_is_an_error():
     with pytest.raises(ValueError, match="Got on_non_finite='ignore': it is one of 'raise', 'skip', 'off'"):
         make(on_non_finite="ignore")
 
 
-def test_it_looks_again_after_a_training_in_which_a_callback_responded():
+def test_the_policy_returns_after_a_handling_callback():
     module = make()
-    fit(module, callbacks=[Responds()])
+    fit(module, callbacks=[Handles()])
     with pytest.raises(NonFiniteBatchError):
-        fit(module, spoiled())
+        fit(module, with_bad_batch())
 
 
-def test_the_scale_of_a_critic_is_set_from_the_first_batch_that_is_finite():
+def test_the_first_finite_batch_calibrates_the_critic():
     module = make(critic=critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM), scale=True), on_non_finite="skip")
     batches = draw(8, 8, 8, 8)
     batches.batches[0][0][0, 0] = math.inf
@@ -158,7 +163,7 @@ def test_the_scale_of_a_critic_is_set_from_the_first_batch_that_is_finite():
 
 
 @pytest.mark.parametrize(("what", "holds"), [("batch", "View x"), ("scores", "of 4 accumulated batches, hold")])
-def test_of_accumulated_batches_the_one_is_named_or_how_many_there_were(what, holds):
+def test_errors_of_accumulated_batches_are_specific(what, holds):
     batches = draw(8, 8, 8, 8)
     if what == "batch":
         batches.batches[1][0][0, 0] = math.nan
@@ -173,7 +178,7 @@ def test_of_accumulated_batches_the_one_is_named_or_how_many_there_were(what, ho
 
 
 class TwoOptimizers(type(make())):
-    """Two optimizers, in turn, after one backward pass; the gradients of the second are spoiled."""
+    """Two optimizers step after one backward pass; the second has a NaN gradient."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -197,7 +202,7 @@ class TwoOptimizers(type(make())):
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip"])
-def test_of_two_optimizers_neither_steps_where_one_s_gradients_are_not_finite(policy):
+def test_neither_of_two_optimizers_steps_on_nan_gradients(policy):
     module, good = make(cls=TwoOptimizers, on_non_finite=policy), make(cls=TwoOptimizers)
     batches = draw(8, 8)
     fit(good, Batches(batches.batches[:1]))  # two steps, one of each optimizer
@@ -210,7 +215,7 @@ def test_of_two_optimizers_neither_steps_where_one_s_gradients_are_not_finite(po
     assert equal(weights(module), weights(good))
 
 
-def test_finite_values_whose_sum_overflows_are_finite():
+def test_values_with_an_overflowing_sum_are_finite():
     batches = draw(8, 8)
     for x, _ in batches.batches:
         x[:2] = 3e38
@@ -222,8 +227,8 @@ class Tanh(nn.Module):
         return torch.tanh(x)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_one_value_that_is_not_finite_is_found_among_tensors_of_any_kind(bad):
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_one_bad_value_is_found_in_any_kind_of_tensor(bad):
     def kinds(value):
         sparse = torch.sparse_coo_tensor([[0, 1]], [1.0, value], (3,), check_invariants=True)
         return [
@@ -232,22 +237,90 @@ def test_one_value_that_is_not_finite_is_found_among_tensors_of_any_kind(bad):
             [torch.tensor([1.0, value], dtype=torch.bfloat16)],
             [torch.tensor([1.0, value], dtype=torch.complex64)],
             [sparse],
+            [torch.tensor([value], dtype=torch.float64), torch.tensor([3e38, 3e38]), torch.ones(0)],
         ]
 
-    assert [all_finite(tensors) for tensors in kinds(1.0)] == [True] * 5
-    assert [all_finite(tensors) for tensors in kinds(bad)] == [False] * 5
+    assert [all_finite(tensors) for tensors in kinds(1.0)] == [True] * 6
+    assert [all_finite(tensors) for tensors in kinds(bad)] == [False] * 6
     assert all_finite([])
 
 
-def test_a_process_among_others_spoils_its_gradients_where_its_batch_or_loss_is_not_finite():
-    guard, output = NonFiniteGuard("raise"), make().step(draw(3).batches[0])
+def test_a_rank_turns_bad_batches_or_losses_into_nan():
+    guard, output = NonFiniteGuard("raise"), make().step(draw(3).batches[0])  # of the rank that has the bad batch
     guard.start(SimpleNamespace(callbacks=[], precision_plugin=None, world_size=2))
     module = SimpleNamespace(training=True, _trainer=object())
     for view, loss, spoils in ((1.0, 1.0, False), (math.inf, 1.0, True), (1.0, math.inf, True)):
-        guard.look(module, [torch.tensor([view]), torch.tensor([7]), "text"])
+        guard.check_views(module, [torch.tensor([view]), torch.tensor([7]), "text"])
         given = torch.tensor(loss, requires_grad=True)
-        guard.watch(output, output.scores.detach(), torch.stack(output.terms).detach(), given, logged=False).backward()
+        numbers = torch.stack(output.terms).detach()
+        guard.watch_loss(output, output.scores.detach(), numbers, given, logged=False).backward()
         assert given.grad.isnan().item() == spoils
+
+
+ACTIONS = [
+    # forward and gradients finite, policy, scaler
+    (True, True, "raise", False, "proceed"),
+    (True, True, "off", True, "proceed"),
+    (True, False, "raise", False, "raise"),
+    (False, True, "skip", False, "skip"),
+    (False, False, "off", False, "proceed"),
+    (True, False, "off", True, "undo"),
+    (True, False, "skip", True, "undo"),
+    (False, False, "skip", True, "skip"),
+    (False, False, "off", True, "proceed"),
+]
+
+
+@pytest.mark.parametrize(("forward", "gradients", "policy", "scaled", "action"), ACTIONS)
+def test_the_action_follows_findings_and_policy(forward, gradients, policy, scaled, action):
+    assert choose_action(Findings(forward, gradients), policy, scaled) == action
+
+
+class Reads(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts reads of a tensor's value: each is a host-device sync on an accelerator."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+class CountReads(L.Callback):
+    """Reads within `decide` of each step."""
+
+    def __init__(self):
+        self.counts = []
+
+    def on_fit_start(self, trainer, pl_module):
+        decide = pl_module._guard.decide
+
+        def counted(*args):
+            with Reads() as reads:
+                decide(*args)
+            self.counts.append(reads.count)
+
+        pl_module._guard.decide = counted
+
+
+def test_a_finite_step_reads_one_number():
+    counting = CountReads()
+    fit(make(on_non_finite="skip"), draw(*[8] * 4), callbacks=counting, log_every_n_steps=50)
+    assert counting.counts[1:] == [1, 1, 1]  # the first step also checks for flat scores
+
+
+def test_lbfgs_counts_each_batch_once():
+    def lbfgs(parameters):
+        return torch.optim.LBFGS(parameters, lr=0.01, max_iter=3)
+
+    kept = Kept()
+    module = make(bounds.MINE(), encoder=norm_encoder(), optimizer=lbfgs, regularizer=regularizers.Squared(0.1))
+    fit(module, draw(*[8] * 4), logger=kept)
+    assert module.bound.num_updates == 4
+    assert module.encoders[0].num_batches_tracked == 2 * 4  # x and y
+    assert kept.curve("train/mi_macro") == [pytest.approx(np.mean(kept.curve("train/mi")), rel=1e-5)]
 
 
 def baseline():
@@ -256,19 +329,18 @@ def baseline():
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_step_is_skipped_under_a_scaler_too_whichever_looks_at_the_gradients(fused):
+def test_a_step_is_skipped_under_a_scaler(fused):
     made = {"optimizer": lambda parameters: torch.optim.Adam(parameters, lr=0.01, fused=fused)}
     module, plain = (make(encoder=norm_encoder(), on_non_finite="skip", **made) for _ in range(2))
-    for one, batches in ((module, spoiled()), (plain, without_bad())):
+    for one, batches in ((module, with_bad_batch()), (plain, without_bad_batch())):
         fit(one, batches, plugins=[Overflow("bf16-mixed", "cpu")], callbacks=[Use(torch.amp.GradScaler("cpu"))])
     assert module._guard.skipped == 1
     assert equal(weights(module), weights(plain))
 
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")
-@pytest.mark.parametrize("policy", ["raise", "off"])
-@pytest.mark.parametrize("bound", [lambda: bounds.MINE(ema_rate=0.25), baseline])
-def test_an_overflow_of_fp16_moves_neither_averages_nor_baselines(bound, policy):
+@pytest.mark.parametrize(("bound", "policy"), [(lambda: bounds.MINE(ema_rate=0.25), "raise"), (baseline, "off")])
+def test_an_fp16_overflow_undoes_the_step(bound, policy):
     """With a scaler on the CPU and a scale that makes the first gradients infinite."""
     module = make(bound(), encoder=norm_encoder(), on_non_finite=policy)
     before = weights(module)
@@ -281,7 +353,7 @@ def test_an_overflow_of_fp16_moves_neither_averages_nor_baselines(bound, policy)
 
 
 class Overflow(MixedPrecision):
-    """Lightning allows a scaler for fp16 alone, which the CPU has no matrix products of."""
+    """A scaler on the CPU, which has no fp16 matrix products: Lightning allows a scaler for fp16 only."""
 
     def pre_backward(self, tensor, module):
         return super().pre_backward(tensor * (1e6 if self.scaler.get_scale() > 1e38 else 1.0), module)
@@ -295,24 +367,24 @@ class Use(L.Callback):
         trainer.precision_plugin.scaler = self.scaler
 
 
-@pytest.mark.parametrize("batch", ["zeros", "constant", "same rows"])
-def test_a_batch_that_teaches_nothing_is_a_warning(batch):
-    row = torch.zeros(DIM) if batch == "zeros" else torch.randn(DIM) if batch == "same rows" else torch.ones(DIM)
+@pytest.mark.parametrize("batch", ["zeros", "same rows"])
+def test_a_constant_batch_is_a_warning(batch):
+    row = torch.zeros(DIM) if batch == "zeros" else torch.randn(DIM)
     views = (row.expand(8, DIM).contiguous(), row.expand(8, DIM).contiguous())
     with pytest.warns(MINumericalWarning, match="All pairs have the same score"):
         fit(make(), Batches([views]))
 
 
-@pytest.mark.parametrize("make_bound", [bounds.DV, bounds.InfoNCE, bounds.NWJ, bounds.JS, bounds.SMILE, bounds.MINE])
-def test_features_that_are_all_zero_are_a_warning_once_for_every_bound(make_bound):
+@pytest.mark.parametrize("make_bound", [bounds.DV, bounds.InfoNCE])
+def test_zero_features_are_one_warning(make_bound):
     x = torch.zeros(8, DIM)
-    with pytest.warns(MINumericalWarning, match="features that are all zero") as said:
+    with pytest.warns(MINumericalWarning, match="features that are all zero") as caught:
         fit(make(make_bound(), critic=critics.InnerProductCritic(), encoder=Dead()), Batches([(x, x)] * 3))
-    assert len([one for one in said if one.category is MINumericalWarning]) == 1
+    assert len([one for one in caught if one.category is MINumericalWarning]) == 1
 
 
 class Dead(nn.Module):
-    """An encoder whose last activation lets nothing through."""
+    """An encoder whose last activation is always 0."""
 
     def __init__(self):
         super().__init__()
@@ -332,8 +404,8 @@ class Types(L.Callback):
         self.features = outputs["features"].dtype
 
 
-@pytest.mark.parametrize("bound", [bounds.DV, lambda: bounds.MINE(ema_rate=0.25), baseline, bounds.InfoNCE, bounds.JS])
-def test_training_in_bf16_computes_scores_and_terms_in_float32(bound):
+@pytest.mark.parametrize("bound", [baseline, bounds.InfoNCE])
+def test_bf16_training_keeps_scores_and_terms_in_float32(bound):
     module, types = make(bound(), encoder=nn.Linear(DIM, DIM)), Types()
     before = weights(module)
     fit(module, precision="bf16-mixed", callbacks=[types])
@@ -344,27 +416,27 @@ def test_training_in_bf16_computes_scores_and_terms_in_float32(bound):
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip"])
-def test_two_processes_agree(policy, tmp_path):
-    mp.start_processes(_process, (free_port(), tmp_path, policy), nprocs=2, start_method="fork")
+def test_two_ranks_agree(policy, tmp_path):
+    mp.start_processes(_fit, (free_port(), tmp_path, policy), nprocs=2, start_method="fork")
     ended = [torch.load(tmp_path / str(rank), weights_only=False) for rank in range(2)]
     assert equal(ended[0]["weights"], ended[1]["weights"])
     assert all(torch.isfinite(value).all() for value in ended[0]["weights"].values())
     if policy == "raise":
-        assert "another one may say more" in ended[0]["error"]
+        assert "see the error of the other ranks" in ended[0]["error"]
         assert "View x" in ended[1]["error"]
-        assert "on process 1" in ended[1]["error"]
+        assert "on rank 1" in ended[1]["error"]
     else:
         assert [end["skipped"] for end in ended] == [1, 1]
 
 
-def _process(rank, port, folder, policy):
+def _fit(rank, port, folder, policy):
     become_rank(rank, port)
     strategy = DDPStrategy(process_group_backend="gloo", timeout=datetime.timedelta(seconds=60))
     module, error = make(on_non_finite=policy), ""
     try:
         fit(
             module,
-            spoiled() if rank else draw(8, 8, 8, 8),
+            with_bad_batch() if rank else draw(8, 8, 8, 8),
             strategy=strategy,
             devices=2,
             plugins=[LightningEnvironment()],

@@ -1,4 +1,4 @@
-"""The online probe: alone, and beside the training of an encoder."""
+"""The online probe: alone, and during the training of an encoder."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ def probe():
 # Alone.
 
 
-def test_logits_and_loss_are_those_of_a_linear_map_of_each_normalized_sample():
+def test_logits_and_loss_equal_a_float64_reference():
     rng = np.random.default_rng(0)
     x, w, b, y = rng.normal(2, 3, (6, 5)), rng.normal(size=(3, 5)), rng.normal(size=3), rng.integers(0, 3, 6)
     own = OnlineLinearProbe(5, 3).double()
@@ -41,7 +41,7 @@ def test_logits_and_loss_are_those_of_a_linear_map_of_each_normalized_sample():
     assert own.loss(torch.tensor(x), torch.tensor(y)).item() == pytest.approx(loss, rel=1e-10)
 
 
-def test_no_gradient_goes_to_the_features_and_no_random_number_is_drawn():
+def test_features_get_no_gradient_and_no_numbers_are_drawn():
     before = torch.get_rng_state()
     own = probe()
     assert torch.equal(torch.get_rng_state(), before)
@@ -54,26 +54,19 @@ def test_no_gradient_goes_to_the_features_and_no_random_number_is_drawn():
 @pytest.mark.parametrize(
     ("features", "labels", "error", "message"),
     [
-        (torch.zeros(4, 7), torch.zeros(4, dtype=torch.long), ValueError, r"num_features=16\) got .* \(4, 7\)"),
+        (torch.zeros(4, 7), torch.zeros(4, dtype=torch.long), ValueError, r"Got features of shape \(4, 7\)"),
         (torch.zeros(4, 16, 1), torch.zeros(4, dtype=torch.long), ValueError, r"\(4, 16, 1\)"),
         (torch.zeros(4, 16), torch.zeros(4), TypeError, "labels of type float32"),
-        (torch.zeros(4, 16), torch.zeros(3, dtype=torch.long), ValueError, r"shape \(3,\) for 4 samples"),
-        (torch.zeros(2, 16), torch.tensor([0, 10]), ValueError, "got label 10 at position 1: its 10 labels are 0 to 9"),
-        (
-            torch.zeros(2, 16),
-            torch.tensor([-1, 0]),
-            ValueError,
-            "got label -1 at position 0: class labels are at least 0",
-        ),
+        (torch.zeros(2, 16), torch.tensor([0, 10]), ValueError, "label 10 at position 1"),
     ],
 )
-def test_what_does_not_fit_is_explained(features, labels, error, message):
+def test_unsuitable_features_or_labels_are_typed_errors(features, labels, error, message):
     with pytest.raises(error, match=message):
         probe().loss(features, labels)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [((1, 10), "num_features=1"), ((8, 1), "num_classes=1")])
-def test_sizes_that_leave_nothing_to_learn_are_refused(arguments, message):
+def test_too_few_features_or_classes_are_an_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         OnlineLinearProbe(*arguments)
 
@@ -91,7 +84,7 @@ def test_sizes_that_leave_nothing_to_learn_are_refused(arguments, message):
     ],
     ids=str,
 )
-def test_the_encoder_trains_bit_equally_with_the_probe_and_without(clipping):
+def test_the_encoder_trains_bitwise_equal_without_the_probe(clipping):
     start = weights(make())
     without, having = make(), make(probe=probe())
     fit(without, datamodule=Digits(), **clipping)
@@ -102,7 +95,7 @@ def test_the_encoder_trains_bit_equally_with_the_probe_and_without(clipping):
     assert float(having.probe.weight.detach().norm()) > 0
 
 
-def test_the_encoder_trains_bit_equally_in_two_processes_too():
+def test_two_ranks_train_the_encoder_bitwise_equal():
     without, having = make(), make(probe=probe())
     fit(without, datamodule=Digits(), gradient_clip_val=0.01, **ddp())
     fit(having, datamodule=Digits(), gradient_clip_val=0.01, **ddp())
@@ -116,7 +109,7 @@ class Gradients(L.Callback):
         self.of_rest = [p.grad.clone() for n, p in pl_module.named_parameters() if not n.startswith("probe.")]
 
 
-def test_both_parts_are_clipped_to_the_norm():
+def test_probe_and_encoder_are_clipped_separately():
     seen = Gradients()
     fit(make(probe=probe()), datamodule=Digits(), gradient_clip_val=0.01, callbacks=seen, max_steps=1)
     for gradients in (seen.of_probe, seen.of_rest):
@@ -131,7 +124,7 @@ class Outputs(L.Callback):
         self.seen.append(outputs)
 
 
-def test_the_loss_that_is_logged_is_free_of_the_probe_whose_loss_is_logged_apart():
+def test_the_logged_loss_excludes_the_probe_loss():
     alone, kept, outputs = Kept(), Kept(), Outputs()
     fit(make(), datamodule=Digits(), logger=alone)
     module = make(probe=probe())
@@ -149,7 +142,7 @@ def test_the_loss_that_is_logged_is_free_of_the_probe_whose_loss_is_logged_apart
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])
-def test_the_online_accuracy_is_that_of_the_whole_set_in_evaluation_mode(stage):
+def test_online_accuracy_is_that_of_the_whole_set(stage):
     module, data = make(probe=probe()), Digits()
     fit(module, datamodule=data, max_epochs=5)
     part = slice(1000, 1301) if stage == "validate" else slice(1301, 1600)
@@ -159,7 +152,7 @@ def test_the_online_accuracy_is_that_of_the_whole_set_in_evaluation_mode(stage):
     assert read["probe/online_accuracy"] > 0.3
 
 
-def test_a_sample_without_finite_features_counts_as_wrong():
+def test_a_sample_with_nan_features_counts_as_wrong():
     module, data = make(probe=probe()), Digits()
     with torch.no_grad():
         module.encoders[0][-1].bias.fill_(torch.nan)
@@ -168,7 +161,7 @@ def test_a_sample_without_finite_features_counts_as_wrong():
     assert read["probe/online_accuracy"] == 0
 
 
-def test_a_probe_alone_is_nothing_to_train():
+def test_a_probe_alone_is_an_error():
     with pytest.raises(ValueError, match="Neither the encoder nor InnerProductCritic"):
         fit(
             make(nn.Linear(64, 16).requires_grad_(False), critics.InnerProductCritic(), probe=probe()),
@@ -180,19 +173,17 @@ def test_a_probe_alone_is_nothing_to_train():
     ("batch", "held"),
     [
         ((torch.ones(4, 64), torch.ones(4, 64)), r"float32 \(4, 64\), float32 \(4, 64\)"),
-        ((torch.ones(4, 64), torch.ones(4, 64), torch.ones(4)), r"float32 \(4, 64\), float32 \(4,\)"),
-        ((torch.ones(4, 64), torch.ones(4, dtype=torch.long)), r"float32 \(4, 64\), int64 \(4,\)"),
         ((torch.ones(4, 64), torch.ones(4, 64), torch.ones(4, 10, dtype=torch.long)), r"int64 \(4, 10\)"),
     ],
 )
-def test_labels_that_are_missing_are_asked_for_with_what_the_batch_holds(batch, held):
+def test_missing_labels_are_an_error_that_lists_the_batch(batch, held):
     with pytest.raises(
         TypeError, match=f"OnlineLinearProbe needs labels, but the batch holds .*{held}.*after the 2 views"
     ):
         fit(make(probe=probe()), Batches([batch]))
 
 
-def test_another_number_of_classes_than_the_data_has_is_refused_before_training():
+def test_another_number_of_classes_is_an_error():
     module = make(probe=OnlineLinearProbe(NUM_FEATURES, 12))
     with pytest.raises(ValueError, match="OnlineLinearProbe has num_classes=12, but Digits has num_classes=10"):
         fit(module, datamodule=Digits())
@@ -207,7 +198,7 @@ def saved(module, path, **kwargs):
     return path
 
 
-def test_the_probe_is_in_the_checkpoint_which_loads_with_weights_only(tmp_path):
+def test_the_checkpoint_holds_the_probe(tmp_path):
     module = make(probe=probe())
     path = saved(module, tmp_path / "one.ckpt")
     state = torch.load(path, weights_only=True)["state_dict"]
@@ -221,12 +212,12 @@ def test_the_probe_is_in_the_checkpoint_which_loads_with_weights_only(tmp_path):
 
 
 def frozen():
-    """An encoder that stays: what the probe learns then depends on the samples alone, and not on the pairs."""
+    """A frozen encoder: the probe then depends on the samples only, not on the pairs."""
     torch.manual_seed(0)
     return nn.Linear(64, NUM_FEATURES).requires_grad_(False)
 
 
-def test_two_processes_train_the_probe_of_one_and_read_its_accuracy():
+def test_two_ranks_train_the_same_probe():
     sgd, modules, read = partial(torch.optim.SGD, lr=0.5), [], []
     for kwargs in ({}, ddp()):
         module = make(frozen(), probe=probe(), optimizer=sgd)
@@ -241,7 +232,7 @@ def test_two_processes_train_the_probe_of_one_and_read_its_accuracy():
 
 
 @pytest.mark.filterwarnings("ignore:Got a checkpoint of world size")
-def test_a_checkpoint_moves_between_one_process_and_two(tmp_path):
+def test_a_checkpoint_moves_between_one_rank_and_two(tmp_path):
     def run(path, resume, **kwargs):
         module = make(frozen(), probe=probe(), seed=1)
         fitted = trainer(**kwargs)
@@ -255,7 +246,7 @@ def test_a_checkpoint_moves_between_one_process_and_two(tmp_path):
         before = run(path, None, max_epochs=1, **(ddp() if first == "two" else {}))
         after = run(later, path, max_epochs=2, **(ddp() if second == "two" else {}))
         state = torch.load(later, weights_only=True)["state_dict"]
-        assert equal(dict(state), after)
+        assert equal({name: state[name] for name in after}, after)
         assert not torch.equal(after["probe.weight"], before["probe.weight"])
         expected = trainer().validate(make(frozen(), probe=probe()), datamodule=Digits(), ckpt_path=path, verbose=False)
         actual = trainer(**apart[second]).validate(

@@ -1,4 +1,4 @@
-"""Evaluation with several data loaders: a value for each, named as Lightning names it, and none for their pool."""
+"""Evaluation with several data loaders: a value for each, under Lightning's names."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_validation_has_values_for_each_loader():
         assert f"{name}/dataloader_idx_1" in found
 
 
-def test_one_loader_has_no_suffix_also_after_several():
+def test_one_loader_has_no_suffix():
     module = make()
     fitted = trainer()
     several = fitted.validate(module, [FIRST, SECOND], verbose=False)
@@ -42,13 +42,11 @@ def test_one_loader_has_no_suffix_also_after_several():
     assert alone["val/mi"] == several[1]["val/mi/dataloader_idx_1"]
 
 
-def test_test_and_prediction_take_several_loaders():
+def test_test_takes_several_loaders():
     module = make()
     results = trainer().test(module, [FIRST, SECOND], verbose=False)
     assert results[0]["test/mi/dataloader_idx_0"] == pytest.approx(expected(module, FIRST).value.item())
     assert results[1]["test/mi/dataloader_idx_1"] == pytest.approx(expected(module, SECOND).value.item())
-    predicted = trainer().predict(module, [FIRST, SECOND])
-    assert [len(batch) for one in predicted for batch in one] == [16, 16, 16, 8, 8]
 
 
 def test_an_ensemble_has_values_for_each_loader_and_member():
@@ -58,14 +56,14 @@ def test_an_ensemble_has_values_for_each_loader_and_member():
         assert found[f"{name}/val/mi/dataloader_idx_1"] == pytest.approx(expected(member, SECOND).value.item())
 
 
-def test_checkpoints_are_chosen_and_training_stopped_by_one_of_them(tmp_path):
+def test_checkpoint_and_early_stopping_monitor_one_loader(tmp_path):
     name = "val/mi/dataloader_idx_1"
     callbacks = [HeldOutCheckpoint(name, dirpath=tmp_path), EarlyStopping(name, mode="max")]
     fitted = fit(make(), val=[FIRST, SECOND], callbacks=callbacks, enable_checkpointing=True)
     assert callbacks[0].best_model_score == fitted.callback_metrics[name]
 
 
-def test_a_choice_between_loaders_has_to_name_one(tmp_path):
+def test_a_monitor_without_a_loader_is_an_error(tmp_path):
     with pytest.raises(MisconfigurationException, match=r"2 validation data loaders.*val/mi/dataloader_idx_0"):
         fit(make(), val=[FIRST, SECOND], callbacks=HeldOutCheckpoint(dirpath=tmp_path), enable_checkpointing=True)
 
