@@ -4,7 +4,7 @@ import lightning.pytorch as L
 import pytest
 import torch
 
-from lightning_mi import _compat, regularizers
+from lightning_mi import _compat, exceptions, regularizers
 from tests.helpers.small_module import Kept, draw, fit, make
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
@@ -73,3 +73,35 @@ def test_a_value_of_another_device_or_kind_is_logged():
             return torch.optim.SGD(self.parameters(), 0.1)
 
     assert fit(Constant(), draw(8, 8, 8)).callback_metrics["train/count"] == 2.0
+
+
+def test_torch_still_has_the_private_names():
+    assert callable(torch._C._are_functorch_transforms_active)
+    assert torch.autograd.forward_ad._current_level == -1
+    assert torch.zeros(1)._version == 0
+
+
+def test_torch_states_that_need_plain_autograd_are_detected():
+    states = []
+
+    def record(x):
+        states.append((_compat.is_functorch_active(), _compat.is_forward_mode_active(), _compat.is_tracing()))
+        return x
+
+    x = torch.ones(2)
+    record(x)
+    torch.func.vmap(record)(x)
+    with torch.autograd.forward_ad.dual_level():
+        record(x)
+    with pytest.warns(FutureWarning, match="torch.jit.trace"):
+        torch.jit.trace(record, x, check_trace=False)
+    assert states == [(False, False, False), (True, False, False), (False, True, False), (False, False, True)]
+
+
+def test_missing_private_names_warn_and_mean_inactive(monkeypatch):
+    monkeypatch.delattr(torch._C, "_are_functorch_transforms_active")
+    monkeypatch.delattr(torch.autograd.forward_ad, "_current_level")
+    for check, name in ((_compat.is_functorch_active, "functorch"), (_compat.is_forward_mode_active, "_current_level")):
+        with pytest.warns(exceptions.MIWarning, match=name):
+            assert not check()
+    assert _compat.tensor_version(object()) is None
