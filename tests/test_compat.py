@@ -310,3 +310,40 @@ def test_fused_optimizers_skip_by_the_flag_of_a_scaler():
         torch_names.supports_amp_scaling(torch.optim.Adam([torch.zeros(1)], fused=fused)) for fused in (True, False)
     ]
     assert found == [True, False]
+
+
+def test_torch_still_has_the_private_names():
+    assert callable(torch._C._are_functorch_transforms_active)
+    assert torch.autograd.forward_ad._current_level == -1
+    assert torch.zeros(1)._version == 0
+
+
+def test_torch_states_that_need_plain_autograd_are_detected():
+    states = []
+
+    def record(x):
+        states.append(
+            (torch_names.is_functorch_active(), torch_names.is_forward_mode_active(), torch_names.is_tracing())
+        )
+        return x
+
+    x = torch.ones(2)
+    record(x)
+    torch.func.vmap(record)(x)
+    with torch.autograd.forward_ad.dual_level():
+        record(x)
+    with pytest.warns(FutureWarning, match="torch.jit.trace"):
+        torch.jit.trace(record, x, check_trace=False)
+    assert states == [(False, False, False), (True, False, False), (False, True, False), (False, False, True)]
+
+
+def test_missing_private_names_warn_and_mean_inactive(monkeypatch):
+    monkeypatch.delattr(torch._C, "_are_functorch_transforms_active")
+    monkeypatch.delattr(torch.autograd.forward_ad, "_current_level")
+    for check, name in (
+        (torch_names.is_functorch_active, "functorch"),
+        (torch_names.is_forward_mode_active, "_current_level"),
+    ):
+        with pytest.warns(exceptions.MIWarning, match=name):
+            assert not check()
+    assert torch_names.tensor_version(object()) is None

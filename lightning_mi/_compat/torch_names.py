@@ -82,13 +82,14 @@ def is_forward_mode_active() -> bool:
 
 
 def is_tracing() -> bool:
-    """True within ``torch.jit.trace``; public, but without type annotations in torch 2.14.
+    """True within ``torch.jit.trace``, which is deprecated in torch 2.14; False once it is gone.
 
     Example:
         >>> is_tracing()
         False
     """
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]
+    tracing = getattr(torch.jit, "is_tracing", None)
+    return tracing is not None and bool(tracing())
 
 
 def tensor_version(tensor: Tensor) -> int | None:

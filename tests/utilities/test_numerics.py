@@ -14,15 +14,13 @@ from lightning_mi.utilities.numerics import (
     full_precision,
     log_ema,
     log_mean_exp,
-    mean_or_zero,
     row_softmax,
     shifted_exp,
-    softplus_sum,
     to_common_scale,
     upcast,
 )
 
-FAR = [0.0, 1e2, -1e4, 1e4, 1e6, 1e30, -1e30]
+FAR = [0.0, -1e4, 1e6, 1e30]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
@@ -32,7 +30,7 @@ def test_upcast_widens_and_never_narrows(dtype: torch.dtype) -> None:
     assert torch.equal(upcast(x).double(), x.double())
 
 
-def test_full_precision_leaves_autocast_and_comes_back() -> None:
+def test_full_precision_disables_autocast_within() -> None:
     weight, x = torch.tensor([[1 + 2**-20]]), torch.ones(1, 1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with full_precision("cpu"):
@@ -41,8 +39,8 @@ def test_full_precision_leaves_autocast_and_comes_back() -> None:
         assert torch.nn.functional.linear(x, weight).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("shape", [(1,), (7,), (4, 5), (2, 3, 4)])
-def test_log_mean_exp_of_everything_equals_scipy(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(1,), (2, 3, 4)])
+def test_log_mean_exp_equals_scipy(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, dtype=torch.float64) * 5
     expected = logsumexp(x.numpy()) - math.log(x.numel())
     assert log_mean_exp(x, count=x.numel()).item() == pytest.approx(expected, abs=1e-13)
@@ -53,8 +51,8 @@ def test_log_mean_exp_along_a_dimension_equals_a_loop(dim: int) -> None:
     x, mask = torch.randn(6, 6, dtype=torch.float64) * 5, (torch.rand(6, 6) < 0.5).fill_diagonal_(True)
     observed = log_mean_exp(x, mask, count=mask.sum(dim), dim=dim)
     for i in range(6):
-        kept = x.select(1 - dim, i)[mask.select(1 - dim, i)].numpy()
-        assert observed[i].item() == pytest.approx(logsumexp(kept) - math.log(len(kept)), abs=1e-13)
+        used = x.select(1 - dim, i)[mask.select(1 - dim, i)].numpy()
+        assert observed[i].item() == pytest.approx(logsumexp(used) - math.log(len(used)), abs=1e-13)
 
 
 def test_log_mean_exp_divides_by_the_count_it_is_given() -> None:
@@ -62,8 +60,8 @@ def test_log_mean_exp_divides_by_the_count_it_is_given() -> None:
     assert log_mean_exp(x, count=8).item() == pytest.approx(logsumexp(x.numpy()) - math.log(8))
 
 
-@pytest.mark.parametrize("masked", [1e30, -1e30, math.inf, math.nan])
-def test_masked_entries_count_for_nothing_whatever_they_are(masked: float) -> None:
+@pytest.mark.parametrize("masked", [1e30, math.inf, math.nan])
+def test_masked_entries_have_no_weight_and_no_gradient(masked: float) -> None:
     x, mask = torch.randn(4, 4, dtype=torch.float64), torch.rand(4, 4) < 0.6
     spoiled = x.masked_fill(~mask, masked).requires_grad_()
     observed = log_mean_exp(spoiled, mask, count=int(mask.sum()))
@@ -76,7 +74,7 @@ def test_masked_entries_count_for_nothing_whatever_they_are(masked: float) -> No
 
 @pytest.mark.parametrize("dim", [None, 1], ids=["everything", "rows"])
 @pytest.mark.parametrize("far", FAR)
-def test_log_mean_exp_and_its_gradient_are_exact_far_from_zero(far: float, dim: int | None) -> None:
+def test_log_mean_exp_is_exact_far_from_zero(far: float, dim: int | None) -> None:
     x = (torch.randn(4, 8) + far).requires_grad_()
     observed = log_mean_exp(x, count=32 if dim is None else 8, dim=dim)
     observed.sum().backward()
@@ -88,7 +86,7 @@ def test_log_mean_exp_and_its_gradient_are_exact_far_from_zero(far: float, dim: 
 
 @pytest.mark.parametrize("dim", [None, 1], ids=["everything", "rows"])
 @pytest.mark.parametrize("far", FAR)
-def test_weighted_log_mean_exp_and_its_gradient_are_exact_far_from_zero(far: float, dim: int | None) -> None:
+def test_weighted_log_mean_exp_is_exact_far_from_zero(far: float, dim: int | None) -> None:
     x, weights = (torch.randn(4, 8) + far).requires_grad_(), torch.rand(8) * (torch.arange(8) != 2)
     observed = log_mean_exp(x, count=3, dim=dim, log_weights=weights.log())
     observed.sum().backward()
@@ -100,24 +98,10 @@ def test_weighted_log_mean_exp_and_its_gradient_are_exact_far_from_zero(far: flo
     assert (x.grad[:, 2] == 0).all()
 
 
-def test_weight_of_zero_hides_a_score_however_large() -> None:
+def test_score_of_weight_zero_has_no_effect() -> None:
     x = torch.tensor([3.0, 1e30, 3.0])
     observed = log_mean_exp(x, count=1, log_weights=torch.tensor([0.25, 0.0, 0.75]).log())
     assert observed.item() == pytest.approx(3.0)
-
-
-@pytest.mark.parametrize("shape", [(0,), (3, 0)])
-def test_mean_of_nothing_is_zero_with_a_zero_gradient(shape: tuple[int, ...]) -> None:
-    source = torch.randn(3, 4, requires_grad=True)
-    value = mean_or_zero(source[:, :0].reshape(shape))
-    value.backward()
-    assert value.item() == 0
-    assert (source.grad == 0).all()
-
-
-def test_skip_is_the_mean() -> None:
-    x = torch.randn(3, 4)
-    assert torch.equal(mean_or_zero(x), x.mean())
 
 
 def test_log_mean_exp_of_infinities_is_their_limit() -> None:
@@ -127,7 +111,7 @@ def test_log_mean_exp_of_infinities_is_their_limit() -> None:
     assert log_mean_exp(torch.tensor([0.0, math.nan]), count=2).isnan()
 
 
-@pytest.mark.parametrize("cap", [None, 0.0, 1.0, 5.0])
+@pytest.mark.parametrize("cap", [None, 0.0, 1.0])
 def test_exp_linear_is_the_exponential_then_its_tangent(cap: float | None) -> None:
     x = torch.tensor([-1e4, -3.0, 0.0, 0.999, 1.0, 1.001, 4.0, 6.5], dtype=torch.float64, requires_grad=True)
     y = exp_linear(x, cap)
@@ -143,8 +127,8 @@ def test_exp_linear_is_never_above_the_exponential() -> None:
     assert (exp_linear(x, 1.0) <= x.exp() * (1 + 1e-15)).all()
 
 
-@pytest.mark.parametrize("size", [1e4, 1e30, math.inf])
-def test_exp_linear_above_its_cap_does_not_overflow_before_its_argument(size: float) -> None:
+@pytest.mark.parametrize("size", [1e30, math.inf])
+def test_exp_linear_does_not_overflow_before_its_argument(size: float) -> None:
     x = torch.tensor([size, -size], requires_grad=True)
     y = exp_linear(x, 1.0)
     y.sum().backward()
@@ -152,8 +136,7 @@ def test_exp_linear_above_its_cap_does_not_overflow_before_its_argument(size: fl
     torch.testing.assert_close(x.grad, torch.tensor([math.e, 0.0]))
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.5])
-@pytest.mark.parametrize(("average", "new"), [(0.0, 1.0), (1.0, -2.0), (1e4, 1e4), (-1e4, 1e4), (1e4, -1e4)])
+@pytest.mark.parametrize(("average", "new", "rate"), [(1.0, -2.0, 0.01), (-1e4, 1e4, 0.5), (1e4, -1e4, 0.01)])
 def test_log_ema_is_the_logarithm_of_the_average(average: float, new: float, rate: float) -> None:
     expected = logsumexp([average, new], b=[1 - rate, rate])
     observed = log_ema(torch.tensor(average, dtype=torch.float64), torch.tensor(new, dtype=torch.float64), rate)
@@ -168,18 +151,18 @@ def test_common_scale_keeps_sums_and_ignores_empty_ones() -> None:
     assert (factors[:, 2] == 0).all()
 
 
-def test_rows_without_a_finite_entry_have_no_weight_and_infinite_ones_no_overflow() -> None:
+def test_row_softmax_handles_empty_and_infinite_rows() -> None:
     x = torch.tensor([[1.0, 3.0, -math.inf], [-math.inf] * 3, [0.0, math.inf, 0.0], [1e4, 1e4, 0.0]])
     out = torch.empty(4, 3)
-    weights, largest, total = row_softmax(x, out)
+    weights, maximum, total = row_softmax(x, out)
     assert weights is out
     np.testing.assert_allclose(weights[[0, 1, 3]], [[*softmax([1.0, 3.0]), 0.0], [0.0] * 3, [0.5, 0.5, 0.0]], rtol=1e-6)
-    assert largest.tolist() == [3.0, -math.inf, math.inf, 1e4]
+    assert maximum.tolist() == [3.0, -math.inf, math.inf, 1e4]
     assert total.tolist() == pytest.approx([1 + math.exp(-2), 0.0, 1.0, 2.0])
 
 
 @pytest.mark.parametrize("anchor", [1e4, math.inf, -math.inf])
-def test_shifted_exponentials_are_written_where_they_are_told(anchor: float) -> None:
+def test_shifted_exp_writes_to_out(anchor: float) -> None:
     x = torch.tensor([1e4, 0.0, -math.inf]) - (0 if math.isfinite(anchor) else 1e4 - 1)
     expected = np.exp(x.double().numpy() - (anchor if math.isfinite(anchor) else 0))
     out = torch.empty(3)
@@ -188,15 +171,7 @@ def test_shifted_exponentials_are_written_where_they_are_told(anchor: float) -> 
     assert torch.equal(shifted_exp(x, torch.tensor(anchor)), out)
 
 
-@pytest.mark.parametrize("width", [1, 2, 3, 31, 32, 33, 100])
-def test_softplus_sum_equals_numpy_whatever_the_width(width: int) -> None:
-    x = torch.randn(3, width, dtype=torch.float64) * 10
-    x[0, 0] = -math.inf
-    assert softplus_sum(x).item() == pytest.approx(np.logaddexp(0, x.numpy()).sum(), rel=1e-14)
-    assert softplus_sum(torch.zeros(2, width, dtype=torch.float64)).item() == pytest.approx(2 * width * math.log(2))
-
-
-def test_whoever_calls_may_look_later_whether_numbers_are_finite() -> None:
+def test_finite_checks_can_be_disabled() -> None:
     assert finite_checks_enabled()
     with disable_finite_checks():
         assert not finite_checks_enabled()
