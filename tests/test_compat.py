@@ -344,6 +344,6 @@ def test_missing_private_names_warn_and_mean_inactive(monkeypatch):
         (torch_names.is_functorch_active, "functorch"),
         (torch_names.is_forward_mode_active, "_current_level"),
     ):
-        with pytest.warns(exceptions.MIWarning, match=name):
+        with pytest.warns(MIWarning, match=name):
             assert not check()
     assert torch_names.tensor_version(object()) is None

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
+from lightning_mi._compat.torch_names import unwrap_compiled
+
 
 def check_instance(name: str, value: Any, kind: type | tuple[type, ...], example: str) -> None:
     """Check that an argument is an instance of a class, or such a module compiled by ``torch.compile``.
@@ -23,7 +25,7 @@ def check_instance(name: str, value: Any, kind: type | tuple[type, ...], example
         Traceback (most recent call last):
         TypeError: Got bound='DV', a str: it must be an instance of int. Write bound=bounds.DV().
     """
-    if isinstance(value, kind) or isinstance(getattr(value, "_orig_mod", None), kind):
+    if isinstance(unwrap_compiled(value), kind):
         return
     kinds = kind if isinstance(kind, tuple) else (kind,)
     names = " or ".join(kind.__name__ for kind in kinds)

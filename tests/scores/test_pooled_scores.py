@@ -7,7 +7,7 @@ import torch
 
 from lightning_mi import Scores, bounds, critics, pairs
 from lightning_mi.critics import InnerProductCritic
-from lightning_mi.metrics import EffectiveSampleFraction, MutualInformation
+from lightning_mi.metrics import EffectiveSampleFraction, MutualInformation, StandardError
 from lightning_mi.scores.joint_columns import JointColumns
 from tests.helpers.processes import on_processes
 
@@ -114,9 +114,10 @@ def test_evaluation_and_gather_false_pair_within_ranks(tmp_path):
 
 
 def _metrics(rank):
-    bound, averages, found = bounds.DV(), ("micro", "macro"), []
-    whole = [MutualInformation(bound, a, return_standard_error=True, sync_on_compute=False) for a in averages]
-    pooled = [MutualInformation(bound, a, return_standard_error=True) for a in averages]
+    bound, found = bounds.DV(), []
+    kinds = [(metric, average) for metric in (MutualInformation, StandardError) for average in ("micro", "macro")]
+    whole = [metric(bound, average, sync_on_compute=False) for metric, average in kinds]
+    pooled = [metric(bound, average) for metric, average in kinds]
     fractions = EffectiveSampleFraction(sync_on_compute=False), EffectiveSampleFraction()
     for matrix in drawn(3, 6, 6):
         first, count = (0, 4) if rank == 0 else (4, 2)
@@ -127,7 +128,7 @@ def _metrics(rank):
             for metric in metrics:
                 metric.update(bound(scores), scores)
     for one, many in zip(whole, pooled, strict=True):
-        found.append((torch.stack(one.compute()), torch.stack(many.compute())))
+        found.append((one.compute(), many.compute()))
     return [*found, (fractions[0].compute(), fractions[1].compute())]
 
 

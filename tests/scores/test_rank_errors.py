@@ -31,7 +31,7 @@ FLOATING, SHORT = labels_of([0, 1, 4], [0.0, 1.0, 4.0]), labels_of([0, 1, 4], [0
 BATCHES = {  # rejected for the sake of all ranks: each raises the same error
     "too few in all": (pairs.AllPairs, pairs_of(1, 0), "batch of 1"),
     "none at all": (pairs.TwoViews, pairs_of(0, 0), "batch of 0"),
-    "a shuffle of one": (pairs.Derangement, pairs_of(8, 1), "Got batches of 8, 1"),
+    "a shuffle of one": (pairs.Derangement, pairs_of(8, 1), "Got shards of 8, 1"),
     "views of different lengths": (pairs.AllPairs, lambda rank: (torch.ones(8, 3), torch.ones(8 - 3 * rank, 3)),
                                    "Got 8 x and 5 y"),
     "marginal views of different lengths": (
@@ -100,7 +100,7 @@ def _module_errors(rank):
     for probe, labels, _ in MODULES:
         pairing = pairs.AllPairs() if probe else pairs.SameLabel()
         given = {"probe": OnlineLinearProbe(5, 5)} if probe else {}
-        module = MIEstimationModule(critics.BilinearCritic(5, 5), bounds.DV(), pairing, **given)
+        module = MIEstimationModule(critics.BilinearCritic(5, 5), bounds.DV(), pairs=pairing, **given)
         batch = (*[torch.eye(5)[:3]] * (2 if probe else 1), torch.tensor(labels[rank]))
         found.append(_message(lambda: module.step(batch)))  # noqa: B023  # called at once
     return found

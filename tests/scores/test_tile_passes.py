@@ -60,7 +60,7 @@ def test_bound_regularizer_and_metric_share_passes(name) -> None:
     bound, regularizer = getattr(bounds, name)(), regularizers.Squared()
     terms = bound(scores)
     EffectiveSampleFraction().update(scores.local())
-    (regularizer(terms, bound) - terms.objective).backward()
+    (regularizer(terms) - terms.objective).backward()
     assert (tiles.computed, tiles.differentiated) == (3 * PASSES[name], 3)
 
 
