@@ -13,7 +13,7 @@ from torch.nn.functional import huber_loss
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.exceptions import MINumericalWarning
 from lightning_mi.utilities.checks import check_instance, check_number, check_whole
-from lightning_mi.utilities.numerics import finite_checks_enabled, exp_linear
+from lightning_mi.utilities.numerics import exp_linear, finite_checks_enabled
 
 
 @final

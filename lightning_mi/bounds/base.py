@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_mi.exceptions import MINumericalWarning
 from lightning_mi.scores.scores import Scores
 from lightning_mi.utilities.checks import check_instance
-from lightning_mi.utilities.numerics import finite_checks_enabled, exp_linear, full_precision
+from lightning_mi.utilities.numerics import exp_linear, finite_checks_enabled, full_precision
 
 
 class BoundTerms(NamedTuple):
