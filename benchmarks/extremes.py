@@ -1,4 +1,4 @@
-"""Scores of 10 to infinity in three types: how often every bound reads what float64 does, and how often it warns.
+"""Scores of 10 to infinity in three dtypes: how often each bound equals float64, and how often it warns instead.
 
 python benchmarks/extremes.py
 """
@@ -12,7 +12,7 @@ from tests.bounds.test_extremes import CASES, DTYPES, PATTERNS, SIZES, assert_ri
 
 
 def counts(read: Callable[..., bool]) -> list[list[str]]:
-    """A row for each size: how many cases are read right and how many are warned of, by type."""
+    """One table row for each size: the numbers of correct cases and of cases with a warning, by dtype."""
     table, total = [], [0, 0]
     for size in SIZES:
         cells = []

@@ -1,14 +1,14 @@
-"""Scores in tiles against all scores at once: time and peak memory of a step, forward and backward.
+"""Tiled scores against dense scores ("at once"): time and peak memory of a step, forward and backward.
 
-A step scores all pairs of a batch, reads a bound with its regularizer, and takes the gradient with respect to the
-factors of the scores, or to the critic. Both forms run in one process by turns, on one thread or one GPU; of each the
-fastest step counts. Memory is what the highest in a step exceeds that before it by, in a process of its own.
+A step scores all pairs of a batch, computes a bound with its regularizer, and differentiates with respect to the
+factors of the scores or, for a joint critic, to its parameters. The forms run in turns in one process, on one thread or
+one GPU, and the fastest step of each counts. Memory is the peak of a step minus that before it, in a separate process.
 
     python benchmarks/scoring.py --csv scoring.csv
     python benchmarks/scoring.py --critics separable --sizes 4096 --bounds DV JS
     python benchmarks/scoring.py --critics joint --sizes 256 --dim 784 --bounds DV --forms tiles concatenated
     python benchmarks/scoring.py --device cuda --sizes 4096 16384 32768
-    python benchmarks/scoring.py --peer peer/bin/python        torch-mist too, see staircase_peers.py
+    python benchmarks/scoring.py --peer peer/bin/python        with torch-mist, see staircase_peers.py
 """
 
 import argparse
@@ -29,15 +29,15 @@ BOUNDS: dict[str, Callable[[], bounds.AbstractBound]] = {
 } | {"SMILE(js)": partial(bounds.SMILE, objective="js")}
 DIMS = {"separable": 128, "joint": 20}
 SIZES = {"separable": (512, 1024, 4096), "joint": (64, 128, 512)}
-LARGEST_AT_ONCE = 16384  # beyond, only tiles
-# Of torch-mist the same losses, as far as it has them; it has no regularizer.
+LARGEST_AT_ONCE = 16384  # above it, only tiles
+# Losses of torch-mist that correspond to a bound; it has no regularizer.
 PEERS = {"MINE": "MINE", "NWJ": "NWJ", "SMILE(js)": "SMILE", "InfoNCE": "InfoNCE", "JS": "JS"}
-LARGEST_OF_PEER = 1024  # of 4096, its separable scores would take 35 GB
+LARGEST_OF_PEER = 1024  # at 4096 its separable scores need 35 GB
 HEADING = ["critic", "dim", "N", "bound", "form", "ms a step", "over the last form", "MB"]
 
 
 class Concatenated(critics.AbstractCritic):
-    """A joint critic that makes the concatenations of all pairs, as it is often written."""
+    """The textbook joint critic, which concatenates all pairs."""
 
     def __init__(self, critic: critics.JointCritic) -> None:
         super().__init__()
@@ -48,37 +48,37 @@ class Concatenated(critics.AbstractCritic):
         return self.critic.paired(x, y)
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
-        every = torch.cat([x.repeat_interleave(len(y), dim=0), y.repeat(len(x), 1)], dim=1)
-        scores: Tensor = self.network(every)
+        concatenated = torch.cat([x.repeat_interleave(len(y), dim=0), y.repeat(len(x), 1)], dim=1)
+        scores: Tensor = self.network(concatenated)
         return scores.view(len(x), len(y))
 
 
 def step(
     device: str, form: str, critic: str, n: int, dim: int, bound: str, tile_bytes: float | None = None
 ) -> Callable[[], None]:
-    """A step in one of the forms."""
+    """A step in one form, as a function without arguments."""
     torch.manual_seed(0)
     x, y = (0.3 * torch.randn(2, n, dim)).to(device)
     joint = critics.JointCritic(dim, dim).to(device)
-    made: critics.AbstractCritic = joint
-    if critic == "separable":  # Its networks are of order N alone, and the same in both forms.
-        made, x, y = critics.InnerProductCritic(), x.requires_grad_(), y.requires_grad_()
+    scored: critics.AbstractCritic = joint
+    if critic == "separable":  # without its networks, whose cost grows with N and is the same in both forms
+        scored, x, y = critics.InnerProductCritic(), x.requires_grad_(), y.requires_grad_()
     elif form == "concatenated":
-        made = Concatenated(joint)
-    read, regularizer = BOUNDS[bound](), regularizers.Squared(weight=0.1)
+        scored = Concatenated(joint)
+    estimate, regularizer = BOUNDS[bound](), regularizers.Squared(weight=0.1)
     pairing = pairs.AllPairs(tile_bytes=tile_bytes if form == "tiles" else math.inf)
 
     def run() -> None:
-        for leaf in (x, y, *made.parameters()):
+        for leaf in (x, y, *scored.parameters()):
             leaf.grad = None
-        terms = read(pairing(made, x, y))
+        terms = estimate(pairing(scored, x, y))
         (regularizer(terms) - terms.objective).backward()
 
     return run
 
 
 def milliseconds(steps: Sequence[Callable[[], None]], seconds: float, device: str) -> list[float]:
-    """Of the fastest of many steps of each form, which take turns for so long."""
+    """Milliseconds of the fastest step of each form; the forms take turns for ``seconds``, at least three rounds."""
     fastest = [math.inf] * len(steps)
     end, rounds = seconds_now(device) + seconds, 0
     while rounds < 3 or seconds_now(device) < end:
@@ -87,18 +87,18 @@ def milliseconds(steps: Sequence[Callable[[], None]], seconds: float, device: st
             run()
             fastest[index] = min(fastest[index], seconds_now(device) - start)
         rounds += 1
-    return [1000 * one for one in fastest]
+    return [1000 * duration for duration in fastest]
 
 
 def megabytes(device: str, form: str, critic: str, n: int, dim: int, bound: str) -> float:
-    """What a step takes, in this process."""
+    """Peak memory of a step in this process."""
     small = 256 if form == "tiles" else 16
-    step(device, form, critic, small, dim, bound, tile_bytes=2**16)()  # what a first step loads
+    step(device, form, critic, small, dim, bound, tile_bytes=2**16)()  # a first step loads libraries
     return peak_megabytes(step(device, form, critic, n, dim, bound), device)
 
 
 def megabytes_apart(device: str, *case: object) -> float:
-    """The same in a process of its own, whose highest resident size nothing else has raised."""
+    """Peak memory of a step in a new process, whose peak resident size nothing else has raised."""
     command = [sys.executable, __file__, "--device", device, "--memory-of", *map(str, case)]
     return float(run_apart(command))
 
@@ -106,7 +106,7 @@ def megabytes_apart(device: str, *case: object) -> float:
 def rows_of(
     device: str, critic: str, n: int, dim: int, bound: str, forms: Sequence[str], seconds: float
 ) -> list[list[str]]:
-    """A row for each form."""
+    """One table row for each form."""
     forms = [form for form in forms if form == "tiles" or n <= LARGEST_AT_ONCE]
     times = milliseconds([step(device, form, critic, n, dim, bound) for form in forms], seconds, device)
     rows = []
@@ -120,7 +120,7 @@ def rows_of(
 def row_of_peer(
     python: str, device: str, critic: str, n: int, dim: int, bound: str, seconds: float, reference: float
 ) -> list[str]:
-    """That of torch-mist, over so many milliseconds."""
+    """The table row of torch-mist; ``reference`` is the milliseconds that its ratio is over."""
     options = {"device": device, "loss": PEERS[bound], "critic": critic, "n": n, "dim": dim, "seconds": seconds}
     found = ask_peer(python, "torch_mist_scoring.py", **options)
     time, memory = found["milliseconds"], found["megabytes"]
@@ -131,18 +131,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--critics", nargs="+", default=list(DIMS), choices=DIMS)
     parser.add_argument("--bounds", nargs="+", default=list(BOUNDS), choices=BOUNDS)
-    parser.add_argument("--sizes", nargs="+", type=int, help="N; by default some for each critic")
-    parser.add_argument("--dim", type=int, help="of the factors, or of x and y for a joint critic")
+    parser.add_argument("--sizes", nargs="+", type=int, help="N; defaults depend on the critic")
+    parser.add_argument("--dim", type=int, help="width of the factors, or of x and y for a joint critic")
     parser.add_argument(
         "--forms",
         nargs="+",
         default=["tiles", "at once"],
         choices=["tiles", "at once", "concatenated"],
-        help="ratios are over the last",
+        help="forms to time; ratios are over the last one",
     )
-    parser.add_argument("--seconds", type=float, default=4.0, help="of timed steps, at the least 3 of each form")
-    parser.add_argument("--peer", help="the Python of an environment with torch-mist")
-    parser.add_argument("--tiny", action="store_true", help="a few pairs, to see that it runs")
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, help="duration of the timed steps, at least 3 of each form"
+    )
+    parser.add_argument("--peer", help="Python of an environment with torch-mist")
+    parser.add_argument("--tiny", action="store_true", help="a few pairs, as a smoke test")
     add_device(parser)
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--memory-of", nargs=5, metavar=("FORM", "CRITIC", "N", "DIM", "BOUND"), help=argparse.SUPPRESS)

@@ -1,1 +1,1 @@
-"""Scores of joint and marginal pairs, and how their reductions are computed: dense, tiled, over ranks."""
+"""Scores of joint and marginal pairs, and their reductions: dense, tiled, over ranks."""

@@ -146,8 +146,8 @@ class _AllGather(torch.autograd.Function):
             for index, (spec, grad) in enumerate(zip(ctx.specs, grad_output, strict=True))
             if spec.dtype.is_floating_point
         ]
-        # A rank without a gradient sends zeros: the other ranks wait for it in the collective. Sums are taken in
-        # float32 or wider, because half precision would round each partial sum.
+        # A rank without a gradient sends zeros: the other ranks wait for it in the collective. Gradients are
+        # summed in float32 or wider, because half precision would round each partial sum.
         local = [
             torch.zeros(sum(ctx.counts), spec.numel, dtype=spec.dtype, device=ctx.device)
             if grad is None

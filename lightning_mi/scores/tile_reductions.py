@@ -82,7 +82,7 @@ class TilePass:
     def _append_tile(
         self, rows: slice, scratch: Tensor, reductions: tuple[AbstractTileReduction, ...], differentiate: bool
     ) -> None:
-        # A function of its own: when it returns, the tile is freed, before the next one is computed.
+        # A separate function: the tile is freed when it returns, before the next tile is computed.
         scores, backward = self.tiles.tile(rows, differentiate)
         non_marginal = self.non_marginal[rows]
         scores.scatter_(1, non_marginal, -math.inf)

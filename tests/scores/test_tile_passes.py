@@ -71,7 +71,7 @@ def test_without_gradient_nothing_is_differentiated() -> None:
         terms = [bound(scores) for bound in (bounds.DV(), bounds.InfoNCE(), bounds.JS())]
     assert tiles.differentiated == 0
     assert not any(term.requires_grad for one in terms for term in one)
-    assert tiles.computed == 2 * 3, "the softplus takes a pass of its own"
+    assert tiles.computed == 2 * 3, "the softplus needs a second pass"
 
 
 def test_backward_can_run_twice() -> None:

@@ -203,3 +203,14 @@ def test_learned_baseline_has_an_exact_deferred_gradient():
         found.append(torch.autograd.grad(loss, [x, y, *baseline.parameters()]))
     for one, expected in zip(*found, strict=True):
         torch.testing.assert_close(one, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_offset_alone_may_need_a_gradient():
+    made = critic_of("twice calibrated joint").requires_grad_(False)
+    made.offset.requires_grad_(True)
+    x, y = (view.detach() for view in views())
+    found = [
+        torch.autograd.grad(bounds.JS()(pairs.AllPairs(tile_bytes=size)(made, x, y)).objective, made.offset)[0]
+        for size in (tiny(made, x, y), math.inf)
+    ]
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)

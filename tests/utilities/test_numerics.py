@@ -66,10 +66,10 @@ def test_masked_entries_have_no_weight_and_no_gradient(masked: float) -> None:
     spoiled = x.masked_fill(~mask, masked).requires_grad_()
     observed = log_mean_exp(spoiled, mask, count=int(mask.sum()))
     observed.backward()
-    kept = x[mask].numpy()
-    assert observed.item() == pytest.approx(logsumexp(kept) - math.log(len(kept)), abs=1e-13)
+    used = x[mask].numpy()
+    assert observed.item() == pytest.approx(logsumexp(used) - math.log(len(used)), abs=1e-13)
     assert (spoiled.grad[~mask] == 0).all()
-    np.testing.assert_allclose(spoiled.grad[mask].numpy(), softmax(kept), rtol=1e-12)
+    np.testing.assert_allclose(spoiled.grad[mask].numpy(), softmax(used), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dim", [None, 1], ids=["everything", "rows"])
