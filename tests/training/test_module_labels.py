@@ -196,7 +196,7 @@ def test_no_accuracy_is_logged_where_nothing_predicts():
 
 
 def test_another_number_of_classes_than_the_data_has_is_refused_before_training():
-    with pytest.raises(ValueError, match="Guess has num_classes=12, but Single has num_classes=10"):
+    with pytest.raises(ValueError, match="Got Guess with num_classes=12 for Single with num_classes=10"):
         fit(guessing(12), datamodule=Single())
     fit(guessing(10), datamodule=Single(), limit_train_batches=1, limit_val_batches=0)
 

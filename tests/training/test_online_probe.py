@@ -194,7 +194,7 @@ def test_labels_that_are_missing_are_asked_for_with_what_the_batch_holds(batch, 
 
 def test_another_number_of_classes_than_the_data_has_is_refused_before_training():
     module = make(probe=OnlineLinearProbe(NUM_FEATURES, 12))
-    with pytest.raises(ValueError, match="OnlineLinearProbe has num_classes=12, but Digits has num_classes=10"):
+    with pytest.raises(ValueError, match="Got OnlineLinearProbe with num_classes=12 for Digits with num_classes=10"):
         fit(module, datamodule=Digits())
 
 
