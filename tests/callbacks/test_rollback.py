@@ -58,7 +58,7 @@ def module(bound=None, **kwargs):
 @pytest.fixture(autouse=True)
 def infinite_terms_are_what_is_tested():
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*read value.*|.*read .* = nan.*", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", message=".*gave value.*|.*gave .* = nan.*", category=RuntimeWarning)
         yield
 
 
