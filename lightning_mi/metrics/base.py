@@ -56,7 +56,7 @@ class AbstractMomentsMetric(KeepsPrecision, Metric, ABC):
         Returns:
             Figure and axes.
         """
-        return self._plot(val, ax)  # torchmetrics documents this for metrics of one's own
+        return self._plot(val, ax)  # documented by torchmetrics for custom metrics
 
     def _add(self, moments: Tensor) -> None:
         self.moments = merge_moments(torch.cat([self.moments.unsqueeze(0), moments]))

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_mi.utilities.protocols import HasNumClasses
+
 NEGATIVE_LABEL = (
     "class labels are at least 0. A negative label often means an unlabelled sample, which belongs to no class. Drop "
     "the samples without a label, or number the classes from 0."
@@ -102,8 +104,8 @@ def check_labels(labels: object, num_samples: int, consumer: str, num_classes: i
     """
     if not isinstance(labels, Tensor):
         raise TypeError(
-            f"{consumer} got labels of type {type(labels).__name__}: class labels are a tensor of integers, one for each "
-            "sample. Add them to the batch, or override `unpack_batch` to return them last."
+            f"{consumer} got labels of type {type(labels).__name__}: class labels are a tensor of integers, one for "
+            "each sample. Add them to the batch, or override `unpack_batch` to return them last."
         )
     if not _holds_integers(labels):
         raise TypeError(
@@ -123,8 +125,8 @@ def check_labels(labels: object, num_samples: int, consumer: str, num_classes: i
         if label < 0 or num_classes is None:
             raise ValueError(f"{consumer} got label {label} at position {position}: {NEGATIVE_LABEL}")
         raise ValueError(
-            f"{consumer} got label {label} at position {position}: its {num_classes} labels are 0 to {num_classes - 1}. "
-            "Set `num_classes` to the number of classes, or number the labels from 0."
+            f"{consumer} got label {label} at position {position}: its {num_classes} labels are 0 to "
+            f"{num_classes - 1}. Set `num_classes` to the number of classes, or number the labels from 0."
         )
     return labels
 
@@ -139,13 +141,13 @@ def check_num_classes(parts: Iterable[object], data: object) -> None:
     Raises:
         ValueError: The numbers differ.
     """
-    of_data = getattr(data, "num_classes", None)
+    if not isinstance(data, HasNumClasses):
+        return
     for part in parts:
-        of_part = getattr(part, "num_classes", None)
-        if of_part is not None and of_data is not None and of_part != of_data:
+        if isinstance(part, HasNumClasses) and part.num_classes != data.num_classes:
             raise ValueError(
-                f"{type(part).__name__} has num_classes={of_part}, but {type(data).__name__} has num_classes={of_data}. "
-                f"Set num_classes={of_data}, or choose other data."
+                f"Got {type(part).__name__} with num_classes={part.num_classes} for {type(data).__name__} with "
+                f"num_classes={data.num_classes}. Set num_classes={data.num_classes}, or choose other data."
             )
 
 

@@ -30,7 +30,7 @@ class HasTrueMI(Protocol):
 
 @runtime_checkable
 class HasNumClasses(Protocol):
-    """A data module with class labels 0 to C - 1; parts with another ``num_classes`` are an error."""
+    """A data module with class labels 0 to C - 1; parts of a module with another ``num_classes`` are an error."""
 
     num_classes: int
 

@@ -36,7 +36,7 @@ def check_tensors(views: Mapping[str, Any]) -> None:
 
 
 def check_views(views: Mapping[str, Any], weight: Tensor | None = None) -> None:
-    """Check that a critic can process representations.
+    """Check that representations are valid inputs of one critic.
 
     Under autocast, float32, float16 and bfloat16 may be mixed; float64 may not, because autocast does not convert it.
 

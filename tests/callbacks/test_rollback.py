@@ -58,7 +58,7 @@ def module(bound=None, **kwargs):
 @pytest.fixture(autouse=True)
 def ignore_non_finite_terms():
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*read value.*|.*read .* = nan.*", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", message=".*gave value.*|.*gave .* = nan.*", category=RuntimeWarning)
         yield
 
 

@@ -118,7 +118,7 @@ def test_infinite_and_huge_scores_are_drawn(tmp_path):
     layout = {"histograms_every_n_steps": 1, "figures_every_n_steps": 1}
     for value, expected in ((3e38, [0, 1, 2]), (math.nan, [])):
         module = make(bounds.JS(), critic=Spoiled(value), on_non_finite="off")
-        with pytest.warns(Warning, match="JS read"):
+        with pytest.warns(Warning, match="JS gave"):
             board, _ = logged(tmp_path / str(value), module, callbacks=TensorBoardLayout(**layout))
         tags = board.tags["histograms"]
         assert (board.steps("Histograms", "scores/joint") if tags else []) == expected
@@ -188,7 +188,7 @@ def test_features_of_nan_are_not_projected(tmp_path):
     module = make_labelled()
     torch.nn.init.constant_(module.encoders[0][-1].bias, math.nan)
     logger = TensorBoardLogger(tmp_path)
-    with pytest.warns(Warning, match="InfoNCE read"):
+    with pytest.warns(Warning, match="InfoNCE gave"):
         trainer(logger=logger, callbacks=TensorBoardLayout()).validate(module, datamodule=Digits(), verbose=False)
     assert Board(logger).tags["images"] == []
 

@@ -164,9 +164,7 @@ def two_views(joint: np.ndarray) -> float:
 def test_two_views_estimate_the_information_of_exchangeable_views() -> None:
     symmetric, cyclic = np.array([[0.4, 0.1], [0.1, 0.4]]), np.roll(np.eye(3), 1, axis=1) / 3
     assert information((symmetric + symmetric.T) / 2) == pytest.approx(information(symmetric))
-    assert (
-        information((cyclic + cyclic.T) / 2) < information(cyclic) - 0.5
-    )  # x and y have the same law, but p(x, y) is not symmetric
+    assert information((cyclic + cyclic.T) / 2) < information(cyclic) - 0.5  # p(x) = p(y), p(x, y) != p(y, x)
     assert two_views(NOISY) == pytest.approx(information(NOISY) + math.log(2))  # x can be distinguished from y
     assert TwoViews().true_value(declared(1.0, exchangeable=True), DV) == 1.0
     assert TwoViews().true_value(declared(1.0), DV) is None

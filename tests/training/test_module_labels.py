@@ -196,7 +196,7 @@ def test_without_predictions_no_accuracy_is_logged():
 
 
 def test_another_number_of_classes_is_an_error():
-    with pytest.raises(ValueError, match="Guess has num_classes=12, but Single has num_classes=10"):
+    with pytest.raises(ValueError, match="Got Guess with num_classes=12 for Single with num_classes=10"):
         fit(guessing(12), datamodule=Single())
     fit(guessing(10), datamodule=Single(), limit_train_batches=1, limit_val_batches=0)
 

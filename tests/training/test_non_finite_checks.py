@@ -9,7 +9,7 @@ from tests.helpers.small_module import draw, fit, make
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
-    pytest.mark.filterwarnings("ignore:.* read .* = (nan|-?inf):lightning_mi.MINumericalWarning"),
+    pytest.mark.filterwarnings("ignore:.* gave .* = (nan|-?inf):lightning_mi.MINumericalWarning"),
 ]
 BAD = 2  # the step
 

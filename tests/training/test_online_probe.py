@@ -185,7 +185,7 @@ def test_missing_labels_are_an_error_that_lists_the_batch(batch, held):
 
 def test_another_number_of_classes_is_an_error():
     module = make(probe=OnlineLinearProbe(NUM_FEATURES, 12))
-    with pytest.raises(ValueError, match="OnlineLinearProbe has num_classes=12, but Digits has num_classes=10"):
+    with pytest.raises(ValueError, match="Got OnlineLinearProbe with num_classes=12 for Digits with num_classes=10"):
         fit(module, datamodule=Digits())
 
 

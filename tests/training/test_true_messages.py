@@ -12,7 +12,7 @@ from tests.helpers.small_module import DIM, Batches, draw, fit, make, trainer, w
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
-    pytest.mark.filterwarnings("ignore:.* read .* = (nan|-?inf):lightning_mi.MINumericalWarning"),
+    pytest.mark.filterwarnings("ignore:.* gave .* = (nan|-?inf):lightning_mi.MINumericalWarning"),
 ]
 BAD = torch.full((8, DIM), torch.nan)
 
