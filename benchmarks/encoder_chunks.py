@@ -1,6 +1,6 @@
-"""What `encoder_chunk_size` saves and costs: peak memory and time of a step, against encoding at once.
+"""Peak memory and time of a step with `encoder_chunk_size`, relative to encoding at once.
 
-Each measurement is a process of its own, for the peak is a process's; the memory of an idle one is taken off.
+Each measurement runs in a new process, because the peak is per process; the memory of an idle process is subtracted.
 
     python benchmarks/encoder_chunks.py                   SmallCNN on 28 x 28 pixels, InfoNCE
 """
@@ -18,7 +18,7 @@ from lightning_mi import MIEstimationModule, bounds, critics, encoders
 
 
 def step(device: str, batch: int, chunk: int) -> tuple[float, float]:
-    """Megabytes and seconds of a forward and backward pass; a chunk of 0 is all at once."""
+    """Megabytes and seconds of a forward and backward pass; a chunk of 0 encodes at once."""
     torch.set_num_threads(1)
     module = MIEstimationModule(
         critics.InnerProductCritic(scaled=True),
@@ -27,7 +27,7 @@ def step(device: str, batch: int, chunk: int) -> tuple[float, float]:
         encoder_chunk_size=chunk or None,
     ).to(device)
     views = [torch.randn(batch, 1, 28, 28, device=device) for _ in range(2)]
-    module.step([view[:2] for view in views]).loss.backward()  # what is loaded at first use
+    module.step([view[:2] for view in views]).loss.backward()  # libraries that load at first use
     started = seconds_now(device)
     megabytes = peak_megabytes(lambda: module.step(views).loss.backward(), device)
     return megabytes, seconds_now(device) - started
@@ -49,13 +49,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = []
         for chunk in (0, options.chunk):
             command = [sys.executable, __file__, "--device", options.device, "--one", str(batch), str(chunk)]
-            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            found.append([float(number) for number in said.split()])
-        (memory, seconds), (less, more) = found
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found.append([float(number) for number in output.split()])
+        (memory, seconds), (chunk_memory, chunk_seconds) = found
         rows.append(
-            [str(batch), f"{memory:.0f}", f"{less:.0f}", f"{less / max(memory, 1):.2f}", f"{more / seconds:.2f}"]
+            [
+                str(batch),
+                f"{memory:.0f}",
+                f"{chunk_memory:.0f}",
+                f"{chunk_memory / max(memory, 1):.2f}",
+                f"{chunk_seconds / seconds:.2f}",
+            ]
         )
-    heading = ["N", "MB at once", f"MB by {options.chunk}", "memory, ratio", "time, ratio"]
+    heading = ["N", "MB at once", f"MB in chunks of {options.chunk}", "memory, ratio", "time, ratio"]
     show(heading, rows, options.csv)
 
 

@@ -1,10 +1,10 @@
-"""What the guard against values that are not finite costs: processor time of a step with it, over that without.
+"""Overhead of NonFiniteGuard: processor time of a step with it, relative to a step without.
 
-One training, in which blocks of steps with the guard and without it take turns, so that whatever slows the machine
-slows both; the median of the ratios of neighbors is printed.
+In one training, blocks of steps with and without the guard alternate, so that load on the machine slows both. Printed
+is the median ratio of neighboring blocks.
 
     python benchmarks/guard_overhead.py --recipe gaussian
-    python benchmarks/guard_overhead.py --inside           the time within the guard alone, which other jobs blur less
+    python benchmarks/guard_overhead.py --inside           only the time within the guard, less sensitive to load
 """
 
 import argparse
@@ -20,11 +20,11 @@ from lightning_mi.bench.train import instantiate
 from lightning_mi.training.non_finite import NonFiniteGuard
 from lightning_mi.utilities.recipe_registry import find_file
 
-BLOCK = 50  # steps, of which one is logged
+BLOCK = 50  # steps; one of them is logged
 
 
 class TakeTurns(L.Callback):
-    """Changes the module's guard after each block, and keeps the processor seconds of each."""
+    """Switches the module's guard after each block and records the processor seconds of each block."""
 
     def __init__(self, policy):
         self.guards = [NonFiniteGuard(policy), NonFiniteGuard("off")]
@@ -41,12 +41,12 @@ class TakeTurns(L.Callback):
 
 
 class Inside(L.Callback):
-    """Keeps the seconds that each step spends in its guard, and those of the step."""
+    """Records the seconds of each step, and those within its guard."""
 
     def __init__(self, policy):
         self.guard = NonFiniteGuard(policy)
         self.within, self.whole, self.spent = [], [], 0.0
-        for name in ("begin", "look", "watch", "decide"):
+        for name in ("begin_step", "check_views", "watch_loss", "decide"):
             setattr(self.guard, name, self.timed(getattr(self.guard, name)))
 
     def timed(self, method):
@@ -71,7 +71,7 @@ class Inside(L.Callback):
 
 
 def measure(recipe, policy, pairs):
-    """Milliseconds of a step without, and the ratio of each pair."""
+    """Milliseconds of a step without the guard, and the ratio of each pair of blocks."""
     turns = TakeTurns(policy)
     train(recipe, pairs, turns)
     seconds = turns.seconds[2:]  # after the warm-up
@@ -93,8 +93,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="gaussian")
     parser.add_argument("--policy", default="raise", choices=("raise", "skip"))
-    parser.add_argument("--pairs", type=int, default=60, help="of blocks of 50 steps, with and without")
-    parser.add_argument("--inside", action="store_true", help="measure the time within the guard alone")
+    parser.add_argument("--pairs", type=int, default=60, help="pairs of blocks of 50 steps")
+    parser.add_argument("--inside", action="store_true", help="measure only the time within the guard")
     options = parser.parse_args()
     quiet()
     warnings.simplefilter("ignore")

@@ -91,10 +91,10 @@ MUTANTS = [
     ),
     Mutant(
         "regularizer in the value",
-        "module.py",
-        "        features = representations[0].detach()\n",
+        "loss.py",
+        "        return terms, penalty\n",
         "        if penalty is not None:\n            terms = terms._replace(value=terms.value - penalty)\n"
-        "        features = representations[0].detach()\n",
+        "        return terms, penalty\n",
     ),
     Mutant("marginals swapped", "pairs/base.py", "tiles = critic.tiles(x, y)", "tiles = critic.tiles(y, x)"),
 ]

@@ -1,25 +1,22 @@
-"""What MIEstimationModule costs under the Lightning trainer: time of a step, over that of bare PyTorch loops.
+"""Overhead of MIEstimationModule: time of a step, relative to a plain LightningModule and to a PyTorch loop.
 
-Regularized DV with a separable critic 256-256 on 64 pairs of 20 dimensions, logging to TensorBoard every 50 steps:
+Regularized DV with a separable critic 256-256 on N pairs of 20 dimensions, logging to TensorBoard every 50 steps:
 
-- `loop`: the same mathematics written out, without Lightning and without us, and torch's Adam;
-- `loop, fused`: the same with torch's fused Adam, which has to be asked for;
-- `lightning`: the loop's step as the `training_step` of a LightningModule of five lines, which logs nothing;
-- `module`: MIEstimationModule, its terms, metrics and logs, with the loop's Adam;
-- `module, default`: the same with the optimizer that it has by default, which is the fused Adam;
+- `loop`: the same mathematics written out, without Lightning and without this package, with torch's Adam;
+- `loop, fused`: the same with torch's fused Adam;
+- `lightning`: the step of the loop as `training_step` of a plain LightningModule that logs nothing;
+- `module`: MIEstimationModule with its terms, metrics and logs, with the loop's Adam;
+- `module, default`: the same with its default optimizer, the fused Adam;
 - `module, default, LightningModule.log`: the same without the shortcut of `lightning_logs.log_step`.
 
-A bare loop runs as where Lightning was not imported, which has torch look for CUDA's driver at every step of Adam;
-MIEstimationModule stops that where there is no device.
+Rounds alternate, so that load on the machine slows all of them. Printed are the fastest round of each, because load
+only adds time, and the median of the ratios within a round. "Over lightning" of `module` is the cost of this package.
 
-Rounds alternate, so that whatever slows the machine slows all of them. Printed are the fastest round of each, since
-what else a machine does only adds to it, and the median of the rounds' ratios.
-
-    python benchmarks/trainer_overhead.py
+    python benchmarks/trainer_overhead.py                 N = 64
+    python benchmarks/trainer_overhead.py --pairs 256
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import warnings
@@ -35,14 +32,13 @@ from benchmarks.common import Clock, add_device, quiet, seconds_now, show
 from lightning_mi import MIEstimationModule, bounds, critics, regularizers
 from lightning_mi._compat import lightning_logs
 
-PAIRS, DIM = 64, 20
+PAIRS, DIM = 64, 20  # by default
 WARM_UP = 100  # steps that are not timed
-DRIVER_IS_ASKED = "PYTORCH_NVML_BASED_CUDA_CHECK"  # for devices, at each step of an optimizer, as Lightning has it
 WAYS = ("loop", "loop, fused", "lightning", "module", "module, default", "module, default, LightningModule.log")
 
 
 class Batches(IterableDataset[tuple[Tensor, Tensor]]):
-    """Batches that cost nothing to make."""
+    """Precomputed batches."""
 
     def __init__(self, steps: int, pairs: int = PAIRS, device: str = "cpu") -> None:
         generator = torch.Generator().manual_seed(0)
@@ -65,7 +61,7 @@ def make_optimizer(parameters: Iterator[nn.Parameter], fused: bool | None = None
 
 
 class PlainCritic(nn.Module):
-    """The same networks, as torch runs them."""
+    """The same networks as plain torch modules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,17 +70,18 @@ class PlainCritic(nn.Module):
 
 
 def written_out(critic: PlainCritic, batch: Sequence[Tensor]) -> Tensor:
-    """Regularized DV, as one would write it for this case alone."""
+    """Regularized DV, written for this case only."""
     x, y = batch
     scores = critic.x_net(x) @ critic.y_net(y).T
     joint = scores.diagonal()
-    marginal = scores.flatten()[1:].view(PAIRS - 1, PAIRS + 1)[:, :-1]  # all but the diagonal
-    log_normalizer = torch.logsumexp(marginal.flatten(), 0) - torch.log(torch.tensor(PAIRS * (PAIRS - 1.0)))
+    n = len(x)
+    marginal = scores.flatten()[1:].view(n - 1, n + 1)[:, :-1]  # all but the diagonal
+    log_normalizer = torch.logsumexp(marginal.flatten(), 0) - torch.log(torch.tensor(n * (n - 1.0)))
     return log_normalizer - joint.mean() + log_normalizer**2
 
 
-class FiveLines(L.LightningModule):
-    """The least that a LightningModule can be."""
+class Plain(L.LightningModule):
+    """A minimal LightningModule."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,13 +94,12 @@ class FiveLines(L.LightningModule):
         return make_optimizer(self.critic.parameters())
 
 
-def loop(steps: int, device: str, fused: bool) -> float:
-    """Seconds of so many steps of a bare loop, as where Lightning was never imported."""
-    os.environ.pop(DRIVER_IS_ASKED, None)
+def loop(steps: int, pairs: int, device: str, fused: bool) -> float:
+    """Seconds of these steps in a PyTorch loop."""
     critic = PlainCritic().to(device)
     optimizer = make_optimizer(critic.parameters(), fused or None)
     started = 0.0
-    for step, batch in enumerate(Batches(WARM_UP + steps, device=device)):
+    for step, batch in enumerate(Batches(WARM_UP + steps, pairs, device)):
         if step == WARM_UP:
             started = seconds_now(device)
         optimizer.zero_grad()
@@ -112,9 +108,8 @@ def loop(steps: int, device: str, fused: bool) -> float:
     return seconds_now(device) - started
 
 
-def train(module: L.LightningModule, steps: int, device: str) -> float:
-    """Seconds of so many steps under the trainer."""
-    os.environ[DRIVER_IS_ASKED] = "1"
+def train(module: L.LightningModule, steps: int, pairs: int, device: str) -> float:
+    """Seconds of these steps with a Lightning trainer."""
     clock = Clock(WARM_UP, device)
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
@@ -127,22 +122,23 @@ def train(module: L.LightningModule, steps: int, device: str) -> float:
             enable_model_summary=False,
             enable_checkpointing=False,
         )
-        trainer.fit(module, torch.utils.data.DataLoader(Batches(WARM_UP + steps, device=device), batch_size=None))
+        batches = Batches(WARM_UP + steps, pairs, device)
+        trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
     return clock.seconds
 
 
-def seconds(way: str, steps: int, device: str) -> float:
+def seconds(way: str, steps: int, pairs: int, device: str) -> float:
     if way.startswith("loop"):
-        return loop(steps, device, fused=way.endswith("fused"))
+        return loop(steps, pairs, device, fused=way.endswith("fused"))
     if way == "lightning":
-        return train(FiveLines(), steps, device)
+        return train(Plain(), steps, pairs, device)
     optimizer = None if "default" in way else make_optimizer
     module = MIEstimationModule(
         make_critic(), bounds.DV(), regularizer=regularizers.Squared(weight=1.0), optimizer=optimizer
     )
     lightning_logs.FAST_LOGS = not way.endswith("LightningModule.log")
     try:
-        return train(module, steps, device)
+        return train(module, steps, pairs, device)
     finally:
         lightning_logs.FAST_LOGS = True
 
@@ -151,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="N, the batch size")
     add_device(parser)
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args(arguments)
@@ -160,16 +157,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         warnings.simplefilter("ignore")
         for number in range(options.rounds):
             order = WAYS if number % 2 else WAYS[::-1]
-            found = {way: seconds(way, options.steps, options.device) for way in order}
+            found = {way: seconds(way, options.steps, options.pairs, options.device) for way in order}
             rounds.append([found[way] for way in WAYS])
-    heading = ["way", "ms a step", "over the loop", "median of the rounds' ratios"]
+    heading = ["way", "ms a step", "over the loop", "over lightning", "median over the loop", "median over lightning"]
     fastest = [min(times) for times in zip(*rounds, strict=True)]
+    bases = (WAYS.index("loop"), WAYS.index("lightning"))
     rows = [
         [
             way,
             f"{fastest[i] / options.steps * 1000:.3f}",
-            f"{fastest[i] / fastest[0]:.3f}",
-            f"{statistics.median(times[i] / times[0] for times in rounds):.3f}",
+            *(f"{fastest[i] / fastest[base]:.3f}" for base in bases),
+            *(f"{statistics.median(times[i] / times[base] for times in rounds):.3f}" for base in bases),
         ]
         for i, way in enumerate(WAYS)
     ]

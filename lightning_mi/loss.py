@@ -153,7 +153,8 @@ class MILoss(nn.Module):
     def read(self, scores: Scores) -> tuple[BoundTerms, Tensor | None]:
         """Bound terms and penalty of scores; the penalty is None without a regularizer."""
         terms: BoundTerms = self.bound(scores)
-        return terms, None if self.regularizer is None else self.regularizer(terms)
+        penalty = None if self.regularizer is None else self.regularizer(terms)
+        return terms, penalty
 
     def calibrate(self, score: Callable[[], Scores]) -> None:
         """Set scale and offset of a calibrated critic that no batch has set yet; otherwise do nothing.

@@ -1,4 +1,4 @@
-"""What `import lightning_mi` offers, and that it stays cheap."""
+"""The public names of `lightning_mi`, imported lazily."""
 
 import importlib
 import subprocess
@@ -10,12 +10,12 @@ import lightning_mi
 
 
 def run(program):
-    """What a fresh interpreter prints: in this one, torch is imported already."""
+    """The output of a program in a new interpreter, where torch is not yet imported."""
     return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.mark.parametrize("name", lightning_mi.__all__)
-def test_every_public_name_is_what_its_module_defines(name):
+def test_a_public_name_is_its_module_or_definition(name):
     value = getattr(lightning_mi, name)
     if name in lightning_mi._MODULES:
         assert value is importlib.import_module(f"lightning_mi.{name}")
@@ -24,13 +24,13 @@ def test_every_public_name_is_what_its_module_defines(name):
         assert value.__module__.startswith("lightning_mi.")
 
 
-def test_a_star_import_gives_the_public_names_and_nothing_else():
+def test_a_star_import_gives_exactly_the_public_names():
     names = {}
     exec("from lightning_mi import *", names)
     assert set(names) - {"__builtins__"} == set(lightning_mi.__all__)
 
 
-def test_torch_is_imported_when_a_name_is_first_used_and_not_before():
+def test_torch_is_imported_on_first_use_of_a_name():
     loaded = "print('torch' in sys.modules)"
     program = f"import sys, lightning_mi; {loaded}; lightning_mi.NAME; {loaded}"
     assert run(program.replace("NAME", "Scores")).split() == ["False", "True"]
@@ -46,7 +46,7 @@ def test_dir_lists_every_public_name_and_the_version():
     assert set(lightning_mi.__all__) | {"__version__"} <= set(dir(lightning_mi))
 
 
-def test_an_unknown_name_is_an_attribute_error_that_names_it():
+def test_an_unknown_name_is_an_error_that_names_it():
     with pytest.raises(AttributeError, match="module 'lightning_mi' has no attribute 'Estimator'"):
         lightning_mi.Estimator  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'Estimator'"):

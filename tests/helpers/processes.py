@@ -1,4 +1,4 @@
-"""Functions that run on several processes at once, and what each of them returned or raised."""
+"""Run a function on several ranks and collect results and errors."""
 
 import datetime
 
@@ -19,11 +19,11 @@ def _call(rank, function, world_size, folder):
     except (ValueError, TypeError) as error:
         result = f"{type(error).__name__}: {error}"
     torch.save(result, f"{folder}/{rank}.pt")
-    dist.barrier()  # so that none is taken for dead while another still works
+    dist.barrier()  # a rank that exits early would abort the others
     dist.destroy_process_group()
 
 
 def on_processes(function, world_size, folder):
-    """What ``function(rank)`` returned on each process: tensors and plain values; of an error its type and text."""
+    """The results of ``function(rank)`` by rank: tensors and plain values; an error as its type and message."""
     mp.start_processes(_call, (function, world_size, str(folder)), nprocs=world_size, start_method="fork")
     return [torch.load(f"{folder}/{rank}.pt", weights_only=True) for rank in range(world_size)]

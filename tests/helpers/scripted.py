@@ -1,4 +1,4 @@
-"""A training whose validations log given readings, shared by the tests of what is chosen by them."""
+"""A training whose validations log given values, for tests of checkpoints and early stopping."""
 
 import lightning.pytorch as L
 import numpy as np
@@ -9,12 +9,12 @@ from tests.helpers.small_module import Batches, trainer
 
 
 class Script(L.LightningModule):
-    """One weight, which counts the steps; each validation of the training logs the next row of given readings.
+    """One weight, which counts the steps. Each validation logs the next row of given readings.
 
     Args:
-        readings: (V, R) a value for each validation and name.
-        errors: Their standard errors, of a shape that broadcasts.
-        names: R of them.
+        readings: (V, R) values by validation and name.
+        errors: Standard errors, of a shape that broadcasts.
+        names: R log names.
     """
 
     def __init__(self, readings, errors, names=("val/mi",)):
@@ -42,7 +42,7 @@ class Script(L.LightningModule):
 
 
 def play(readings, *callbacks, errors=0.1, names=("val/mi",), sanity=0, ckpt_path=None, epochs=None, **kwargs):
-    """A training of one step for each reading."""
+    """A training with one step per reading."""
     module, loader = Script(readings, errors, names), Batches([torch.zeros(1)])
     fitted = trainer(
         callbacks=list(callbacks),
@@ -56,10 +56,10 @@ def play(readings, *callbacks, errors=0.1, names=("val/mi",), sanity=0, ckpt_pat
 
 
 def step_of(checkpoint):
-    """How many steps the weights in a checkpoint have taken."""
+    """The number of steps of a checkpoint's weights."""
     return int(torch.load(checkpoint, weights_only=True)["state_dict"]["count"])
 
 
 def gaussian(batch_size=8):
-    """Data of which a small part is held out."""
+    """A small data module with validation and test batches."""
     return GaussianDataModule(dim=3, mi=1.0, steps_per_mi=4, batch_size=batch_size, val_batches=5, test_batches=4)

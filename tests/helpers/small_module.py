@@ -1,4 +1,4 @@
-"""A module of a few weights, batches for it and trainers, shared by the tests of the module."""
+"""A small module with batches and trainers."""
 
 import lightning.pytorch as L
 import numpy as np
@@ -13,7 +13,7 @@ STEP_NAMES = {f"train/{name}" for name in ("mi", "joint_term", "marginal_term", 
 
 
 class Batches:
-    """A loader of given batches; Lightning would take a bare list for several loaders."""
+    """A data loader of given batches; Lightning takes a list as several data loaders."""
 
     def __init__(self, batches):
         self.batches = list(batches)
@@ -26,7 +26,7 @@ class Batches:
 
 
 class Kept(DummyLogger):
-    """Keeps what is logged."""
+    """A logger that stores its rows."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +40,7 @@ class Kept(DummyLogger):
 
 
 def draw(*sizes, seed=0):
-    """Batches of dependent views."""
+    """Batches of dependent views with these numbers of samples."""
     generator = torch.Generator().manual_seed(seed)
     xs = [torch.randn(size, DIM, generator=generator) for size in sizes]
     return Batches((x, 0.9 * x + 0.4 * torch.randn(x.shape, generator=generator)) for x in xs)
@@ -68,13 +68,13 @@ def fit(module, train=None, val=None, datamodule=None, **kwargs):
 
 
 def weights(module):
-    """Parameters and buffers, without a regularizer's factor."""
+    """Copies of parameters and buffers, without extra states."""
     state = module.state_dict()
     return {name: value.clone() for name, value in state.items() if not name.endswith("_extra_state")}
 
 
 def sheet_of(module, batch):
-    """All scores of a batch, for the reference."""
+    """All scores of a batch, for the float64 reference."""
     t = module.critic.pairwise(*batch).detach().numpy().astype(np.float64)
     return Sheet(t, np.eye(len(t), dtype=bool), ~np.eye(len(t), dtype=bool))
 
