@@ -209,13 +209,6 @@ def test_best_checkpoint_outside_the_run_raises(here):
             find_checkpoint("best", [run])
 
 
-def test_removal_outside_the_run_raises(here):
-    Path("precious").touch()
-    with pytest.raises(CheckpointError, match="to remove"):
-        AtomicCheckpointIO().remove_checkpoint(here / "run" / ".." / "precious")
-    assert Path("precious").exists()
-
-
 # 10: URLs.
 
 

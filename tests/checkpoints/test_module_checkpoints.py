@@ -259,16 +259,15 @@ class Losses(L.Callback):
         self.seen.append(float(outputs["loss"]))
 
 
-# Within an epoch and, after validation, between two.
-@pytest.mark.parametrize(("bound", "stop"), [(partial(bounds.MINE, ema_rate=0.25), 2), (bounds.NWJ, STEPS)])
-def test_resumed_run_ends_with_equal_weights(bound, stop, tmp_path):
+def test_resumed_run_ends_with_equal_weights(tmp_path):
+    stop = 2
     torch.manual_seed(1)
-    whole, losses = MIEstimationModule(**parts(bound())), Losses()
+    whole, losses = MIEstimationModule(**parts()), Losses()
     fit(whole, losses, max_epochs=2)
     torch.manual_seed(1)
-    fit(MIEstimationModule(**parts(bound())), StopAt(stop, tmp_path / "at.ckpt"), max_epochs=2)
+    fit(MIEstimationModule(**parts()), StopAt(stop, tmp_path / "at.ckpt"), max_epochs=2)
     torch.manual_seed(2)
-    resumed, late_losses = MIEstimationModule(**parts(bound())), Losses()
+    resumed, late_losses = MIEstimationModule(**parts()), Losses()
     fit(resumed, late_losses, max_epochs=2, ckpt_path=tmp_path / "at.ckpt")
     assert late_losses.seen == losses.seen[stop:]
     assert len(losses.seen) == 2 * STEPS

@@ -84,9 +84,8 @@ def assert_same_as_alone(makers: dict[str, Callable[[], Any]], data: Callable[[]
     for index, (name, maker) in enumerate(makers.items()):
         alone = maker()
         values, _ = fit(alone, data())
-        torch.testing.assert_close(
-            together[..., index], values, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        named = partial("{}: {}".format, name)  # in the message of a failure
+        torch.testing.assert_close(together[..., index], values, rtol=1e-5, atol=1e-5, msg=named)
         for mine, other in zip(ensemble.members[name].parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
     return ensemble
