@@ -3,7 +3,7 @@
 Equal critic sizes, batches, pairs (all) and numbers of steps, on one thread or GPU, one after the other. The trainers
 log every 50 steps, the default of Lightning; ours logs to TensorBoard.
 
-torch-mist needs another NumPy, so it has its own environment:
+torch-mist needs another NumPy, so it needs a separate environment:
 
     python -m venv peer && peer/bin/pip install torch-mist pandas "numpy<2"
     python benchmarks/staircase_peers.py --peer peer/bin/python
@@ -74,7 +74,9 @@ def ours(device: str, case: Case, critic: str, steps: int, batch: int, seed: int
     return {"seconds": clock.seconds / len(curves["value"]), "values": curves["value"], "plug_in": curves["plug_in"]}
 
 
-def theirs(python: str, device: str, loss: str, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
+def theirs(
+    python: str, device: str, loss: str, critic: str, steps: int, batch: int, seed: int
+) -> dict[str, Any]:
     """Seconds per step of torch-mist in a loop and with its trainer, and the estimate of every batch."""
     options = {"device": device, "loss": loss, "critic": critic, "steps": steps, "batch": batch, "rate": RATE}
     return ask_peer(python, "torch_mist_staircase.py", **options, seed=seed, levels=LEVELS)
@@ -82,14 +84,16 @@ def theirs(python: str, device: str, loss: str, critic: str, steps: int, batch: 
 
 def errors(values: Sequence[float], steps: int) -> list[float]:
     """Mean squared error on the second half of each level."""
-    stairs = np.asarray(values, dtype=np.float64).reshape(len(LEVELS), steps)[:, steps // 2 :]
-    mean_squares: list[float] = ((stairs - np.array(LEVELS)[:, None]) ** 2).mean(axis=1).tolist()
+    levels = np.asarray(values, dtype=np.float64).reshape(len(LEVELS), steps)[:, steps // 2 :]
+    mean_squares: list[float] = ((levels - np.array(LEVELS)[:, None]) ** 2).mean(axis=1).tolist()
     return mean_squares
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", help="the Python of an environment with torch-mist; only ours without")
+    parser.add_argument(
+        "--peer", help="the Python of an environment with torch-mist; without it, torch-mist is not measured"
+    )
     parser.add_argument("--steps", type=int, default=1000, help="of each stair")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
@@ -107,11 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if case.bound not in options.losses:
                 continue
             weight = f"{regularized:g}" if (regularized := getattr(case, critic)) else "-"
-            own = ours(options.device, case, critic, options.steps, options.batch, options.seed)
+            result = ours(options.device, case, critic, options.steps, options.batch, options.seed)
             runs: list[tuple[str, str, float, Sequence[float] | None]]
-            runs = [(f"{case.bound}, per batch", weight, own["seconds"], own["values"])]
+            runs = [(f"{case.bound}, per batch", weight, result["seconds"], result["values"])]
             if regularized:
-                runs.append((f"{case.bound}, plug-in", weight, own["seconds"], own["plug_in"]))
+                runs.append((f"{case.bound}, plug-in", weight, result["seconds"], result["plug_in"]))
             in_loop = by_trainer = math.nan
             if options.peer:
                 of_peer = options.device, case.peer, critic, options.steps, options.batch, options.seed
@@ -121,10 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 runs.append((f"torch-mist {case.peer}, trainer", "-", by_trainer, None))
             for name, lambda_, seconds, values in runs:
                 speeds = [f"{1 / seconds:.0f}", f"{in_loop / seconds:.2f}", f"{by_trainer / seconds:.2f}"]
-                stairs = ["-"] * len(LEVELS)
+                levels = ["-"] * len(LEVELS)
                 if values is not None:
-                    stairs = [f"{error:.2f}" for error in errors(values, options.steps)]
-                rows.append([critic, name, lambda_, *speeds, *stairs])
+                    levels = [f"{error:.2f}" for error in errors(values, options.steps)]
+                rows.append([critic, name, lambda_, *speeds, *levels])
                 print("#", *rows[-1], flush=True)
     show(heading, rows, options.csv)
 

@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     available = torch.cuda.device_count() if options.device == "cuda" else os.cpu_count() or 1
     numbers = options.processes or [number for number in (1, 2, 4, 8) if number <= available]
-    heading = ["batch per rank", "ranks", "gather", "ms per step", "relative to the first"]
+    heading = ["batch of a process", "processes", "gather", "ms a step", "over the fewest"]
     rows = []
     for batch in options.batches:
         for gather in map(bool, options.gather):

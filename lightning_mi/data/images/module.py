@@ -30,8 +30,7 @@ class ImageDataModule(L.LightningDataModule):
 
     Named datasets:
 
-    - ``digits``: 1,797 grey images of 8 x 8 pixels from scikit-learn, 10 classes, no download; the test part is a fixed
-      20 percent.
+    - ``digits``: 1,797 grey images of 8 x 8 pixels from scikit-learn, 10 classes; the test part is a fixed 20 percent.
     - ``digit_pairs``: two digits side by side, 8 x 16 pixels, labelled by both, 100 classes, H(Y) = log 100; at most
       10,000 pairs for training, 1,000 for validation, 2,000 for the test. No digit is in two splits.
     - ``fashion_mnist``, ``cifar10``, ``cifar100``: torchvision's datasets under ``root``.
@@ -43,8 +42,7 @@ class ImageDataModule(L.LightningDataModule):
     sample is dropped, because it has no marginal pair. With several ranks, each sample is on one rank, and none is
     repeated.
 
-    Images are scaled, resized and standardized on the device, in ``on_after_batch_transfer``. A loader that is iterated
-    by hand returns bytes; call that method to get the images that the module receives.
+    Loaders return bytes; ``on_after_batch_transfer`` scales, resizes and standardizes them on the device.
 
     Args:
         dataset: A name, or a map-style ``torch.utils.data.Dataset`` of (image, label) for training. Images are tensors
@@ -53,17 +51,14 @@ class ImageDataModule(L.LightningDataModule):
         batch_size: Samples N per batch on each rank, at least 2.
         test_dataset: Test part of your own ``dataset``; None means that there is none.
         download: Download missing datasets of torchvision.
-        val_fraction: Fraction of each class of the training part held out for validation; 0 for no validation.
+        val_fraction: Fraction of each class of the training part held out for validation; 0 for none.
         image_size: Height and width to resize to, one number for a square; the aspect ratio may change.
-        transform: Transform of the training images, one at a time: a ``torchvision.transforms.v2`` transform or any
-            callable from a (C, H, W) byte tensor to a tensor. Its draws from torch's global generator depend only on
-            ``seed``, pass and sample.
-        two_views: Apply ``transform`` twice and return (view1, view2, label), in validation and test too, where the two
-            views of a sample are always the same. :meth:`reference_dataloader` returns the images without transform.
-            The true MI of two views is unknown, because they share more than the label.
+        transform: Transform of single training images: any callable on (C, H, W) byte tensors, such as those of
+            ``torchvision.transforms.v2``. Its draws from torch's global generator depend on ``seed``, pass and sample.
+        two_views: Apply ``transform`` twice and return (view1, view2, label), in evaluation too, with fixed views. The
+            true MI is then unknown, because two views share more than the label.
         noisy_labels: Whether equal images may have different labels. The true MI is then unknown: H(Y) exceeds it.
-        normalize: Subtract the mean of each channel over the training images and divide by the standard deviation. The
-            statistics of images that are read one by one come from 1,000 of them.
+        normalize: Standardize each channel by its mean and deviation over the training images (1,000 of them if files).
         limit_train: Maximum number of training samples; each class is reduced in proportion.
         eval_batch_size: Samples per evaluation batch; by default ``batch_size``.
         seed: Seed of the validation part, the digit pairs, the training order and the random transforms.
@@ -194,8 +189,7 @@ class ImageDataModule(L.LightningDataModule):
     def true_mi(self, step: int | None = None) -> float | None:
         """I(image; label) = H(Y) of the current split in nats, the same at every training step.
 
-        None if it is unknown: with ``two_views``, with ``noisy_labels``, and in training with a ``transform``, which
-        may remove information about the label.
+        None if unknown: with ``two_views``, with ``noisy_labels``, and in training with a ``transform``.
         """
         del step
         split = self._current_split()
@@ -230,9 +224,7 @@ class ImageDataModule(L.LightningDataModule):
         return self.test_dataloader()
 
     def reference_dataloader(self, split: Split = "train") -> BatchLoader:
-        """Loader of all samples of a split as (image, label), without transform, for probes and nearest neighbors.
-
-        Each sample is on one rank, none is repeated, and none is dropped.
+        """Loader of all samples of a split as (image, label) without transform: each once, on one rank; for probes.
 
         Raises:
             ValueError: If there is no such split.
