@@ -74,9 +74,7 @@ def ours(device: str, case: Case, critic: str, steps: int, batch: int, seed: int
     return {"seconds": clock.seconds / len(curves["value"]), "values": curves["value"], "plug_in": curves["plug_in"]}
 
 
-def theirs(
-    python: str, device: str, loss: str, critic: str, steps: int, batch: int, seed: int
-) -> dict[str, Any]:
+def theirs(python: str, device: str, loss: str, critic: str, steps: int, batch: int, seed: int) -> dict[str, Any]:
     """Seconds per step of torch-mist in a loop and with its trainer, and the estimate of every batch."""
     options = {"device": device, "loss": loss, "critic": critic, "steps": steps, "batch": batch, "rate": RATE}
     return ask_peer(python, "torch_mist_staircase.py", **options, seed=seed, levels=LEVELS)
