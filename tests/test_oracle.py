@@ -1,7 +1,7 @@
-"""The exact critic on the 20-dimensional Gaussian: each bound reads the truth within its known bias.
+"""The exact critic on the 20-dimensional Gaussian: each bound equals the truth within its known bias.
 
-400 batches of 64 pairs at 2, 6 and 10 nats. Tolerances are 4 standard errors; what should be read at 10 nats was
-measured once with other samples, so both measurements' errors count.
+400 batches of 64 pairs at 2, 6 and 10 nats. Tolerances are 4 standard errors; expected values at 10 nats were
+measured with other samples, so the errors of both measurements count.
 """
 
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def standard_error(values: np.ndarray) -> float:
 
 @cache
 def readings(name: str, mi: float) -> dict[str, float]:
-    """What the package reads in float32."""
+    """The estimates of the package in float32."""
     bound, shift, _ = ORACLES[name]
     target = 0.0 if bound.self_normalized else shift
     metrics = {average: MutualInformation(bound, average, target=target) for average in ("micro", "macro", "plug-in")}
@@ -91,7 +91,7 @@ def readings(name: str, mi: float) -> dict[str, float]:
 
 @pytest.mark.parametrize("mi", LEVELS)
 @pytest.mark.parametrize("name", ORACLES)
-def test_readings_equal_numpy_on_the_same_samples(name: str, mi: float) -> None:
+def test_estimates_equal_numpy_on_the_same_samples(name: str, mi: float) -> None:
     joint_terms, marginal_terms = terms(name, mi)
     observed = readings(name, mi)
     assert observed["macro"] == pytest.approx((joint_terms - marginal_terms).mean(), rel=1e-5)
@@ -102,13 +102,13 @@ def test_readings_equal_numpy_on_the_same_samples(name: str, mi: float) -> None:
 
 @pytest.mark.parametrize("mi", LEVELS)
 @pytest.mark.parametrize("name", ORACLES)
-def test_plug_in_reads_the_truth(name: str, mi: float) -> None:
+def test_plug_in_equals_the_truth(name: str, mi: float) -> None:
     assert readings(name, mi)["plug-in"] == pytest.approx(mi, abs=4 * standard_error(terms(name, mi)[0]))
 
 
 @pytest.mark.parametrize("mi", LEVELS)
 @pytest.mark.parametrize("name", ["DV", "MINE"])
-def test_micro_reads_the_truth_where_macro_is_biased_upward(name: str, mi: float) -> None:
+def test_micro_equals_the_truth_and_macro_is_biased_upward(name: str, mi: float) -> None:
     joint_terms, marginal_terms = terms(name, mi)
     relative = np.exp(marginal_terms - marginal_terms.max())
     delta_method = standard_error(joint_terms - relative / relative.mean())
@@ -120,17 +120,17 @@ def test_micro_reads_the_truth_where_macro_is_biased_upward(name: str, mi: float
 
 @pytest.mark.parametrize("mi", LEVELS)
 @pytest.mark.parametrize("name", UNBIASED)
-def test_bound_without_a_log_is_unbiased_within_its_huge_noise(name: str, mi: float) -> None:
+def test_bound_without_a_log_is_unbiased(name: str, mi: float) -> None:
     joint_terms, marginal_terms = terms(name, mi)
     noise = standard_error(joint_terms - marginal_terms)
     assert readings(name, mi)["macro"] == pytest.approx(mi, abs=4 * noise)
     assert readings(name, mi)["macro"] == pytest.approx(readings(name, mi)["micro"], rel=1e-6)
     if mi == 10:
-        assert noise > 3 * standard_error(joint_terms), "the exponential's tail is where the noise comes from"
+        assert noise > 3 * standard_error(joint_terms), "the tail of the exponential causes the noise"
 
 
 @pytest.mark.parametrize("mi", LEVELS)
-def test_infonce_stays_below_log_n_and_below_the_truth(mi: float) -> None:
+def test_infonce_is_below_log_n_and_below_the_truth(mi: float) -> None:
     joint_terms, marginal_terms = terms("InfoNCE", mi)
     values = joint_terms - marginal_terms
     assert values.max() <= np.log(N)
@@ -138,7 +138,7 @@ def test_infonce_stays_below_log_n_and_below_the_truth(mi: float) -> None:
 
 
 @pytest.mark.parametrize("mi", [6.0, 10.0])
-def test_smile_reads_above_the_truth(mi: float) -> None:
+def test_smile_is_above_the_truth(mi: float) -> None:
     joint_terms, marginal_terms = terms("SMILE", mi)
     assert readings("SMILE", mi)["micro"] > mi + 4 * standard_error(joint_terms - marginal_terms)
 
@@ -147,8 +147,8 @@ def test_smile_reads_above_the_truth(mi: float) -> None:
     ("name", "average", "expected"),
     [("DV", "macro", 11.27), ("SMILE", "macro", 12.04), ("InfoNCE", "macro", 4.12), ("DV", "plug-in", 10.0)],
 )
-def test_readings_at_ten_nats_are_the_known_ones(name: str, average: str, expected: float) -> None:
+def test_estimates_at_ten_nats_equal_the_known_ones(name: str, average: str, expected: float) -> None:
     joint_terms, marginal_terms = terms(name, 10.0)
     one = standard_error(joint_terms if average == "plug-in" else joint_terms - marginal_terms)
-    tolerance = 4 * np.sqrt(2) * one + 0.005  # the known ones are rounded to two digits
+    tolerance = 4 * np.sqrt(2) * one + 0.005  # the known values are rounded to two digits
     assert readings(name, 10.0)[average] == pytest.approx(expected, abs=tolerance)

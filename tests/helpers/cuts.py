@@ -1,4 +1,4 @@
-"""Pairs cut into batches, and what the independent reference reads on them."""
+"""Pairs divided into batches of uneven size, and the independent reference of each batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from lightning_mi import Scores, bounds
 from tests.helpers.reference import Reading, Sheet
 from tests.helpers.specs import BOUNDS, BoundSpec
 
-PIECES = {1: [1.0], 2: [0.7, 0.3], 5: [0.3, 0.25, 0.25, 0.15, 0.05]}  # shares of the pairs: uneven, the last one small
+PIECES = {1: [1.0], 2: [0.7, 0.3], 5: [0.3, 0.25, 0.25, 0.15, 0.05]}  # fractions of the pairs in each batch
 
 
 @dataclass(frozen=True)
 class Cut:
-    """All pairs as one sheet for the reference, and the same pairs as batches."""
+    """All pairs as one sheet of the reference, and the same pairs as batches."""
 
     whole: Sheet
     sheets: list[Sheet]
@@ -37,7 +37,7 @@ def _edges(total: int, pieces: int, shift: int = 0) -> list[int]:
 
 
 def cut_rows(pieces: int, seed: int = 0) -> Cut:
-    """A matrix with masks, cut between rows: each row keeps its candidates, so InfoNCE does not change either."""
+    """A matrix with masks, divided between rows: rows keep their candidates, so InfoNCE does not change either."""
     rng = np.random.default_rng(seed)
     rows, columns = 40, 7
     t, y = rng.normal(0.5, 1.5, (rows, columns)), rng.normal(size=(columns, 2))
@@ -61,7 +61,7 @@ def cut_rows(pieces: int, seed: int = 0) -> Cut:
 
 
 def cut_lists(pieces: int, seed: int = 0) -> Cut:
-    """A list of joint and a list of marginal pairs, each cut at its own places."""
+    """A list of joint and a list of marginal pairs, divided at different places."""
     rng = np.random.default_rng(seed)
     joint, marginal = rng.normal(1.0, 1.5, 60), rng.normal(-0.5, 1.5, 140)
     y_joint, y_marginal = rng.normal(size=(60, 2)), rng.normal(size=(140, 2))
@@ -85,7 +85,7 @@ CASE_IDS = [f"{spec.name}-{cut.__name__}" for spec, cut in CASES]
 
 
 def marginal_at_optimum(spec: BoundSpec) -> float:
-    """The marginal term of a perfect critic whose log-normalizer is at its natural target, by hand."""
+    """The marginal term at log-normalizer 0, by hand."""
     if spec.name in ("ReleasedNWJ", "ReleasedJS"):  # E_Q[e^(T-1)], where E_Q[e^T] = 1
         return np.exp(-1)
     return 1.0 if spec.name.startswith(("NWJ", "TUBA", "JS", "ReleasedTUBA")) else 0.0

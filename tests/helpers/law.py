@@ -1,4 +1,4 @@
-"""A discrete law with known mutual information, and scores on which means are expectations."""
+"""A discrete law with known mutual information, and scores whose means are exact expectations."""
 
 import numpy as np
 import torch
@@ -11,12 +11,12 @@ JOINT = COUNTS / COUNTS.sum()
 PRODUCT = JOINT.sum(axis=1, keepdims=True) * JOINT.sum(axis=0)
 LOG_RATIO = np.log(JOINT / PRODUCT)
 MI = (JOINT * LOG_RATIO).sum()
-Y = np.array([[0.5, -1.0], [1.5, 0.3], [-0.7, 0.2]])  # what a learned baseline sees of each y
+Y = np.array([[0.5, -1.0], [1.5, 0.3], [-0.7, 0.2]])  # the inputs of a learned baseline
 PAIRS = np.repeat(np.argwhere(COUNTS), COUNTS[COUNTS > 0], axis=0)
 
 
 def scores_of(critic: np.ndarray) -> Scores:
-    """Every one of the 20 x against every one of the 20 y: means over joint and marginal pairs are expectations."""
+    """Each of the 20 x against each of the 20 y: means over joint and marginal pairs are expectations."""
     matrix = torch.tensor(critic[PAIRS[:, :1], PAIRS[:, 1]])
     return Scores.from_matrix(
         matrix, joint=torch.eye(20, dtype=bool), marginal=torch.ones(20, 20, dtype=bool), y=torch.tensor(Y[PAIRS[:, 1]])
@@ -32,7 +32,7 @@ def optimum(spec: BoundSpec) -> np.ndarray:
 
 
 def critics(spec: BoundSpec, count: int = 50) -> list[np.ndarray]:
-    """The optimal critic, bent more and more, shifted, and critics that know nothing."""
+    """The optimal critic with noise of increasing size, with shifts, and random critics."""
     rng = np.random.default_rng(0)
     near = [optimum(spec) + size * rng.normal(size=(3, 3)) for size in np.geomspace(1e-3, 3, count)]
     return [*near, *(optimum(spec) + shift for shift in (-3, -0.1, 0.1, 3)), *rng.normal(0, 2, (count, 3, 3))]

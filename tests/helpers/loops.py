@@ -1,4 +1,4 @@
-"""Batches of each pairing, and every bound on them by Python loops over pairs: it never calls a reduction."""
+"""Batches of each pairing, and bounds on them by Python loops over pairs, without any reduction of the package."""
 
 import math
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from lightning_mi import Scores, bounds
 from lightning_mi.critics import AbstractCritic, LabelCritic
 from lightning_mi.pairs import AbstractPairing, EnumeratedLabels, SameLabel, TwoViews
-from tests.helpers.specs import LEARNED_BIAS, LEARNED_WEIGHT, MINE_AVERAGE, MINE_RATE, BoundSpec
+from tests.helpers.specs import LEARNED_BIAS, LEARNED_WEIGHT, BoundSpec
 
 PRIOR = [0.5, 0.1, 0.25, 0.15]
 
 
 class Given(AbstractCritic):
-    """Scores that are given as a matrix."""
+    """A critic that returns a fixed matrix."""
 
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()
@@ -34,15 +34,15 @@ class Given(AbstractCritic):
 
 @dataclass(frozen=True)
 class Batch:
-    """A pairing, a batch for it, and its pairs by the definition, row by row."""
+    """A pairing, a batch for it, and its pairs by definition, row by row."""
 
     name: str
     pairing: AbstractPairing
     shape: tuple[int, int]
     labels: list[int] | None
     joint: list[tuple[int, int]]
-    marginal: list[tuple[float, int, int]]  # the weight in E_Q, x, y
-    rows: dict[int, list[tuple[float, int]]] = field(default_factory=dict)  # of each x: the weight in its row, y
+    marginal: list[tuple[float, int, int]]  # weight in E_Q, x, y
+    rows: dict[int, list[tuple[float, int]]] = field(default_factory=dict)  # of each x: weight in its row, y
 
     def draw(self, seed: int = 0, mean: float = 0.3, std: float = 1.5) -> np.ndarray:
         return np.random.default_rng(seed).normal(mean, std, self.shape)
@@ -53,7 +53,7 @@ class Batch:
 
     @property
     def log_a(self) -> np.ndarray:
-        """(M,) what the learned baseline of :meth:`bound` gives."""
+        """(M,) the output of the learned baseline of :meth:`bound`."""
         if isinstance(self.pairing, EnumeratedLabels):
             return np.sin(np.arange(self.shape[1]))
         return self.representations @ LEARNED_WEIGHT + LEARNED_BIAS
@@ -77,7 +77,7 @@ def enumerated(
     name: str, labels: list[int], prior: list[float] | Literal["uniform"] | None = None, num_classes: int = 4
 ) -> Batch:
     n = len(labels)
-    law = [labels.count(c) / n for c in range(num_classes)] if prior is None else prior  # each batch has these labels
+    law = [labels.count(c) / n for c in range(num_classes)] if prior is None else prior  # the frequencies of the batch
     law = [1 / num_classes] * num_classes if law == "uniform" else law
     joint = [(i, labels[i]) for i in range(n)]
     marginal = [(law[c] / n, i, c) for i in range(n) for c in range(num_classes)]
@@ -111,7 +111,7 @@ NO_JOINT = same_label("same label, no joint pair", [3, 1, 2, 0])
 BATCHES = [
     enumerated("labels", [2, 0, 3, 2, 2], "uniform"),
     enumerated("labels, counted", [2, 0, 3, 2, 2]),
-    enumerated("labels, counted alike", [2, 0, 3, 1]),
+    enumerated("labels, equal counts", [2, 0, 3, 1]),
     enumerated("labels, prior", [2, 0, 3, 2, 2], PRIOR),
     enumerated("labels, prior with a zero", [2, 0, 2], [0.5, 0.0, 0.25, 0.25]),
     enumerated("labels, batch of one", [1], "uniform"),
@@ -126,70 +126,56 @@ BATCHES = [
 
 
 class Loop(NamedTuple):
-    """What a bound reads. Of ``ascended`` only the gradient counts."""
+    """The terms of a bound."""
 
     value: float
     objective: float
     joint_term: float
     marginal_term: float
     log_normalizer: float
-    ascended: float
 
 
-def read(spec: BoundSpec, batch: Batch, t: np.ndarray, at: np.ndarray | None = None) -> Loop:
-    """A bound on scores t. MINE's gradient is that of ``ascended`` at ``at``, where its average has been taken."""
+def read(spec: BoundSpec, batch: Batch, t: np.ndarray) -> Loop:
+    """One bound of ``REDUCTIONS`` on scores t."""
 
     def mean_p(f: Callable[[int, int], float]) -> float:
         return math.fsum(f(i, j) for i, j in batch.joint) / len(batch.joint) if batch.joint else 0.0
 
-    def mean_q(f: Callable[[float], float], s: Callable[[int, int], float]) -> float:
-        return math.fsum(weight * f(s(i, j)) for weight, i, j in batch.marginal)
+    def mean_q(f: Callable[[int, int], float]) -> float:
+        return math.fsum(weight * f(i, j) for weight, i, j in batch.marginal)
 
-    def plain(i: int, j: int) -> float:
+    def score(i: int, j: int) -> float:
         return float(t[i, j])
 
     def clipped(i: int, j: int) -> float:
-        return min(max(float(t[i, j]), -clip), clip)
+        return min(max(float(t[i, j]), -2.0), 2.0)
+
+    def over_baseline(i: int, j: int) -> float:
+        return float(t[i, j]) - batch.log_a[j]
 
     def row(i: int, j: int) -> float:
         return math.log(math.fsum(weight * math.exp(t[i, k]) for weight, k in batch.rows[i]))
 
-    clip = 2.0 if spec.name.startswith("SMILE") else 2.5
-    ell = math.log(mean_q(math.exp, plain))
-    gan = -mean_p(lambda i, j: math.log1p(math.exp(-t[i, j]))) - mean_q(lambda s: math.log1p(math.exp(s)), plain)
-    joint, marginal, objective = mean_p(plain), ell, None
-    name = spec.name
-    if name.startswith("SMILE"):
-        marginal = math.log(mean_q(math.exp, clipped))
-        joint = mean_p(clipped) if "clip_joint" in name else joint
-        objective = gan if "js" in name else None
-    elif name == "InfoNCE":
-        ell = marginal = mean_p(row)
-    elif name.startswith(("NWJ", "TUBA")):
-        log_a = 1.0 if name.startswith("NWJ") else math.log(2.5) if name == "TUBA(2.5)" else 0.0
-        by_candidate = batch.log_a if name == "TUBA(learned)" else np.full(batch.shape[1], log_a)
-        if name.startswith("TUBA"):
-            joint = 1 + mean_p(lambda i, j: t[i, j] - by_candidate[j])
-        marginal = mean_q(math.exp, lambda i, j: t[i, j] - by_candidate[j])
+    joint = mean_p(score)
+    ell = math.log(mean_q(lambda i, j: math.exp(score(i, j))))
+    if spec.name == "DV":
+        return Loop(joint - ell, joint - ell, joint, ell, ell)
+    if spec.name == "SMILE":
+        marginal = math.log(mean_q(lambda i, j: math.exp(clipped(i, j))))
+        return Loop(joint - marginal, joint - marginal, joint, marginal, ell)
+    if spec.name == "InfoNCE":
+        ell = mean_p(row)
+        return Loop(joint - ell, joint - ell, joint, ell, ell)
+    if spec.name == "TUBA(learned)":
+        joint, marginal = 1 + mean_p(over_baseline), mean_q(lambda i, j: math.exp(over_baseline(i, j)))
         ell = math.log(marginal)
-        cap = math.inf if "cap=None" in name else 0.5 if "2.5" in name else 1.0
-        objective = joint - (marginal if ell <= cap else math.exp(cap) * (1 + ell - cap))
-    elif name == "JS":
-        joint, marginal, objective = 1 + joint, math.exp(ell), gan
-    elif name == "ReleasedJS":
-        marginal, objective, ell = math.exp(ell - 1), gan, mean_q(lambda s: math.log1p(math.exp(s)), plain)
-    elif name.startswith("Released"):
-        shift = 1.0 if name == "ReleasedNWJ" else 0.0
-        joint = 1 - shift + mean_p(clipped)
-        marginal = mean_q(lambda s: math.exp(s - shift), clipped)
-    value = joint - marginal
-    objective = value if objective is None else objective
-    ascended = objective
-    if name == "MINE":
-        current = math.log(mean_q(math.exp, lambda i, j: (t if at is None else at)[i, j]))
-        average = math.log((1 - MINE_RATE) * math.exp(np.float32(MINE_AVERAGE)) + MINE_RATE * math.exp(current))
-        ascended = joint - math.exp(current - average) * ell
-    return Loop(value, objective, joint, marginal, ell, ascended)
+        capped = marginal if ell <= 1 else math.e * ell
+        return Loop(joint - marginal, joint - capped, joint, marginal, ell)
+    assert spec.name == "JS"
+    softplus_joint = mean_p(lambda i, j: math.log1p(math.exp(-score(i, j))))
+    softplus_marginal = mean_q(lambda i, j: math.log1p(math.exp(score(i, j))))
+    joint, marginal = 1 + joint, math.exp(ell)
+    return Loop(joint - marginal, -softplus_joint - softplus_marginal, joint, marginal, ell)
 
 
 def slopes(f: Callable[[np.ndarray], float], t: np.ndarray, step: float = 1e-5) -> np.ndarray:

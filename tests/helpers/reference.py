@@ -1,4 +1,4 @@
-"""The bounds again, in float64 NumPy and SciPy, with their gradients by hand. It never calls the package.
+"""An independent reference of the bounds in float64 NumPy and SciPy, with gradients by hand.
 
 Scores lie on a *sheet* of any shape (a matrix, or one list after another) on which two masks mark the joint and the
 marginal pairs. A gradient is an array of the sheet's shape: the derivative with respect to each score.
@@ -13,7 +13,7 @@ from scipy.special import expit, logsumexp, softmax
 
 @dataclass(frozen=True)
 class Sheet:
-    """Scores, and which of them belong to joint and to marginal pairs."""
+    """Scores with masks of joint and marginal pairs."""
 
     t: np.ndarray
     joint: np.ndarray
@@ -22,7 +22,7 @@ class Sheet:
 
 
 class Reading(NamedTuple):
-    """A bound's five scalars, and the gradients of two of them."""
+    """The five terms of a bound, and the gradients of two of them."""
 
     value: float
     objective: float
