@@ -83,9 +83,11 @@ class _Snapshot(NamedTuple):
         return cls([buffer.clone() for buffer in module.buffers()], metrics.snapshot())
 
     @torch.no_grad()
-    def restore(self, module: nn.Module, metrics: BufferedMetrics) -> None:
+    def restore(self, module: nn.Module, metrics: BufferedMetrics, flags: bool = True) -> None:
+        """Restore buffers and metrics; boolean buffers, such as that of a calibrated critic, only with ``flags``."""
         for buffer, saved in zip(module.buffers(), self.buffers, strict=True):
-            buffer.copy_(saved)
+            if flags or buffer.dtype != torch.bool:
+                buffer.copy_(saved)
         metrics.restore(self.metrics)
 
 
@@ -152,7 +154,7 @@ class NonFiniteGuard:
         self._views, self._scores = (), None
         repeated, self._batch_index = batch_index == self._batch_index, batch_index
         if self._reevaluates and repeated and self._batch_start is not None:
-            self._batch_start.restore(module, metrics)
+            self._batch_start.restore(module, metrics, flags=False)
         elif self._reevaluates or (self._new_step and (self._scaled or self.policy == "skip")):
             self._batch_start = _Snapshot.of(module, metrics)
             if self._new_step:

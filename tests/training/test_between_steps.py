@@ -103,12 +103,12 @@ def test_averaged_weights_can_be_tested_after_the_fit(average):
 def test_outputs_of_a_step_hold_no_graph_but_their_loss():
     seen = []
 
-    class Look(L.Callback):
+    class Record(L.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             seen.extend([outputs["scores"].joint, outputs["scores"].marginal_values(), *outputs["terms"]])
 
     for options in ({}, TILED, JOINT_TILED):
-        fit(make(**copy.deepcopy(options)), draw(8), callbacks=Look())
+        fit(make(**copy.deepcopy(options)), draw(8), callbacks=Record())
     assert not any(one.requires_grad for one in seen)
     assert len(seen) == 3 * 7
 

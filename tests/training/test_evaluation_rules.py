@@ -88,14 +88,14 @@ def test_with_the_policy_off_evaluation_reads_nan():
 def test_every_logged_training_value_can_be_monitored(tmp_path):
     seen = []
 
-    class Look(L.Callback):
+    class Record(L.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             seen.append(({name: float(trainer.callback_metrics[name]) for name in STEP_NAMES}, outputs))
 
     stops = [EarlyStopping(name) for name in STEP_NAMES]
     best = [ModelCheckpoint(tmp_path, monitor=name, every_n_train_steps=2) for name in STEP_NAMES]
     options = {"log_every_n_steps": 50, "max_epochs": 2, "enable_checkpointing": True}
-    fit(make(), draw(8, 8, 8), callbacks=[*stops, Look(), *best], **options)
+    fit(make(), draw(8, 8, 8), callbacks=[*stops, Record(), *best], **options)
     assert len(seen) == 6
     for values, outputs in seen:
         terms = outputs["terms"]._asdict() | {"mi": outputs["terms"].value, "loss": outputs["loss"]}

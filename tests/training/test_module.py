@@ -59,9 +59,6 @@ def test_a_target_that_moves_the_optimum_is_an_error():
         make(bounds.NWJ(), regularizer=regularizers.Squared(target=1.0))
 
 
-# Encoders, pairings and hooks.
-
-
 def test_one_encoder_is_shared_and_two_alternate():
     first, second = nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)
     x, y = draw(8).batches[0]
@@ -271,7 +268,8 @@ class Precisions(L.Callback):
         self.inside = output.dtype
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.outside = {value.dtype for value in (outputs["loss"], *outputs["terms"])}
+        scores = outputs["scores"].joint, outputs["scores"].marginal_values()
+        self.outside = {value.dtype for value in (outputs["loss"], *outputs["terms"], *scores)}
 
 
 def test_mixed_precision_keeps_the_terms_in_float32():

@@ -48,7 +48,7 @@ class NeverNaN(bounds.AbstractBound):
 
 
 def labelled(*labels):
-    return Batches((x, torch.tensor(own)) for (x, _), own in zip(draw(*map(len, labels)), labels, strict=True))
+    return Batches((x, torch.tensor(values)) for (x, _), values in zip(draw(*map(len, labels)), labels, strict=True))
 
 
 SOME, NONE = [1, 0, 1, 0], [0, 2, 0, 2]

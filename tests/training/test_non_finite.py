@@ -3,10 +3,8 @@
 import datetime
 import math
 import warnings
-from types import SimpleNamespace
 
 import lightning.pytorch as L
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -15,9 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import multiprocessing as mp
 from torch import nn
 
-from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, bounds, critics, regularizers
-from lightning_mi.training.finite_checks import all_finite
-from lightning_mi.training.non_finite import Findings, NonFiniteGuard, choose_action
+from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, bounds, critics
 from tests.helpers.ranks import become_rank, free_port
 from tests.helpers.small_module import DIM, Batches, Kept, draw, equal, fit, make, trainer, weights
 
@@ -227,102 +223,6 @@ class Tanh(nn.Module):
         return torch.tanh(x)
 
 
-@pytest.mark.parametrize("bad", [math.nan, -math.inf])
-def test_one_bad_value_is_found_in_any_kind_of_tensor(bad):
-    def kinds(value):
-        sparse = torch.sparse_coo_tensor([[0, 1]], [1.0, value], (3,), check_invariants=True)
-        return [
-            [torch.ones(3), torch.tensor([1.0, value])],
-            [torch.ones(3, dtype=torch.float64), torch.tensor(value)],
-            [torch.tensor([1.0, value], dtype=torch.bfloat16)],
-            [torch.tensor([1.0, value], dtype=torch.complex64)],
-            [sparse],
-            [torch.tensor([value], dtype=torch.float64), torch.tensor([3e38, 3e38]), torch.ones(0)],
-        ]
-
-    assert [all_finite(tensors) for tensors in kinds(1.0)] == [True] * 6
-    assert [all_finite(tensors) for tensors in kinds(bad)] == [False] * 6
-    assert all_finite([])
-
-
-def test_a_rank_turns_bad_batches_or_losses_into_nan():
-    guard, output = NonFiniteGuard("raise"), make().step(draw(3).batches[0])  # of the rank that has the bad batch
-    guard.start(SimpleNamespace(callbacks=[], precision_plugin=None, world_size=2))
-    module = SimpleNamespace(training=True, _trainer=object())
-    for view, loss, spoils in ((1.0, 1.0, False), (math.inf, 1.0, True), (1.0, math.inf, True)):
-        guard.check_views(module, [torch.tensor([view]), torch.tensor([7]), "text"])
-        given = torch.tensor(loss, requires_grad=True)
-        numbers = torch.stack(output.terms).detach()
-        guard.watch_loss(output, output.scores.detach(), numbers, given, logged=False).backward()
-        assert given.grad.isnan().item() == spoils
-
-
-ACTIONS = [
-    # forward and gradients finite, policy, scaler
-    (True, True, "raise", False, "proceed"),
-    (True, True, "off", True, "proceed"),
-    (True, False, "raise", False, "raise"),
-    (False, True, "skip", False, "skip"),
-    (False, False, "off", False, "proceed"),
-    (True, False, "off", True, "undo"),
-    (True, False, "skip", True, "undo"),
-    (False, False, "skip", True, "skip"),
-    (False, False, "off", True, "proceed"),
-]
-
-
-@pytest.mark.parametrize(("forward", "gradients", "policy", "scaled", "action"), ACTIONS)
-def test_the_action_follows_findings_and_policy(forward, gradients, policy, scaled, action):
-    assert choose_action(Findings(forward, gradients), policy, scaled) == action
-
-
-class Reads(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts reads of a tensor's value: each is a host-device sync on an accelerator."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten._local_scalar_dense.default
-        return function(*args, **(kwargs or {}))
-
-
-class CountReads(L.Callback):
-    """Reads within `decide` of each step."""
-
-    def __init__(self):
-        self.counts = []
-
-    def on_fit_start(self, trainer, pl_module):
-        decide = pl_module._guard.decide
-
-        def counted(*args):
-            with Reads() as reads:
-                decide(*args)
-            self.counts.append(reads.count)
-
-        pl_module._guard.decide = counted
-
-
-def test_a_finite_step_reads_one_number():
-    counting = CountReads()
-    fit(make(on_non_finite="skip"), draw(*[8] * 4), callbacks=counting, log_every_n_steps=50)
-    assert counting.counts[1:] == [1, 1, 1]  # the first step also checks for flat scores
-
-
-def test_lbfgs_counts_each_batch_once():
-    def lbfgs(parameters):
-        return torch.optim.LBFGS(parameters, lr=0.01, max_iter=3)
-
-    kept = Kept()
-    module = make(bounds.MINE(), encoder=norm_encoder(), optimizer=lbfgs, regularizer=regularizers.Squared(0.1))
-    fit(module, draw(*[8] * 4), logger=kept)
-    assert module.bound.num_updates == 4
-    assert module.encoders[0].num_batches_tracked == 2 * 4  # x and y
-    assert kept.curve("train/mi_macro") == [pytest.approx(np.mean(kept.curve("train/mi")), rel=1e-5)]
-
-
 def baseline():
     return bounds.TUBA(nn.Linear(DIM, 1))
 
@@ -365,54 +265,6 @@ class Use(L.Callback):
 
     def setup(self, trainer, pl_module, stage):
         trainer.precision_plugin.scaler = self.scaler
-
-
-@pytest.mark.parametrize("batch", ["zeros", "same rows"])
-def test_a_constant_batch_is_a_warning(batch):
-    row = torch.zeros(DIM) if batch == "zeros" else torch.randn(DIM)
-    views = (row.expand(8, DIM).contiguous(), row.expand(8, DIM).contiguous())
-    with pytest.warns(MINumericalWarning, match="All pairs have the same score"):
-        fit(make(), Batches([views]))
-
-
-@pytest.mark.parametrize("make_bound", [bounds.DV, bounds.InfoNCE])
-def test_zero_features_are_one_warning(make_bound):
-    x = torch.zeros(8, DIM)
-    with pytest.warns(MINumericalWarning, match="features that are all zero") as caught:
-        fit(make(make_bound(), critic=critics.InnerProductCritic(), encoder=Dead()), Batches([(x, x)] * 3))
-    assert len([one for one in caught if one.category is MINumericalWarning]) == 1
-
-
-class Dead(nn.Module):
-    """An encoder whose last activation is always 0."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(DIM, DIM)
-
-    def forward(self, x):
-        return torch.relu(self.linear(x) - 100)
-
-
-class Types(L.Callback):
-    def __init__(self):
-        self.found = set()
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.found |= {outputs["scores"].joint.dtype, outputs["scores"].marginal_values().dtype, outputs["loss"].dtype}
-        self.found |= {term.dtype for term in outputs["terms"]}
-        self.features = outputs["features"].dtype
-
-
-@pytest.mark.parametrize("bound", [baseline, bounds.InfoNCE])
-def test_bf16_training_keeps_scores_and_terms_in_float32(bound):
-    module, types = make(bound(), encoder=nn.Linear(DIM, DIM)), Types()
-    before = weights(module)
-    fit(module, precision="bf16-mixed", callbacks=[types])
-    assert types.found == {torch.float32}
-    assert types.features == torch.bfloat16
-    assert not equal(weights(module), before)
-    assert all(torch.isfinite(value).all() for value in weights(module).values())
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip"])

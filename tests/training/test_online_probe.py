@@ -30,25 +30,25 @@ def probe():
 def test_logits_and_loss_equal_a_float64_reference():
     rng = np.random.default_rng(0)
     x, w, b, y = rng.normal(2, 3, (6, 5)), rng.normal(size=(3, 5)), rng.normal(size=3), rng.integers(0, 3, 6)
-    own = OnlineLinearProbe(5, 3).double()
+    classifier = OnlineLinearProbe(5, 3).double()
     with torch.no_grad():
-        own.weight.copy_(torch.tensor(w))
-        own.bias.copy_(torch.tensor(b))
+        classifier.weight.copy_(torch.tensor(w))
+        classifier.bias.copy_(torch.tensor(b))
     normalized = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + 1e-5)
     logits = normalized @ w.T + b
-    np.testing.assert_allclose(own(torch.tensor(x)).detach().numpy(), logits, rtol=1e-10)
+    np.testing.assert_allclose(classifier(torch.tensor(x)).detach().numpy(), logits, rtol=1e-10)
     loss = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(6), y])
-    assert own.loss(torch.tensor(x), torch.tensor(y)).item() == pytest.approx(loss, rel=1e-10)
+    assert classifier.loss(torch.tensor(x), torch.tensor(y)).item() == pytest.approx(loss, rel=1e-10)
 
 
 def test_features_get_no_gradient_and_no_numbers_are_drawn():
     before = torch.get_rng_state()
-    own = probe()
+    classifier = probe()
     assert torch.equal(torch.get_rng_state(), before)
     features = torch.randn(8, NUM_FEATURES, requires_grad=True)
-    own.loss(features, torch.arange(8)).backward()
+    classifier.loss(features, torch.arange(8)).backward()
     assert features.grad is None
-    assert float(own.weight.grad.norm()) > 0
+    assert float(classifier.weight.grad.norm()) > 0
 
 
 @pytest.mark.parametrize(
