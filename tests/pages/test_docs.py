@@ -12,6 +12,7 @@ from lightning.pytorch import Callback
 
 from lightning_mi import callbacks
 from lightning_mi.cli import main as cli
+from lightning_mi.cli.commands import build_parser
 from tests.helpers.paths import ROOT
 
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))}
@@ -52,7 +53,7 @@ def test_command_of_a_page_parses(words):
         assert (ROOT / words[1]).is_file()
     elif words[0] == "lightning-mi":
         assert words[1] == "bench"
-        cli._parser().parse_args(words[1:])
+        build_parser().parse_args(words[1:])
     else:
         assert words[0] == "tensorboard"
 

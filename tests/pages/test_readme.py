@@ -18,7 +18,9 @@ import yaml
 from PIL import Image
 
 from lightning_mi import bounds
+from lightning_mi.bench import run as bench
 from lightning_mi.cli import main as cli
+from lightning_mi.cli.commands import TRAINING_COMMANDS, build_parser
 from lightning_mi.exceptions import StabilityWarning
 from lightning_mi.utilities.recipe_registry import find_file, list_files
 from tests.helpers.paths import ROOT
@@ -158,7 +160,7 @@ def test_set_up_is_one_line_and_so_is_testing():
 def test_a_bench_line_names_a_benchmark_and_its_results_are_where_the_readme_says(arguments, monkeypatch):
     started = []
     monkeypatch.setattr(cli, "require_writable", lambda folder: None)
-    monkeypatch.setattr(cli, "_bench", lambda options, output: started.append(output.as_posix()) or 0)
+    monkeypatch.setattr(bench, "run", lambda *_, output, **__: started.append(output.as_posix()) or 0)
     assert cli.main(arguments) == 0
     if arguments == ["bench", "gaussian"]:
         assert f"`{started[0]}`" in README
@@ -166,7 +168,7 @@ def test_a_bench_line_names_a_benchmark_and_its_results_are_where_the_readme_say
 
 @pytest.mark.parametrize("preset", sorted(set(re.findall(r"--preset (\w+)", README))))
 def test_the_preset_exists(preset):
-    assert cli._parser().parse_args(["bench", "gaussian", "--preset", preset]).preset == preset
+    assert build_parser().parse_args(["bench", "gaussian", "--preset", preset]).preset == preset
 
 
 def test_the_training_lines_are_understood_in_their_order(tmp_path, monkeypatch, capsys):
@@ -178,7 +180,7 @@ def test_the_training_lines_are_understood_in_their_order(tmp_path, monkeypatch,
     Path("my_images.yaml").write_text(blocks("yaml")[0])
     understood = []
     for arguments in commands("ls", "cp", "fit", "test", "predict"):
-        training = arguments[0] in cli.TRAINING_COMMANDS
+        training = arguments[0] in TRAINING_COMMANDS
         assert cli.main([*arguments, "--print_config"] if training else arguments) == 0, arguments
         printed = capsys.readouterr().out
         if training:
@@ -219,9 +221,10 @@ def test_tensorboard_is_pointed_at_the_folder_of_every_recipe():
 
 
 def rows(heading):
-    """The section's table, without backquotes."""
+    """The section's first table, without backquotes."""
     section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    found = [line.strip().strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    table = section[section.index("\n|") + 1 :].partition("\n\n")[0]
+    found = [line.strip("|").split("|") for line in table.splitlines()]
     header, _, *body = [[cell.strip().strip("`") for cell in row] for row in found]
     return [dict(zip(header, row, strict=True)) for row in body]
 
@@ -244,6 +247,6 @@ def test_the_table_of_bounds_says_what_the_classes_declare():
 
 
 def test_the_pages_it_links_to_exist():
-    linked = [target for target in re.findall(r"\]\(([^)]+)\)", README) if not target.startswith("https://")]
+    linked = [target for target in re.findall(r"\]\(([^)]+)\)", README) if not target.startswith(("https://", "#"))]
     assert [target for target in linked if not (ROOT / target.partition("#")[0]).is_file()] == []
     assert linked
