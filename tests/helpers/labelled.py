@@ -31,8 +31,8 @@ class Digits(L.LightningDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         views = (self.x,) if reference else (self.x, self.noisy)
         tensors = (*views, self.y) if self.with_labels or reference else views
-        own = TensorDataset(*(t[part][rank::world] for t in tensors))
-        return DataLoader(own, batch_size=self.batch_size // world, num_workers=self.workers, **kwargs)
+        shard = TensorDataset(*(t[part][rank::world] for t in tensors))
+        return DataLoader(shard, batch_size=self.batch_size // world, num_workers=self.workers, **kwargs)
 
     def train_dataloader(self):
         return self.loader(slice(0, 640))
@@ -60,6 +60,6 @@ def features_of(module, x):
 
 
 def ddp(**kwargs):
-    """Arguments of a trainer with two processes, which see the shards that the data module gives them."""
+    """Arguments of a trainer with two ranks that use the shards of the data module."""
     strategy = DDPStrategy(start_method="fork", process_group_backend="gloo", timeout=datetime.timedelta(seconds=60))
     return {"strategy": strategy, "devices": 2, "use_distributed_sampler": False} | kwargs

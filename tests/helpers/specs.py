@@ -101,8 +101,8 @@ def _declaration(spec: BoundSpec) -> tuple[str, bool, bool]:
 
 # One bound for each combination of declarations: all that metrics can see of a bound.
 BOUND_KINDS = list({_declaration(spec): spec for spec in reversed(BOUNDS)}.values())[::-1]
-# One bound for each reduction of scores, all that a pairing can see of a bound: log-mean-exp, clipped, with an offset, in
-# rows, and softplus.
+# One bound for each reduction of scores, all that a pairing can see of a bound: a log-mean-exp, clipped, with an
+# offset, or in rows, and a softplus.
 REDUCTIONS = [spec for spec in BOUNDS if spec.name in ("DV", "SMILE", "TUBA(learned)", "InfoNCE", "JS")]
 
 

@@ -1,4 +1,4 @@
-"""Metrics that add many batches at once read the same as metrics that add them one by one."""
+"""Metrics that add many batches at once equal metrics that add them one by one."""
 
 import copy
 

@@ -318,10 +318,10 @@ SHARES = {"even": 0.5, "uneven": 0.7, "all to one": 1.0}
 def part_of(data, share, rank):
     x, y, reference_x, reference_y = data
     cut, reference_cut = round(share * len(x)), round(share * len(reference_x))
-    own = (
+    local = (
         (slice(None, cut), slice(None, reference_cut)) if rank == 0 else (slice(cut, None), slice(reference_cut, None))
     )
-    return x[own[0]], y[own[0]], reference_x[own[1]], reference_y[own[1]]
+    return x[local[0]], y[local[0]], reference_x[local[1]], reference_y[local[1]]
 
 
 def run(rank, folder):
@@ -339,14 +339,14 @@ def run(rank, folder):
             for first in range(0, len(reference_x), 130):
                 batch = slice(first, first + 130)
                 metric.update(reference_x[batch], reference_y[batch], reference=True)
-            own = metric.gathered()
+            local = metric.gathered()
             if metric.update_called:
                 results[name, share] = metric.compute()
             else:
                 with pytest.warns(UserWarning, match="before the ``update``"):
                     results[name, share] = metric.compute()
             # After compute each rank has its local features again.
-            assert all(torch.equal(*pair) for pair in zip(metric.gathered(), own, strict=True))
+            assert all(torch.equal(*pair) for pair in zip(metric.gathered(), local, strict=True))
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

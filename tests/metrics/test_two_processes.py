@@ -40,14 +40,14 @@ def run(rank, folder):
     for share, indices in SHARES.items():
         for name, bound in BOUNDS.items():
             metrics = updated(bound, indices[rank])
-            own = {key: metric.moments for key, metric in metrics.items()}
+            local = {key: metric.moments for key, metric in metrics.items()}
             expectation = (
                 pytest.warns(UserWarning, match="before the ``update``") if not indices[rank] else nullcontext()
             )
             with expectation:
                 results[share, name] = compute(metrics)
             # After compute each rank has its local moments again.
-            assert all(torch.equal(metric.moments, own[key]) for key, metric in metrics.items())
+            assert all(torch.equal(metric.moments, local[key]) for key, metric in metrics.items())
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

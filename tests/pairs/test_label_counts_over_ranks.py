@@ -14,17 +14,17 @@ LABELS, LENGTHS = [0, 0, 2, 1, 0, 0, 0, 2], (3, 0, 5)
 
 def _counted(rank):
     start = sum(LENGTHS[:rank])
-    own = slice(start, start + LENGTHS[rank])
+    local = slice(start, start + LENGTHS[rank])
     x, labels = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)).double(), torch.tensor(LABELS)
     pairing = pairs.EnumeratedLabels(3)
     for _ in range(2):
-        scores = pairing(critics.LabelCritic(), x[own], labels[own])
+        scores = pairing(critics.LabelCritic(), x[local], labels[local])
     return pairing.label_counts.tolist(), scores.row_ceiling().item(), scores.log_mean_exp().item()
 
 
 def _ceilings(rank):
     x, labels = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)).double(), torch.tensor(LABELS)
-    own, whole = slice(5 * rank, 5 + 3 * rank), slice(0, 8)
+    local, whole = slice(5 * rank, 5 + 3 * rank), slice(0, 8)
     found = []
     for make, critic in (
         (lambda: pairs.EnumeratedLabels(3), critics.LabelCritic()),
@@ -35,7 +35,7 @@ def _ceilings(rank):
         (pairs.TwoViews, critics.InnerProductCritic()),
     ):
         ceilings = []
-        for rows, pairing in ((own, make()), (whole, make().eval())):
+        for rows, pairing in ((local, make()), (whole, make().eval())):
             if (
                 not pairing.training
                 and isinstance(pairing, pairs.EnumeratedLabels)

@@ -64,8 +64,8 @@ def test_excluded_same_label_pairs_have_the_documented_optimum() -> None:
 
 def test_excluded_same_label_pairs_do_not_change_infonce() -> None:
     critic = Given(torch.randn(6, 6, dtype=torch.float64))
-    kept, dropped = (bounds.InfoNCE()(scores_of(critic, LABELS, exclude)) for exclude in (False, True))
-    assert torch.equal(torch.stack(kept), torch.stack(dropped))
+    included, dropped = (bounds.InfoNCE()(scores_of(critic, LABELS, exclude)) for exclude in (False, True))
+    assert torch.equal(torch.stack(included), torch.stack(dropped))
 
 
 @pytest.mark.parametrize("spec", BOUNDS, ids=by_name)

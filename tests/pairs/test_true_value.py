@@ -28,8 +28,8 @@ NOISY = np.array([[0.5, 0.02, 0.02], [0.05, 0.2, 0.0], [0.05, 0.08, 0.08]])  # p
 
 def divergence(p: np.ndarray, q: np.ndarray) -> float:
     """KL(p || q), nats."""
-    held = p > 0
-    return float((p[held] * np.log(p[held] / q[held])).sum())
+    support = p > 0
+    return float((p[support] * np.log(p[support] / q[support])).sum())
 
 
 def information(joint: np.ndarray) -> float:
