@@ -89,8 +89,8 @@ def module_of(pairing, bound="DV"):
     return MIEstimationModule(
         critics.LabelCritic() if labels else critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4),
         BOUNDS[bound](labels),
-        PAIRINGS[pairing](),
-        regularizers.Squared(weight=0.7),
+        pairs=PAIRINGS[pairing](),
+        regularizer=regularizers.Squared(weight=0.7),
         encoder=nn.Linear(DIM, CLASSES if labels else DIM),
     ).double()
 
@@ -117,7 +117,7 @@ def _collectives(rank):
         module = MIEstimationModule(critics.BilinearCritic(4, 4), bounds.DV(), probe=OnlineLinearProbe(4, 4))
         batch = (torch.eye(4), torch.eye(4), torch.arange(4))
         _, probed = counting.of(lambda: module.step(batch).loss.backward())
-        module = MIEstimationModule(critics.BilinearCritic(4, 4), bounds.DV(), pairs.AllPairs(gather=False))
+        module = MIEstimationModule(critics.BilinearCritic(4, 4), bounds.DV(), pairs=pairs.AllPairs(gather=False))
         _, local = counting.of(lambda: module.step(batch[:2]).loss.backward())
     return found, probed, local
 
