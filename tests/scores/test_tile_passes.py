@@ -78,10 +78,10 @@ def test_backward_can_run_twice() -> None:
     g, h = factors()
     expected = torch.autograd.grad(Scores.from_matrix(g @ h.T).log_mean_exp(), [g, h])
     value = scores_of(ProductTiles(g, h)).log_mean_exp()
-    value.backward(retain_graph=True)
-    value.backward()
-    torch.testing.assert_close(g.grad, 2 * expected[0])
-    torch.testing.assert_close(h.grad, 2 * expected[1])
+    (2 * value).backward(retain_graph=True)
+    (3 * value).backward()
+    torch.testing.assert_close(g.grad, 5 * expected[0])
+    torch.testing.assert_close(h.grad, 5 * expected[1])
 
 
 @pytest.mark.parametrize("read", ["log_mean_exp", "mean_softplus", "row_means"])

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lightning_mi import Scores, bounds, critics, pairs, regularizers
+from lightning_mi.critics.joint_tiles import NetworkTiles
 from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.tiled import TiledMarginals
 from tests.helpers.specs import BOUNDS, BoundSpec
@@ -214,3 +215,18 @@ def test_offset_alone_may_need_a_gradient():
         for size in (tiny(made, x, y), math.inf)
     ]
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+def test_network_may_need_its_scores_in_backward():
+    """The sigmoid saves its output, which the reductions overwrite in a tile."""
+    torch.manual_seed(0)
+    hx, hy = torch.randn(2, N, 3, dtype=torch.float64).requires_grad_().unbind()
+    network = nn.Sequential(nn.Linear(3, 1), nn.Sigmoid()).double()
+    tiles, columns = NetworkTiles(hx, hy, network), JointColumns(torch.arange(N))
+    leaves = [hx, hy, *network.parameters()]
+    found = [
+        torch.autograd.grad(Scores.from_columns(tiles, columns, tile_bytes=size).log_mean_exp(), leaves)
+        for size in (3 * tiles.row_bytes + 1, math.inf)
+    ]
+    for tiled, dense in zip(*found, strict=True):
+        torch.testing.assert_close(tiled, dense, rtol=1e-12, atol=1e-12)
