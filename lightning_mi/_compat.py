@@ -122,3 +122,14 @@ def supports_amp_scaling(optimizer: Optimizer) -> bool:
         True
     """
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def uncompiled(module: Any) -> Any:
+    """The module that ``torch.compile`` has wrapped, or the module itself; torch 2.14.
+
+    Example:
+        >>> linear = torch.nn.Linear(2, 2)
+        >>> uncompiled(torch.compile(linear)) is linear, uncompiled(linear) is linear
+        (True, True)
+    """
+    return getattr(module, "_orig_mod", module)

@@ -91,3 +91,9 @@ def test_both_dictionaries_of_hyper_parameters_are_found():
 def test_fused_optimizers_skip_by_the_flag_of_a_scaler():
     found = [_compat.supports_amp_scaling(torch.optim.Adam([torch.zeros(1)], fused=fused)) for fused in (True, False)]
     assert found == [True, False]
+
+
+def test_a_compiled_module_gives_the_original():
+    linear = torch.nn.Linear(2, 2)
+    assert _compat.uncompiled(torch.compile(linear, backend="eager")) is linear
+    assert _compat.uncompiled(linear) is linear

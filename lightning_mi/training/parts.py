@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_mi._compat import uncompiled
 from lightning_mi.exceptions import CheckpointError
 from lightning_mi.utilities.checks import describe
 
@@ -79,4 +80,4 @@ def check_parts_given(recorded: Mapping[str, str], given: Collection[str], cls: 
 def _class_name(part: Any) -> str:
     if isinstance(part, list | tuple | nn.ModuleList):
         return f"[{', '.join(map(_class_name, part))}]"
-    return type(getattr(part, "_orig_mod", part)).__name__
+    return type(uncompiled(part)).__name__
