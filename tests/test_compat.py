@@ -347,3 +347,9 @@ def test_missing_private_names_warn_and_mean_inactive(monkeypatch):
         with pytest.warns(MIWarning, match=name):
             assert not check()
     assert torch_names.tensor_version(object()) is None
+
+
+def test_a_compiled_module_gives_the_original():
+    linear = torch.nn.Linear(2, 2)
+    assert torch_names.unwrap_compiled(torch.compile(linear, backend="eager")) is linear
+    assert torch_names.unwrap_compiled(linear) is linear
