@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lightning_mi.exceptions import MINumericalWarning
+from tests.helpers.paths import ROOT
 from tests.helpers.reference import Reading
 from tests.helpers.specs import BOUNDS, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
 
@@ -117,3 +118,21 @@ def test_huge_log_normalizer_gives_right_penalty_or_a_warning(regularizer: Regul
     else:
         assert [warning.category for warning in caught] == [MINumericalWarning]
         assert penalty == np.inf
+
+
+@pytest.mark.slow
+def test_counts_equal_those_of_the_reliability_page() -> None:
+    rows = []
+    for size in SIZES:
+        cells = []
+        for dtype in DTYPES:
+            cases = [
+                (spec, layout, torch.tensor(size * pattern(layout)).to(dtype))
+                for spec, layout in CASES
+                for pattern in PATTERNS.values()
+            ]
+            right = sum(assert_right_or_warned(*case) for case in cases)
+            cells.append(f"{right} + {len(cases) - right}")
+        rows.append(f"| {size:g} | {' | '.join(cells)} |")
+    table = "\n".join(rows)
+    assert table in (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8"), table
