@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lightning_mi.bench import run
+from lightning_mi.bench import local_pool, run
 from lightning_mi.bench.grid import Interrupted, load_grid
 from lightning_mi.bench.progress_table import ProgressTable
 from lightning_mi.bench.recorder import FIELDS
@@ -93,6 +93,8 @@ def test_grid_trains_only_pending_cells(tmp_path: Path, monkeypatch: pytest.Monk
     assert run.run("onehot", "quick", output=tmp_path, jobs=2) == 0
     assert all(load_curves(tmp_path, cell) is not None for cell in grid.cells)
     assert (tmp_path / grid.cells[0].name / CURVES).stat().st_mtime_ns == before
+    monkeypatch.setattr(local_pool, "_executor", None)  # a finished grid starts no process
+    assert run.run("onehot", "quick", output=tmp_path) == 0
 
 
 def test_failed_training_ends_the_grid_with_its_name(
@@ -135,16 +137,17 @@ def test_terminal_table_has_80_columns_and_the_reports_window(name: str) -> None
 
 
 def test_live_table_shows_one_bar_and_finished_trainings() -> None:
-    grid = tiny_grid()
+    grid = tiny_grid(losses=("DV", "NWJ"))
     console = Console(force_terminal=True, width=100, record=True)
     table = ProgressTable(grid, console)
     curves: dict[str, Any] = dict.fromkeys(("value", "plug_in", "log_normalizer"), np.full(40, 1.25))
     with table.live():
         table.progress(grid.cells[0], 0.5)
         table.finished(grid.cells[1], curves | {"diverged_at": None})
+    table.finished(grid.cells[2], curves | {"diverged_at": 7})
     console.print(table._render())
     text = console.export_text()
-    for shown in ("75%", "drifting-DV-regularized", "1.25", "1/1", "0/1"):
+    for shown in ("62%", "drifting-DV-regularized", "1.25", "1/1", "0/1"):
         assert shown in text
 
 
