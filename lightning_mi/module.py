@@ -83,8 +83,7 @@ class MIEstimationModule(LoopHooks):
 
     Raises:
         TypeError: An argument has the wrong type, such as a class instead of an instance.
-        ValueError: A choice is unknown, the regularizer's target does not suit the bound, or there are more than two
-            encoders.
+        ValueError: A choice is unknown, the target does not suit the bound, or there are more than two encoders.
 
     Source: Choi and Lee 2022 (arXiv 2011.07932).
 
@@ -287,8 +286,8 @@ class MIEstimationModule(LoopHooks):
         tensors = len(self.encoders) < 2 and type(self).encode is MIEstimationModule.encode
         check_entries(entries, self.pairs, type(self).__name__, tensors)
         self._guard.check_views(self, entries)
-        options: dict[str, Any] = {"training": self.training, "device": self.device}
-        views, labels, surplus = split_batch(entries, self.pairs, probe, labels_required=labels_required, **options)
+        options: dict[str, Any] = {"training": self.training, "device": self.device, "labels_required": labels_required}
+        views, labels, surplus = split_batch(entries, self.pairs, probe, **options)
         return [*self.encode(*views), *surplus], labels
 
     def _with_labels(self, representations: list[Tensor], labels: Tensor | None) -> list[Tensor]:
