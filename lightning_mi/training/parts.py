@@ -31,8 +31,8 @@ def encoder_list(encoder: Any) -> list[nn.Module]:
     for item in encoders:
         if not isinstance(item, nn.Module):
             raise TypeError(
-                f"Got {describe('encoder', item)}: an encoder is a torch module. Write encoder=encoders.MLP(in_dim, "
-                "out_dim), or encoder=torchvision.models.resnet18(), or override `encode` to call a function."
+                f"Got {describe('encoder', item)}: an encoder is a torch module. Write "
+                "encoder=encoders.MLP(in_dim, hidden, out_dim=D), or encoder=torchvision.models.resnet18(), or override `encode` to call a function."
             )
     return encoders
 
