@@ -68,3 +68,10 @@ def test_warning_names_the_bound_and_the_overflowed_terms() -> None:
 def test_scores_of_another_type_are_an_error() -> None:
     with pytest.raises(TypeError, match=r"Got scores of type Tensor.*Scores\.from_matrix"):
         bounds.DV()(torch.eye(4))
+
+
+def test_batch_without_marginal_pairs_gives_nan_without_a_warning() -> None:
+    scores = Scores.from_samples(torch.zeros(1), torch.zeros(0), allow_no_marginal=True)
+    terms = bounds.DV()(scores)
+    assert terms.value.isnan()
+    assert terms.objective.isnan()
