@@ -1,7 +1,6 @@
 """Critics against NumPy and against plain forms of the same functions."""
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -17,31 +16,16 @@ from lightning_mi.critics import (
     LabelCritic,
     SeparableCritic,
 )
+from tests.helpers.specs import CRITICS, CriticSpec, by_name
 
 N, M, DX, DY = 6, 4, 3, 5
 
 
-def calibrated() -> CalibratedCritic:
-    critic = CalibratedCritic(BilinearCritic(DX, DY), scale=True, offset_unit=1.0)
-    with torch.no_grad():
-        critic.offset.fill_(-1.5)
-        critic.log_scale.fill_(0.4)
-    return critic
+over_critics = pytest.mark.parametrize("spec", CRITICS, ids=by_name)
 
 
-CRITICS = {
-    "joint": partial(JointCritic, DX, DY, hidden=(8, 7)),
-    "joint, one layer without output bias": partial(JointCritic, DX, DY, hidden=(8,), output_bias=False),
-    "separable": partial(SeparableCritic, DX, DY, hidden=(8, 7), embed_dim=2),
-    "bilinear": partial(BilinearCritic, DX, DY),
-    "inner product, all options": partial(InnerProductCritic, normalize=True, temperature=0.2, scaled=True),
-    "calibrated": calibrated,
-}
-over_critics = pytest.mark.parametrize("name", CRITICS)
-
-
-def views(name: str, n: int = N, m: int = N) -> tuple[Tensor, Tensor]:
-    return torch.randn(n, DX).double(), torch.randn(m, DX if "inner product" in name else DY).double()
+def views(n: int = N, m: int = N, y_dim: int = DY) -> tuple[Tensor, Tensor]:
+    return torch.randn(n, DX).double(), torch.randn(m, y_dim).double()
 
 
 def numpy_mlp(network: nn.Module, x: np.ndarray) -> np.ndarray:
@@ -55,8 +39,8 @@ def numpy_mlp(network: nn.Module, x: np.ndarray) -> np.ndarray:
 
 
 @over_critics
-def test_pairwise_scores_every_row_against_every_row(name: str) -> None:
-    critic, (x, y) = CRITICS[name]().double(), views(name, m=M)
+def test_pairwise_scores_every_row_against_every_row(spec: CriticSpec) -> None:
+    critic, (x, y) = spec.make(DX).double(), views(m=M, y_dim=DX)
     before = x.clone(), y.clone()
     scores = critic.pairwise(x, y)
     assert scores.shape == (N, M)
@@ -67,9 +51,9 @@ def test_pairwise_scores_every_row_against_every_row(name: str) -> None:
 
 
 @over_critics
-def test_gradients_pass_gradcheck(name: str) -> None:
-    critic = CRITICS[name]().double()
-    x, y = (view.requires_grad_() for view in views(name, n=3, m=3))
+def test_gradients_pass_gradcheck(spec: CriticSpec) -> None:
+    critic = spec.make(DX).double()
+    x, y = (view.requires_grad_() for view in views(n=3, m=3, y_dim=DX))
     assert torch.autograd.gradcheck(critic.pairwise, (x, y))
     assert torch.autograd.gradcheck(critic.paired, (x, y))
 
@@ -83,7 +67,7 @@ def test_joint_critic_is_an_mlp_of_the_concatenation(hidden: tuple[int, ...], ou
     plain = nn.Sequential(*layers, nn.Linear(hidden[-1], 1, bias=output_bias)).double()
     for parameter, other in zip(critic.parameters(), plain.parameters(), strict=True):
         other.data.copy_(parameter)
-    x, y = views("joint", m=M)
+    x, y = views(m=M)
     observed = critic.pairwise(x.requires_grad_(), y.requires_grad_())
     x2, y2 = x.detach().clone().requires_grad_(), y.detach().clone().requires_grad_()
     pairs = torch.cat([x2.repeat_interleave(M, dim=0), y2.repeat(N, 1)], dim=1)
@@ -107,13 +91,13 @@ def test_joint_critic_is_initialized_like_one_layer() -> None:
 
 
 def test_separable_critic_is_a_product_of_two_mlps() -> None:
-    critic, (x, y) = SeparableCritic(DX, DY, hidden=(8, 7), embed_dim=2).double(), views("separable", m=M)
+    critic, (x, y) = SeparableCritic(DX, DY, hidden=(8, 7), embed_dim=2).double(), views(m=M)
     expected = numpy_mlp(critic.x_net, x.numpy()) @ numpy_mlp(critic.y_net, y.numpy()).T
     np.testing.assert_allclose(critic.pairwise(x, y).detach().numpy(), expected, atol=1e-14)
 
 
 def test_bilinear_critic_equals_its_formula() -> None:
-    critic, (x, y) = BilinearCritic(DX, DY).double(), views("bilinear", m=M)
+    critic, (x, y) = BilinearCritic(DX, DY).double(), views(m=M)
     expected = np.einsum("id,de,je->ij", x.numpy(), critic.weight.detach().numpy(), y.numpy())
     np.testing.assert_allclose(critic.pairwise(x, y).detach().numpy(), expected, atol=1e-14)
 
@@ -127,7 +111,7 @@ def test_bilinear_critic_starts_with_unit_variance() -> None:
     ("normalize", "temperature", "scaled"), [(False, 1.0, False), (True, 0.2, False), (False, 0.2, True)]
 )
 def test_inner_product_critic_equals_its_formula(normalize: bool, temperature: float, scaled: bool) -> None:
-    x, y = views("inner product", m=M)
+    x, y = views(m=M, y_dim=DX)
     expected = x.numpy() @ y.numpy().T / temperature
     if normalize:
         expected /= np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(y, axis=1)
@@ -144,9 +128,9 @@ def test_zero_vectors_have_cosine_zero() -> None:
 @pytest.mark.parametrize(
     ("x", "y"), [((N, DX + 1), (N, DY)), ((N, DX), (N, DY - 1)), ((DX,), (N, DY)), ((N, DX), (N, 1, DY))]
 )
-@pytest.mark.parametrize("name", ["joint", "separable", "bilinear"])
-def test_views_of_another_shape_are_an_error(name: str, x: tuple[int, ...], y: tuple[int, ...]) -> None:
-    critic = CRITICS[name]()
+@pytest.mark.parametrize("make", [JointCritic, SeparableCritic, BilinearCritic])
+def test_views_of_another_shape_are_an_error(make: type, x: tuple[int, ...], y: tuple[int, ...]) -> None:
+    critic = make(DX, DY)
     for score in (critic.paired, critic.pairwise):
         with pytest.raises(ValueError, match=rf"takes \(N, {DX}\) and \(M, {DY}\)") as raised:
             score(torch.zeros(x), torch.zeros(y))

@@ -187,14 +187,23 @@ class CriticSpec:
     make: Callable[[int], critics.AbstractCritic]
 
 
+def _calibrated(dim: int) -> critics.AbstractCritic:
+    critic = critics.CalibratedCritic(critics.BilinearCritic(dim, dim), scale=True, offset_unit=1.0)
+    with torch.no_grad():
+        critic.offset.fill_(-1.5)
+        critic.log_scale.fill_(0.4)
+    return critic
+
+
 # fmt: off
 CRITICS = [
     CriticSpec("inner product", lambda dim: critics.InnerProductCritic()),
-    CriticSpec("cosine", lambda dim: critics.InnerProductCritic(normalize=True, temperature=0.5)),
+    CriticSpec("cosine", lambda dim: critics.InnerProductCritic(normalize=True, temperature=0.2, scaled=True)),
     CriticSpec("bilinear", lambda dim: critics.BilinearCritic(dim, dim)),
-    CriticSpec("separable", lambda dim: critics.SeparableCritic(dim, dim, hidden=(8,))),
-    CriticSpec("joint", lambda dim: critics.JointCritic(dim, dim, hidden=(8,))),
-    CriticSpec("calibrated", lambda dim: critics.CalibratedCritic(critics.BilinearCritic(dim, dim), scale=True)),
+    CriticSpec("separable", lambda dim: critics.SeparableCritic(dim, dim, hidden=(8, 7), embed_dim=2)),
+    CriticSpec("joint", lambda dim: critics.JointCritic(dim, dim, hidden=(8, 7))),
+    CriticSpec("joint, no output bias", lambda dim: critics.JointCritic(dim, dim, hidden=(8,), output_bias=False)),
+    CriticSpec("calibrated", _calibrated),
 ]
 # fmt: on
 
