@@ -32,7 +32,8 @@ def encoder_list(encoder: Any) -> list[nn.Module]:
         if not isinstance(item, nn.Module):
             raise TypeError(
                 f"Got {describe('encoder', item)}: an encoder is a torch module. Write "
-                "encoder=encoders.MLP(in_dim, hidden, out_dim=D), or encoder=torchvision.models.resnet18(), or override `encode` to call a function."
+                "encoder=encoders.MLP(in_dim, hidden, out_dim=D), or encoder=torchvision.models.resnet18(), or "
+                "override `encode` to call a function."
             )
     return encoders
 
