@@ -156,7 +156,7 @@ class Keyed(MIEstimationModule):
         ),
         (MIEstimationModule, X, r"of type Tensor and shape \(8, 3\).*Override `unpack_batch`"),
         (MIEstimationModule, (X, None), "Got None as entry 1 of the batch"),
-        (Keyed, {"image": X}, "`unpack_batch` of Keyed returned a dict"),
+        (Keyed, {"image": X}, "Got a dict from `unpack_batch` of Keyed"),
     ],
 )
 def test_a_batch_that_is_no_pair_of_views_is_an_error(cls, batch, words):
