@@ -114,7 +114,7 @@ def part(class_path, **init_args):
 def configuration(folder, data, workers, ranks):
     """The configuration of a training on Gaussian vectors or on digits."""
     if data == "gaussian":
-        sizes = {"dim": 8, "mi": 2.0, "steps_per_mi": STEPS, "batch_size": 16, "val_batches": 4}
+        sizes: dict[str, object] = {"dim": 8, "mi": 2.0, "steps_per_mi": STEPS, "batch_size": 16, "val_batches": 4}
         module = part("lightning_mi.data.GaussianDataModule", **sizes, num_workers=workers)
         critic = part("lightning_mi.critics.JointCritic", x_dim=8, y_dim=8, hidden=[32])
         encoder = part("torch.nn.Dropout", p=0.1)
@@ -184,7 +184,7 @@ def wait_for_step(process, folder, step, already):
 
 def curves(folder):
     """All points in all versions' event files: {(tag, step): values}."""
-    points = {}
+    points: dict[tuple[str, int], set[float]] = {}
     for version in sorted(folder.rglob("version_*")):
         events = EventAccumulator(str(version), size_guidance={"scalars": 0}).Reload()
         for tag in events.Tags()["scalars"]:
@@ -233,7 +233,7 @@ def resume(kills, folder):
             raise SystemExit((reference / "log.txt").read_text()[-3000:])
         config = configuration(killed, data, workers, ranks)
         targets = sorted(rng.sample(range(SAVE_EVERY + 1, STEPS * EPOCHS - 1), kills // len(cases)))
-        options, resumed = [], []
+        options: list[str] = []
         for target in targets:
             already = len(trace(killed))
             process = start(killed, config, *options)

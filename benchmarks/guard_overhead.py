@@ -29,6 +29,7 @@ class TakeTurns(L.Callback):
     def __init__(self, policy):
         self.guards = [NonFiniteGuard(policy), NonFiniteGuard("off")]
         self.seconds = []
+        self.started = 0.0
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx % BLOCK == 0:

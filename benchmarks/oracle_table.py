@@ -37,9 +37,9 @@ def read(bound, shift, matrices):
     for matrix in matrices:
         scores = Scores.from_matrix(matrix + shift)
         terms = bound(scores)
-        for value, error in metrics.values():
-            value.update(terms, scores)
-            error.update(terms, scores)
+        for pair in metrics.values():
+            for metric in pair:
+                metric.update(terms, scores)
     cells = {}
     for average, pair in metrics.items():
         value, error = (float(metric.compute()) for metric in pair)

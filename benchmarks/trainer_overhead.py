@@ -37,7 +37,7 @@ WARM_UP = 100  # steps that are not timed
 WAYS = ("loop", "loop, fused", "lightning", "module", "module, default", "module, default, LightningModule.log")
 
 
-class Batches(IterableDataset[tuple[Tensor, Tensor]]):
+class Batches(IterableDataset[tuple[Tensor, ...]]):
     """Precomputed batches."""
 
     def __init__(self, steps: int, pairs: int = PAIRS, device: str = "cpu") -> None:

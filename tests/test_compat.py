@@ -94,7 +94,7 @@ def test_fast_logs_equal_those_of_lightning(monkeypatch, options):
     log, found = L.LightningModule.log, []
     for fast in (True, False):
         monkeypatch.setattr(lightning_logs, "FAST_LOGS", fast)
-        calls = []
+        calls: list[str] = []
 
         def counted(self, name, *args, calls=calls, **kwargs):
             calls.append(name)
@@ -190,7 +190,8 @@ def test_batches_done_counts_every_batch():
 
 def test_pending_work_after_a_batch():
     class Pending(L.Callback):
-        found, stops = (), False
+        found: tuple[str | None, ...] = ()
+        stops = False
 
         def on_train_batch_end(self, trainer, *_):
             trainer.should_stop = self.stops
@@ -213,8 +214,15 @@ def test_pending_work_after_a_batch():
 
 def test_transferred_batches_pass_all_hooks():
     module, order = make(), []
-    module.on_before_batch_transfer = lambda batch, loader: order.append("before") or batch
-    module.on_after_batch_transfer = lambda batch, loader: order.append("after") or batch
+
+    def hook(name):
+        def record(batch, loader):
+            order.append(name)
+            return batch
+
+        return record
+
+    module.on_before_batch_transfer, module.on_after_batch_transfer = hook("before"), hook("after")
     batches = draw(8)
     fitted = fit(module, batches)
     order.clear()

@@ -1,5 +1,7 @@
 """Encoders against NumPy, the identity matrix and torchvision."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -86,7 +88,8 @@ def test_small_cnn_learns_digits():
     data = ImageDataModule("digits")
     encoder = SmallCNN(1, 10, width=16, final_relu=False)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=3e-3)
-    batches, views = data.train_dataloader().batches, data.train_dataloader().dataset
+    batches = data.train_dataloader().batches
+    views: Any = data.train_dataloader().dataset
     for step in range(10 * len(batches)):
         image, label = data.on_after_batch_transfer(views.__getitems__(batches.batch(step)))
         optimizer.zero_grad()
@@ -116,6 +119,7 @@ def test_resnet18_logits_are_linear_in_the_features():
     encoder.network.avgpool.register_forward_hook(lambda module, inputs, output: features.append(output.flatten(1)))
     logits = encoder(images)
     classifier = encoder.network.fc
+    assert isinstance(classifier, torch.nn.Linear)
     expected = features[0].detach().numpy() @ classifier.weight.detach().numpy().T + classifier.bias.detach().numpy()
     np.testing.assert_allclose(logits.detach(), expected, atol=1e-5)
 
@@ -127,7 +131,7 @@ def test_stem_sets_the_size_of_the_first_block(stem, size, channels):
     assert encoder(torch.randn(2, channels, 32, 32)).shape == (2, 512)
     assert shapes == [(2, 64, size, size)]
     # Initialization of He et al. by the number of outputs, as in torchvision.
-    weight = encoder.network.conv1.weight
+    weight = encoder.network.get_parameter("conv1.weight")
     assert weight.std().item() == pytest.approx((2 / (64 * weight.shape[2] * weight.shape[3])) ** 0.5, rel=0.1)
 
 

@@ -25,7 +25,7 @@ def test_a_public_name_is_its_module_or_definition():
 
 
 def test_a_star_import_gives_exactly_the_public_names():
-    names = {}
+    names: dict[str, object] = {}
     exec("from lightning_mi import *", names)
     assert set(names) - {"__builtins__"} == set(lightning_mi.__all__)
 

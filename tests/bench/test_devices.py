@@ -68,7 +68,8 @@ def test_crash_before_training_shows_stderr(tmp_path: Path) -> None:
 
 
 def test_stopped_training_ends_without_temporary_files(tmp_path: Path, empty_temporary_folder: Path) -> None:
-    cell, files_during_training = cell_on(1, steps=1_000_000), []
+    cell = cell_on(1, steps=1_000_000)
+    files_during_training: list[Path] = []
 
     def stop() -> bool:
         files_during_training.extend(empty_temporary_folder.iterdir())
@@ -109,7 +110,7 @@ def test_worker_trains_on_its_gpus_and_reports(tmp_path: Path, monkeypatch: pyte
     numbers.put(1)
     messages: queue.Queue[tuple[int, float]] = queue.Queue()
     threads = torch.get_num_threads()
-    local_pool._start_worker(ignore, messages, numbers, 2)  # type: ignore[arg-type]
+    local_pool._start_worker(ignore, messages, numbers, 2)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
     cell = tiny_grid().cells[0]
     local_pool._train(7, tmp_path, cell)

@@ -92,6 +92,7 @@ def test_scores_of_no_pair_get_no_gradient(spec: BoundSpec) -> None:
     terms = spec.make()(layout.scores(t))
     terms.objective.backward()
     assert_terms_equal(terms, spec.reference(layout.sheet(layout.draw(seed=8))), 1e-12)
+    assert t.grad is not None
     assert (t.grad[~used] == 0).all()
     assert t.grad.isfinite().all()
 

@@ -1,6 +1,7 @@
 """Errors and warnings of bounds: the received value, its meaning and the remedy."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from lightning_mi import Scores, bounds
 from lightning_mi.exceptions import MINumericalWarning
 
-POSITIVE = {
+POSITIVE: dict[str, list[Callable[..., bounds.AbstractBound]]] = {
     "tau": [bounds.SMILE],
     "clip": [bounds.ReleasedNWJ, bounds.ReleasedTUBA],
     "baseline": [bounds.TUBA],

@@ -1,5 +1,7 @@
 """AdaptiveRegularizer: the weight over time, after a resume, and bad arguments."""
 
+from typing import Any
+
 import lightning.pytorch as L
 import pytest
 import torch
@@ -130,6 +132,6 @@ def test_module_without_regularizer_or_bound_raises():
 
 
 def test_validate_needs_no_regularizer():
-    module = Scripted(None)
+    module: Any = Scripted(None)
     module.validation_step = lambda batch, batch_idx: None
     trainer(callbacks=AdaptiveRegularizer()).validate(module, steps(1), verbose=False)

@@ -2,6 +2,7 @@
 
 import datetime
 from pathlib import Path
+from typing import ClassVar
 
 import lightning.pytorch as L
 import numpy as np
@@ -93,7 +94,7 @@ def test_module_estimates_choose_and_test_split_reports(monitor, tmp_path):
 class Readings(L.Callback):
     """Values of each validation."""
 
-    rows = ()
+    rows: ClassVar[list[dict[str, float]]] = []
 
     def on_fit_start(self, trainer, pl_module):
         Readings.rows = []

@@ -1,5 +1,7 @@
 """Probes: accuracies, schedule, reference features, and that training does not change."""
 
+from typing import Any
+
 import lightning.pytorch as L
 import numpy as np
 import pytest
@@ -65,6 +67,7 @@ def test_accuracies_are_those_of_numpy_and_scikit_learn(stage, part):
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_two_ranks_probe_as_one_does(stage):
     module, read = make(noisy_encoder()), []
+    kwargs: dict[str, Any]
     for kwargs in ({}, ddp()):
         probing = trainer(callbacks=Probes(k=3, linear_every_n_epochs=1), **kwargs)
         [values] = getattr(probing, stage)(module, datamodule=Digits(), verbose=False)
@@ -164,7 +167,7 @@ def test_training_is_bit_equal_with_probes_and_without():
 
 
 class WithoutReference(Digits):
-    reference_dataloader = None
+    reference_dataloader = None  # type: ignore[assignment]  # as if absent
 
 
 def test_training_dataloader_replaces_reference_samples():

@@ -27,6 +27,8 @@ pytestmark = [
 class Resumable(Batches):
     """Batches that resume after those already trained on."""
 
+    trainer: L.Trainer
+
     def __iter__(self):
         done = batches_done(self.trainer) % len(self)
         return iter(self.batches[done:])
@@ -92,6 +94,7 @@ def test_signalled_dataloader_workers_lose_no_batch(data, tmp_path):
                 self.left = [worker.is_alive() for worker in self.workers]
 
     send = SignalAll()
+    module_data: L.LightningDataModule
     if data == "images":
         encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, DIM))
         module, module_data = (

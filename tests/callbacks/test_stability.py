@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
@@ -249,6 +250,6 @@ def test_module_without_terms_raises_at_the_first_step():
 
 
 def test_validate_needs_no_bound():
-    module = Scripted(course())
+    module: Any = Scripted(course())
     module.bound, module.validation_step = None, lambda batch, batch_idx: None
     trainer(callbacks=StabilityMonitor()).validate(module, steps(1), verbose=False)

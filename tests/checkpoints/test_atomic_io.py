@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,11 +53,20 @@ def test_checkpoint_has_default_file_permissions(tmp_path):
 
 
 def test_checkpoint_is_synced_in_its_folder_before_the_rename(tmp_path, monkeypatch):
-    events = []
+    events: list[object] = []
     sync, replace = os.fsync, os.replace
+
+    def record_sync(handle):
+        events.append("fsync")
+        sync(handle)
+
+    def record_replace(old, new):
+        events.append((old.parent, new))
+        replace(old, new)
+
     monkeypatch.setenv("TMPDIR", "/nowhere")
-    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("fsync"), sync(handle)))
-    monkeypatch.setattr(os, "replace", lambda old, new: (events.append((old.parent, new)), replace(old, new)))
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(os, "replace", record_replace)
     PLUGIN.save_checkpoint(content(1), tmp_path / "last.ckpt")
     assert events == ["fsync", (tmp_path, tmp_path / "last.ckpt"), "fsync"]
 
@@ -126,7 +136,8 @@ def test_killed_writer_leaves_an_intact_checkpoint(tmp_path):
 
 
 def test_sweep_spares_files_that_are_being_written(tmp_path, monkeypatch):
-    lock, swept = atomic_files._lock, []
+    lock = atomic_files._lock
+    swept: list[Path] = []
 
     def raced(file, wait):
         if wait and not swept:
@@ -151,7 +162,7 @@ def test_sweep_without_locks_spares_temporary_files(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "no locks")
 
-    monkeypatch.setattr(atomic_files.fcntl, "flock", no_locks)
+    monkeypatch.setattr("lightning_mi.utilities.atomic_files.fcntl.flock", no_locks)
     write_atomically(tmp_path / "a", lambda file: file.write(b"whole"))
     assert sweep(tmp_path) == []
     assert (tmp_path / "a").read_bytes() == b"whole"

@@ -49,7 +49,7 @@ class Noise(L.Callback):
 
 def plateau(optimizer):
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", factor=0.1, patience=0)
-    scheduler.monitor = "train/mi_micro"
+    scheduler.monitor = "train/mi_micro"  # type: ignore[attr-defined]  # read by Lightning
     return scheduler
 
 

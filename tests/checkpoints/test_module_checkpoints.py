@@ -4,7 +4,7 @@ import enum
 import sys
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning.pytorch as L
 import numpy as np
@@ -20,7 +20,7 @@ from lightning_mi.data import GaussianDataModule
 
 DIM, STEPS = 3, 6
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "seed_everything": 0,
     "trainer": {
         "accelerator": "cpu",
@@ -214,7 +214,8 @@ def test_command_line_records_plain_values_only(from_command_line):
 def test_command_line_module_loads_without_arguments(from_command_line):
     loaded = MIEstimationModule.load_from_checkpoint(from_command_line)
     assert same(weights(loaded), torch.load(from_command_line, weights_only=True)["state_dict"])
-    assert (type(loaded.bound), loaded.bound.ema_rate) == (bounds.MINE, 0.25)
+    assert isinstance(loaded.bound, bounds.MINE)
+    assert loaded.bound.ema_rate == 0.25
     loaded.regularizer.step = 2
     assert loaded.regularizer.current_weight() == 0.25
     optimizer = loaded.configure_optimizers()
@@ -283,6 +284,6 @@ def test_resume_does_not_recalibrate_a_critic(tmp_path):
     assert torch.equal(resumed.critic.offset, offset)
     fresh = MIEstimationModule(**parts(), optimizer=still)
     fresh.load_state_dict(resumed.state_dict())
-    fresh.critic.calibrated.fill_(False)
+    fresh.critic.get_buffer("calibrated").fill_(False)
     fit(fresh, seed=1)
     assert not torch.equal(fresh.critic.offset, offset)

@@ -197,7 +197,9 @@ class Minimax(TwoOptimizers):
     """Calls ``step`` by itself: the critic maximizes, the encoder minimizes."""
 
     def training_step(self, batch, batch_idx):
-        encoder, critic = self.optimizers()
+        optimizers = self.optimizers()
+        assert isinstance(optimizers, list)
+        encoder, critic = optimizers
         for optimizer, sign in ((critic, 1.0), (encoder, -1.0)):
             self.zero_grad()
             self.manual_backward(sign * self.step(batch).loss)

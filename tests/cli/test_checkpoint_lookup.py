@@ -24,7 +24,7 @@ class RunsCode:
 def save(path, *, at, best=None, monitor=None):
     """Write a checkpoint in Lightning's form, with modification time `at`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    callbacks = {}
+    callbacks: dict[str, dict[str, object]] = {}
     if best is not None:
         callbacks["EarlyStopping{...}"] = {"best_score": 1.0}
         callbacks[f"ModelCheckpoint{{'monitor': {monitor!r}}}"] = {"monitor": monitor, "best_model_path": str(best)}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -31,8 +32,13 @@ def recipes(tmp_path, monkeypatch):
 def bench_calls(monkeypatch):
     """Replaces the bench package and records its calls."""
     calls = []
-    fake = ModuleType("lightning_mi.bench.run")
-    fake.run = lambda name, preset, **options: calls.append((name, preset, options)) or 7
+
+    def run(name, preset, **options):
+        calls.append((name, preset, options))
+        return 7
+
+    fake: Any = ModuleType("lightning_mi.bench.run")
+    fake.run = run
     monkeypatch.setitem(sys.modules, "lightning_mi.bench", ModuleType("lightning_mi.bench"))
     monkeypatch.setitem(sys.modules, "lightning_mi.bench.run", fake)
     return calls

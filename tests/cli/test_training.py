@@ -6,6 +6,7 @@ import signal
 import sys
 from argparse import ArgumentError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lightning_mi.cli.main import main
-from lightning_mi.data.images import datasets
 from lightning_mi.utilities.recipe_registry import find_file, list_files
 
 QUIET = [
@@ -30,8 +30,10 @@ QUIET = [
 class Watch(Callback):
     """Records the module, weights and metrics of the last command."""
 
-    module = None
-    weights = None
+    module: Any = None
+    weights: Any = None
+    step: int
+    metrics: dict[str, float]
 
     def setup(self, trainer, pl_module, stage):
         Watch.module = pl_module
@@ -107,7 +109,7 @@ def fake_torchvision(monkeypatch):
     """Replaces the datasets that would be downloaded."""
     fakes = {"FashionMNIST": ((28, 28), 10), "CIFAR10": ((32, 32, 3), 10), "CIFAR100": ((32, 32, 3), 100)}
     for name, arguments in fakes.items():
-        monkeypatch.setattr(datasets.datasets, name, FakeImages(*arguments))
+        monkeypatch.setattr(f"lightning_mi.data.images.datasets.datasets.{name}", FakeImages(*arguments))
 
 
 def faster(recipe):

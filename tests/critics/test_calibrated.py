@@ -43,7 +43,7 @@ def test_scale_alone_adds_no_offset() -> None:
     before = critic.pairwise(x, x).detach()
     calibrate(critic, bounds.DV(), x, target=0.0)
     assert {name for name, _ in critic.named_parameters()} == {"log_scale"}
-    torch.testing.assert_close(critic.pairwise(x, x).detach(), before / before[~torch.eye(16, dtype=bool)].std())
+    torch.testing.assert_close(critic.pairwise(x, x).detach(), before / before[~torch.eye(16, dtype=torch.bool)].std())
 
 
 def test_equal_scores_keep_their_scale() -> None:
@@ -118,5 +118,6 @@ def test_label_critic_can_be_calibrated() -> None:
     scores = lambda: critic.pairwise(x, labels).flatten()  # noqa: E731
     critic.calibrate(scores, lambda: bounds.DV()(Scores.from_samples(scores(), scores())).log_normalizer, target=1.0)
     assert scores().std().item() == pytest.approx(1, rel=1e-5)
+    assert critic.offset is not None
     torch.testing.assert_close(critic.pairwise(x, labels), critic.log_scale.exp() * x + 30 * critic.offset)
     torch.testing.assert_close(critic.paired(x[:3], labels), critic.pairwise(x[:3], labels).diagonal())

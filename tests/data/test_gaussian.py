@@ -1,6 +1,7 @@
 """GaussianDataModule: its samples, its true MI and its levels during a training."""
 
 import math
+from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
@@ -113,7 +114,8 @@ class TruthRecorder(L.LightningModule):
         self.truths, self.correlations = [], []
 
     def _record(self, stage, batch):
-        self.truths.append((stage, self.trainer.datamodule.true_mi()))
+        trainer: Any = self.trainer  # Lightning declares no type of `datamodule`
+        self.truths.append((stage, trainer.datamodule.true_mi()))
         self.correlations.append((batch[0] * batch[1]).mean().item())
 
     def training_step(self, batch, batch_idx):

@@ -1,6 +1,7 @@
 """Users' datasets and folders, from Python and from YAML."""
 
 import math
+from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
@@ -46,7 +47,7 @@ def test_label_attribute_is_used_instead_of_reading_images():
             raise AssertionError("an image was read")
 
     assert torch.equal(read_labels(Listed()), torch.arange(40) % 3)
-    listed = Listed()
+    listed: Any = Listed()
     listed.target_transform = lambda label: 0  # labels of samples then differ from the attribute
     with pytest.raises(AssertionError, match="an image was read"):
         read_labels(listed)
@@ -244,7 +245,8 @@ def test_statistics_are_those_of_the_resized_training_images(tmp_path):
         path: v2.functional.resize(v2.functional.pil_to_tensor(Image.open(path)).float() / 255, [8, 8], antialias=True)
         for path in files
     }
-    train = data.reference_dataloader().dataset.images
+    dataset: Any = data.reference_dataloader().dataset
+    train = dataset.images
     chosen = torch.stack([resized[files[i]] for i in map(int, train.indices)]).double().numpy()
     assert chosen.shape == (14, 3, 8, 8)
     raw, label = torch.stack([resized[path] for path in files]), torch.zeros(20, dtype=torch.int64)

@@ -1,6 +1,7 @@
 """ImageDataModule on embedded data: entropies, splits, batches, pixels and views."""
 
 import math
+from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
@@ -206,7 +207,7 @@ def test_random_views_do_not_depend_on_workers():
 
 def test_sample_is_transformed_differently_in_each_pass():
     data = ImageDataModule("digits", transform=v2.RandomCrop(8, padding=2))
-    views = data.train_dataloader().dataset
+    views: Any = data.train_dataloader().dataset
     first, later, again = (views.__getitems__([key])[0] for key in (5, 5 + len(views), 5))
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
@@ -248,7 +249,7 @@ def test_invalid_augmentations_raise(arguments, message):
 
 
 def test_single_sample_equals_that_of_a_batch():
-    views = ImageDataModule("digits").test_dataloader().dataset
+    views: Any = ImageDataModule("digits").test_dataloader().dataset
     image, label = views[5]
     images, labels = views.__getitems__([4, 5])
     assert torch.equal(image, images[1])

@@ -26,6 +26,7 @@ from lightning_mi.data import GaussianDataModule, OneHotDataModule
 from lightning_mi.ensemble.module_stack import same_architecture
 from lightning_mi.ensemble.vmap_group import VmapGroup
 from lightning_mi.training import online_probe as probes
+from tests.helpers.recording import recorded
 
 LOSSES: dict[str, Callable[[], bounds.AbstractBound]] = {
     "DV": bounds.DV,
@@ -94,7 +95,7 @@ def assert_same_as_alone(makers: dict[str, Callable[[], Any]], data: Callable[[]
 def test_every_bound_trains_as_it_does_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """In one vmapped group, of two seeds, without a regularizer and with several."""
     seen: list[Any] = []
-    monkeypatch.setattr(VmapGroup, "step", lambda self, *a, step=VmapGroup.step: seen.append(self) or step(self, *a))
+    monkeypatch.setattr(VmapGroup, "step", recorded(seen, VmapGroup.step))
     # With SGD: along a constant of a row, InfoNCE's gradient is rounding, which Adam would turn into full steps.
     makers = {
         f"{loss}-{seed}-{weight}": partial(make, loss, seed, weight, optimizer=torch.optim.SGD)
@@ -102,7 +103,7 @@ def test_every_bound_trains_as_it_does_alone(monkeypatch: pytest.MonkeyPatch) ->
         for seed, weight in ((0, None), (0, 0.1), (1, 0.1), (1, 0.3))
     }
     ensemble = assert_same_as_alone(makers)
-    assert {len(group.members) for group in seen} == {len(ensemble.members)}
+    assert {len(group.members) for group, *_ in seen} == {len(ensemble.members)}
 
 
 @pytest.mark.parametrize(
@@ -211,12 +212,9 @@ def test_members_log_under_their_names(tmp_path: Any) -> None:
         assert float(trainer.callback_metrics[f"b/{name}"]) == pytest.approx(values[0][name], rel=1e-6)
 
 
-def test_views_far_from_unit_scale_warn_once() -> None:
-    class Scaled(GaussianDataModule):
-        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-            return [1000 * view for view in batch]
-
-    data = Scaled(dim=4, mi=2.0, steps_per_mi=2, batch_size=16)
+def test_views_far_from_unit_scale_warn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = GaussianDataModule(dim=4, mi=2.0, steps_per_mi=2, batch_size=16)
+    monkeypatch.setattr(data, "on_after_batch_transfer", lambda batch, _: [1000 * view for view in batch])
     with pytest.warns(ViewScaleWarning) as caught:
         fit(MIEnsemble({"a": make(), "b": make(seed=1)}), data)
     assert sum(w.category is ViewScaleWarning for w in caught) == 1
@@ -276,7 +274,7 @@ def test_clipping_and_accumulation_raise() -> None:
 
 def test_world_size_above_one_raises() -> None:
     ensemble = MIEnsemble({"a": make()})
-    ensemble.trainer = type("Trainer", (), {"world_size": 2})()  # type: ignore[assignment]
+    ensemble.trainer = type("Trainer", (), {"world_size": 2})()
     with pytest.raises(RuntimeError, match="world size 2"):
         ensemble.setup("fit")
 

@@ -44,10 +44,11 @@ def cut_rows(pieces: int, seed: int = 0) -> Cut:
     joint, marginal = rng.random((rows, columns)) < 0.15, rng.random((rows, columns)) < rng.random((rows, 1))
     joint[np.arange(rows), rng.integers(0, columns, rows)] = True
     marginal[np.arange(rows), rng.integers(0, columns, rows)] = True
-    whole = Sheet(t, joint, marginal, np.broadcast_to(y, (rows, columns, 2)))
+    candidates = np.broadcast_to(y, (rows, columns, 2))
+    whole = Sheet(t, joint, marginal, candidates)
     edges = _edges(rows, pieces)
     slices = [slice(a, b) for a, b in pairwise(edges)]
-    sheets = [Sheet(t[s], joint[s], marginal[s], whole.y[s]) for s in slices]
+    sheets = [Sheet(t[s], joint[s], marginal[s], candidates[s]) for s in slices]
     batches = [
         Scores.from_matrix(
             torch.tensor(sheet.t),

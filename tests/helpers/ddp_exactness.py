@@ -79,10 +79,10 @@ def module_of(case: Case, dtype: torch.dtype) -> MIEstimationModule:
         regularizer=None if regularizer is None else regularizer(weight=0.7),
         encoder=nn.Sequential(nn.Linear(DIM, 6), nn.Tanh(), nn.Linear(6, CLASSES if labels else DIM)),
     ).to(dtype)
-    module.critic.calibrated.fill_(True)
+    module.critic.get_buffer("calibrated").fill_(True)
     with torch.no_grad():
-        module.critic.offset.fill_(0.2)
-        module.critic.log_scale.fill_(0.4)
+        module.critic.get_parameter("offset").fill_(0.2)
+        module.critic.get_parameter("log_scale").fill_(0.4)
         for layer in (*module.encoders.modules(), *module.critic.modules()):
             if isinstance(layer, nn.Linear):
                 layer.weight.mul_(2)  # By default the scores of all pairs are nearly equal.
@@ -107,7 +107,8 @@ class Shuffled(pairs.AbstractPairing):
         super().__init__()
         self.shuffle = shuffle
 
-    def forward(self, critic, x, y):
+    def forward(self, critic, *views):
+        x, y = views
         return Scores.from_samples(
             critic.paired(x, y), critic.paired(x, y[self.shuffle]), y=y, marginal_columns=self.shuffle
         )
@@ -135,11 +136,13 @@ def compare(case: Case, shards: tuple[int, ...], rank: int, dtype: torch.dtype) 
     averaged = all_reduce_mean_(gradient(module, output.loss))
     single.pairs.gather = False
     if case.pairing.endswith("(tiles)"):
+        assert isinstance(single.pairs, pairs.AllPairs | pairs.TwoViews)
         single.pairs.tile_bytes = math.inf
     if case.pairing == "Derangement":
         shuffles: list = [None] * len(shards)
-        dist.all_gather_object(shuffles, output.scores._layout.marginals._columns + start)
-        single.pairs = Shuffled(torch.cat(shuffles))
+        columns = output.scores._layout.marginals._columns  # type: ignore[attr-defined]  # of a list of pairs
+        dist.all_gather_object(shuffles, columns + start)
+        single.pairs = Shuffled(torch.cat(shuffles))  # type: ignore[misc]  # `__setattr__` passes it on to `mi_loss`
     expected = single.step(batch)
     reference = gradient(single, expected.loss)
     sizes, rounding = [p.numel() for p in module.parameters()], 1e4 * torch.finfo(dtype).eps

@@ -19,7 +19,10 @@ def scores_of(critic: np.ndarray) -> Scores:
     """Each of the 20 x against each of the 20 y: means over joint and marginal pairs are expectations."""
     matrix = torch.tensor(critic[PAIRS[:, :1], PAIRS[:, 1]])
     return Scores.from_matrix(
-        matrix, joint=torch.eye(20, dtype=bool), marginal=torch.ones(20, 20, dtype=bool), y=torch.tensor(Y[PAIRS[:, 1]])
+        matrix,
+        joint=torch.eye(20, dtype=torch.bool),
+        marginal=torch.ones(20, 20, dtype=torch.bool),
+        y=torch.tensor(Y[PAIRS[:, 1]]),
     )
 
 

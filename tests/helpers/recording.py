@@ -6,6 +6,16 @@ import torch
 from lightning_mi._compat.lightning_loops import batch_in_force, batches_done
 
 
+def recorded(calls, function):
+    """The function, with the positional arguments of each call appended to `calls`."""
+
+    def record(*args, **kwargs):
+        calls.append(args)
+        return function(*args, **kwargs)
+
+    return record
+
+
 class Recorder(L.LightningModule):
     """Records every training batch; ``fail_in_step`` raises in one training step, before its update."""
 

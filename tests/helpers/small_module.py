@@ -1,5 +1,7 @@
 """A small module with batches and trainers."""
 
+from typing import Any
+
 import lightning.pytorch as L
 import numpy as np
 import torch
@@ -53,7 +55,7 @@ def make(bound=None, cls=MIEstimationModule, **kwargs):
 
 
 def trainer(**kwargs):
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     quiet |= {"enable_model_summary": False, "log_every_n_steps": 1, "max_epochs": 1, "accelerator": "cpu"}
     return L.Trainer(**(quiet | kwargs))
 

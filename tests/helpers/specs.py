@@ -127,14 +127,15 @@ class RegularizerSpec:
 
 
 # fmt: off
+DISTANCES: list[tuple[str, Callable[..., regularizers.AbstractRegularizer], Callable[[float], tuple[float, float]]]] = [
+    ("Squared", regularizers.Squared, reference.squared),
+    ("Absolute", regularizers.Absolute, reference.absolute),
+    ("Huber", partial(regularizers.Huber, delta=0.3), partial(reference.huber, delta=0.3)),
+]
 REGULARIZERS = [
     RegularizerSpec(f"{name}-{scale}", partial(make, scale=scale), distance, scale)
     for scale in ("log", "linear")
-    for name, make, distance in [
-        ("Squared", regularizers.Squared, reference.squared),
-        ("Absolute", regularizers.Absolute, reference.absolute),
-        ("Huber", partial(regularizers.Huber, delta=0.3), partial(reference.huber, delta=0.3)),
-    ]
+    for name, make, distance in DISTANCES
 ]
 # fmt: on
 

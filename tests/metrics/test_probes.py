@@ -4,6 +4,7 @@ import copy
 import datetime
 import logging
 import pickle
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -23,7 +24,10 @@ from lightning_mi.metrics import LinearProbeAccuracy, NearestNeighborAccuracy, f
 
 EVERY = {"nearest_neighbor": NearestNeighborAccuracy, "linear": LinearProbeAccuracy}
 every_metric = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
-FUNCTIONS = {"nearest_neighbor": functional.nearest_neighbor_accuracy, "linear": functional.linear_probe_accuracy}
+FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
+    "nearest_neighbor": functional.nearest_neighbor_accuracy,
+    "linear": functional.linear_probe_accuracy,
+}
 every_function = pytest.mark.parametrize("accuracy", FUNCTIONS.values(), ids=FUNCTIONS)
 NAN_WARNING = "is NaN: 1 of 30 samples"
 
@@ -150,10 +154,10 @@ def test_solver_without_convergence_warns_and_returns_its_last_iterate(caplog):
 
 
 def test_linear_probe_uses_no_random_numbers():
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()
     functional.linear_probe_accuracy(*noise())
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[1] == before[1]).all()
+    assert (np.random.get_state(legacy=False)["state"]["key"] == before[1]).all()
 
 
 @pytest.mark.parametrize(("kwargs", "message"), [({"C": 0.0}, "C=0"), ({"max_iter": 0}, "max_iter=0")])

@@ -2,13 +2,14 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 from functools import partial
 
 import matplotlib
 import pytest
 import torch
 from torch import nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from lightning_mi import Scores, bounds
 from lightning_mi.metrics import EffectiveSampleFraction, LogNormalizer, MutualInformation, StandardError
@@ -153,7 +154,7 @@ def test_metric_works_after_inference_mode(make):
 def test_collection_shares_only_states_of_equal_readouts():
     # In the first batch all scores are zero, and so are all terms of InfoNCE.
     bound = bounds.InfoNCE()
-    make = {
+    make: dict[str, Callable[[], Metric]] = {
         "micro": partial(MutualInformation, bound),
         "micro_error": partial(StandardError, bound),
         "macro": partial(MutualInformation, bound, "macro"),

@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 
 from benchmarks import oracle_table
 from lightning_mi import Scores, bounds, critics, pairs
+from lightning_mi.data import GaussianDataModule
 from tests.helpers.paths import ROOT
 
 PAGE = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
@@ -44,15 +45,16 @@ def test_table_of_the_page_equals_the_script_output(capsys):
 def test_script_equals_numpy(capsys):
     shape = {"batches": 3, "batch_size": 5, "dim": 2, "seed": 4}
     rows = {(row[0], row[1]): row[2] for row in oracle_table.rows([0.5], **shape)}
-    data = oracle_table.GaussianDataModule(dim=2, mi=0.5, steps_per_mi=3, batch_size=5, seed=4)
+    data = GaussianDataModule(dim=2, mi=0.5, steps_per_mi=3, batch_size=5, seed=4)
     rho, off = np.sqrt(-np.expm1(-0.5)), ~np.eye(5, dtype=bool)
-    joint, marginal = [], []
-    for x, y in data.train_dataloader():
-        x, y = x.double().numpy()[:, None], y.double().numpy()[None]
+    joints, marginals = [], []
+    for views in data.train_dataloader():
+        x, y = (view.double().numpy() for view in views)
+        x, y = x[:, None], y[None]
         quadratic = (rho**2 * (x**2 + y**2) - 2 * rho * x * y).sum(-1) / (2 * (1 - rho**2))
-        joint.append((0.5 - quadratic).diagonal().mean())
-        marginal.append(logsumexp((0.5 - quadratic)[off]) - np.log(20))
-    joint, marginal = np.array(joint), np.array(marginal)
+        joints.append((0.5 - quadratic).diagonal().mean())
+        marginals.append(logsumexp((0.5 - quadratic)[off]) - np.log(20))
+    joint, marginal = np.array(joints), np.array(marginals)
     macro, nwj = joint - marginal, 1 + joint - np.exp(marginal)
     z = np.exp(marginal)
     influence = joint - joint.mean() - (z / z.mean() - 1)

@@ -1,5 +1,8 @@
 """Pairings of labels and of two views against loops over pairs: terms and gradients."""
 
+import math
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -19,17 +22,21 @@ def test_terms_and_gradients_equal_a_loop_over_pairs(spec: BoundSpec, batch: Bat
     t = torch.tensor(batch.draw(seed=1), requires_grad=True)
     at = t.detach().numpy()
     terms, expected = batch.bound(spec)(batch.scores(t)), read(spec, batch, at)
+
+    def term_of(name: str, t: np.ndarray) -> float:
+        return getattr(read(spec, batch, t), name)
+
     for name, term in terms._asdict().items():
         assert term.item() == pytest.approx(getattr(expected, name), rel=1e-11, abs=1e-11), name
     for name in ("objective", "value", "log_normalizer"):
         (gradient,) = torch.autograd.grad(getattr(terms, name), t, retain_graph=True)
-        numerical = slopes(lambda x, name=name: getattr(read(spec, batch, x), name), at)
+        numerical = slopes(partial(term_of, name), at)
         np.testing.assert_allclose(gradient.numpy(), numerical, rtol=1e-6, atol=1e-8, err_msg=name)
 
 
 @every_batch
 def test_pairs_are_those_of_the_loop(batch: Batch) -> None:
-    t = torch.arange(np.prod(batch.shape), dtype=torch.float64).view(batch.shape)
+    t = torch.arange(math.prod(batch.shape), dtype=torch.float64).view(batch.shape)
     scores = batch.scores(t)
     assert scores.joint.tolist() == [t[i, j] for i, j in batch.joint]
     assert scores.joint_rows.tolist() == [i for i, _ in batch.joint]

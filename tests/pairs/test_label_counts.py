@@ -154,7 +154,7 @@ def test_fit_counts_each_training_label_once() -> None:
     trained = module(CalibratedCritic(LabelCritic()))  # calibration scores the first batch several times
     fitted = trainer(max_epochs=1, num_sanity_val_steps=2)
     fitted.fit(trained, loader(), loader(size=100))
-    assert trained.pairs.label_counts.tolist() == COUNTS
+    assert trained.pairs.get_buffer("label_counts").tolist() == COUNTS
     [logged] = fitted.validate(trained, loader(size=100), verbose=False)
     assert math.isfinite(logged["val/mi"])
 
@@ -165,7 +165,7 @@ def test_skipped_step_is_not_counted() -> None:
     x[30] = math.nan
     trained = module(on_non_finite="skip")
     trainer(max_epochs=1).fit(trained, loader(x))
-    assert trained.pairs.label_counts.tolist() == [45, 20, 10]  # without the second batch
+    assert trained.pairs.get_buffer("label_counts").tolist() == [45, 20, 10]  # without the second batch
 
 
 def test_ensemble_members_count_each_label_once() -> None:
@@ -173,7 +173,7 @@ def test_ensemble_members_count_each_label_once() -> None:
 
     members = {name: module(CalibratedCritic(LabelCritic())) for name in ("a", "b")}
     trainer(max_epochs=1, log_every_n_steps=100).fit(MIEnsemble(members), loader())
-    assert [member.pairs.label_counts.tolist() for member in members.values()] == [COUNTS, COUNTS]
+    assert [member.pairs.get_buffer("label_counts").tolist() for member in members.values()] == [COUNTS, COUNTS]
 
 
 def test_other_pairings_ignore_the_data() -> None:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -27,8 +28,10 @@ def labels_of(*labels):
 
 UNLABELLED, OUT_OF_RANGE = labels_of([0, 1, 0], [1, 1, -1]), labels_of([0, 1, 4], [0, 5, 1])
 FLOATING, SHORT = labels_of([0, 1, 4], [0.0, 1.0, 4.0]), labels_of([0, 1, 4], [0])
+# A pairing, the views of a rank, words of the error.
+Rejected = dict[str, tuple[Callable[[], pairs.AbstractPairing], Callable[[int], tuple[torch.Tensor, ...]], str]]
 # fmt: off
-BATCHES = {  # rejected for the sake of all ranks: each raises the same error
+BATCHES: Rejected = {  # rejected for the sake of all ranks: each raises the same error
     "too few in all": (pairs.AllPairs, pairs_of(1, 0), "batch of 1"),
     "none at all": (pairs.TwoViews, pairs_of(0, 0), "batch of 0"),
     "a shuffle of one": (pairs.Derangement, pairs_of(8, 1), "Got shards of 8, 1"),
@@ -43,7 +46,7 @@ BATCHES = {  # rejected for the sake of all ranks: each raises the same error
     "no pair in two lists": (pairs.IndependentMarginal, lambda rank: (*pairs_of(2, 3)(rank), *pairs_of(0, 0)(rank)),
                              "Got 5 joint and 0 marginal pairs over all ranks"),
 }
-LABELS = {  # rejected by the second rank
+LABELS: Rejected = {  # rejected by the second rank
     "out of range": (lambda: pairs.EnumeratedLabels(5), OUT_OF_RANGE, "label 5"),
     "local and out of range": (lambda: pairs.EnumeratedLabels(5, gather=False), OUT_OF_RANGE, "label 5"),
     "impossible": (lambda: pairs.EnumeratedLabels(5, prior=[0.2, 0.2, 0.2, 0, 0.4]), labels_of([0, 1, 4], [0, 3, 1]),
@@ -88,7 +91,9 @@ def test_pairing_errors_are_raised_on_every_rank(tmp_path):
             assert ranks == [0, 1], name
 
 
-MODULES = [  # whether there is a probe, the labels of each rank, the second rank's error
+MODULES: list[
+    tuple[bool, list[list[float]], str]
+] = [  # whether there is a probe, the labels of each rank, the second rank's error
     (False, [[0, 1, 0], [0.0, 1.0, 0.0]], "needs labels"),
     (True, [[0, 1, 0], [0.0, 1.0, 0.0]], "needs labels"),
     (True, [[0, 1, 0], [0, 5, 0]], "label 5"),

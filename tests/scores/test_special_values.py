@@ -32,9 +32,12 @@ def views() -> tuple[torch.Tensor, torch.Tensor]:
     return x, y
 
 
-def layers(network: nn.Module) -> list[tuple[np.ndarray, np.ndarray]]:
+def layers(network: nn.Module) -> list[tuple[np.ndarray, np.ndarray | float]]:
     return [
-        (one.weight.detach().double().numpy(), 0.0 if one.bias is None else one.bias.detach().double().numpy())
+        (
+            one.weight.detach().double().numpy(),
+            0.0 if one.bias is None else one.bias.detach().double().numpy(),  # type: ignore[redundant-expr]  # torch: never None
+        )
         for one in network.modules()
         if isinstance(one, nn.Linear)
     ]

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -26,7 +27,7 @@ def _calibrated(critic, **kwargs):
     return made
 
 
-CRITICS = {
+CRITICS: dict[str, Callable[[], critics.AbstractCritic]] = {
     "separable": partial(critics.SeparableCritic, DIM, DIM, hidden=(5,), embed_dim=3),
     "inner product": critics.InnerProductCritic,
     "cosine": partial(critics.InnerProductCritic, normalize=True, temperature=0.3),
@@ -137,10 +138,10 @@ def test_every_reduction_passes_gradcheck(critic, reduction, pairing):
 
     torch.autograd.gradcheck(partial(of, tiny(made, x, y)), (x, y, offset), fast_mode=True)
     leaves = [x, y, offset, *parameters.values()]
-    tiled, dense = (
+    gradients: list[tuple[torch.Tensor | None, ...]] = [
         torch.autograd.grad(of(size, x, y, offset), leaves, allow_unused=True) for size in (tiny(made, x, y), math.inf)
-    )
-    for one, other in zip(tiled, dense, strict=True):
+    ]
+    for one, other in zip(*gradients, strict=True):
         expected = torch.zeros(()) if other is None else other
         torch.testing.assert_close(torch.zeros(()) if one is None else one, expected, rtol=1e-11, atol=1e-12)
 

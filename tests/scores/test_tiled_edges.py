@@ -101,7 +101,9 @@ def test_metrics_and_monitors_are_those_of_dense_scores(pairing) -> None:
         metric, reader = EffectiveSampleFraction(), BlockReader(num_steps=1)
         metric.update(scores)
         reader.add(bounds.DV()(scores), scores)
-        found.append((metric.compute().item(), *reader.close(scores, step=1), *map(float, scores.extremes())))
+        block = reader.close(scores, step=1)
+        assert block is not None
+        found.append((metric.compute().item(), *block, *map(float, scores.extremes())))
         found[-1] += (scores.num_joint, scores.num_marginal, scores.num_candidates, *scores.marginal_values().tolist())
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 
@@ -144,8 +146,8 @@ def test_autocast_gives_the_dense_terms_and_gradients(critic) -> None:
             scores = pairs.AllPairs(tile_bytes=size)(made, x, y)
             terms = bounds.DV()(scores)
         assert terms.value.dtype == torch.float32
-        leaves = [*made.parameters()] or [x, y]
-        gradient = torch.autograd.grad(terms.objective, leaves, allow_unused=True)
+        leaves: list[torch.Tensor] = [*made.parameters()] or [x, y]
+        gradient: tuple[torch.Tensor | None, ...] = torch.autograd.grad(terms.objective, leaves, allow_unused=True)
         found.append((terms.log_normalizer, torch.cat([one.flatten() for one in gradient if one is not None])))
         assert is_tiled(scores) == (size == 2000)
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-3, atol=1e-3)

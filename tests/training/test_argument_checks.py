@@ -1,5 +1,6 @@
 """Wrong arguments are typed errors with what was received and what to write."""
 
+from collections.abc import Callable
 from functools import partial
 
 import lightning.pytorch as L
@@ -26,7 +27,7 @@ def adam():
 
 
 BOUND = r"Write bound=bounds\.DV\(\)"
-WRONG = {
+WRONG: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "bound class": (partial(make, bounds.DV), TypeError, "Got bound=DV, a class.*" + BOUND),
     "bound name": (partial(make, "DV"), TypeError, "Got bound='DV', a str.*" + BOUND),
     "critic": (
@@ -57,7 +58,11 @@ WRONG = {
         TypeError,
         "Got scheduler of type ConstantLR.*scheduler=lambda optimizer",
     ),
-    "positional": (lambda: MIEstimationModule(make().critic, bounds.DV(), pairs.AllPairs()), TypeError, "positional"),
+    "positional": (
+        lambda: MIEstimationModule(make().critic, bounds.DV(), pairs.AllPairs()),  # type: ignore[call-arg]  # the error
+        TypeError,
+        "positional",
+    ),
     "interval": (partial(make, scheduler_interval="batch"), ValueError, "='batch': it is one of 'epoch', 'step'"),
     "chunk": (partial(make, encoder_chunk_size=2.5), TypeError, "Got encoder_chunk_size=2.5, a float"),
     "scores": (lambda: bounds.DV()(torch.eye(4)), TypeError, r"scores of type Tensor.*Scores\.from_matrix\(matrix\)"),
@@ -69,7 +74,11 @@ WRONG = {
     "regularizer weight": (lambda: regularizers.Squared("0.1"), TypeError, "Got weight='0.1', a str: .* a number"),
     "target": (lambda: regularizers.Squared(target="2"), TypeError, "Got target='2', a str"),
     "members": (lambda: MIEnsemble([make()]), TypeError, "Got members of type list: .* Mapping"),
-    "member": (lambda: MIEnsemble({"a": bounds.DV()}), TypeError, r"member 'a'.*Write \{'a': MIEstimationModule"),
+    "member": (
+        lambda: MIEnsemble({"a": bounds.DV()}),  # type: ignore[dict-item]  # the error
+        TypeError,
+        r"member 'a'.*Write \{'a': MIEstimationModule",
+    ),
     "monitored": (lambda: callbacks.StabilityMonitor("DV"), TypeError, BOUND),
     "window": (lambda: callbacks.StabilityMonitor(window="all"), TypeError, "Got window='all'"),
     "adapted": (lambda: callbacks.AdaptiveRegularizer(bound="DV"), TypeError, BOUND),

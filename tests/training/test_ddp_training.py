@@ -184,12 +184,12 @@ class FakeTrainer:
 
 @pytest.mark.parametrize(("gather", "world_size", "times"), [(True, 2, 0), (False, 2, 1), (False, 1, 0)])
 def test_local_pairs_are_logged_once(gather, world_size, times, monkeypatch):
-    logged = []
+    logged: list[str] = []
     monkeypatch.setattr(
         "lightning_mi.training.loop_hooks.rank_zero_info", logged.append
     )  # other tests may have silenced its logger
     module = MIEstimationModule(critics.SeparableCritic(DIM, DIM), bounds.DV(), pairs=pairs.AllPairs(gather=gather))
-    module._trainer = FakeTrainer(world_size)
+    module._trainer = FakeTrainer(world_size)  # type: ignore[assignment]  # has what `on_fit_start` reads
     module.on_fit_start()
     assert len(logged) == times
     assert all("AllPairs has gather=False: each of the 2 ranks pairs its own samples" in line for line in logged)

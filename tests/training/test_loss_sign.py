@@ -10,6 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
 from tests.helpers.ranks import become_rank, free_port
+from tests.helpers.recording import recorded
 from tests.helpers.small_module import DIM, draw, equal, fit, make, weights
 
 pytestmark = [
@@ -111,7 +112,7 @@ class Counting(torch.nn.Linear):
 
 @pytest.mark.parametrize("tile_bytes", [None, 64])
 def test_the_check_runs_no_backward_of_the_network(tile_bytes):
-    calls = []
+    calls: list[torch.Tensor] = []
     module = make(pairs=pairs.AllPairs(tile_bytes=tile_bytes), encoder=Counting(calls))
     fit(module, draw(8, 8))
     assert len(calls) == 2 * 2  # two steps, x and y
@@ -127,10 +128,8 @@ def test_the_check_changes_no_training(monkeypatch):
 
 
 def test_only_the_first_step_is_differentiated(monkeypatch):
-    calls, grad = [], torch.autograd.grad
-    monkeypatch.setattr(
-        "lightning_mi.training.first_step.torch.autograd.grad", lambda *a, **k: calls.append(a) or grad(*a, **k)
-    )
+    calls: list[tuple] = []
+    monkeypatch.setattr("lightning_mi.training.first_step.torch.autograd.grad", recorded(calls, torch.autograd.grad))
     fit(make(), draw(8, 8, 8), max_epochs=2)
     assert len([given for given in calls if given[0].ndim == 0]) == 1
 

@@ -196,7 +196,7 @@ def test_infonce_needs_a_pairing_with_rows():
 def test_only_the_first_training_batch_calibrates_the_critic():
     critic = critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM), scale=True)
     with torch.no_grad():
-        critic.critic.weight.mul_(5)
+        critic.get_parameter("critic.weight").mul_(5)
     module, kept = make(bounds.NWJ(), critic=critic, optimizer=partial(torch.optim.SGD, lr=0.0)), Kept()
     trainer().validate(module, draw(8), verbose=False)
     assert not critic.calibrated

@@ -102,7 +102,7 @@ def test_missing_labels_are_an_error_that_lists_the_batch(batch, held):
 
 def test_a_pairing_without_num_views_is_an_error():
     class Undeclared(LabelOne):
-        num_views = None
+        num_views = None  # type: ignore[assignment]  # the error under test
 
     [batch] = labelled(SOME)
     with pytest.raises(TypeError, match="declare its `num_views`"):

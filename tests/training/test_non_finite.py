@@ -13,7 +13,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import multiprocessing as mp
 from torch import nn
 
-from lightning_mi import MINumericalWarning, NonFiniteBatchError, NonFiniteStepError, bounds, critics
+from lightning_mi import (
+    MIEstimationModule,
+    MINumericalWarning,
+    NonFiniteBatchError,
+    NonFiniteStepError,
+    bounds,
+    critics,
+)
 from tests.helpers.ranks import become_rank, free_port
 from tests.helpers.small_module import DIM, Batches, Kept, draw, equal, fit, make, trainer, weights
 
@@ -80,7 +87,7 @@ def test_the_default_policy_raises_before_any_update(what, error, message):
 
 
 def test_an_infinite_loss_of_finite_scores_is_an_error():
-    class Odd(type(make())):
+    class Odd(MIEstimationModule):
         def loss(self, terms, penalty):
             return super().loss(terms, penalty) + math.inf
 
@@ -127,7 +134,7 @@ def test_a_handling_callback_silences_the_bound():
 
 
 def test_large_finite_gradients_pass():
-    class Large(type(make())):
+    class Large(MIEstimationModule):
         def loss(self, terms, penalty):
             return 1e25 * super().loss(terms, penalty)
 
@@ -173,7 +180,7 @@ def test_errors_of_accumulated_batches_are_specific(what, holds):
     assert equal(weights(module), before)
 
 
-class TwoOptimizers(type(make())):
+class TwoOptimizers(MIEstimationModule):
     """Two optimizers step after one backward pass; the second has a NaN gradient."""
 
     def __init__(self, *args, **kwargs):

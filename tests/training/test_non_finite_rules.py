@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_mi import bounds, critics, regularizers
 from lightning_mi.training.finite_checks import all_finite
 from lightning_mi.training.non_finite import Findings, NonFiniteGuard, choose_action
+from tests.helpers.recording import recorded
 from tests.helpers.small_module import DIM, Kept, draw, fit, make
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
@@ -106,10 +107,8 @@ def test_lbfgs_counts_each_batch_once(monkeypatch):
     def lbfgs(parameters):
         return torch.optim.LBFGS(parameters, lr=0.01, max_iter=3)
 
-    calls, calibrate = [], critics.CalibratedCritic.calibrate
-    monkeypatch.setattr(
-        critics.CalibratedCritic, "calibrate", lambda *args, **given: calls.append(args) or calibrate(*args, **given)
-    )
+    calls: list[tuple] = []
+    monkeypatch.setattr(critics.CalibratedCritic, "calibrate", recorded(calls, critics.CalibratedCritic.calibrate))
     kept, critic = Kept(), critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM))
     options = {"encoder": nn.BatchNorm1d(DIM), "optimizer": lbfgs, "regularizer": regularizers.Squared(0.1)}
     module = make(bounds.MINE(), critic=critic, **options)

@@ -1,6 +1,7 @@
 """The online probe: alone, and during the training of an encoder."""
 
 from functools import partial
+from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
@@ -219,6 +220,7 @@ def frozen():
 
 def test_two_ranks_train_the_same_probe():
     sgd, modules, read = partial(torch.optim.SGD, lr=0.5), [], []
+    kwargs: dict[str, Any]
     for kwargs in ({}, ddp()):
         module = make(frozen(), probe=probe(), optimizer=sgd)
         fitted = fit(module, datamodule=Digits(), max_epochs=2, **kwargs)

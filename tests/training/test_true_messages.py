@@ -64,8 +64,8 @@ def test_a_step_outside_a_trainer_names_no_training_step():
 def held_out(callback, every, sanity, **data):
     options = {"num_sanity_val_steps": sanity, "check_val_every_n_epoch": every, "max_epochs": 2}
     options["enable_checkpointing"] = isinstance(callback, HeldOutCheckpoint)
-    data = GaussianDataModule(dim=DIM, steps_per_mi=4, **data)
-    return fit(make(), datamodule=data, callbacks=[callback], **options)
+    given = GaussianDataModule(dim=DIM, steps_per_mi=4, **data)
+    return fit(make(), datamodule=given, callbacks=[callback], **options)
 
 
 @pytest.mark.parametrize(("sanity", "every"), [(0, 2), (2, 1)])

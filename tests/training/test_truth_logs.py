@@ -78,10 +78,10 @@ def test_truth_of_same_label_pairs_is_that_of_their_shares(bound) -> None:
 def test_prior_of_a_data_module_is_that_of_its_training_labels() -> None:
     made = module(pairs.EnumeratedLabels(3))
     logged(made, images())
-    assert made.pairs.label_counts.tolist() == [70, 20, 10]
+    assert made.pairs.get_buffer("label_counts").tolist() == [70, 20, 10]
 
 
-NOTHING = {"train": [], "val": [], "test": []}
+NOTHING: dict[str, list[float]] = {"train": [], "val": [], "test": []}
 
 
 @pytest.mark.parametrize(

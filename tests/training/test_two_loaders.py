@@ -58,9 +58,10 @@ def test_an_ensemble_has_values_for_each_loader_and_member():
 
 def test_checkpoint_and_early_stopping_monitor_one_loader(tmp_path):
     name = "val/mi/dataloader_idx_1"
-    callbacks = [HeldOutCheckpoint(name, dirpath=tmp_path), EarlyStopping(name, mode="max")]
+    checkpoint = HeldOutCheckpoint(name, dirpath=tmp_path)
+    callbacks = [checkpoint, EarlyStopping(name, mode="max")]
     fitted = fit(make(), val=[FIRST, SECOND], callbacks=callbacks, enable_checkpointing=True)
-    assert callbacks[0].best_model_score == fitted.callback_metrics[name]
+    assert checkpoint.best_model_score == fitted.callback_metrics[name]
 
 
 def test_a_monitor_without_a_loader_is_an_error(tmp_path):

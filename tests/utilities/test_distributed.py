@@ -1,6 +1,7 @@
 """Collectives: their results, and how many of them a training step makes."""
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -49,7 +50,8 @@ class Counting:
     """Counts the collectives of this rank."""
 
     def __enter__(self):
-        self.calls, self.before = Counter(), {name: getattr(dist, name) for name in CALLS}
+        self.calls: Counter[str] = Counter()
+        self.before = {name: getattr(dist, name) for name in CALLS}
         for name in CALLS:
             setattr(dist, name, _counted(self.calls, name))
         return self
@@ -64,7 +66,7 @@ class Counting:
         return result, self.calls.total()
 
 
-PAIRINGS = {
+PAIRINGS: dict[str, Callable[[], pairs.AbstractPairing]] = {
     "AllPairs": pairs.AllPairs,
     "AllPairs(tiles)": partial(pairs.AllPairs, tile_bytes=100),
     "TwoViews": pairs.TwoViews,

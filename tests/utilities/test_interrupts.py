@@ -51,7 +51,7 @@ def test_ignored_signal_stays_ignored():
 
 
 def test_only_the_first_signal_is_handled():
-    received = []
+    received: list[int] = []
     before = handle_signals(received.append)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # SIGINT at once: the same key press, sent twice
         signal.raise_signal(number)

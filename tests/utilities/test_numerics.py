@@ -68,6 +68,7 @@ def test_masked_entries_have_no_weight_and_no_gradient(masked: float) -> None:
     observed.backward()
     used = x[mask].numpy()
     assert observed.item() == pytest.approx(logsumexp(used) - math.log(len(used)), abs=1e-13)
+    assert spoiled.grad is not None
     assert (spoiled.grad[~mask] == 0).all()
     np.testing.assert_allclose(spoiled.grad[mask].numpy(), softmax(used), rtol=1e-12)
 
@@ -95,6 +96,7 @@ def test_weighted_log_mean_exp_is_exact_far_from_zero(far: float, dim: int | Non
     np.testing.assert_allclose(observed.detach().numpy(), expected, rtol=2e-7, atol=1e-6)
     slopes = b * softmax(exact, axis=dim)
     np.testing.assert_allclose(x.grad.numpy(), slopes / slopes.sum(axis=dim, keepdims=True), rtol=1e-5)
+    assert x.grad is not None
     assert (x.grad[:, 2] == 0).all()
 
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from torch import nn
 
+from lightning_mi.exceptions import UnknownRecipeError
 from lightning_mi.utilities import recipe_registry
 
 CONTRASTIVE = sorted((recipe_registry.recipes_folder() / "contrastive").glob("*.yaml"))
@@ -32,7 +33,7 @@ def test_recipes_and_benchmarks_have_separate_names(tmp_path, monkeypatch):
     (tmp_path / "bench" / "supervised.yaml").write_text("a: 1\n")
     monkeypatch.setattr(recipe_registry, "recipes_folder", lambda: tmp_path)
     assert recipe_registry.find_file("supervised", "benchmark").path == tmp_path / "bench" / "supervised.yaml"
-    with pytest.raises(recipe_registry.UnknownRecipeError, match="Known recipes: none"):
+    with pytest.raises(UnknownRecipeError, match="Known recipes: none"):
         recipe_registry.find_file("supervised", "recipe")
     (tmp_path / "supervised").mkdir()
     (tmp_path / "supervised" / "digits.yaml").write_text("# Digits\n")

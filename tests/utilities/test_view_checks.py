@@ -1,5 +1,7 @@
 """Views that a critic does not accept: a typed error with the name of the view and the remedy."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ ODD = {
     "one-hot": (X.long(), TypeError, r"x of type int64 and shape \(8, 3\).*Write x\.float\(\)"),
     "indices": (X[:, 0].long(), TypeError, r"one_hot\(x, num_classes\)\.float\(\).*nn\.Embedding"),
     "bool": (X > 0, TypeError, r"x of type bool.*Write x\.float\(\)"),
-    "complex": (X.cfloat(), TypeError, r"x of type complex64.*torch\.view_as_real\(x\)\.flatten\(1\)"),
+    "complex": (X.to(torch.complex64), TypeError, r"x of type complex64.*torch\.view_as_real\(x\)\.flatten\(1\)"),
     "numpy": (X.numpy(), TypeError, r"x of type ndarray.*Write torch\.from_numpy\(x\)\.float\(\)"),
     "list": (X.tolist(), TypeError, r"x of type list.*torch\.as_tensor\(x, dtype=torch\.float32\)"),
     "number": (1.0, TypeError, "x of type float"),
@@ -117,7 +119,7 @@ def image_module(cls=MIEstimationModule):
 def test_error_for_two_crops_in_one_entry_gives_working_code():
     with pytest.raises(TypeError, match=r"\(\(view 1, view 2\), labels\)") as raised:
         image_module().step(crops())
-    namespace = {}
+    namespace: dict[str, Any] = {}
     exec("class Cured(MIEstimationModule):\n" + str(raised.value).split("\n\n")[1], globals(), namespace)
     assert torch.isfinite(image_module(namespace["Cured"]).step(crops()).loss)
 
