@@ -28,11 +28,11 @@ def views(n: int = N, m: int = N, y_dim: int = DY) -> tuple[Tensor, Tensor]:
     return torch.randn(n, DX).double(), torch.randn(m, y_dim).double()
 
 
-def numpy_mlp(network: nn.Module, x: np.ndarray) -> np.ndarray:
+def numpy_mlp(network: nn.Sequential, x: np.ndarray) -> np.ndarray:
     for layer in network:
         if isinstance(layer, nn.Linear):
             x = x @ layer.weight.detach().numpy().T
-            x = x if layer.bias is None else x + layer.bias.detach().numpy()
+            x = x if layer.bias is None else x + layer.bias.detach().numpy()  # type: ignore[redundant-expr]  # may be None
         else:
             x = np.maximum(x, 0)
     return x
@@ -77,8 +77,8 @@ def test_joint_critic_is_an_mlp_of_the_concatenation(hidden: tuple[int, ...], ou
     weights = torch.randn(N, M, dtype=torch.float64)
     (weights * observed).sum().backward()
     (weights * expected).sum().backward()
-    for leaf, other in zip([x, y, *critic.parameters()], [x2, y2, *plain.parameters()], strict=True):
-        torch.testing.assert_close(leaf.grad, other.grad, rtol=1e-12, atol=1e-13)
+    for leaf, other_leaf in zip([x, y, *critic.parameters()], [x2, y2, *plain.parameters()], strict=True):
+        torch.testing.assert_close(leaf.grad, other_leaf.grad, rtol=1e-12, atol=1e-13)
 
 
 def test_joint_critic_is_initialized_like_one_layer() -> None:
@@ -168,7 +168,7 @@ def test_options_are_keyword_only(critic: type) -> None:
 
 def test_abstract_critic_cannot_be_created() -> None:
     with pytest.raises(TypeError, match="abstract"):
-        AbstractCritic()
+        AbstractCritic()  # type: ignore[abstract]  # the error under test
 
 
 def test_label_critic_gives_the_output_of_each_label() -> None:
