@@ -91,9 +91,8 @@ def test_pairing_errors_are_raised_on_every_rank(tmp_path):
             assert ranks == [0, 1], name
 
 
-MODULES: list[
-    tuple[bool, list[list[float]], str]
-] = [  # whether there is a probe, the labels of each rank, the second rank's error
+# Whether there is a probe, the labels of each rank, the second rank's error.
+MODULES: list[tuple[bool, list[list[float]], str]] = [
     (False, [[0, 1, 0], [0.0, 1.0, 0.0]], "needs labels"),
     (True, [[0, 1, 0], [0.0, 1.0, 0.0]], "needs labels"),
     (True, [[0, 1, 0], [0, 5, 0]], "label 5"),
