@@ -101,7 +101,7 @@ class SignificantGain:
         loaders = len(trainer.num_val_batches) if trainer.enable_validation else 0
         if loaders > 1 and estimate_name(self.monitor) == self.monitor:
             raise MisconfigurationException(
-                f"Got monitor={self.monitor!r} with {loaders} validation dataloaders: each has another value. Choose "
+                f"Got monitor={self.monitor!r} with {loaders} validation data loaders: each has another value. Choose "
                 f"one, such as monitor='{loader_name(self.monitor, 0, loaders)}'."
             )
 
@@ -109,7 +109,7 @@ class SignificantGain:
         """Check the number of validation batches: a standard error needs two.
 
         Raises:
-            MisconfigurationException: There are fewer than two validation batches, or several dataloaders and the
+            MisconfigurationException: There are fewer than two validation batches, or several data loaders and the
                 monitor names none of them.
         """
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its debugging connector

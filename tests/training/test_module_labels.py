@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from lightning_mi import Scores, bounds, critics, pairs
-from lightning_mi.scores.layout import lay_out_samples
 from tests.helpers.labelled import NUM_FEATURES, Digits, features_of
 from tests.helpers.labelled import make as make_for_digits
 from tests.helpers.small_module import DIM, Batches, Kept, draw, fit, make, trainer
@@ -29,9 +28,8 @@ class LabelOne(pairs.AbstractPairing):
         x, labels = views
         self.seen = labels
         scores = critic.pairwise(x, x)
-        joint = scores.diagonal()[labels == 1]
-        of_joint, of_marginal = torch.arange(joint.numel()), torch.arange(len(x)).repeat(len(x))
-        return Scores(lay_out_samples(joint, scores.flatten(), of_joint, of_marginal))
+        joint = torch.diag(labels == 1)
+        return Scores.from_matrix(scores, joint=joint, marginal=torch.ones_like(joint), allow_no_joint=True)
 
 
 class NeverNaN(bounds.AbstractBound):
