@@ -54,9 +54,9 @@ class LoopHooks(L.LightningModule):
     # Parts of the loss. Assigning one replaces it in `mi_loss`.
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; parts of the loss go to ``mi_loss``, which torch's modules would shadow silently."""
+        """Set an attribute; parts of the loss by their property setters, which torch bypasses for modules."""
         if name in _LOSS_PARTS:
-            setattr(self.mi_loss, name, value)
+            object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 
@@ -65,20 +65,36 @@ class LoopHooks(L.LightningModule):
         """The critic of ``mi_loss``."""
         return self.mi_loss.critic
 
+    @critic.setter
+    def critic(self, critic: AbstractCritic) -> None:
+        self.mi_loss.critic = critic
+
     @property
     def bound(self) -> AbstractBound:
         """The bound of ``mi_loss``."""
         return self.mi_loss.bound
+
+    @bound.setter
+    def bound(self, bound: AbstractBound) -> None:
+        self.mi_loss.bound = bound
 
     @property
     def pairs(self) -> AbstractPairing:
         """The pairing of ``mi_loss``."""
         return self.mi_loss.pairs
 
+    @pairs.setter
+    def pairs(self, pairs: AbstractPairing) -> None:
+        self.mi_loss.pairs = pairs
+
     @property
     def regularizer(self) -> AbstractRegularizer | None:
         """The regularizer of ``mi_loss``, or None."""
         return self.mi_loss.regularizer
+
+    @regularizer.setter
+    def regularizer(self, regularizer: AbstractRegularizer | None) -> None:
+        self.mi_loss.regularizer = regularizer
 
     @property
     def target(self) -> float:

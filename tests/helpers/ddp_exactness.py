@@ -142,7 +142,7 @@ def compare(case: Case, shards: tuple[int, ...], rank: int, dtype: torch.dtype) 
         shuffles: list = [None] * len(shards)
         columns = output.scores._layout.marginals._columns  # type: ignore[attr-defined]  # of a list of pairs
         dist.all_gather_object(shuffles, columns + start)
-        single.pairs = Shuffled(torch.cat(shuffles))  # type: ignore[misc]  # `__setattr__` passes it on to `mi_loss`
+        single.pairs = Shuffled(torch.cat(shuffles))
     expected = single.step(batch)
     reference = gradient(single, expected.loss)
     sizes, rounding = [p.numel() for p in module.parameters()], 1e4 * torch.finfo(dtype).eps
