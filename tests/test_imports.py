@@ -75,3 +75,12 @@ def test_no_file_exceeds_300_lines():
         if (n := len(path.read_text().splitlines())) > 300
     }
     assert not long
+
+
+def test_tests_and_benchmarks_do_not_import_each_other():
+    for folder, other in (("tests", "benchmarks"), ("benchmarks", "tests")):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert other not in [name.split(".")[0] for name in names], path

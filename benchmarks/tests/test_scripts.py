@@ -1,6 +1,7 @@
 """The scripts in benchmarks/ run, at sizes that show nothing else."""
 
 import csv
+import re
 import subprocess
 from pathlib import Path
 
@@ -170,3 +171,8 @@ def test_the_device_is_handed_to_every_measurement(tmp_path, monkeypatch):
     assert run.main(["--device", "cuda", "--output", str(tmp_path)]) == 0
     assert len(commands) == len(run.MEASUREMENTS)
     assert all(command[command.index("--device") + 1] == "cuda" for command in commands)
+
+
+def test_encoder_chunks_has_a_row_for_each_batch(capsys):
+    encoder_chunks.main(["--batches", "8", "--chunk", "4"])
+    assert re.search(r"^\| 8 \| \d+ \| \d+ \| ([\d.]+|inf|nan) \| [\d.]+ \|$", capsys.readouterr().out, re.MULTILINE)

@@ -205,7 +205,7 @@ def test_best_checkpoint_outside_the_run_raises(here):
     for recorded in (outside, run / ".." / "outside.ckpt", "../outside.ckpt"):
         state = {"ModelCheckpoint{}": {"monitor": "val/mi", "best_model_path": str(recorded)}}
         torch.save({"state_dict": {}, "callbacks": state}, run / "last.ckpt")
-        with pytest.raises(CheckpointError, match="as the best checkpoint, which is gone, or not under the folders"):
+        with pytest.raises(CheckpointError, match="does not exist or is outside the folders of these runs"):
             find_checkpoint("best", [run])
 
 

@@ -1,13 +1,10 @@
 """Encoding in chunks equals encoding at once, with the memory of one chunk."""
 
-import re
-
 import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from benchmarks import encoder_chunks
 from lightning_mi import bounds
 from lightning_mi.training.gradient_cache import encode_in_chunks
 from tests.helpers.processes import TIMEOUT
@@ -154,8 +151,3 @@ def test_two_encoders_alternate_over_views():
     views = [torch.randn(8, DIM) for _ in range(4)]
     for i, encoded in enumerate(module.encode(*views)):
         torch.testing.assert_close(encoded, encoders[i % 2].layers(views[i]))
-
-
-def test_the_benchmark_runs(capsys):
-    encoder_chunks.main(["--batches", "8", "--chunk", "4"])
-    assert re.search(r"^\| 8 \| \d+ \| \d+ \| ([\d.]+|inf|nan) \| [\d.]+ \|$", capsys.readouterr().out, re.MULTILINE)
