@@ -6,16 +6,8 @@ import torch
 from lightning_mi import BoundTerms, Scores
 from lightning_mi.bounds import AbstractBound
 from tests.bounds.test_against_reference import assert_terms_equal
-from tests.helpers.specs import (
-    BOUNDS,
-    LAYOUTS,
-    REGULARIZERS,
-    BoundSpec,
-    Layout,
-    RegularizerSpec,
-    by_name,
-    layouts_of,
-)
+from tests.helpers.layouts import LAYOUTS, Layout
+from tests.helpers.specs import BOUNDS, REGULARIZERS, BoundSpec, RegularizerSpec, by_name, layouts_of
 
 DIAGONAL = LAYOUTS[0]
 

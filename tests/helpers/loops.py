@@ -59,8 +59,8 @@ class Batch:
         return self.representations @ LEARNED_WEIGHT + LEARNED_BIAS
 
     def bound(self, spec: BoundSpec) -> bounds.AbstractBound:
-        if spec.has_learned_baseline and isinstance(self.pairing, EnumeratedLabels):
-            return bounds.TUBA(nn.Embedding.from_pretrained(torch.tensor(self.log_a)[:, None]))
+        if spec.with_baseline is not None and isinstance(self.pairing, EnumeratedLabels):
+            return spec.with_baseline(nn.Embedding.from_pretrained(torch.tensor(self.log_a)[:, None]))
         return spec.make()
 
     def scores(self, t: Tensor) -> Scores:
