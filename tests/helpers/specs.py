@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_mi import bounds, critics, pairs, regularizers
+from tests.helpers import pairs_by_definition as definition
 from tests.helpers import reference
 from tests.helpers.layouts import LAYOUTS, Layout
+from tests.helpers.pairs_by_definition import Pairs
 from tests.helpers.reference import Reading, Sheet
 
 LEARNED_WEIGHT, LEARNED_BIAS = np.array([0.7, -0.4]), 0.3  # log a(y) = y . weight + bias
@@ -163,20 +164,6 @@ REGULARIZERS = [
 # fmt: on
 
 
-class Pairs(NamedTuple):
-    """The pairs of a batch, (x, y) by the features of :meth:`PairingSpec.views`.
-
-    Attributes:
-        joint: The joint pairs, in the order of the scores.
-        marginal: The marginal pairs; of a random pairing, all that it may draw.
-        num_drawn: How many of the marginal pairs a random pairing draws; None for a pairing that uses all.
-    """
-
-    joint: list[tuple[int, int]]
-    marginal: set[tuple[int, int]]
-    num_drawn: int | None = None
-
-
 @dataclass(frozen=True)
 class PairingSpec:
     """A pairing, the inputs that it takes, and its pairs.
@@ -189,8 +176,8 @@ class PairingSpec:
             view, 20 + i in the second, 40 + i in the third.
         has_rows: InfoNCE can use it.
         needs_two: A training batch needs two samples.
-        local_pairs: With several ranks, each draws the marginal pairs of its samples at random. ``marginal_columns``
-            of its scores names the y of each.
+        local_pairs: With several ranks, each pairs its samples alone, also in training. ``marginal_columns`` of its
+            scores names the y of each marginal pair.
         candidates_are_labels: The candidates are the classes, so it needs a critic of labels.
     """
 
@@ -214,44 +201,16 @@ class PairingSpec:
         return [*views, torch.arange(n) // 2] if self.takes_labels else views
 
 
-def _same(n: int) -> list[tuple[int, int]]:
-    return [(i, 20 + i) for i in range(n)]
-
-
-def _all_pairs(n: int) -> Pairs:
-    return Pairs(_same(n), {(i, 20 + j) for i in range(n) for j in range(n) if i != j})
-
-
-def _two_views(n: int) -> Pairs:
-    samples = [*range(n), *range(20, 20 + n)]
-    joint = [(i, (i + 20) % 40) for i in samples]
-    return Pairs(joint, {(i, j) for i in samples for j in samples if i % 20 != j % 20})
-
-
-def _independent(n: int) -> Pairs:
-    return Pairs(_same(n), {(40 + i, 60 + i) for i in range(n)})
-
-
-def _same_label(n: int) -> Pairs:
-    others = [(i, j) for i in range(n) for j in range(n) if i != j]
-    return Pairs([(i, j) for i, j in others if i // 2 == j // 2], set(others))
-
-
-def _enumerated(n: int) -> Pairs:
-    return Pairs([(i, i // 2) for i in range(n)], {(i, label) for i in range(n) for label in range(4)})
-
-
 # fmt: off
 PAIRINGS = [
-    PairingSpec("AllPairs", pairs.AllPairs, "x, y", _all_pairs),
-    PairingSpec("TwoViews", pairs.TwoViews, "x, y", _two_views),
-    PairingSpec("Derangement", pairs.Derangement, "x, y", lambda n: _all_pairs(n)._replace(num_drawn=n),
-                has_rows=False, local_pairs=True),
-    PairingSpec("IndependentMarginal", pairs.IndependentMarginal, "x, y, x_marginal, y_marginal", _independent,
-                has_rows=False, needs_two=False),
-    PairingSpec("SameLabel", pairs.SameLabel, "x, labels", _same_label),
-    PairingSpec("EnumeratedLabels", partial(pairs.EnumeratedLabels, 4), "x, labels", _enumerated, needs_two=False,
-                candidates_are_labels=True),
+    PairingSpec("AllPairs", pairs.AllPairs, "x, y", definition.all_pairs),
+    PairingSpec("TwoViews", pairs.TwoViews, "x, y", definition.two_views),
+    PairingSpec("Derangement", pairs.Derangement, "x, y", definition.derangement, has_rows=False, local_pairs=True),
+    PairingSpec("IndependentMarginal", pairs.IndependentMarginal, "x, y, x_marginal, y_marginal",
+                definition.independent, has_rows=False, needs_two=False),
+    PairingSpec("SameLabel", pairs.SameLabel, "x, labels", definition.same_label),
+    PairingSpec("EnumeratedLabels", partial(pairs.EnumeratedLabels, 4), "x, labels", definition.enumerated,
+                needs_two=False, candidates_are_labels=True),
 ]
 # fmt: on
 
