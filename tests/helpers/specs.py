@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mi import bounds, critics, pairs, regularizers
+from tests.helpers import critic_formulas, reference
 from tests.helpers import pairs_by_definition as definition
-from tests.helpers import reference
 from tests.helpers.layouts import LAYOUTS, Layout
 from tests.helpers.pairs_by_definition import Pairs
 from tests.helpers.reference import Reading, Sheet
@@ -217,10 +217,22 @@ PAIRINGS = [
 
 @dataclass(frozen=True)
 class CriticSpec:
-    """A critic of two representations of ``dim`` features."""
+    """A critic of two representations of ``dim`` features.
+
+    Attributes:
+        name: The critic, with the options that differ from the defaults.
+        make: Returns a new critic for representations of that width.
+        reference: The scores (N, M) of the critic, x (N, dim) and y (M, dim), by the definition in float64 NumPy.
+    """
 
     name: str
     make: Callable[[int], critics.AbstractCritic]
+    reference: critic_formulas.Formula
+
+    @property
+    def has_tiles(self) -> bool:
+        view = torch.zeros(2, 3)
+        return self.make(3).tiles(view, view) is not None
 
 
 def _calibrated(dim: int) -> critics.AbstractCritic:
@@ -233,13 +245,16 @@ def _calibrated(dim: int) -> critics.AbstractCritic:
 
 # fmt: off
 CRITICS = [
-    CriticSpec("inner product", lambda dim: critics.InnerProductCritic()),
-    CriticSpec("cosine", lambda dim: critics.InnerProductCritic(normalize=True, temperature=0.2, scaled=True)),
-    CriticSpec("bilinear", lambda dim: critics.BilinearCritic(dim, dim)),
-    CriticSpec("separable", lambda dim: critics.SeparableCritic(dim, dim, hidden=(8, 7), embed_dim=2)),
-    CriticSpec("joint", lambda dim: critics.JointCritic(dim, dim, hidden=(8, 7))),
-    CriticSpec("joint, no output bias", lambda dim: critics.JointCritic(dim, dim, hidden=(8,), output_bias=False)),
-    CriticSpec("calibrated", _calibrated),
+    CriticSpec("inner product", lambda dim: critics.InnerProductCritic(), critic_formulas.inner_product),
+    CriticSpec("cosine", lambda dim: critics.InnerProductCritic(normalize=True, temperature=0.2, scaled=True),
+               critic_formulas.inner_product),
+    CriticSpec("bilinear", lambda dim: critics.BilinearCritic(dim, dim), critic_formulas.bilinear),
+    CriticSpec("separable", lambda dim: critics.SeparableCritic(dim, dim, hidden=(8, 7), embed_dim=2),
+               critic_formulas.separable),
+    CriticSpec("joint", lambda dim: critics.JointCritic(dim, dim, hidden=(8, 7)), critic_formulas.joint),
+    CriticSpec("joint, no output bias", lambda dim: critics.JointCritic(dim, dim, hidden=(8,), output_bias=False),
+               critic_formulas.joint),
+    CriticSpec("calibrated", _calibrated, partial(critic_formulas.calibrated, formula=critic_formulas.bilinear)),
 ]
 # fmt: on
 
