@@ -38,6 +38,8 @@ def test_formula_of_a_new_bound_runs_without_autocast() -> None:
     class Overlap(AbstractBound):
         """A formula with a matrix product, which autocast would round."""
 
+        is_lower_bound, self_normalized, marginal_pooling = False, False, "mean"
+
         def terms(self, scores: Scores) -> BoundTerms:
             product = scores.joint[None] @ scores.joint[:, None]
             return BoundTerms(*[product.squeeze()] * 5)
