@@ -1,5 +1,6 @@
 """The pairs of each pairing, by its definition, and a critic whose scores encode pairs."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -14,11 +15,13 @@ class Pairs(NamedTuple):
         joint: The joint pairs, in the order of the scores.
         marginal: The marginal pairs; of a random pairing, all that it may draw.
         num_drawn: How many of the marginal pairs a random pairing draws; None for a pairing that uses all.
+        weights: The weight of each candidate in a mean over marginal pairs, up to a factor; None if all are equal.
     """
 
     joint: list[tuple[int, int]]
     marginal: set[tuple[int, int]]
     num_drawn: int | None = None
+    weights: Mapping[int, float] | None = None
 
 
 def _same(n: int) -> list[tuple[int, int]]:
@@ -49,7 +52,9 @@ def same_label(n: int) -> Pairs:
 
 
 def enumerated(n: int) -> Pairs:
-    return Pairs([(i, i // 2) for i in range(n)], {(i, label) for i in range(n) for label in range(4)})
+    labels, classes = [i // 2 for i in range(n)], range(4)
+    every = {(i, label) for i in range(n) for label in classes}
+    return Pairs(list(enumerate(labels)), every, weights={label: labels.count(label) for label in classes})
 
 
 class Positions(AbstractCritic):
