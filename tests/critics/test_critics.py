@@ -38,9 +38,10 @@ def test_scores_equal_the_formula(spec: CriticSpec) -> None:
 
 @over_critics
 def test_scores_under_autocast_equal_the_formula_but_for_rounding(spec: CriticSpec) -> None:
-    critic, (x, y) = spec.make(DX), (view.float() for view in views(y_dim=DX))
+    # Views far from 0 and close to each other: a difference of their products in bfloat16 is mostly rounding.
+    critic, (x, y) = spec.make(DX), (view.float() + 8 for view in views(y_dim=DX))
     expected = spec.reference(critic, x.double().numpy(), y.double().numpy())
-    tolerance = 4 * torch.finfo(torch.bfloat16).eps * np.abs(expected).max()
+    tolerance = 8 * torch.finfo(torch.bfloat16).eps * np.abs(expected).max()
     with torch.autocast("cpu", torch.bfloat16):
         found = critic.pairwise(x, y), critic.paired(x, y)
     for observed, exact in zip(found, (expected, np.diagonal(expected)), strict=True):
