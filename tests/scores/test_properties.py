@@ -85,7 +85,7 @@ def test_memory_layout_does_not_matter(spec, t):
 
 @any_scores
 @given(
-    spec=st.sampled_from([s for s in SPECS if not s.needs_rows and s.name != "MINE"]),
+    spec=st.sampled_from([s for s in SPECS if not s.needs_rows]),
     joint=arrays(np.float64, 8, elements=numbers),
     marginal=arrays(np.float64, 24, elements=numbers),
     cut=st.integers(1, 7),
