@@ -47,7 +47,7 @@ def reading_of(spec: BoundSpec, layout: Layout, t: torch.Tensor) -> Reading:
 
 
 def assert_right_or_warned(spec: BoundSpec, layout: Layout, t: torch.Tensor) -> bool:
-    """Compare the terms that are finite in the reference; return whether all are, which is without a warning."""
+    """Compare the finite terms; expect one warning if the reference has another. Return whether all are finite."""
     t = t.requires_grad_()
     reading = reading_of(spec, layout, t)
     with warnings.catch_warnings(record=True) as caught:

@@ -34,7 +34,7 @@ def test_terms_and_gradients_equal_a_loop_over_pairs(spec: BoundSpec, batch: Bat
 
 
 @every_batch
-def test_pairs_are_those_of_the_loop(batch: Batch) -> None:
+def test_pairs_equal_the_loop(batch: Batch) -> None:
     t = torch.arange(batch.draw().size, dtype=torch.float64).view(batch.draw().shape)
     scores = batch.scores(t)
     assert scores.joint.tolist() == [t[i, j] for i, j in batch.joint]

@@ -48,7 +48,7 @@ def test_training_needs_two_samples_but_evaluation_does_not(spec: PairingSpec) -
 
 
 @every_pairing
-def test_pairs_are_those_of_the_definition(spec: PairingSpec) -> None:
+def test_pairs_equal_the_definition(spec: PairingSpec) -> None:
     pairing = spec.make()
     for training, n in itertools.product((True, False), (2, 3, 5)):
         expected, drawn = spec.pairs_of(n), set()
