@@ -18,7 +18,8 @@ from lightning_mi.regularizers import (
     check_target,
     log_normalizer_target,
 )
-from tests.helpers.specs import BOUNDS, LAYOUTS, REGULARIZERS, BoundSpec, RegularizerSpec, by_name
+from tests.helpers.layouts import LAYOUTS
+from tests.helpers.specs import BOUNDS, REGULARIZERS, BoundSpec, RegularizerSpec, by_name
 
 DIAGONAL = LAYOUTS[0]
 

@@ -3,7 +3,7 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, NamedTuple, final
+from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,22 @@ class AbstractBound(nn.Module, ABC):
     capped_at_log_n: ClassVar[bool] = False
     self_normalized: ClassVar[bool]
     marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check that a bound declares its properties; a class whose name begins with Abstract need not.
+
+        Raises:
+            TypeError: A class attribute without a default is missing.
+        """
+        super().__init_subclass__(**kwargs)
+        declared = ("is_lower_bound", "self_normalized", "marginal_pooling")
+        missing = [name for name in declared if not hasattr(cls, name)]
+        if missing and not cls.__name__.lstrip("_").startswith("Abstract"):
+            raise TypeError(
+                f"Got bound {cls.__name__} without {', '.join(missing)}: metrics and pairings use these declarations. "
+                f"Set {'them as class attributes' if len(missing) > 1 else 'it as a class attribute'}; AbstractBound "
+                "describes each."
+            )
 
     @abstractmethod
     def terms(self, scores: Scores) -> BoundTerms:

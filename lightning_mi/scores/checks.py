@@ -27,21 +27,23 @@ def check_candidates(y: Tensor | None, num_columns: int) -> None:
         )
 
 
-def check_square(matrix: Tensor, diagonal: int, may_be_wide: bool) -> None:
+def check_square(matrix: Tensor, diagonal: int, may_be_wide: bool, allow_no_marginal: bool) -> None:
     """Raise a ValueError unless the diagonal has an entry in each row and there are marginal pairs beside it.
 
     Args:
         matrix: (N, M).
         diagonal: The column of the first row's joint pair.
         may_be_wide: Whether M may exceed N.
+        allow_no_marginal: Whether M may be 1, so that there is no marginal pair.
     """
     num_rows, num_columns = matrix.shape
     fits = 0 <= diagonal <= num_columns - num_rows and (may_be_wide or num_rows == num_columns)
-    if not fits or num_columns < 2:
+    smallest = 1 if allow_no_marginal else 2
+    if not fits or num_columns < smallest:
         raise ValueError(
             f"Got scores of shape {tuple(matrix.shape)} and diagonal={diagonal}: without masks the diagonal holds "
-            "the joint pairs and the rest the marginal pairs, which takes a square matrix of at least 2 x 2. "
-            "Use a batch of two or more samples, or pass `joint` and `marginal`."
+            f"the joint pairs and the rest the marginal pairs, which takes a square matrix of at least {smallest} x "
+            f"{smallest}. Use a batch of two or more samples, or pass `joint` and `marginal`."
         )
 
 

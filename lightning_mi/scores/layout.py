@@ -103,12 +103,13 @@ def lay_out_matrix(
     log_weights: Tensor | None,
     diagonal: int,
     pooled: bool | GlobalCounts = False,
+    allow_no_marginal: bool = False,
 ) -> Layout:
     """Pairs of a matrix, from a diagonal or from masks; arguments and errors as in ``Scores.from_matrix``."""
     check_scores(matrix, "matrix", ndim=2, may_be_empty=_is_sharded(pooled))
     check_one_placement(joint, diagonal)
     if joint is None and marginal is None and log_weights is None:
-        check_square(matrix, diagonal, may_be_wide=_is_sharded(pooled))
+        check_square(matrix, diagonal, _is_sharded(pooled), allow_no_marginal)
         return lay_out_columns(matrix, JointColumns.of_diagonal(matrix, diagonal), pooled=pooled)
     return lay_out_masks(upcast(matrix), joint, marginal, log_weights, diagonal)
 

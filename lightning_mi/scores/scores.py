@@ -85,7 +85,8 @@ class Scores:
             tensor([2., 3.])
         """
         check_candidates(y, matrix.shape[-1])
-        scores = cls(lay_out_matrix(matrix, joint, marginal, log_weights, diagonal, pooled), y, pooled)
+        layout = lay_out_matrix(matrix, joint, marginal, log_weights, diagonal, pooled, allow_no_marginal)
+        scores = cls(layout, y, pooled)
         check_has_pairs("joint", scores.num_joint, allow_no_joint)
         check_has_pairs("marginal", scores.num_marginal, allow_no_marginal)
         return scores

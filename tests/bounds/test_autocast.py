@@ -6,16 +6,8 @@ import torch
 from lightning_mi import BoundTerms, Scores
 from lightning_mi.bounds import AbstractBound
 from tests.bounds.test_against_reference import assert_terms_equal
-from tests.helpers.specs import (
-    BOUNDS,
-    LAYOUTS,
-    REGULARIZERS,
-    BoundSpec,
-    Layout,
-    RegularizerSpec,
-    by_name,
-    layouts_of,
-)
+from tests.helpers.layouts import LAYOUTS, Layout
+from tests.helpers.specs import BOUNDS, REGULARIZERS, BoundSpec, RegularizerSpec, by_name, layouts_of
 
 DIAGONAL = LAYOUTS[0]
 
@@ -45,6 +37,8 @@ def test_terms_are_float32_and_exact_for_rounded_scores(spec: BoundSpec) -> None
 def test_formula_of_a_new_bound_runs_without_autocast() -> None:
     class Overlap(AbstractBound):
         """A formula with a matrix product, which autocast would round."""
+
+        is_lower_bound, self_normalized, marginal_pooling = False, False, "mean"
 
         def terms(self, scores: Scores) -> BoundTerms:
             product = scores.joint[None] @ scores.joint[:, None]

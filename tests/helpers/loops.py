@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mi import Scores, bounds
-from lightning_mi.critics import AbstractCritic, LabelCritic
-from lightning_mi.pairs import AbstractPairing, EnumeratedLabels, SameLabel, TwoViews
-from tests.helpers.specs import LEARNED_BIAS, LEARNED_WEIGHT, BoundSpec
+from lightning_mi.critics import AbstractCritic
+from lightning_mi.pairs import AbstractPairing, EnumeratedLabels, SameLabel
+from tests.helpers.pairs_by_definition import Positions, decode
+from tests.helpers.specs import LEARNED_BIAS, LEARNED_WEIGHT, PAIRINGS, BoundSpec, PairingSpec
 
 PRIOR = [0.5, 0.1, 0.25, 0.15]
 
@@ -32,57 +33,78 @@ class Given(AbstractCritic):
         return self.matrix
 
 
+class Lookup(AbstractCritic):
+    """Scores from a table, by the first feature of x and of y."""
+
+    def __init__(self, table: Tensor, xs: list[int], ys: list[int]) -> None:
+        super().__init__()
+        self.table, self.xs, self.ys = table, xs, ys
+
+    def _indices(self, x: Tensor, y: Tensor) -> tuple[list[int], list[int]]:
+        features = (view.reshape(len(view), -1)[:, 0].int().tolist() for view in (x, y))
+        return [self.xs.index(i) for i in next(features)], [self.ys.index(j) for j in next(features)]
+
+    def paired(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.table[self._indices(x, y)]
+
+    def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
+        rows, columns = self._indices(x, y)
+        return self.table[rows][:, columns]
+
+
 @dataclass(frozen=True)
 class Batch:
-    """A pairing, a batch for it, and its pairs by definition, row by row."""
+    """A pairing, a batch for it, and its pairs by definition: indices of ``xs`` and ``ys``."""
 
     name: str
     pairing: AbstractPairing
-    shape: tuple[int, int]
-    labels: list[int] | None
+    xs: list[int]  # the first feature of each x
+    ys: list[int]
+    views: list[Tensor]
     joint: list[tuple[int, int]]
     marginal: list[tuple[float, int, int]]  # weight in E_Q, x, y
     rows: dict[int, list[tuple[float, int]]] = field(default_factory=dict)  # of each x: weight in its row, y
+    candidates_are_labels: bool = False
 
     def draw(self, seed: int = 0, mean: float = 0.3, std: float = 1.5) -> np.ndarray:
-        return np.random.default_rng(seed).normal(mean, std, self.shape)
-
-    @property
-    def representations(self) -> np.ndarray:
-        return np.random.default_rng(7).normal(size=(self.shape[0], 2))
+        return np.random.default_rng(seed).normal(mean, std, (len(self.xs), len(self.ys)))
 
     @property
     def log_a(self) -> np.ndarray:
         """(M,) the output of the learned baseline of :meth:`bound`."""
-        if isinstance(self.pairing, EnumeratedLabels):
-            return np.sin(np.arange(self.shape[1]))
-        return self.representations @ LEARNED_WEIGHT + LEARNED_BIAS
+        if self.candidates_are_labels:
+            return np.sin(self.ys)
+        return _representations(torch.tensor(self.ys)).numpy() @ LEARNED_WEIGHT + LEARNED_BIAS
 
     def bound(self, spec: BoundSpec) -> bounds.AbstractBound:
-        if spec.has_learned_baseline and isinstance(self.pairing, EnumeratedLabels):
-            return bounds.TUBA(nn.Embedding.from_pretrained(torch.tensor(self.log_a)[:, None]))
+        if spec.with_baseline is not None and self.candidates_are_labels:
+            return spec.with_baseline(nn.Embedding.from_pretrained(torch.tensor(self.log_a)[:, None]))
         return spec.make()
 
     def scores(self, t: Tensor) -> Scores:
-        labels = None if self.labels is None else torch.tensor(self.labels)
-        if isinstance(self.pairing, EnumeratedLabels):
-            return self.pairing(LabelCritic(), t, labels)
-        z = torch.tensor(self.representations)
-        if labels is None:
-            return self.pairing(Given(t), *z.chunk(2))
-        return self.pairing(Given(t), z, labels)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # a random pairing draws the pairs of from_spec
+            return self.pairing(Lookup(t, self.xs, self.ys), *self.views)
+
+
+def _representations(numbers: Tensor) -> Tensor:
+    """(N, 2) features, the first of which are the numbers; the learned baseline reads a moderate value from both."""
+    ratio = LEARNED_WEIGHT[0] / LEARNED_WEIGHT[1]
+    return torch.stack([numbers.double(), numbers.double().sin() - ratio * numbers], dim=1)
 
 
 def enumerated(
     name: str, labels: list[int], prior: list[float] | Literal["uniform"] | None = None, num_classes: int = 4
 ) -> Batch:
-    n = len(labels)
-    law = [labels.count(c) / n for c in range(num_classes)] if prior is None else prior  # the frequencies of the batch
+    n, classes = len(labels), list(range(num_classes))
+    law = [labels.count(c) / n for c in classes] if prior is None else prior  # the frequencies of the batch
     law = [1 / num_classes] * num_classes if law == "uniform" else law
-    joint = [(i, labels[i]) for i in range(n)]
-    marginal = [(law[c] / n, i, c) for i in range(n) for c in range(num_classes)]
-    rows = {i: [(law[c], c) for c in range(num_classes)] for i in range(n)}
-    return Batch(name, EnumeratedLabels(num_classes, prior), (n, num_classes), labels, joint, marginal, rows)
+    joint = list(enumerate(labels))
+    marginal = [(law[c] / n, i, c) for i in range(n) for c in classes]
+    rows = {i: [(law[c], c) for c in classes] for i in range(n)}
+    views = [_representations(torch.arange(n)), torch.tensor(labels)]
+    pairing = EnumeratedLabels(num_classes, prior)
+    return Batch(name, pairing, list(range(n)), classes, views, joint, marginal, rows, candidates_are_labels=True)
 
 
 def same_label(name: str, labels: list[int], exclude: bool = False) -> Batch:
@@ -96,32 +118,53 @@ def same_label(name: str, labels: list[int], exclude: bool = False) -> Batch:
             if i != j and not (exclude and labels[i] == labels[j]):
                 others.append((i, j))
     marginal = [(1 / len(others), i, j) for i, j in others]
-    return Batch(name, SameLabel(exclude), (n, n), labels, joint, marginal, rows)
+    views = [_representations(torch.arange(n)), torch.tensor(labels)]
+    return Batch(name, SameLabel(exclude), list(range(n)), list(range(n)), views, joint, marginal, rows)
 
 
-def two_views(name: str, n: int) -> Batch:
-    joint = [(i, i + n) for i in range(n)] + [(i + n, i) for i in range(n)]
-    others = [(i, j) for i in range(2 * n) for j in range(2 * n) if i % n != j % n]
-    marginal = [(1 / len(others), i, j) for i, j in others]
-    rows = {i: [(1 / (2 * n - 1), j) for j in range(2 * n) if j != i] for i in range(2 * n)}
-    return Batch(name, TwoViews(), (2 * n, 2 * n), None, joint, marginal, rows)
+def from_spec(spec: PairingSpec, n: int = 3) -> Batch:
+    """The batch of a pairing's spec, with the pairs of its definition; of a random pairing, those of seed 0."""
+    pairing, inputs, pairs = spec.make(), spec.views(n), spec.pairs_of(n)
+    drawn = sorted(pairs.marginal)
+    if pairs.num_drawn is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            drawn = decode(pairing(Positions(), *inputs).marginal_values())
+    found = [*pairs.joint, *drawn]
+    xs, ys = (sorted(set(numbers)) for numbers in zip(*found, strict=True))
+    weight = dict.fromkeys(ys, 1.0) if pairs.weights is None else pairs.weights
+    total = sum(weight[y] for _, y in drawn)
+    rows = {}
+    for x in xs if spec.has_rows else ():
+        candidates = sorted({y for i, y in found if i == x})
+        in_row = sum(weight[y] for y in candidates)
+        rows[xs.index(x)] = [(weight[y] / in_row, ys.index(y)) for y in candidates]
+    return Batch(
+        name=spec.name,
+        pairing=pairing,
+        xs=xs,
+        ys=ys,
+        views=[view if view.ndim == 1 else _representations(view[:, 0]) for view in inputs],
+        joint=[(xs.index(x), ys.index(y)) for x, y in pairs.joint],
+        marginal=[(weight[y] / total, xs.index(x), ys.index(y)) for x, y in drawn],
+        rows=rows,
+        candidates_are_labels=spec.candidates_are_labels,
+    )
 
 
 NO_JOINT = same_label("same label, no joint pair", [3, 1, 2, 0])
 BATCHES = [
-    enumerated("labels", [2, 0, 3, 2, 2], "uniform"),
-    enumerated("labels, counted", [2, 0, 3, 2, 2]),
+    *map(from_spec, PAIRINGS),
+    enumerated("labels, uniform", [2, 0, 3, 2, 2], "uniform"),
     enumerated("labels, equal counts", [2, 0, 3, 1]),
     enumerated("labels, prior", [2, 0, 3, 2, 2], PRIOR),
     enumerated("labels, prior with a zero", [2, 0, 2], [0.5, 0.0, 0.25, 0.25]),
     enumerated("labels, batch of one", [1], "uniform"),
     enumerated("labels, prior, batch of one", [1], PRIOR),
     same_label("same label", [5, 2, 5, 5, 2]),
-    same_label("same label, a class of one sample", [0, 9, 0, 4]),
     same_label("same label, one class", [1, 1, 1]),
     same_label("same label excluded", [5, 2, 5, 5, 2], exclude=True),
     NO_JOINT,
-    two_views("two views", 3),
 ]
 
 

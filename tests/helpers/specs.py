@@ -1,4 +1,4 @@
-"""One line per bound, regularizer, pairing, critic and layout of scores: the generic tests run over all lines."""
+"""One line per bound, regularizer, pairing and critic: the generic tests run over all lines."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_mi import Scores, bounds, critics, pairs, regularizers
-from tests.helpers import reference
+from lightning_mi import bounds, critics, pairs, regularizers
+from tests.helpers import critic_formulas, reference
+from tests.helpers import pairs_by_definition as definition
+from tests.helpers.layouts import LAYOUTS, Layout
+from tests.helpers.pairs_by_definition import Pairs
 from tests.helpers.reference import Reading, Sheet
 
 LEARNED_WEIGHT, LEARNED_BIAS = np.array([0.7, -0.4]), 0.3  # log a(y) = y . weight + bias
@@ -21,30 +24,48 @@ class BoundSpec:
     """A bound, its independent reference, and its properties in theory.
 
     Attributes:
+        name: The class, with the arguments that differ from the defaults.
+        make: Returns a new bound.
         reference: The terms of the bound on a sheet, by the independent formula.
-        optimum: The critic with the highest objective is the log density ratio plus this; None if it depends on y.
-        gap: The value at that critic minus the mutual information; None if it depends on the law.
-        log_normalizer: The log-normalizer at that critic; None if it depends on the law.
-        shift_invariant: A constant added to all scores changes neither value nor objective.
+        optimum: The optimal critic is the log density ratio plus this constant; None if it depends on y.
+        has_maximum: The objective is highest at the optimal critic; False if another critic exceeds it.
+        gap: The value at the optimal critic minus the mutual information, with exact expectations.
+        log_normalizer: The log-normalizer at the optimal critic; None if the bound has another quantity in its place.
+        marginal_of_log_normalizer: For every critic the marginal term is a function of the log-normalizer,
+            :meth:`AbstractBound.marginal_at`.
+        value_shift_invariant: A constant added to all scores does not change the value.
+        objective_shift_invariant: A constant added to all scores does not change the objective.
         exceeds: Some critic reads more than the mutual information, with exact expectations.
+        needs_rows: The bound compares the pairs of one x, so two lists of pairs are an error.
+        exponentiates_difference: The gradient holds the exponential of a difference of two large numbers, which are
+            known to one unit in the last place.
+        with_baseline: Makes the bound with another network as its learned baseline; None for a bound without one.
     """
 
     name: str
     make: Callable[[], bounds.AbstractBound]
     reference: Callable[[Sheet], Reading]
     optimum: float | None = 0.0
-    gap: float | None = 0.0
+    has_maximum: bool = True
+    gap: float = 0.0
     log_normalizer: float | None = 0.0
-    shift_invariant: bool = False
+    marginal_of_log_normalizer: bool = True
+    value_shift_invariant: bool = False
+    objective_shift_invariant: bool = False
     exceeds: bool = False
-
-    @property
-    def needs_rows(self) -> bool:
-        return self.name.startswith("InfoNCE")
+    needs_rows: bool = False
+    exponentiates_difference: bool = False
+    with_baseline: Callable[[nn.Module], bounds.AbstractBound] | None = None
 
     @property
     def has_learned_baseline(self) -> bool:
-        return self.name == "TUBA(learned)"
+        return self.with_baseline is not None
+
+
+# A constant added to all scores changes nothing but the log-normalizer.
+_shift_invariant = partial(BoundSpec, value_shift_invariant=True, objective_shift_invariant=True)
+# The marginal term is that of clipped scores, or of other scores than the log-normalizer's.
+_other_marginal = partial(BoundSpec, marginal_of_log_normalizer=False)
 
 
 def _started_mine() -> bounds.MINE:
@@ -69,27 +90,30 @@ _mine = partial(reference.mine, rate=MINE_RATE, log_average=np.float64(np.float3
 
 # fmt: off
 BOUNDS = [
-    BoundSpec("DV", bounds.DV, reference.dv, shift_invariant=True),
-    BoundSpec("MINE", _started_mine, _mine, shift_invariant=True),
-    BoundSpec("SMILE", partial(bounds.SMILE, tau=2.0), partial(reference.smile, tau=2.0), exceeds=True),
-    BoundSpec("SMILE(js)", partial(bounds.SMILE, tau=2.0, objective="js"),
-              partial(reference.smile, tau=2.0, objective="js"), exceeds=True),
-    BoundSpec("SMILE(clip_joint)", partial(bounds.SMILE, tau=2.0, clip_joint=True),
-              partial(reference.smile, tau=2.0, clip_joint=True)),
-    BoundSpec("InfoNCE", bounds.InfoNCE, reference.infonce, gap=None, log_normalizer=None, shift_invariant=True),
+    _shift_invariant("DV", bounds.DV, reference.dv),
+    _shift_invariant("MINE", _started_mine, _mine, exponentiates_difference=True),
+    _other_marginal("SMILE", partial(bounds.SMILE, tau=2.0), partial(reference.smile, tau=2.0), has_maximum=False,
+                    exceeds=True),
+    _other_marginal("SMILE(js)", partial(bounds.SMILE, tau=2.0, objective="js"),
+                    partial(reference.smile, tau=2.0, objective="js"), exceeds=True),
+    _other_marginal("SMILE(clip_joint)", partial(bounds.SMILE, tau=2.0, clip_joint=True),
+                    partial(reference.smile, tau=2.0, clip_joint=True)),
+    _shift_invariant("InfoNCE", bounds.InfoNCE, reference.infonce, needs_rows=True),
     BoundSpec("NWJ", bounds.NWJ, partial(reference.nwj, cap=1.0), optimum=1.0),
     BoundSpec("NWJ(cap=None)", partial(bounds.NWJ, cap=None), partial(reference.nwj, cap=None), optimum=1.0),
     BoundSpec("TUBA", bounds.TUBA, partial(reference.tuba, log_a=0.0, cap=1.0)),
     BoundSpec("TUBA(2.5)", partial(bounds.TUBA, baseline=2.5, cap=0.5),
               partial(reference.tuba, log_a=np.log(2.5), cap=0.5), optimum=float(np.log(2.5))),
     BoundSpec("TUBA(cap=None)", partial(bounds.TUBA, cap=None), partial(reference.tuba, log_a=0.0, cap=None)),
-    BoundSpec("TUBA(learned)", _learned_tuba, _learned_tuba_reference, optimum=None),
+    BoundSpec("TUBA(learned)", _learned_tuba, _learned_tuba_reference, optimum=None, exponentiates_difference=True,
+              with_baseline=bounds.TUBA),
     BoundSpec("JS", bounds.JS, reference.js),
-    BoundSpec("ReleasedNWJ", partial(bounds.ReleasedNWJ, clip=2.5), partial(reference.released, clip=2.5, shift=1.0),
-              optimum=1.0, log_normalizer=1.0),
-    BoundSpec("ReleasedTUBA", partial(bounds.ReleasedTUBA, clip=2.5),
-              partial(reference.released, clip=2.5, shift=0.0)),
-    BoundSpec("ReleasedJS", bounds.ReleasedJS, reference.released_js, gap=-float(np.exp(-1)), log_normalizer=None),
+    _other_marginal("ReleasedNWJ", partial(bounds.ReleasedNWJ, clip=2.5),
+                    partial(reference.released, clip=2.5, shift=1.0), optimum=1.0, log_normalizer=1.0),
+    _other_marginal("ReleasedTUBA", partial(bounds.ReleasedTUBA, clip=2.5),
+                    partial(reference.released, clip=2.5, shift=0.0)),
+    _other_marginal("ReleasedJS", bounds.ReleasedJS, reference.released_js, gap=-float(np.exp(-1)),
+                    log_normalizer=None),
 ]
 # fmt: on
 
@@ -142,19 +166,29 @@ REGULARIZERS = [
 
 @dataclass(frozen=True)
 class PairingSpec:
-    """A pairing and the inputs that it takes.
+    """A pairing, the inputs that it takes, and its pairs.
 
     Attributes:
+        name: The class.
+        make: Returns a new pairing.
         inputs: The names of its inputs, as errors list them.
+        pairs_of: The pairs of the n samples of :meth:`views`, by definition: the feature of sample i is i in the first
+            view, 20 + i in the second, 40 + i in the third.
         has_rows: InfoNCE can use it.
         needs_two: A training batch needs two samples.
+        local_pairs: With several ranks, each pairs its samples alone, also in training. ``marginal_columns`` of its
+            scores names the y of each marginal pair.
+        candidates_are_labels: The candidates are the classes, so it needs a critic of labels.
     """
 
     name: str
     make: Callable[..., pairs.AbstractPairing]
     inputs: str
+    pairs_of: Callable[[int], Pairs]
     has_rows: bool = True
     needs_two: bool = True
+    local_pairs: bool = False
+    candidates_are_labels: bool = False
 
     @property
     def takes_labels(self) -> bool:
@@ -169,23 +203,36 @@ class PairingSpec:
 
 # fmt: off
 PAIRINGS = [
-    PairingSpec("AllPairs", pairs.AllPairs, "x, y"),
-    PairingSpec("TwoViews", pairs.TwoViews, "x, y"),
-    PairingSpec("Derangement", pairs.Derangement, "x, y", has_rows=False),
-    PairingSpec("IndependentMarginal", pairs.IndependentMarginal, "x, y, x_marginal, y_marginal", has_rows=False,
-                needs_two=False),
-    PairingSpec("SameLabel", pairs.SameLabel, "x, labels"),
-    PairingSpec("EnumeratedLabels", partial(pairs.EnumeratedLabels, 4), "x, labels", needs_two=False),
+    PairingSpec("AllPairs", pairs.AllPairs, "x, y", definition.all_pairs),
+    PairingSpec("TwoViews", pairs.TwoViews, "x, y", definition.two_views),
+    PairingSpec("Derangement", pairs.Derangement, "x, y", definition.derangement, has_rows=False, local_pairs=True),
+    PairingSpec("IndependentMarginal", pairs.IndependentMarginal, "x, y, x_marginal, y_marginal",
+                definition.independent, has_rows=False, needs_two=False),
+    PairingSpec("SameLabel", pairs.SameLabel, "x, labels", definition.same_label),
+    PairingSpec("EnumeratedLabels", partial(pairs.EnumeratedLabels, 4), "x, labels", definition.enumerated,
+                needs_two=False, candidates_are_labels=True),
 ]
 # fmt: on
 
 
 @dataclass(frozen=True)
 class CriticSpec:
-    """A critic of two representations of ``dim`` features."""
+    """A critic of two representations of ``dim`` features.
+
+    Attributes:
+        name: The critic, with the options that differ from the defaults.
+        make: Returns a new critic for representations of that width.
+        reference: The scores (N, M) of the critic, x (N, dim) and y (M, dim), by the definition in float64 NumPy.
+    """
 
     name: str
     make: Callable[[int], critics.AbstractCritic]
+    reference: critic_formulas.Formula
+
+    @property
+    def has_tiles(self) -> bool:
+        view = torch.zeros(2, 3)
+        return self.make(3).tiles(view, view) is not None
 
 
 def _calibrated(dim: int) -> critics.AbstractCritic:
@@ -198,78 +245,18 @@ def _calibrated(dim: int) -> critics.AbstractCritic:
 
 # fmt: off
 CRITICS = [
-    CriticSpec("inner product", lambda dim: critics.InnerProductCritic()),
-    CriticSpec("cosine", lambda dim: critics.InnerProductCritic(normalize=True, temperature=0.2, scaled=True)),
-    CriticSpec("bilinear", lambda dim: critics.BilinearCritic(dim, dim)),
-    CriticSpec("separable", lambda dim: critics.SeparableCritic(dim, dim, hidden=(8, 7), embed_dim=2)),
-    CriticSpec("joint", lambda dim: critics.JointCritic(dim, dim, hidden=(8, 7))),
-    CriticSpec("joint, no output bias", lambda dim: critics.JointCritic(dim, dim, hidden=(8,), output_bias=False)),
-    CriticSpec("calibrated", _calibrated),
+    CriticSpec("inner product", lambda dim: critics.InnerProductCritic(), critic_formulas.inner_product),
+    CriticSpec("cosine", lambda dim: critics.InnerProductCritic(normalize=True, temperature=0.2, scaled=True),
+               critic_formulas.inner_product),
+    CriticSpec("bilinear", lambda dim: critics.BilinearCritic(dim, dim), critic_formulas.bilinear),
+    CriticSpec("separable", lambda dim: critics.SeparableCritic(dim, dim, hidden=(8, 7), embed_dim=2),
+               critic_formulas.separable),
+    CriticSpec("joint", lambda dim: critics.JointCritic(dim, dim, hidden=(8, 7)), critic_formulas.joint),
+    CriticSpec("joint, no output bias", lambda dim: critics.JointCritic(dim, dim, hidden=(8,), output_bias=False),
+               critic_formulas.joint),
+    CriticSpec("calibrated", _calibrated, partial(critic_formulas.calibrated, formula=critic_formulas.bilinear)),
 ]
 # fmt: on
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The layout of scores: a matrix without or with masks, or two lists, one after the other."""
-
-    name: str
-    joint: np.ndarray
-    marginal: np.ndarray
-    columns: np.ndarray  # the candidate of each score
-
-    @property
-    def has_rows(self) -> bool:
-        return self.joint.ndim == 2
-
-    @property
-    def y(self) -> np.ndarray:
-        """The candidates' representations."""
-        return np.random.default_rng(7).normal(size=(self.columns.max() + 1, 2))
-
-    def draw(self, seed: int = 0, mean: float = 0.0, std: float = 1.5) -> np.ndarray:
-        """Normal scores, float64."""
-        return np.random.default_rng(seed).normal(mean, std, self.joint.shape)
-
-    def sheet(self, t: np.ndarray, y: np.ndarray | None = None) -> Sheet:
-        """For the reference."""
-        return Sheet(t, self.joint, self.marginal, (self.y if y is None else y)[self.columns])
-
-    def scores(self, t: Tensor, y: Tensor | None = None) -> Scores:
-        """For the package."""
-        if y is None:
-            y = torch.as_tensor(self.y)
-        if not self.has_rows:
-            split = int(self.joint.sum())
-            columns = torch.as_tensor(self.columns)
-            default = np.array_equal(self.columns, np.arange(len(t)))
-            kwargs = {} if default else {"joint_columns": columns[:split], "marginal_columns": columns[split:]}
-            return Scores.from_samples(t[:split], t[split:], y=y, **kwargs)
-        if self.name == "diagonal":
-            return Scores.from_matrix(t, y=y)
-        return Scores.from_matrix(t, joint=torch.as_tensor(self.joint), marginal=torch.as_tensor(self.marginal), y=y)
-
-
-def _diagonal(n: int) -> Layout:
-    eye = np.eye(n, dtype=bool)
-    return Layout("diagonal", eye, ~eye, np.broadcast_to(np.arange(n), (n, n)))
-
-
-def _masks() -> Layout:
-    # Rows with two joint pairs, without any, without marginal pairs, without pairs; an entry that is both.
-    joint, marginal = np.zeros((6, 7), bool), np.zeros((6, 7), bool)
-    joint[[0, 0, 1, 4, 5], [1, 3, 2, 0, 6]] = True
-    marginal[0, 4:] = marginal[1] = marginal[2, ::2] = marginal[5, :5] = True
-    return Layout("masks", joint, marginal, np.broadcast_to(np.arange(7), (6, 7)))
-
-
-def _lists(columns: list[int] | None = None) -> Layout:
-    is_joint = np.arange(9) < 4
-    name = "lists" if columns is None else "lists with columns"
-    return Layout(name, is_joint, ~is_joint, np.arange(9) if columns is None else np.array(columns))
-
-
-LAYOUTS = [_diagonal(6), _masks(), _lists(), _lists([2, 0, 3, 1, 3, 2, 0, 0, 4])]
 
 
 def by_name(spec: BoundSpec | RegularizerSpec | PairingSpec | CriticSpec | Layout) -> str:

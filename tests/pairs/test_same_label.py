@@ -72,7 +72,7 @@ def test_excluded_same_label_pairs_do_not_change_infonce() -> None:
 def test_batch_without_joint_pairs_gives_finite_terms_and_gradients(spec: BoundSpec) -> None:
     bound, critic = NO_JOINT.bound(spec), BilinearCritic(2, 2).double()
     x = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
-    scores = SameLabel()(critic, x, torch.tensor(NO_JOINT.labels))
+    scores = SameLabel()(critic, x, NO_JOINT.views[1])
     terms = bound(scores)
     penalty = regularizers.Squared()(terms)
     (gradient,) = torch.autograd.grad(terms.joint_term, x, retain_graph=True)

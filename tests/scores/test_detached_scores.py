@@ -7,26 +7,23 @@ import pickle
 import pytest
 import torch
 
-from lightning_mi import Scores, critics, pairs
+from lightning_mi import Scores, pairs
+from tests.helpers.specs import CRITICS, CriticSpec, by_name
 
 N, D = 12, 5
-CRITICS = {
-    "separable": lambda: critics.SeparableCritic(D, D, hidden=(8,)),
-    "calibrated joint": lambda: critics.CalibratedCritic(critics.JointCritic(D, D, hidden=(8,)), scale=True),
-    "calibrated cosine": lambda: critics.CalibratedCritic(critics.InnerProductCritic(normalize=True)),
-}
+TILED = [spec for spec in CRITICS if spec.has_tiles]
 
 
-def scored(name: str, tile_bytes: float) -> Scores:
+def scored(spec: CriticSpec, tile_bytes: float) -> Scores:
     torch.manual_seed(0)
     x, y = torch.randn(2, N, D, requires_grad=True).unbind()
-    return pairs.AllPairs(tile_bytes=tile_bytes)(CRITICS[name](), x, y)
+    return pairs.AllPairs(tile_bytes=tile_bytes)(spec.make(D), x, y)
 
 
 @pytest.mark.parametrize("tile_bytes", [200, math.inf])
-@pytest.mark.parametrize("name", CRITICS)
-def test_detached_scores_are_the_same_without_a_graph(name: str, tile_bytes: float) -> None:
-    scores = scored(name, tile_bytes)
+@pytest.mark.parametrize("spec", TILED, ids=by_name)
+def test_detached_scores_are_the_same_without_a_graph(spec: CriticSpec, tile_bytes: float) -> None:
+    scores = scored(spec, tile_bytes)
     assert scores.joint.requires_grad
     before = scores.detach()
     scores.log_mean_exp()
@@ -51,6 +48,6 @@ def test_detached_scores_are_the_same_without_a_graph(name: str, tile_bytes: flo
 
 def test_detaching_does_not_change_the_scores() -> None:
     for tile_bytes in (200, math.inf):
-        scores = scored("separable", tile_bytes)
+        scores = scored(TILED[0], tile_bytes)
         scores.detach()
         assert scores.log_mean_exp().requires_grad

@@ -16,6 +16,7 @@ MATRIX_ERRORS = [  # shape, arguments, message
     ((3, 4), {}, r"square matrix of at least 2 x 2.*pass `joint` and `marginal`"),
     ((4, 3), {}, "square matrix of at least 2 x 2"),
     ((1, 1), {}, "square matrix of at least 2 x 2"),
+    ((1, 2), {"allow_no_marginal": True}, "square matrix of at least 1 x 1"),
     ((4,), {}, r"Got `matrix` of shape \(4,\).*floating-point numbers in 2 dimensions"),
     ((2, 2, 2), {}, r"Got `matrix` of shape \(2, 2, 2\)"),
     ((0, 0), {}, r"Got `matrix` of shape \(0, 0\)"),
@@ -55,6 +56,12 @@ SAMPLE_ERRORS = [
 def test_matrix_arguments_that_do_not_fit_are_an_error(shape: tuple, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Scores.from_matrix(torch.zeros(shape), **arguments)
+
+
+def test_one_score_may_be_the_joint_pair_alone() -> None:
+    scores = Scores.from_matrix(torch.full((1, 1), 3.0), allow_no_marginal=True)
+    assert (scores.joint.tolist(), scores.num_marginal) == ([3.0], 0)
+    assert scores.detach().marginal_values().tolist() == []
 
 
 @pytest.mark.parametrize(("arguments", "message"), SAMPLE_ERRORS, ids=range(len(SAMPLE_ERRORS)))

@@ -8,7 +8,8 @@ import torch
 
 from lightning_mi import Scores
 from lightning_mi.scores.dense import DenseMarginals, stride
-from tests.helpers.specs import LAYOUTS, Layout, by_name
+from tests.helpers.layouts import LAYOUTS, Layout
+from tests.helpers.specs import by_name
 
 MATRICES = [layout for layout in LAYOUTS if layout.has_rows]
 OFFSETS = np.array([0.3, -2.0, 1.1, 0.0, 4.0, -0.7, 2.2, 0.9, -1.3])

@@ -13,6 +13,7 @@ from lightning_mi import Scores, bounds, critics, pairs, regularizers
 from lightning_mi.critics.joint_tiles import NetworkTiles
 from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.tiled import TiledMarginals
+from tests.helpers import specs
 from tests.helpers.specs import BOUNDS, BoundSpec
 
 N, DIM = 7, 2  # rows of a tile do not divide the rows of a batch
@@ -28,11 +29,7 @@ def _calibrated(critic, **kwargs):
 
 
 CRITICS: dict[str, Callable[[], critics.AbstractCritic]] = {
-    "separable": partial(critics.SeparableCritic, DIM, DIM, hidden=(5,), embed_dim=3),
-    "inner product": critics.InnerProductCritic,
-    "cosine": partial(critics.InnerProductCritic, normalize=True, temperature=0.3),
-    "bilinear": partial(critics.BilinearCritic, DIM, DIM),
-    "joint": partial(critics.JointCritic, DIM, DIM, hidden=(5, 4)),
+    **{spec.name: partial(spec.make, DIM) for spec in specs.CRITICS if spec.has_tiles},
     "calibrated separable": lambda: _calibrated(CRITICS["separable"](), scale=True),
     "twice calibrated": lambda: _calibrated(_calibrated(CRITICS["bilinear"]()), scale=True),
     "scaled joint": lambda: _calibrated(CRITICS["joint"](), offset=False, scale=True),

@@ -1,12 +1,11 @@
 """Gradients, terms and states of several ranks equal those of one process."""
 
-import re
-
 import pytest
 import torch
 
-from lightning_mi import MIEstimationModule, bounds, pairs, regularizers
+from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
 from tests.helpers import ddp_exactness as exactness
+from tests.helpers import specs
 
 # Python 3.12 and later warn of every fork of a process with threads; gloo on one thread forks well.
 pytestmark = [
@@ -26,17 +25,20 @@ def check(results, tolerance):
 
 
 @pytest.mark.parametrize(
-    ("package", "base", "specs"),
+    ("package", "base", "made"),
     [
-        (bounds, bounds.AbstractBound, exactness.BOUNDS),
-        (pairs, pairs.AbstractPairing, exactness.PAIRINGS),
-        (regularizers, regularizers.AbstractRegularizer, exactness.REGULARIZERS),
+        (bounds, bounds.AbstractBound, [spec.make() for spec in specs.BOUNDS]),
+        # The candidates of LabelCritic are labels; tests/critics/test_critics.py compares it with a loop.
+        (critics, critics.AbstractCritic, [critics.LabelCritic(), *(spec.make(4) for spec in specs.CRITICS)]),
+        (pairs, pairs.AbstractPairing, [spec.make() for spec in specs.PAIRINGS]),
+        (regularizers, regularizers.AbstractRegularizer, [spec.make(weight=1.0) for spec in specs.REGULARIZERS]),
     ],
+    ids=["bounds", "critics", "pairs", "regularizers"],
 )
-def test_every_bound_pairing_and_regularizer_has_a_spec(package, base, specs):
-    listed = {re.split(r"[(-]", name)[0] for name in specs} - {"none"}
-    public = {name for name, kind in vars(package).items() if isinstance(kind, type) and issubclass(kind, base)}
-    assert listed == public - {base.__name__}
+def test_every_part_has_a_spec(package, base, made):
+    public = {kind for kind in vars(package).values() if isinstance(kind, type) and issubclass(kind, base)} - {base}
+    missing = sorted(kind.__name__ for kind in public - {type(part) for part in made})
+    assert not missing, f"{', '.join(missing)}: add a line to the spec list in tests/helpers/specs.py"
 
 
 def test_two_ranks_give_the_gradient_of_one():

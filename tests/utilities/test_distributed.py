@@ -1,15 +1,12 @@
 """Collectives: their results, and how many of them a training step makes."""
 
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
 
-from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
+from lightning_mi import MIEstimationModule, bounds, critics, pairs
 from lightning_mi.training.online_probe import OnlineLinearProbe
 from lightning_mi.utilities.distributed import (
     any_rank,
@@ -21,12 +18,12 @@ from lightning_mi.utilities.distributed import (
     standard_deviation,
     world_size,
 )
+from tests.helpers import ddp_exactness as exactness
 from tests.helpers.processes import on_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 CPU = torch.device("cpu")
-DIM, CLASSES = 4, 3
 # Every collective of torch.distributed, also those that this package does not call today.
 CALLS = [
     name
@@ -66,56 +63,32 @@ class Counting:
         return result, self.calls.total()
 
 
-PAIRINGS: dict[str, Callable[[], pairs.AbstractPairing]] = {
-    "AllPairs": pairs.AllPairs,
-    "AllPairs(tiles)": partial(pairs.AllPairs, tile_bytes=100),
-    "TwoViews": pairs.TwoViews,
-    "SameLabel": pairs.SameLabel,
-    "SameLabel(exclude)": partial(pairs.SameLabel, exclude_same_label=True),
-    "EnumeratedLabels": partial(pairs.EnumeratedLabels, CLASSES),
-    "EnumeratedLabels(prior)": partial(pairs.EnumeratedLabels, CLASSES, (0.5, 0.2, 0.3)),
-    "Derangement": pairs.Derangement,
-    "IndependentMarginal": pairs.IndependentMarginal,
+# Forward: lengths and errors, candidates, a bound's means; with labels, the check that every rank has them; the counts
+# of the labels, unless a prior is given. Backward: candidates and means.
+COLLECTIVES = {
+    "AllPairs": (3, 2),
+    "AllPairs(tiles)": (3, 2),
+    "TwoViews": (3, 2),
+    "SameLabel": (4, 2),
+    "SameLabel(exclude)": (4, 2),
+    "EnumeratedLabels": (4, 1),
+    "EnumeratedLabels(prior)": (3, 1),
+    "Derangement": (2, 1),
+    "IndependentMarginal": (2, 1),
 }
-BOUNDS = {  # with one mean, two, many, and a learned baseline
-    "InfoNCE": lambda labels: bounds.InfoNCE(),
-    "DV": lambda labels: bounds.DV(),
-    "SMILE(js)": lambda labels: bounds.SMILE(tau=2.0, objective="js"),
-    "TUBA(learned)": lambda labels: bounds.TUBA(nn.Embedding(CLASSES, 1) if labels else nn.Linear(DIM, 1)),
-}
-
-
-def module_of(pairing, bound="DV"):
-    torch.manual_seed(0)
-    labels = pairing.startswith("Enumerated")
-    return MIEstimationModule(
-        critics.LabelCritic() if labels else critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4),
-        BOUNDS[bound](labels),
-        pairs=PAIRINGS[pairing](),
-        regularizer=regularizers.Squared(weight=0.7),
-        encoder=nn.Linear(DIM, CLASSES if labels else DIM),
-    ).double()
-
-
-def batch_of(pairing):
-    views = torch.randn(4, 12, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    if pairing == "IndependentMarginal":
-        return tuple(views)
-    return (views[0], torch.arange(12) % CLASSES) if PAIRINGS[pairing]().takes_labels else (views[0], views[1])
+# Bounds with one mean, two, many, and a learned baseline.
+CASES = exactness.cases(["InfoNCE", "DV", "SMILE(js)", "TUBA(learned)"], COLLECTIVES, ["Squared-log"])
 
 
 def _collectives(rank):
     found = []
     with Counting() as counting:
-        for pairing in PAIRINGS:
-            batch = tuple(part[6 * rank : 6 * rank + 6] for part in batch_of(pairing))
-            for bound in BOUNDS:
-                if bound == "InfoNCE" and pairing in ("Derangement", "IndependentMarginal"):
-                    continue  # they have no rows
-                module = module_of(pairing, bound)
-                output, forward = counting.of(lambda: module.step(batch))  # noqa: B023  # called at once
-                _, backward = counting.of(output.loss.backward)
-                found.append((pairing, forward, backward))
+        for case in CASES:
+            batch = exactness.batch_of(case, 12, torch.float64)
+            module = exactness.module_of(case, torch.float64)
+            output, forward = counting.of(lambda: module.step(tuple(part[6 * rank :][:6] for part in batch)))  # noqa: B023  # called at once
+            _, backward = counting.of(output.loss.backward)
+            found.append((case.pairing, forward, backward))
         module = MIEstimationModule(critics.BilinearCritic(4, 4), bounds.DV(), probe=OnlineLinearProbe(4, 4))
         batch = (torch.eye(4), torch.eye(4), torch.arange(4))
         _, probed = counting.of(lambda: module.step(batch).loss.backward())
@@ -124,24 +97,10 @@ def _collectives(rank):
     return found, probed, local
 
 
-# Forward: lengths and errors, candidates, a bound's means; with labels, the check that every rank has them; the counts
-# of the labels, unless a prior is given. Backward: candidates and means.
-COLLECTIVES = {
-    "AllPairs": (3, 2),
-    "TwoViews": (3, 2),
-    "SameLabel": (4, 2),
-    "EnumeratedLabels": (4, 1),
-    "EnumeratedLabels(prior)": (3, 1),
-    "Derangement": (2, 1),
-    "IndependentMarginal": (2, 1),
-}
-
-
 def test_number_of_collectives_does_not_depend_on_the_bound(tmp_path):
     for found, probed, local in on_processes(_collectives, 2, tmp_path):
         for pairing, *counts in found:
-            expected = COLLECTIVES.get(pairing, COLLECTIVES[pairing.split("(")[0]])
-            assert tuple(counts) == expected, pairing
+            assert tuple(counts) == COLLECTIVES[pairing], pairing
         # The labels of a probe cost one collective; without an encoder the candidates need no gradient.
         assert probed == 5
         assert local == 0
@@ -151,12 +110,12 @@ def _counts(rank):
     found = []
     for lengths in ((4, 4, 4), (8, 3, 0), (0, 2, 7)):
         start = sum(lengths[:rank])
-        for name in PAIRINGS:
-            if name == "Derangement" and 1 in lengths:
-                continue
-            module = module_of(name)
-            views = [part[start : start + lengths[rank]] for part in batch_of(name)]
-            if name == "IndependentMarginal":  # marginal views may have another length
+        for case in exactness.cases(["DV"], regularizer_names=["none"]):
+            if exactness.PAIRINGS[case.pairing].local_pairs and 1 in lengths:
+                continue  # one sample has no other to be paired with
+            module = exactness.module_of(case, torch.float64)
+            views = [part[start : start + lengths[rank]] for part in exactness.batch_of(case, 12, torch.float64)]
+            if module.pairs.num_views == 4:  # marginal views may have another length
                 views[2:] = [view[: len(view) // 2] for view in views[2:]]
             num_views = module.pairs.num_views
             labels = views[num_views:] if module.pairs.takes_labels else ()
@@ -165,13 +124,13 @@ def _counts(rank):
             gathered, known = local.all_reduce(CPU), scores._ranks.counts
             if scores.num_candidates is None:
                 known = known._replace(longest_row=gathered.longest_row)
-            found.append((name, tuple(known), tuple(gathered)))
+            found.append((case.pairing, tuple(known), tuple(gathered)))
     return found
 
 
 def test_counts_that_pairings_know_equal_the_gathered_ones(tmp_path):
     for found in on_processes(_counts, 3, tmp_path):
-        assert len(found) == 3 * len(PAIRINGS)
+        assert len(found) == 3 * len(exactness.PAIRINGS)
         for name, known, gathered in found:
             assert known == gathered, name
 
