@@ -125,12 +125,18 @@ class DenseMarginals(AbstractMarginals):
         self._log_weights = log_weights
         self._row_mask = row_mask
         self._row_count = row_count
+        self._results: dict[tuple[int, Exponent], Tensor] = {}  # without autograd graph, for metrics
         self.weighted = log_weights is not None
 
     def log_mean_exp(self, count: int, exponent: Exponent) -> Tensor:
         """Log of a sum of exponentials divided by a count."""
+        if not torch.is_grad_enabled() and (count, exponent) in self._results:
+            return self._results[count, exponent]
         x = self._masked(exponent.apply(self._scores, self._columns))
-        return log_mean_exp(x, count=count, log_weights=self._log_weights)
+        result = log_mean_exp(x, count=count, log_weights=self._log_weights)
+        if exponent.is_identity:
+            self._results[count, exponent] = result.detach()
+        return result
 
     def softplus_sum(self) -> Tensor:
         """Sum of log(1 + exp(T))."""

@@ -40,9 +40,10 @@ def count_non_finite(tensor: Tensor) -> int:
 
 @torch.no_grad()
 def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether every value of every tensor is finite; one host-device sync.
+    """Whether every value of every tensor is finite; one host-device sync, two if the answer may be no.
 
-    The infinity norm, max |value|, is finite if and only if all values are: unlike a sum, it cannot overflow.
+    A finite 2-norm has finite values only. If it is not finite, it may have overflowed; the infinity norm, max |value|,
+    cannot overflow and decides. It takes nine times as long on a CPU.
 
     Args:
         tensors: Of any shapes, devices and floating-point or complex types, dense or sparse.
@@ -52,7 +53,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
         (True, False)
     """
     tensors = [tensor for tensor in tensors if tensor.numel()]  # the infinity norm of no value is undefined
-    return math.isfinite(get_total_norm(tensors, math.inf).item())
+    return any(math.isfinite(get_total_norm(tensors, order).item()) for order in (2.0, math.inf))
 
 
 def check_finite(views: Sequence[Any], location: Callable[[], str], changes: Callable[[], str] = str) -> None:
