@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lightning_mi.utilities.numerics import log_mean_exp
+from lightning_mi.utilities.numerics import AnchoredExp, anchored_exp, log_mean, log_mean_exp
 
 
 @final
@@ -125,18 +125,21 @@ class DenseMarginals(AbstractMarginals):
         self._log_weights = log_weights
         self._row_mask = row_mask
         self._row_count = row_count
-        self._results: dict[tuple[int, Exponent], Tensor] = {}  # without autograd graph, for metrics
+        self._exponentials: AnchoredExp | None = None  # of T, without autograd graph: metrics need them again
         self.weighted = log_weights is not None
 
     def log_mean_exp(self, count: int, exponent: Exponent) -> Tensor:
         """Log of a sum of exponentials divided by a count."""
-        if not torch.is_grad_enabled() and (count, exponent) in self._results:
-            return self._results[count, exponent]
+        if not torch.is_grad_enabled() and self._exponentials is not None:
+            if exponent.is_identity:
+                return log_mean(self._exponentials, count)
+            if exponent.is_double:
+                return log_mean(self._exponentials.squared(), count)
         x = self._masked(exponent.apply(self._scores, self._columns))
-        result = log_mean_exp(x, count=count, log_weights=self._log_weights)
-        if exponent.is_identity:
-            self._results[count, exponent] = result.detach()
-        return result
+        exponentials = anchored_exp(x, log_weights=self._log_weights)
+        if exponent.is_identity and self._log_weights is None:
+            self._exponentials = exponentials.detached()
+        return log_mean(exponentials, count)
 
     def softplus_sum(self) -> Tensor:
         """Sum of log(1 + exp(T))."""

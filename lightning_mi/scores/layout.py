@@ -139,7 +139,7 @@ def lay_out_columns(
         matrix = scores.matrix() if isinstance(scores, AbstractTiles) else scores
         check_scores(matrix, "matrix", ndim=2, may_be_empty=True)  # a critic may give integers
         matrix = upcast(matrix)
-        joint = matrix[joint_rows, columns.joint]
+        joint = matrix.gather(1, columns.joint.unsqueeze(1)).squeeze(1)
         row_mask = None if columns.excluded is None else all_but(matrix, columns.excluded.unsqueeze(1))
         marginals = DenseMarginals(matrix, non_marginal=columns.non_marginal, row_mask=row_mask, row_count=row_count)
     return Layout(

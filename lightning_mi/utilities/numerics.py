@@ -98,6 +98,38 @@ def log_mean_exp(
     """
     if mask is not None:
         x = x.masked_fill(~mask, -math.inf)
+    return log_mean(anchored_exp(x, dim, log_weights), count)
+
+
+class AnchoredExp(NamedTuple):
+    """Exponentials that cannot overflow: exp(x) is ``values * exp(anchor)``.
+
+    Attributes:
+        values: The shape of x; at most 1, times a weight.
+        anchor: The maximum of x, of size 1 along the dimensions to reduce.
+        dims: The dimensions to reduce.
+    """
+
+    values: Tensor
+    anchor: Tensor
+    dims: list[int]
+
+    def detached(self) -> "AnchoredExp":
+        """The same numbers without autograd graph."""
+        return self._replace(values=self.values.detach())
+
+    def squared(self) -> "AnchoredExp":
+        """exp(2 x)."""
+        return self._replace(values=self.values.square(), anchor=2 * self.anchor)
+
+
+def anchored_exp(x: Tensor, dim: int | None = None, log_weights: Tensor | None = None) -> AnchoredExp:
+    """exp(x), times weights, relative to the exponential of the maximum; arguments as in :func:`log_mean_exp`.
+
+    Example:
+        >>> anchored_exp(torch.tensor([1e4, 1e4])).values
+        tensor([1., 1.])
+    """
     dims = list(range(x.ndim)) if dim is None else [dim]
     # Not torch.logsumexp: its gradient is exp(x - logsumexp(x)), in which the rounding of the latter scales the softmax
     # if x is far from 0 (by 5e-4 at 1e4 in float32, by n at 1e30).
@@ -107,9 +139,19 @@ def log_mean_exp(
     shifted = x - anchor
     if log_weights is not None:  # after the subtraction: a large x would round them away
         shifted = shifted + log_weights
-    total = shifted.exp().sum(dims)
+    return AnchoredExp(shifted.exp(), anchor, dims)
+
+
+def log_mean(exponentials: AnchoredExp, count: Tensor | int) -> Tensor:
+    """Log of the sum of exponentials divided by ``count``.
+
+    Example:
+        >>> log_mean(anchored_exp(torch.tensor([1e4, 1e4])), count=2)
+        tensor(10000.)
+    """
+    total = exponentials.values.sum(exponentials.dims)
     log_count = math.log(count) if isinstance(count, int) else count.to(total.dtype).log()
-    return total.log() + (anchor.reshape(total.shape) - log_count)
+    return total.log() + (exponentials.anchor.reshape(total.shape) - log_count)
 
 
 class RowSoftmax(NamedTuple):
