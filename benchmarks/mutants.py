@@ -42,8 +42,8 @@ MUTANTS = [
     Mutant(
         "log N dropped",
         "utilities/numerics.py",
-        "return total.log() + (anchor.reshape(total.shape) - log_count)",
-        "return total.log() + anchor.reshape(total.shape)",
+        "return total.log() + (exponentials.anchor.reshape(total.shape) - log_count)",
+        "return total.log() + exponentials.anchor.reshape(total.shape)",
     ),
     Mutant(
         "sum for mean",
