@@ -64,6 +64,7 @@ def test_what_is_written_out_is_the_loss_of_the_module():
     torch.testing.assert_close(module.step(batch).loss, trainer_overhead.written_out(critic, batch))
 
 
+@pytest.mark.slow
 def test_weak_scaling_has_a_row_for_each_number_of_processes(tmp_path):
     path = tmp_path / "scaling.csv"
     weak_scaling.main(["--processes", "2", "--gather", "1", "--batches", "4", "--steps", "60", "--csv", str(path)])
@@ -131,6 +132,7 @@ def test_a_peer_is_measured_in_a_loop_and_by_its_trainer(tmp_path, monkeypatch):
     assert (own["MSE at 10"], in_loop["MSE at 10"], by_trainer["MSE at 10"]) == ("100.00", "1.00", "-")
 
 
+@pytest.mark.slow
 def test_measurements_run_one_after_the_other(tmp_path, capfd):
     assert run.main(["--tiny", "--only", "overhead", "--output", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["overhead.csv", "overhead.txt"]
@@ -173,6 +175,7 @@ def test_the_device_is_handed_to_every_measurement(tmp_path, monkeypatch):
     assert all(command[command.index("--device") + 1] == "cuda" for command in commands)
 
 
+@pytest.mark.slow
 def test_encoder_chunks_has_a_row_for_each_batch(capsys):
     encoder_chunks.main(["--batches", "8", "--chunk", "4"])
     assert re.search(r"^\| 8 \| \d+ \| \d+ \| ([\d.]+|inf|nan) \| [\d.]+ \|$", capsys.readouterr().out, re.MULTILINE)
