@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
-from lightning_mi.critics import AbstractCritic, CalibratedCritic
+from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.regularizers import AbstractRegularizer, log_normalizer_target
 from lightning_mi.scores.scores import Scores
 from lightning_mi.utilities.checks import check_instance
+from lightning_mi.utilities.protocols import NeedsCalibration
 
 __all__ = ["MILoss", "MILossOutput"]
 
@@ -44,7 +45,7 @@ class MILoss(nn.Module):
     :math:`\ell`, and the regularizer's weight :math:`\lambda`, distance d and target :math:`C^*`. Minimizing L
     maximizes a lower bound of I(x; y) over the critic and over the encoders of x and y.
 
-    Give the parameters of this module to the optimizer together with those of the encoders. With
+    Give the parameters of this module to the optimizer together with the encoders'. With
     ``DistributedDataParallel``, wrap encoders and loss in one module: in training mode, pairs run over the samples of
     all ranks (unless the pairing has ``gather=False``), and the averaged gradient equals that of one process on the
     global batch. In evaluation mode, each rank pairs its own samples.
@@ -166,7 +167,7 @@ class MILoss(nn.Module):
         if not getattr(self.critic, "needs_calibration", False):
             return
         with self.pairs.uncounted():
-            cast("CalibratedCritic", self.critic).calibrate(
+            cast("NeedsCalibration", self.critic).calibrate(
                 marginal_scores=lambda: score().marginal_values(_CALIBRATION_SCORES),
                 log_normalizer=lambda: self.bound(score()).log_normalizer,
                 target=self.target,

@@ -17,7 +17,7 @@ from lightning_mi.pairs import AbstractPairing
 from lightning_mi.regularizers import AbstractRegularizer
 from lightning_mi.scores.scores import Scores
 from lightning_mi.training.batch import check_entries, not_a_tuple, split_batch
-from lightning_mi.training.epoch_metrics import StageMetrics, training_metrics
+from lightning_mi.training.epoch_metrics import LoaderMetrics, StageMetrics, training_metrics
 from lightning_mi.training.first_step import FirstStep
 from lightning_mi.training.gradient_cache import check_chunk_size, encode_in_chunks
 from lightning_mi.training.hparams import save_plain_hyperparameters
@@ -135,8 +135,8 @@ class MIEstimationModule(LoopHooks):
         self._first_step = FirstStep()
         target, holds_target = self.mi_loss.target, self.mi_loss.holds_target
         self.train_metrics = training_metrics(bound, target, holds_target)
-        self.val_metrics = StageMetrics("val", bound, target, holds_target, self.pairs, probe)
-        self.test_metrics = StageMetrics("test", bound, target, holds_target, self.pairs, probe)
+        measured = (bound, target, holds_target, self.pairs, probe)
+        self.val_metrics, self.test_metrics = (StageMetrics(LoaderMetrics(s, *measured)) for s in ("val", "test"))
 
     # Hooks: override these in a subclass.
 

@@ -45,7 +45,7 @@ class Study:
     Attributes:
         overrides: Settings of the recipe that it replaces.
         losses: Names of its losses; None means all.
-        variants: Its variants; None means those of the preset.
+        variants: Its variants; None takes the variants of the preset.
         targets: Targets of the regularized variants, nats.
         weight: The regularizer's weight; None means that of the loss.
     """

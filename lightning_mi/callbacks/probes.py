@@ -17,6 +17,7 @@ from lightning_mi.module import MIEstimationModule
 from lightning_mi.training.epoch_metrics import loader_name
 from lightning_mi.utilities.checks import check_whole
 from lightning_mi.utilities.labels import is_labels, missing_labels
+from lightning_mi.utilities.protocols import HasReferenceLoader
 
 
 @final
@@ -191,9 +192,9 @@ def _encode(trainer: L.Trainer, pl_module: MIEstimationModule, batch: Any) -> tu
 
 
 def _reference_loader(trainer: L.Trainer, loader: Any) -> Iterable[Any]:
-    reference_dataloader = getattr(getattr(trainer, "datamodule", None), "reference_dataloader", None)
-    if reference_dataloader is not None:
-        return cast("Iterable[Any]", reference_dataloader())
+    data = getattr(trainer, "datamodule", None)
+    if isinstance(data, HasReferenceLoader):
+        return data.reference_dataloader()
     advice = (
         "Give a LightningDataModule with a `reference_dataloader()`: the training samples with their labels, without "
         "augmentation, each once over all ranks."

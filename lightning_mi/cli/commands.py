@@ -142,7 +142,9 @@ def _add_bench_options(bench: argparse.ArgumentParser) -> None:
         help="GPUs of a training: several, which share every batch, or a fraction of one (default: one GPU in turn; "
         "with --ray none)",
     )
-    bench.add_argument("--seeds", type=_seed, nargs="+", metavar="SEED", help="seeds (default: those of the preset)")
+    bench.add_argument(
+        "--seeds", type=_seed, nargs="+", metavar="SEED", help="seeds (default: the seeds of the preset)"
+    )
     bench.add_argument("--data", metavar="SET", help="a data set of the benchmark (default: its first)")
     bench.add_argument("--losses", nargs="+", metavar="LOSS", help="names of losses (default: all of the benchmark)")
     bench.set_defaults(fail=bench.error)  # for checks of several options at once

@@ -69,7 +69,7 @@ def check_shapes(x: Tensor, y: Tensor, x_dim: int | None, y_dim: int | None, wei
     if x.ndim == y.ndim == 2 and x.shape[1] == (x_dim or y.shape[1]) and y.shape[1] == (y_dim or x.shape[1]):
         return
     expected = "(N, D) and (M, D)" if x_dim is None else f"(N, {x_dim}) and (M, {y_dim})"
-    remedy = "Set the widths of the critic to those of the representations, or choose another encoder."
+    remedy = "Give the critic the widths of the representations, or choose another encoder."
     for name, view in (("y", y), ("x", x)):
         if view.ndim < 2:
             remedy = f"For one feature per sample, write {name}.unsqueeze(1) or {name}[:, None]."

@@ -132,8 +132,7 @@ class MIEnsemble(L.LightningModule):
         self._calibrate(batch)
         self._check_scale(batch)
         for member in self._ordered:
-            if member.regularizer is not None and callable(member.regularizer.weight):
-                member.regularizer.step = batches_done(self.trainer)
+            member.mi_loss.set_num_batches(batches_done(self.trainer))
         optimizer.zero_grad()
         steps = [group.step(batch, self.manual_backward) for group, _ in self._groups]
         optimizer.step()

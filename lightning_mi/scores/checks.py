@@ -64,7 +64,7 @@ def check_default_columns(
     if not fits:
         raise ValueError(
             f"Got {len(y)} candidates `y` for {num_joint} joint and {num_marginal} marginal scores: by default `y` has "
-            "one row for each pair, first those of the joint pairs. Pass `joint_columns` and `marginal_columns`, the "
+            "one row for each pair, joint pairs first. Pass `joint_columns` and `marginal_columns`, the "
             "row that each pair uses."
         )
 

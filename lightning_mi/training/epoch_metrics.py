@@ -94,31 +94,19 @@ class StageMetrics(nn.Module):
     """The metrics of validation or test, separate for each data loader.
 
     Args:
-        stage: ``"val"`` or ``"test"``.
-        bound: As in :func:`training_metrics`.
-        target: As in :func:`training_metrics`.
-        held: As in :func:`training_metrics`.
-        pairs: Its accuracy is measured if it has a method ``predict(critic, x)``.
-        probe: Its accuracy is measured; may be None.
+        first: The metrics of the first data loader; others get a copy.
 
     Example:
         >>> from lightning_mi import bounds, pairs
-        >>> metrics = StageMetrics("val", bounds.DV(), 0.0, held=False, pairs=pairs.AllPairs(), probe=None)
+        >>> first = LoaderMetrics("val", bounds.DV(), 0.0, held=False, pairs=pairs.AllPairs(), probe=None)
+        >>> metrics = StageMetrics(first)
         >>> [name for name in metrics.named(num_loaders=2) if name.startswith("val/mi/")]
         ['val/mi/dataloader_idx_0', 'val/mi/dataloader_idx_1']
     """
 
-    def __init__(
-        self,
-        stage: str,
-        bound: AbstractBound,
-        target: float,
-        held: bool,
-        pairs: AbstractPairing,
-        probe: OnlineLinearProbe | None,
-    ) -> None:
+    def __init__(self, first: "LoaderMetrics") -> None:
         super().__init__()
-        self._loaders = nn.ModuleList([_LoaderMetrics(stage, bound, target, held, pairs, probe)])
+        self._loaders = nn.ModuleList([first])
 
     def update(
         self,
@@ -131,7 +119,7 @@ class StageMetrics(nn.Module):
         """Add a batch of a data loader."""
         self._require(loader + 1)
         metrics = self._loaders[loader]
-        assert isinstance(metrics, _LoaderMetrics)
+        assert isinstance(metrics, LoaderMetrics)
         metrics.update(output, critic, pairs, probe)
 
     def named(self, num_loaders: int = 1) -> dict[str, Metric]:
@@ -140,24 +128,32 @@ class StageMetrics(nn.Module):
         return {
             loader_name(name, i, num_loaders): metric
             for i, metrics in enumerate(self._loaders)
-            if isinstance(metrics, _LoaderMetrics) and i < num_loaders
+            if isinstance(metrics, LoaderMetrics) and i < num_loaders
             for name, metric in metrics.named().items()
         }
 
     def _require(self, num_loaders: int) -> None:
         while len(self._loaders) < num_loaders:
             metrics = copy.deepcopy(self._loaders[0])
-            assert isinstance(metrics, _LoaderMetrics)
+            assert isinstance(metrics, LoaderMetrics)
             metrics.reset()
             # Lightning warns about modules in evaluation mode, and restores the mode of modules that it knows only.
             self._loaders.append(metrics.train())
 
 
 @final
-class _LoaderMetrics(nn.Module):
+class LoaderMetrics(nn.Module):
     """Estimates with standard errors, and accuracies, over one data loader.
 
     A sample with NaN or infinite logits counts as wrong.
+
+    Args:
+        stage: ``"val"`` or ``"test"``.
+        bound: As in :func:`training_metrics`.
+        target: As in :func:`training_metrics`.
+        held: As in :func:`training_metrics`.
+        pairs: Its accuracy is measured if it has a method ``predict(critic, x)``.
+        probe: Its accuracy is measured; may be None.
     """
 
     def __init__(
@@ -187,6 +183,7 @@ class _LoaderMetrics(nn.Module):
     def update(
         self, output: StepOutput, critic: AbstractCritic, pairs: AbstractPairing, probe: OnlineLinearProbe | None
     ) -> None:
+        """Add a batch."""
         self.estimates.update(terms=output.terms, scores=output.scores)
         self._batches += 1
         self._estimates += bool(output.scores.num_marginal)
@@ -201,6 +198,7 @@ class _LoaderMetrics(nn.Module):
             _count(self.probe_accuracy, (logits.argmax(dim=1) == labels) & torch.isfinite(logits).all(dim=1))
 
     def named(self) -> dict[str, Metric]:
+        """The metrics by log name."""
         if self._batches and not self._estimates:
             warnings.warn(
                 f"Got {self._batches} batches without marginal pairs: {', '.join(map(str, self.estimates.keys()))} are "
@@ -214,6 +212,7 @@ class _LoaderMetrics(nn.Module):
         return estimates | {name: metric for name, metric in accuracies.items() if metric is not None}
 
     def reset(self) -> None:
+        """Clear all batches."""
         for metric in (self.estimates, self.pairs_accuracy, self.probe_accuracy):
             if metric is not None:
                 metric.reset()

@@ -23,6 +23,7 @@ from lightning_mi.training.step import StepOutput
 from lightning_mi.utilities.checks import check_choice
 from lightning_mi.utilities.distributed import any_rank
 from lightning_mi.utilities.numerics import disable_finite_checks
+from lightning_mi.utilities.protocols import HandlesNonFinite
 
 Policy = Literal["raise", "skip", "off"]
 Action = Literal["proceed", "undo", "skip", "raise"]
@@ -129,7 +130,8 @@ class NonFiniteGuard:
 
     def start(self, trainer: L.Trainer) -> None:
         """Begin a training. A callback with ``handles_non_finite`` replaces the policy."""
-        responds = any(getattr(callback, "handles_non_finite", False) for callback in getattr(trainer, "callbacks", []))
+        callbacks = getattr(trainer, "callbacks", [])
+        responds = any(isinstance(each, HandlesNonFinite) and each.handles_non_finite for each in callbacks)
         self._in_force = "off" if responds else self.policy
         self._scaled = gradients_are_scaled(trainer)
         self._defers = responds or self._scaled or self.policy != "off"

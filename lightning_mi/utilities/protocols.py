@@ -4,7 +4,7 @@ Nothing has to derive from these classes: an object with the members has the int
 them. Without the members, the corresponding feature is off.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
@@ -60,7 +60,7 @@ class HasExchangeable(Protocol):
 class HasReferenceLoader(Protocol):
     """A data module with labelled training samples for the probes."""
 
-    def reference_dataloader(self) -> Any:
+    def reference_dataloader(self) -> Iterable[Any]:
         """A data loader of (x, label): the training samples without augmentation, each once over all ranks."""
 
 
