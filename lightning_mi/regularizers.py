@@ -69,10 +69,8 @@ class AbstractRegularizer(nn.Module, ABC):
             printed; it has the same optimum and overflows earlier.
 
     Attributes:
-        step: The number of training batches before this one, passed to a scheduled weight.
-            ``MIEstimationModule`` sets it before each batch.
-        factor: Multiplies the weight, scheduled or not. It is 1 unless a callback adapts it, and part of the state
-            dict.
+        step: The number of training batches before this one, passed to a scheduled weight; ``MILoss`` sets it.
+        factor: Multiplies the weight, scheduled or not; 1 unless a callback adapts it, and part of the state dict.
         bounded_gradient: The gradient of the distance is bounded.
 
     Raises:
@@ -98,9 +96,15 @@ class AbstractRegularizer(nn.Module, ABC):
         """The factor for ``state_dict``: a scalar on the CPU, so that saving needs no host-device sync."""
         return torch.tensor(self.factor, dtype=torch.float64)
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Restore the result of :meth:`get_extra_state`."""
-        self.factor = float(state)
+    def set_extra_state(self, state: object) -> None:
+        """Restore the result of :meth:`get_extra_state`.
+
+        Raises:
+            RuntimeError: The state is not a scalar tensor of at least 0.
+        """
+        self.factor = float(state) if isinstance(state, Tensor) and state.shape == () else math.nan
+        if not 0 <= self.factor < math.inf:
+            raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}: Got {state} as the factor.")
 
     @abstractmethod
     def distance(self, deviation: Tensor) -> Tensor:

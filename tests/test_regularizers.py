@@ -191,3 +191,9 @@ def test_factor_is_in_the_state_dict_and_optional() -> None:
     assert other.factor == 3.0
     other.load_state_dict({})
     assert other.factor == 1.0
+
+
+@pytest.mark.parametrize("state", [torch.tensor(math.nan), torch.tensor(-1.0), torch.ones(2), "3"])
+def test_damaged_factor_raises(state: object) -> None:
+    with pytest.raises(RuntimeError, match=r"loading state_dict for Squared: Got .* as the factor"):
+        Squared().load_state_dict({"_extra_state": state})

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, cast, final
 
 import lightning.pytorch as L
@@ -32,7 +33,8 @@ class Probes(L.Callback):
 
     Training samples come from the data module's ``reference_dataloader()`` (without augmentation, each sample once over
     all ranks). Without one, they come from the training dataloader of the last ``fit``, augmented, shuffled, padded or
-    dropped as there. A batch holds its views, one or as many as the pairing takes, and then the labels.
+    dropped as there. A batch holds its views, one or as many as the pairing takes, and then the labels. With the
+    trainer's ``fast_dev_run=n``, n batches of them are read.
 
     Args:
         nearest_neighbor: True to classify by nearest neighbors.
@@ -163,7 +165,8 @@ class Probes(L.Callback):
         assert isinstance(pl_module, MIEstimationModule)
         cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it without annotations
         with isolate_rng(include_cuda=cuda), _evaluation_mode(pl_module), torch.no_grad():
-            for batch in _reference_loader(trainer, self._train_loader):
+            loader = _reference_loader(trainer, self._train_loader)
+            for batch in islice(loader, int(trainer.fast_dev_run) or None):
                 features, labels = _encode(trainer, pl_module, batch)
                 for metrics in running:
                     metrics.update(features, labels, reference=True)

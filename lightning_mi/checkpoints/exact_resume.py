@@ -125,7 +125,8 @@ def restore_state(trainer: L.Trainer, metrics: BufferedMetrics, state: dict[str,
     """Restore this rank's state, and log the row that was pending.
 
     Warns:
-        InexactResumeWarning: The checkpoint was saved with another world size; the RNG states stay as they are.
+        InexactResumeWarning: The checkpoint was saved with another world size, and the RNG states stay as they are; or
+            it was saved with other parts, and lacks the state of some metrics.
     """
     if state["row"] is not None:
         for logger in trainer.loggers:
@@ -141,7 +142,12 @@ def restore_state(trainer: L.Trainer, metrics: BufferedMetrics, state: dict[str,
         return
     local = ranks[trainer.global_rank]
     set_random_state(local["rng"])
-    metrics.restore(local["metrics"])
+    if missing := metrics.restore(local["metrics"]):
+        rank_zero_warn(
+            f"Got a checkpoint without {', '.join(missing)}: it was saved with another bound or without the regularizer."
+            " If it was saved within an epoch, its averages of these cover only the batches after it.",
+            category=InexactResumeWarning,
+        )
 
 
 def random_state() -> dict[str, Any]:

@@ -169,17 +169,19 @@ class BufferedMetrics(nn.Module):
             "counts": [tuple(counts) for counts in self._counts],
         }
 
-    def restore(self, snapshot: dict[str, Any]) -> None:
-        """Restore the result of :meth:`snapshot`."""
+    def restore(self, snapshot: dict[str, Any]) -> list[str]:
+        """Restore the result of :meth:`snapshot`; return the prefixed names of the metrics that are missing in it."""
         self.reset()
+        moments = snapshot["moments"]
         for name, metric in self._bufferable().items():
-            metric.moments = snapshot["moments"][name]
+            metric.moments = moments.get(name, metric.moments)
             # An update without a batch: torchmetrics warns about a metric that is computed before any update, but NaN
             # is the intended result if all batches were undone.
             metric.update_batches(Batches(metric.moments.new_empty(0, _NUM_TERMS + len(_POWERS)), []))
         if snapshot["rows"] is not None:
             self._rows = list(snapshot["rows"])
             self._counts = [PairCounts(*counts) for counts in snapshot["counts"]]
+        return [self._prefix + name for name in self._metrics if name not in moments]
 
     def _named(self) -> dict[str, Metric]:
         return {name: metric for name, metric in self._metrics.items() if isinstance(metric, Metric)}

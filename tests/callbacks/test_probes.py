@@ -179,6 +179,21 @@ def test_training_dataloader_replaces_reference_samples():
     assert probed(read) == near(expected(module, data, TEST, slice(0, 640)))
 
 
+def test_fast_dev_run_reads_as_many_reference_batches():
+    class Counted(Digits):
+        batches = 0
+
+        def reference_dataloader(self):
+            for batch in super().reference_dataloader():
+                self.batches += 1
+                yield batch
+
+    data = Counted()
+    probing = L.Trainer(fast_dev_run=2, accelerator="cpu", callbacks=Probes(), enable_progress_bar=False)
+    probing.validate(make(), datamodule=data, verbose=False)
+    assert data.batches == 2
+
+
 def test_the_reference_samples_pass_through_the_transfer_hooks():
     class Scaled(Digits):
         def on_before_batch_transfer(self, batch, dataloader_idx):

@@ -17,6 +17,7 @@ from torch import nn
 from lightning_mi import MIEstimationModule, bounds, critics, pairs
 from lightning_mi.data import GaussianDataModule
 from lightning_mi.exceptions import InexactResumeWarning
+from lightning_mi.regularizers import Squared
 from tests.helpers.ranks import become_rank, free_port
 from tests.helpers.small_module import DIM, Kept, equal, trainer, weights
 
@@ -53,20 +54,20 @@ def plateau(optimizer):
     return scheduler
 
 
-def make(scheduler=plateau):
+def make(scheduler=plateau, regularizer=None):
     torch.manual_seed(3)
     encoder = [nn.Sequential(nn.Linear(DIM, DIM), nn.Dropout(0.3)) for _ in range(2)]
     critic = critics.JointCritic(DIM, DIM, hidden=(4,))
-    parts = {"pairs": pairs.Derangement(), "encoder": encoder, "scheduler": scheduler}
+    parts = {"pairs": pairs.Derangement(), "encoder": encoder, "scheduler": scheduler, "regularizer": regularizer}
     return MIEstimationModule(critic, bounds.MINE(ema_rate=0.25), **parts)
 
 
-def run(*callbacks, path=None, draw_first=0, scheduler=plateau, **kwargs):
+def run(*callbacks, path=None, draw_first=0, scheduler=plateau, regularizer=None, **kwargs):
     """Train; return the logged values, the random numbers and the final weights."""
     torch.manual_seed(4)
     random.seed(4)
     np.random.seed(4)
-    kept, noise, module = Kept(), Noise(), make(scheduler)
+    kept, noise, module = Kept(), Noise(), make(scheduler, regularizer)
     torch.rand(draw_first)  # different random numbers on each rank
     kwargs = {"max_epochs": 3, "num_sanity_val_steps": 0, "enable_checkpointing": bool(callbacks), **kwargs}
     given = trainer(logger=kept, callbacks=[noise, *callbacks], **kwargs)
@@ -150,6 +151,16 @@ def test_another_world_size_warns(tmp_path):
     with pytest.warns(InexactResumeWarning, match="world size 2 at world size 1"):
         _, drawn, _ = run(path=tmp_path / "two.ckpt")
     assert len(drawn) == 3 * STEPS - 3
+
+
+def test_added_regularizer_resumes_with_a_warning(tmp_path):
+    run(SaveAt(3, tmp_path / "at.ckpt"))
+    with pytest.warns(InexactResumeWarning, match=r"without train/mi_plug_in: .* without the regularizer"):
+        logged, drawn, _ = run(path=tmp_path / "at.ckpt", regularizer=Squared(weight=0.1))
+    assert len(drawn) == 3 * STEPS - 3
+    averages = [value for _, name, value in logged if name == "train/mi_plug_in"]
+    assert len(averages) == 3
+    assert np.isfinite(averages).all()
 
 
 def test_loading_weights_only_does_not_resume(tmp_path):
