@@ -144,8 +144,8 @@ def restore_state(trainer: L.Trainer, metrics: BufferedMetrics, state: dict[str,
     set_random_state(local["rng"])
     if missing := metrics.restore(local["metrics"]):
         rank_zero_warn(
-            f"Got a checkpoint without {', '.join(missing)}: it was saved with another bound or without the regularizer."
-            " If it was saved within an epoch, its averages of these cover only the batches after it.",
+            f"Got a checkpoint without {', '.join(missing)}: it was saved with other parts. If it was saved within an "
+            "epoch, that epoch's averages of these cover only the batches after it.",
             category=InexactResumeWarning,
         )
 
