@@ -147,7 +147,7 @@ def test_silent_cluster_raises_within_the_timeout(scheme: str, tmp_path: Path, m
     start = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"{scheme}127.0.0.1:{silent.getsockname()[1]}"
-        assert f"Got --ray {address}: cannot connect to a Ray cluster there: no answer within 3 s" in connection_error(
+        assert f"Got --ray {address}: cannot connect to a Ray cluster there: no response within" in connection_error(
             address, tmp_path
         )
     assert time.monotonic() - start < 10

@@ -267,7 +267,7 @@ class BoringModel(L.LightningModule):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"nearest_neighbor": False, "linear": False}, "no probe is left"),
+        ({"nearest_neighbor": False, "linear": False}, "at least one probe"),
         ({"every_n_epochs": -1}, "every_n_epochs=-1"),
         ({"k": 0}, "k=0"),
         ({"C": -1.0}, "C=-1"),

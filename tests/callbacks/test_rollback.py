@@ -136,7 +136,7 @@ def test_rollback_drops_accumulated_gradients():
 def test_stop_ends_the_training_with_a_remedy():
     monitor, _, t, [words] = train(module(bounds.NWJ(cap=None)), broken=[12], action="stop")
     assert t.global_step == monitor.exploded_at == 13
-    assert "Training stops here. To cure it, add `regularizers.Squared(weight=0.1)` and leave NWJ its robust" in words
+    assert "Training stops here. To fix it, add `regularizers.Squared(weight=0.1)` and use the robust exp" in words
 
 
 def test_stop_waits_for_min_steps():

@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
-from lightning_mi.checkpoints.loading import naming_misfits
+from lightning_mi.checkpoints.loading import explain_mismatch
 from lightning_mi.cli.main import main
 from lightning_mi.data import GaussianDataModule
 
@@ -233,7 +233,7 @@ def test_arguments_replace_recorded_parts(from_command_line):
 
 
 def test_other_errors_pass_through():
-    with pytest.raises(RuntimeError, match=r"^another error$"), naming_misfits(Path("a.ckpt")):
+    with pytest.raises(RuntimeError, match=r"^another error$"), explain_mismatch(Path("a.ckpt")):
         raise RuntimeError("another error")
 
 

@@ -72,9 +72,9 @@ def test_best_is_found_after_the_run_was_moved(tmp_path):
 
 
 def test_missing_checkpoints_raise_with_the_folders(tmp_path):
-    for wanted in ("best", "last"):
+    for alias in ("best", "last"):
         with pytest.raises(CheckpointError, match=f"--ckpt_path {wanted}: there is no checkpoint under {tmp_path}"):
-            find_checkpoint(wanted, [tmp_path])
+            find_checkpoint(alias, [tmp_path])
     save(tmp_path / "last.ckpt", at=200)
     with pytest.raises(CheckpointError, match="does not record a best checkpoint"):
         find_checkpoint("best", [tmp_path])
@@ -96,7 +96,7 @@ def test_reading_never_runs_code(tmp_path):
     torch.save(hostile, tmp_path / "archive.ckpt")
     (tmp_path / "bare.ckpt").write_bytes(pickle.dumps(hostile, protocol=2))
     for path in (tmp_path / "archive.ckpt", tmp_path / "bare.ckpt"):
-        with pytest.raises(CheckpointError, match="damaged, or holds objects other than plain data"):
+        with pytest.raises(CheckpointError, match="damaged, or contains objects other than plain data"):
             read_checkpoint(path)
     assert not witness.exists()
 
