@@ -185,7 +185,7 @@ def test_batches_done_counts_every_batch():
     assert lightning_loops.batches_done(None) == 0
     fitted = fit(make(), draw(*[8] * 6), accumulate_grad_batches=3, max_epochs=2)
     assert lightning_loops.batches_done(fitted) == 12
-    assert lightning_loops.batch_in_force(fitted) == 11
+    assert lightning_loops.current_batch_index(fitted) == 11
 
 
 def test_pending_work_after_a_batch():

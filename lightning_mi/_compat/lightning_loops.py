@@ -17,7 +17,7 @@ def is_accumulating(trainer: L.Trainer) -> bool:
         return bool(trainer.fit_loop._should_accumulate())
     except AttributeError:
         warn_missing("_should_accumulate", "The last batch of an epoch may count as accumulating.")
-        return bool((batch_in_force(trainer) + 1) % trainer.accumulate_grad_batches)
+        return bool((current_batch_index(trainer) + 1) % trainer.accumulate_grad_batches)
 
 
 def batches_done(trainer: L.Trainer | None) -> int:
@@ -37,14 +37,14 @@ def batches_done(trainer: L.Trainer | None) -> int:
     return 0 if trainer is None else int(_batch_progress(trainer).total.processed)
 
 
-def batch_in_force(trainer: L.Trainer) -> int:
+def current_batch_index(trainer: L.Trainer) -> int:
     """The index of the current training batch; between batches (validation, test), of the last one; 0 before any.
 
     ``epoch_loop.total_batch_idx`` means the same, but in Lightning 2.6.6 it stays one too high after resuming from a
     failure within a step.
 
     Example:
-        >>> batch_in_force(L.Trainer(barebones=True))
+        >>> current_batch_index(L.Trainer(barebones=True))
         0
     """
     current = _batch_progress(trainer).current

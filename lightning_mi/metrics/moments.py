@@ -8,8 +8,7 @@ and the sum :math:`\sum_b u_b u_b^T`: its first row gives the estimate, the rest
 Invariant: the moments of disjoint sets of batches, in any order and from any ranks, merge by rescaling to the larger
 scale and adding.
 
-Source: pairwise merging of moments, Chan, Golub and LeVeque 1983; here the sums are relative to a common scale instead
-of a common mean.
+Source: Chan et al. 1983 (pairwise merging of moments); here the sums are relative to a common scale, not a common mean.
 """
 
 from collections.abc import Sequence

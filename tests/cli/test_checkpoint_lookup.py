@@ -73,7 +73,7 @@ def test_best_is_found_after_the_run_was_moved(tmp_path):
 
 def test_missing_checkpoints_raise_with_the_folders(tmp_path):
     for alias in ("best", "last"):
-        with pytest.raises(CheckpointError, match=f"--ckpt_path {wanted}: there is no checkpoint under {tmp_path}"):
+        with pytest.raises(CheckpointError, match=f"--ckpt_path {alias}: there is no checkpoint under {tmp_path}"):
             find_checkpoint(alias, [tmp_path])
     save(tmp_path / "last.ckpt", at=200)
     with pytest.raises(CheckpointError, match="does not record a best checkpoint"):

@@ -3,7 +3,7 @@
 import lightning.pytorch as L
 import torch
 
-from lightning_mi._compat.lightning_loops import batch_in_force, batches_done
+from lightning_mi._compat.lightning_loops import batches_done, current_batch_index
 
 
 def recorded(calls, function):
@@ -33,7 +33,7 @@ class Recorder(L.LightningModule):
         if len(self.seen) == self.fail_in_step:
             raise InterruptedError
         self.seen.append(batch)
-        self.steps.append(batch_in_force(self.trainer))
+        self.steps.append(current_batch_index(self.trainer))
         return self.layer(batch[0].flatten(1)).square().mean()
 
     def validation_step(self, batch, batch_idx):

@@ -91,7 +91,7 @@ def test_an_infinite_loss_of_finite_scores_is_an_error():
         def loss(self, terms, penalty):
             return super().loss(terms, penalty) + math.inf
 
-    with pytest.raises(NonFiniteStepError, match="The loss is inf, of finite scores"):
+    with pytest.raises(NonFiniteStepError, match="The loss is inf although all scores are finite"):
         fit(make(cls=Odd))
 
 

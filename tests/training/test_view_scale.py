@@ -31,7 +31,7 @@ FAR = {
     "one column of thousands": (torch.cat([normal(), 1000 * normal(d=1)], 1), "far above unit scale"),
     "bytes": (torch.randint(256, (64, 48)).float(), "far above unit scale"),
     "micro": (1e-6 * normal(), "far below unit scale"),
-    "years": (2000 + 5 * normal(), "has a mean of 2e.03 and a standard deviation of .*the mean hides the differences"),
+    "years": (2000 + 5 * normal(), "has a mean of 2e.03 and a standard deviation of .*samples differ little"),
     "constant": (torch.full((16, 4), 3.0), "is the same in all rows"),
     "zeros": (torch.zeros(16, 4), "is the same in all rows"),
 }
