@@ -130,7 +130,7 @@ class SmallCNN(nn.Module):
         TypeError: If a size is not a whole number.
         ValueError: If a size is below 1.
 
-    Source: Choi and Lee 2022 (form of the features).
+    Source: Choi and Lee 2022 (average-pooled features).
 
     Example:
         >>> SmallCNN(1)(torch.zeros(5, 1, 28, 28)).shape

@@ -23,7 +23,7 @@ class SignificantGain:
     difference, so the rule is stricter than its z. A value never replaces the best one if it or its standard error is
     not finite, or if it is above the ceiling by more than z standard errors.
 
-    Source: Breiman et al. 1984, section 3.4.3 (one-standard-error rule), here for a sequence of values.
+    Source: Breiman et al. 1984, section 3.4.3 (one-standard-error rule).
 
     Args:
         monitor: The name of the logged value; its standard error is ``<monitor>_standard_error``.

@@ -51,9 +51,10 @@ class LogMeanExpGradient(AbstractTileReduction):
 
     The gradient of the log-sum-exp is sum_ij exp(x_ij) dx_ij / sum_ij exp(x_ij), and its denominator is known only
     after the last tile. Invariant after each tile: ``running_max`` is the maximum of x so far, and the accumulated
-    gradient is sum_ij exp(x_ij - running_max) dx_ij over the tiles so far. A new maximum rescales it.
+    gradient is sum_ij exp(x_ij - running_max) dx_ij over the tiles so far. A new maximum rescales it, as it rescales
+    the normalizer of an online softmax.
 
-    Source: Milakov and Gimelshein 2018 (online softmax); here for gradients instead of the normalizer.
+    Source: Milakov and Gimelshein 2018.
 
     Args:
         tile_pass: The tiles.

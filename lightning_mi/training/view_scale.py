@@ -93,9 +93,7 @@ def _problem(view: Tensor) -> str | None:
     if spread > _LARGE:
         if view.requires_grad:
             remedy = "Standardize the input of the encoder, or end it with a normalization layer, such as nn.LayerNorm."
-        return (
-            f"{scale}, far above unit scale: the critic's scores grow with it, and the estimate may diverge. {remedy}"
-        )
+        return f"{scale}, far above unit scale: the scores are large, and the estimate may diverge. {remedy}"
     if view.requires_grad:  # an encoder learns its scale
         return None
     largest = float(deviation.abs().max())
@@ -104,7 +102,5 @@ def _problem(view: Tensor) -> str | None:
     if largest < _SMALL:
         return f"{scale}, far below unit scale: the critic learns slowly, and the estimate stays near 0. {remedy}"
     if offset > _OFFSET * spread:
-        return (
-            f"{scale}: the differences between samples are small beside the mean, and the estimate is too low. {remedy}"
-        )
+        return f"{scale}: samples differ little compared with their mean, and the estimate is too low. {remedy}"
     return None

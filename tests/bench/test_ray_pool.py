@@ -205,11 +205,11 @@ def test_cluster_gives_the_results_of_local_processes(
     assert cli.main(["bench", "onehot", "--ray", cluster.address, "--output", str(there)]) == 0
     assert table(grid, there) == table(grid, here)
     for cell in grid.cells:
-        one, other = load_curves(here, cell), load_curves(there, cell)
-        assert one is not None
-        assert other is not None
+        local, remote = load_curves(here, cell), load_curves(there, cell)
+        assert local is not None
+        assert remote is not None
         for name in FIELDS:
-            np.testing.assert_array_equal(one[name], other[name])
+            np.testing.assert_array_equal(local[name], remote[name])
         assert list((there / "tensorboard" / cell.name).glob("events*"))
     assert folders_of_workers() == []
 

@@ -12,7 +12,7 @@ import torch
 from lightning_mi import bounds, regularizers
 from lightning_mi.callbacks import StabilityMonitor, StabilityWarning
 from tests.helpers.scripted_terms import NUM, Scripted, noise, steps
-from tests.helpers.small_module import Kept, trainer
+from tests.helpers.small_module import RecordingLogger, trainer
 
 COUNT, EVERY, WINDOW = 120, 5, 100
 
@@ -30,7 +30,7 @@ def course(rate=0.0, value_rate=0.0, value=1.0, start=0.0, score=3.0, seed=0):
 
 def run(module, count=COUNT, expect=None, **kwargs):
     """Train; return the monitor, the logger and the stability warnings."""
-    monitor, logger = StabilityMonitor(**({"window": WINDOW, "every_n_steps": EVERY} | kwargs)), Kept()
+    monitor, logger = StabilityMonitor(**({"window": WINDOW, "every_n_steps": EVERY} | kwargs)), RecordingLogger()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", StabilityWarning)
         trainer(callbacks=monitor, logger=logger).fit(module, steps(count))

@@ -33,7 +33,7 @@ def trend(times: NDArray[Any], values: NDArray[Any]) -> Trend:
         times: (B,) increasing.
         values: (B,) finite, B >= 3.
 
-    Source: Mann 1945; Kendall 1975 (ties); Theil 1950 and Sen 1968 (slope); Bayley and Hammersley 1946
+    Source: Mann 1945; Kendall 1975 (ties); Theil 1950 (slope); Sen 1968 (slope); Bayley and Hammersley 1946
         (autocorrelation).
 
     Example:

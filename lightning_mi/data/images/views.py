@@ -102,7 +102,7 @@ class ContrastiveTransform:
 
     The CIFAR-10 setting of Chen et al. has ``min_scale`` 0.08, ``jitter`` 0.5 and no blur.
 
-    Source: Chen et al. 2020, appendices A and B.9.
+    Source: Chen et al. 2020, appendix A; Chen et al. 2020, appendix B.9.
 
     Example:
         >>> ContrastiveTransform(32)(torch.zeros(3, 40, 48, dtype=torch.uint8)).shape
