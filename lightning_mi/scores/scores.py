@@ -206,8 +206,7 @@ class Scores:
         """Several means with one all-gather.
 
         Args:
-            read: Maps scores to several of their means, which it must return unchanged and in order. Within ``read``
-                the means are not yet reduced over ranks.
+            read: Maps scores to several of their means, unchanged and in order; within it, they are not yet reduced.
 
         Raises:
             ValueError: ``read`` returns other tensors.

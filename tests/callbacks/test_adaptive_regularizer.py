@@ -102,7 +102,7 @@ def test_state_dict_before_fit():
         ({"every_n_steps": 0}, "every_n_steps=0"),
         ({"raise_by": 1.0}, "a factor above 1"),
         ({"relax_by": 0.0}, "above 0"),
-        ({"min_weight": 0.0}, "no factor would raise a weight of 0"),
+        ({"min_weight": 0.0}, "A weight of 0 could not be raised"),
         ({"max_weight": 1e-9}, "min_weight=0.001 and max_weight=1e-09"),
     ],
 )
