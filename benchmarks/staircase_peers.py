@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--peer", help="the Python of an environment with torch-mist; without it, torch-mist is not measured"
     )
-    parser.add_argument("--steps", type=int, default=1000, help="of each stair")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of each level")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--critics", nargs="+", default=list(CRITICS), choices=CRITICS)

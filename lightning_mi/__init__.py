@@ -1,6 +1,6 @@
 """Neural mutual-information estimation and MI-based losses for PyTorch Lightning.
 
-Names are imported on first use, so that the command line answers without importing PyTorch.
+Names are imported on first use, so that the command line starts without importing PyTorch.
 """
 
 import importlib

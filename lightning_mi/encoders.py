@@ -115,7 +115,8 @@ class SmallCNN(nn.Module):
     """Three 3 x 3 convolutions and a linear layer, for small images on a few CPU cores.
 
     A ReLU follows each convolution, 2 x 2 max-pooling the first two, average pooling to a ``grid`` x ``grid`` map the
-    third. There is no normalization layer: each image is encoded independently of its batch, in training too.
+    third. There is no normalization layer: each image is encoded independently of its batch, in training too. It is a
+    small substitute for the ResNet-18 of Choi and Lee, whose 512 features are average-pooled ReLUs.
 
     Args:
         in_channels: C, channels of the images.
@@ -129,8 +130,7 @@ class SmallCNN(nn.Module):
         TypeError: If a size is not a whole number.
         ValueError: If a size is below 1.
 
-    Source:
-        A small substitute for the ResNet-18 of Choi & Lee (UAI 2022), whose 512 features are average-pooled ReLUs.
+    Source: Choi and Lee 2022 (average-pooled features).
 
     Example:
         >>> SmallCNN(1)(torch.zeros(5, 1, 28, 28)).shape
@@ -185,9 +185,7 @@ class ResNet18(nn.Module):
         TypeError: If ``out_dim`` or ``in_channels`` is not a whole number.
         ValueError: If ``out_dim`` or ``in_channels`` is below 1, or ``stem`` is unknown.
 
-    Source:
-        He et al., "Deep Residual Learning for Image Recognition", CVPR 2016. The CIFAR stem is that of Chen et al.,
-        "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020, appendix B.9.
+    Source: He et al. 2016; Chen et al. 2020, appendix B.9 (CIFAR stem).
 
     Example:
         >>> ResNet18(stem="cifar")(torch.zeros(2, 3, 32, 32)).shape

@@ -46,7 +46,7 @@ class MIWarning(Warning):
 
 @final
 class NonFiniteBatchError(MIError, ValueError):
-    """A batch holds NaN or an infinite value."""
+    """A batch contains NaN or an infinite value."""
 
 
 @final
@@ -92,7 +92,7 @@ class UnknownRecipeError(MIError, LookupError):
 
 @final
 class GridError(MIError, ValueError):
-    """A benchmark's YAML is invalid, or an option names something that it does not define."""
+    """A benchmark's YAML is invalid, or an option names an unknown preset, loss or data set."""
 
 
 @final
@@ -107,7 +107,7 @@ class RayClusterError(MIError, RuntimeError):
 
 @final
 class MINumericalWarning(MIWarning, RuntimeWarning):
-    """A value overflowed or is NaN, or the scores make an estimate meaningless."""
+    """A value overflowed or is NaN, or an estimate is meaningless because of its scores."""
 
 
 @final

@@ -68,7 +68,7 @@ class MILoss(nn.Module):
         TypeError: An argument has the wrong type, such as a class instead of an instance.
         ValueError: The regularizer's target does not suit the bound.
 
-    Source: Choi and Lee 2022 (arXiv 2011.07932).
+    Source: Choi and Lee 2022.
 
     Example:
         >>> import torch
@@ -158,12 +158,12 @@ class MILoss(nn.Module):
         return terms, penalty
 
     def calibrate(self, score: Callable[[], Scores]) -> None:
-        """Set scale and offset of a calibrated critic that no batch has set yet; otherwise do nothing.
+        """Calibrate scale and offset of a critic that needs calibration; otherwise do nothing.
 
         Args:
             score: Scores a batch; called several times.
         """
-        # By attribute: torch.compile wraps a critic in another class, which passes attributes on.
+        # By attribute: torch.compile wraps a critic in another class with the same attributes.
         if not getattr(self.critic, "needs_calibration", False):
             return
         with self.pairs.uncounted():
@@ -180,7 +180,7 @@ class MILoss(nn.Module):
             self.regularizer.step = num_batches
 
     def get_extra_state(self) -> Tensor:
-        """The number of batches, as the state dict holds it: a scalar on the CPU, which needs no sync."""
+        """The number of batches for ``state_dict``: a scalar on the CPU, so that saving needs no host-device sync."""
         return torch.tensor(self.num_batches)
 
     def set_extra_state(self, state: object) -> None:

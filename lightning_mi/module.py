@@ -41,13 +41,13 @@ class MIEstimationModule(LoopHooks):
         batch - unpack_batch -> views - encode -> x, y - scores -> Scores - bound -> BoundTerms - regularizer -> loss
 
     Training logs ``train/mi`` (the value), ``train/joint_term``, ``train/marginal_term``, ``train/log_normalizer``,
-    ``train/loss`` and ``train/penalty`` at each step, ``train/true_mi`` if data module and pairing know the true value
+    ``train/loss`` and ``train/penalty`` at each step, ``train/true_mi`` if the true value is known
     (:meth:`AbstractPairing.true_value`), and ``train/log_n``, the ceiling of InfoNCE (:meth:`Scores.row_ceiling`).
     Each epoch of training, validation and test logs ``<stage>/mi`` (micro; ``train/mi_micro`` in training),
     ``<stage>/mi_macro``, ``<stage>/mi_plug_in``, ``<stage>/log_normalizer`` and ``<stage>/effective_sample_fraction``,
     exact over batches and ranks; validation and test also the standard error of each estimate, as
     ``<stage>/mi_standard_error``. All in nats. A step without joint pairs logs NaN as ``train/mi`` and
-    ``train/joint_term``; averages leave it out.
+    ``train/joint_term``; averages exclude it.
 
     With DDP, training scores pairs across all ranks, unless the pairing has ``gather=False``: terms, loss and averaged
     gradient equal those of one process on the global batch. In validation and test each rank pairs its own samples.
@@ -67,8 +67,8 @@ class MIEstimationModule(LoopHooks):
             fused if possible.
         scheduler: Creates a learning-rate scheduler for the optimizer; none by default.
         scheduler_interval: The scheduler steps each ``"epoch"`` or each ``"step"``.
-        probe: A linear classifier of the first representation. It trains with the same optimizer and changes nothing
-            for the encoder, neither gradients nor their clipping; none by default.
+        probe: A linear classifier of the first representation. It trains with the same optimizer and does not change
+            the encoder's gradients or their clipping; none by default.
         encoder_chunk_size: Samples that an encoder processes at a time (gradient cache): exact gradients of a batch of
             any size in the memory of one chunk, at the cost of one more forward pass. The whole batch by default.
         on_non_finite: The policy for a training step whose batch, scores, loss or gradients are not finite.
@@ -85,7 +85,7 @@ class MIEstimationModule(LoopHooks):
         TypeError: An argument has the wrong type, such as a class instead of an instance.
         ValueError: A choice is unknown, the target does not suit the bound, or there are more than two encoders.
 
-    Source: Choi and Lee 2022 (arXiv 2011.07932).
+    Source: Choi and Lee 2022.
 
     Example:
         >>> import torch
@@ -126,8 +126,8 @@ class MIEstimationModule(LoopHooks):
         self.probe = probe
         self.encoder_chunk_size = encoder_chunk_size
         self.prediction = prediction
-        given = {"critic": critic, "bound": bound, "pairs": pairs, "regularizer": regularizer}
-        self._part_names = part_names(given | {"encoder": encoder, "probe": probe})
+        loss_parts = {"critic": critic, "bound": bound, "pairs": pairs, "regularizer": regularizer}
+        self._part_names = part_names(loss_parts | {"encoder": encoder, "probe": probe})
         self._optimizers = plan(optimizer, scheduler, scheduler_interval)
         self._guard = NonFiniteGuard(on_non_finite)
         self._pointwise = PointwiseMI()
@@ -135,8 +135,8 @@ class MIEstimationModule(LoopHooks):
         self._first_step = FirstStep()
         target, holds_target = self.mi_loss.target, self.mi_loss.holds_target
         self.train_metrics = training_metrics(bound, target, holds_target)
-        measured = (bound, target, holds_target, self.pairs, probe)
-        self.val_metrics, self.test_metrics = (StageMetrics(LoaderMetrics(s, *measured)) for s in ("val", "test"))
+        arguments = (bound, target, holds_target, self.pairs, probe)
+        self.val_metrics, self.test_metrics = (StageMetrics(LoaderMetrics(s, *arguments)) for s in ("val", "test"))
 
     # Hooks: override these in a subclass.
 
@@ -214,8 +214,8 @@ class MIEstimationModule(LoopHooks):
         """Compute scores, bound terms, penalty and loss of a batch; the same in training, validation and test.
 
         Raises:
-            NonFiniteBatchError: A view holds NaN or an infinite value.
-            TypeError: Pairing or probe needs labels, and the batch holds none.
+            NonFiniteBatchError: A view contains NaN or an infinite value.
+            TypeError: Pairing or probe needs labels, and the batch contains none.
         """
         representations, labels = self._represent(batch, self.probe)
         views = self._with_labels(representations, labels)
@@ -259,12 +259,12 @@ class MIEstimationModule(LoopHooks):
         return self._evaluate(batch, "test", self.test_metrics, dataloader_idx)
 
     def predict_step(self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Representations, pointwise mutual information, or both, as ``prediction`` says.
+        """Representations, pointwise mutual information, or both, depending on ``prediction``.
 
         Returns:
             ``"x"``, ``"y"``, ...: (N, D) representation of each view. ``"pmi"``: (J,) log p(x, y) / (p(x) p(y)) of the
             joint pairs up to the critic's error, nats; see :class:`PointwiseMI`. ``"labels"``: (N,) integers, if the
-            batch holds labels.
+            batch contains labels.
 
         Raises:
             ValueError: The batch has no marginal pairs to normalize pointwise mutual information.

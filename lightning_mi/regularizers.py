@@ -76,7 +76,7 @@ class AbstractRegularizer(nn.Module, ABC):
     Raises:
         ValueError: The weight is negative or not finite, the target is not finite, or the scale is unknown.
 
-    Source: Choi and Lee 2022, with the squared distance.
+    Source: Choi and Lee 2022 (squared distance).
     """
 
     bounded_gradient: ClassVar[bool] = False
@@ -127,7 +127,7 @@ class AbstractRegularizer(nn.Module, ABC):
             ValueError: A scheduled weight is negative or not finite.
 
         Warns:
-            MINumericalWarning: The penalty is infinite though the log-normalizer is finite.
+            MINumericalWarning: The penalty is infinite although the log-normalizer is finite.
         """
         check_instance("terms", terms, BoundTerms, "bound(scores)")
         penalty = self.penalty(terms.log_normalizer)
@@ -155,7 +155,7 @@ class AbstractRegularizer(nn.Module, ABC):
             stacklevel: As in :func:`warnings.warn`.
 
         Warns:
-            MINumericalWarning: The penalty is infinite though the log-normalizer is finite.
+            MINumericalWarning: The penalty is infinite although the log-normalizer is finite.
         """
         log_normalizer = terms.log_normalizer
         if bool(log_normalizer.isfinite() & ~penalty.isfinite()):
@@ -242,7 +242,7 @@ class Huber(AbstractRegularizer):
 
 
 def check_target(bound: AbstractBound, regularizer: AbstractRegularizer | None) -> None:
-    """Check that a regularizer's target keeps the bound's optimum.
+    """Check that a regularizer's target does not move the bound's optimum.
 
     The optimal critic of a self-normalized bound is unique and has log-normalizer 0.
 
@@ -264,7 +264,7 @@ def check_target(bound: AbstractBound, regularizer: AbstractRegularizer | None) 
 
 
 def log_normalizer_target(bound: AbstractBound, regularizer: AbstractRegularizer | None) -> float | None:
-    """The value that training drives the log-normalizer to, nats; None if nothing determines it.
+    """The target of the log-normalizer in training, nats; None if there is none.
 
     It is the regularizer's target or, without a regularizer, 0 for a self-normalized bound.
 

@@ -1,4 +1,4 @@
-"""What every test starts from: one thread and a fixed seed."""
+"""Setup of every test: one thread and a fixed seed."""
 
 import pytest
 import torch

@@ -16,7 +16,7 @@ from lightning_mi import regularizers
 from lightning_mi._compat import lightning_logs, lightning_loops, ray_names, torch_names
 from lightning_mi.exceptions import MIWarning
 from tests.helpers.paths import ROOT
-from tests.helpers.small_module import Kept, draw, fit, make, trainer
+from tests.helpers.small_module import RecordingLogger, draw, fit, make, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 
@@ -76,7 +76,7 @@ def test_only_compat_touches_private_names():
 # Logging.
 
 
-class Seen(L.Callback):
+class StepRecorder(L.Callback):
     """Records callback metrics and facts about the logging after each batch."""
 
     def __init__(self):
@@ -101,21 +101,21 @@ def test_fast_logs_equal_those_of_lightning(monkeypatch, options):
             log(self, name, *args, **kwargs)
 
         monkeypatch.setattr(L.LightningModule, "log", counted)
-        seen, kept = Seen(), Kept()
-        given = {"max_epochs": 2, "logger": kept, "log_every_n_steps": 2, "callbacks": seen} | options
+        callback, logger = StepRecorder(), RecordingLogger()
+        given = {"max_epochs": 2, "logger": logger, "log_every_n_steps": 2, "callbacks": callback} | options
         fit(make(regularizer=regularizers.Squared(0.1)), draw(*[8] * 6), draw(8, 8), **given)
-        found.append((seen.rows, kept.rows, calls.count("train/mi")))
+        found.append((callback.rows, logger.rows, calls.count("train/mi")))
     assert found[0][:2] == found[1][:2]
     assert (found[0][2], found[1][2]) == (2, 12)  # the first step of an epoch, and every step
     assert len({row["train/mi"] for row in found[0][0]}) == 12
 
 
 def test_the_logged_step_counts_batches_that_update():
-    seen = Seen()
-    fit(make(), draw(*[8] * 6), log_every_n_steps=2, accumulate_grad_batches=2, callbacks=seen)
-    assert seen.steps == [0, 0, 1, 1, 2, 2]
-    assert seen.accumulating == [True, False] * 3
-    updates = [logged for logged, waits in zip(seen.logged, seen.accumulating, strict=True) if not waits]
+    callback = StepRecorder()
+    fit(make(), draw(*[8] * 6), log_every_n_steps=2, accumulate_grad_batches=2, callbacks=callback)
+    assert callback.steps == [0, 0, 1, 1, 2, 2]
+    assert callback.accumulating == [True, False] * 3
+    updates = [logged for logged, waits in zip(callback.logged, callback.accumulating, strict=True) if not waits]
     assert updates == [False, True, False]
 
 
@@ -170,11 +170,11 @@ class Rows(L.Callback):
 
 
 def test_pending_row_is_the_one_that_lightning_logs_next():
-    rows, kept = Rows(), Kept()
-    fit(make(), draw(*[8] * 4), logger=kept, log_every_n_steps=2, callbacks=rows, max_epochs=2)
+    rows, logger = Rows(), RecordingLogger()
+    fit(make(), draw(*[8] * 4), logger=logger, log_every_n_steps=2, callbacks=rows, max_epochs=2)
     pending = [row for row in rows.steps if row is not None]
     assert [step for _, step in pending] == [1, 3, 5, 7]
-    assert [(step, row) for row, step in pending] == [(step, row) for step, row in kept.rows if "train/mi" in row]
+    assert [(step, row) for row, step in pending] == [(step, row) for step, row in logger.rows if "train/mi" in row]
     assert [step for _, step in rows.epochs] == [3, 7]
 
 
@@ -185,7 +185,7 @@ def test_batches_done_counts_every_batch():
     assert lightning_loops.batches_done(None) == 0
     fitted = fit(make(), draw(*[8] * 6), accumulate_grad_batches=3, max_epochs=2)
     assert lightning_loops.batches_done(fitted) == 12
-    assert lightning_loops.batch_in_force(fitted) == 11
+    assert lightning_loops.current_batch_index(fitted) == 11
 
 
 def test_pending_work_after_a_batch():

@@ -149,6 +149,6 @@ def test_smile_is_above_the_truth(mi: float) -> None:
 )
 def test_estimates_at_ten_nats_equal_the_known_ones(name: str, average: str, expected: float) -> None:
     joint_terms, marginal_terms = terms(name, 10.0)
-    one = standard_error(joint_terms if average == "plug-in" else joint_terms - marginal_terms)
-    tolerance = 4 * np.sqrt(2) * one + 0.005  # the known values are rounded to two digits
+    error = standard_error(joint_terms if average == "plug-in" else joint_terms - marginal_terms)
+    tolerance = 4 * np.sqrt(2) * error + 0.005  # the known values are rounded to two digits
     assert readings(name, 10.0)[average] == pytest.approx(expected, abs=tolerance)

@@ -44,7 +44,7 @@ def test_the_staircase_has_a_row_for_each_reading(tmp_path, capsys):
     assert "| separable | DV, plug-in | 0.1 |" in capsys.readouterr().out
 
 
-def test_errors_are_of_the_second_half_of_each_stair():
+def test_errors_are_of_the_second_half_of_each_level():
     values = [0.0, 0.0, 3.0, 1.0] * 5  # means of squares to 2, 4, 6, 8, 10
     assert staircase_peers.errors(values, steps=4) == [1.0, 5.0, 17.0, 37.0, 65.0]
 

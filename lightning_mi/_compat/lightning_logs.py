@@ -13,8 +13,8 @@ from lightning_mi._compat.missing import warn_missing
 def logged_step(trainer: L.Trainer) -> int:
     """The x-axis position under which Lightning logs the metrics of the current training batch.
 
-    It counts batches that updated the parameters. ``trainer.global_step`` counts optimizer steps, of which a batch has
-    as many as there are optimizers. Read in Lightning 2.6.6: ``_TrainingEpochLoop._batches_that_stepped``.
+    It counts batches that updated the parameters. ``trainer.global_step`` counts optimizer steps: several for each
+    batch with several optimizers. Read in Lightning 2.6.6: ``_TrainingEpochLoop._batches_that_stepped``.
 
     Example:
         >>> logged_step(L.Trainer(barebones=True))
@@ -42,8 +42,8 @@ def is_logged(trainer: L.Trainer) -> bool:
 def log_step(module: L.LightningModule, name: str, value: Tensor | float, prog_bar: bool) -> None:
     """Log a value of a training step, as ``LightningModule.log`` does.
 
-    The first call for a name in an epoch is that method. Later calls write into the result that it registered, without
-    checking and copying the arguments again: that takes 0.3 ms a value (benchmarks/trainer_overhead.py). Read in
+    The first call for a name in an epoch calls ``LightningModule.log``, which registers a result. Later calls update
+    this result directly, which saves 0.3 ms a value for checks and copies (benchmarks/trainer_overhead.py). Read in
     Lightning 2.6.6: ``Trainer._results``, whose keys are ``<hook>.<name>``.
 
     Args:
@@ -82,5 +82,5 @@ def pending_log_row(trainer: L.Trainer) -> tuple[dict[str, Any], int] | None:
         values = convert_tensors_to_scalars(connector.metrics["log"]) | {"epoch": trainer.current_epoch}
         return values, logged_step(trainer) - epoch_ended
     except AttributeError:
-        warn_missing("_logger_connector", "A checkpoint does not hold the row that is logged right after it.")
+        warn_missing("_logger_connector", "A checkpoint does not contain the row that is logged right after it.")
         return None

@@ -17,7 +17,7 @@ def is_accumulating(trainer: L.Trainer) -> bool:
         return bool(trainer.fit_loop._should_accumulate())
     except AttributeError:
         warn_missing("_should_accumulate", "The last batch of an epoch may count as accumulating.")
-        return bool((batch_in_force(trainer) + 1) % trainer.accumulate_grad_batches)
+        return bool((current_batch_index(trainer) + 1) % trainer.accumulate_grad_batches)
 
 
 def batches_done(trainer: L.Trainer | None) -> int:
@@ -26,9 +26,9 @@ def batches_done(trainer: L.Trainer | None) -> int:
     Batches, not optimizer steps: ``trainer.global_step`` counts fewer with gradient accumulation and more with several
     optimizers.
 
-    The count is right as soon as the loops are restored, so also when a resumed training requests its dataloader. In
-    Lightning 2.6.6 only ``processed`` is: ``completed`` lacks the last batch if the checkpoint was saved in
-    ``on_train_batch_end``, and ``ready`` has one too many if it was saved after a failure within a step.
+    The count is correct once the loops are restored, also when a resumed training requests its dataloader. In Lightning
+    2.6.6 only ``processed`` is correct then: ``completed`` lacks the last batch if the checkpoint was saved in
+    ``on_train_batch_end``, and ``ready`` is one too high if it was saved after a failure within a step.
 
     Example:
         >>> batches_done(None)
@@ -37,14 +37,14 @@ def batches_done(trainer: L.Trainer | None) -> int:
     return 0 if trainer is None else int(_batch_progress(trainer).total.processed)
 
 
-def batch_in_force(trainer: L.Trainer) -> int:
-    """The index of the current training batch or, between batches (validation, test), of the last one; 0 before any.
+def current_batch_index(trainer: L.Trainer) -> int:
+    """The index of the current training batch; between batches (validation, test), of the last one; 0 before any.
 
     ``epoch_loop.total_batch_idx`` means the same, but in Lightning 2.6.6 it stays one too high after resuming from a
     failure within a step.
 
     Example:
-        >>> batch_in_force(L.Trainer(barebones=True))
+        >>> current_batch_index(L.Trainer(barebones=True))
         0
     """
     current = _batch_progress(trainer).current
@@ -56,12 +56,12 @@ Pending = Literal["validation", "epoch end"]
 
 
 def pending_after_batch(trainer: L.Trainer) -> Pending | None:
-    """Work still owed when a checkpoint is saved at the end of a training batch, or during its validation.
+    """Work that is pending when a checkpoint is saved at the end of a training batch, or during its validation.
 
-    A validation in progress is owed as a whole. Read in Lightning 2.6.6: ``_TrainingEpochLoop.on_advance_end``.
+    A validation in progress counts as not started. Read in Lightning 2.6.6: ``_TrainingEpochLoop.on_advance_end``.
 
     Returns:
-        ``"validation"``, ``"epoch end"``, or None: training goes on with the next batch, or no batch is ending.
+        ``"validation"``, ``"epoch end"``, or None: training continues with the next batch, or no batch is ending.
 
     Example:
         >>> pending_after_batch(L.Trainer(barebones=True)) is None
@@ -87,10 +87,10 @@ def pending_after_batch(trainer: L.Trainer) -> Pending | None:
 
 
 def close_batch(fit_loop: dict[str, Any], pending: Pending) -> None:
-    """Change a checkpoint's loop state, in place, to that after the batch and before the pending work.
+    """Mark the current batch as done in a checkpoint's loop state, in place; the pending work is repeated on resume.
 
-    Without this, Lightning counts a batch in whose end the checkpoint was saved as done, and with it the validation and
-    the end of the epoch: a resumed training would skip both. Read in Lightning 2.6.6:
+    Without this, Lightning also counts the validation and the end of the epoch as done if the checkpoint was saved at
+    the end of a batch: a resumed training would skip both. Read in Lightning 2.6.6:
     ``_TrainingEpochLoop.update_restart_stage``.
 
     Args:
@@ -101,7 +101,7 @@ def close_batch(fit_loop: dict[str, Any], pending: Pending) -> None:
     for counts in (progress["total"], progress["current"]):
         counts["completed"] = counts["processed"]
     if pending == "validation":
-        # One batch started and none done: Lightning restarts a validation that was interrupted.
+        # One batch started and none done: Lightning then restarts the validation.
         interrupted = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
         validation = fit_loop["epoch_loop.val_loop.batch_progress"]
         validation |= {"total": {**interrupted}, "current": {**interrupted}, "is_last_batch": False}
@@ -110,10 +110,10 @@ def close_batch(fit_loop: dict[str, Any], pending: Pending) -> None:
 
 
 def clear_restart_flags(trainer: L.Trainer, pending: Pending | None) -> None:
-    """Let an epoch that is resumed in its middle end as any other does.
+    """Clear Lightning's restart flags, so that a resumed epoch ends like any other.
 
-    With its restart flags set, Lightning 2.6.6 skips schedulers that wait for a plateau at the end of that epoch, and
-    trains one batch more before an epoch end that is pending (``_FitLoop._restarting``, ``_EvaluationLoop._has_run``).
+    With these flags set, Lightning 2.6.6 skips plateau schedulers (``ReduceLROnPlateau``) at the end of that epoch, and
+    trains one extra batch before a pending epoch end (``_FitLoop._restarting``, ``_EvaluationLoop._has_run``).
     """
     loop = trainer.fit_loop
     if not loop.restarted_on_epoch_end:
@@ -123,7 +123,7 @@ def clear_restart_flags(trainer: L.Trainer, pending: Pending | None) -> None:
 
 
 def finish_restarted_epoch(trainer: L.Trainer) -> None:
-    """End the restart of an epoch of which only the end was pending. Read in Lightning 2.6.6."""
+    """Finish the restart of an epoch if only its end was pending. Read in Lightning 2.6.6."""
     trainer.fit_loop.epoch_loop.on_iteration_done()
 
 
@@ -146,7 +146,7 @@ def transfer_batch(trainer: L.Trainer, module: L.LightningModule, batch: Any) ->
 
 
 def silence_cloud_advertisement() -> None:
-    """Drop the log line with which Lightning advertises its cloud service, by the name of its logger and its text."""
+    """Filter out the log line in which Lightning advertises its cloud service."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
 
 
@@ -165,7 +165,7 @@ def attached_trainer(module: L.LightningModule) -> L.Trainer | None:
 
 
 def hyper_parameters(module: L.LightningModule) -> list[dict[str, Any]]:
-    """Both dictionaries of saved hyper-parameters: ``hparams`` and ``hparams_initial``, which returns a copy only.
+    """The dictionaries behind ``hparams`` and ``hparams_initial``; the public ``hparams_initial`` is a copy.
 
     Example:
         >>> hyper_parameters(L.LightningModule())

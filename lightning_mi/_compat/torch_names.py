@@ -95,7 +95,7 @@ def is_tracing() -> bool:
 def tensor_version(tensor: Tensor) -> int | None:
     """Number of in-place writes to a tensor so far, or None if torch has no such counter. Read in torch 2.14.
 
-    Reading it is no host-device sync, reading the tensor is.
+    Reading the counter needs no host-device sync; reading the tensor does.
 
     Example:
         >>> buffer = torch.zeros(())

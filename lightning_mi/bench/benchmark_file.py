@@ -16,11 +16,11 @@ Overrides = dict[str, Any]  # dotted key of the recipe -> value
 @final
 @dataclass(frozen=True)
 class Preset:
-    """How much of a benchmark is computed.
+    """Scope of a benchmark run: seeds, losses, studies, variants and reduced settings.
 
     Attributes:
         seeds: Seeds of the weights and the data.
-        note: How the preset is reduced against the paper; empty if it is not.
+        note: Differences from the paper's settings; empty if there are none.
         overrides: Settings of the recipe that it replaces.
         losses: Names of its losses; None means all.
         studies: Names of its studies; None means all.
@@ -113,7 +113,7 @@ class Benchmark:
     Attributes:
         file: Name of the file, for messages.
         recipe: Name of the recipe, with ``{data}`` for the data set.
-        report: Which tables and figures are made of the results.
+        report: Kind of report: its tables and figures.
         presets: Presets by name.
         studies: Studies by name.
         losses: The losses, in the order of the table.

@@ -1,4 +1,4 @@
-"""The grid of a benchmark: every training that it consists of, with its whole configuration."""
+"""The grid of a benchmark: all its trainings, each with its complete configuration."""
 
 import copy
 import hashlib
@@ -30,7 +30,7 @@ class Cell:
     """One training of a grid.
 
     Attributes:
-        study: The part of the benchmark that it belongs to.
+        study: Name of its study.
         loss: Name of the loss.
         paper: Name of the loss in the paper; None for a loss that the paper does not have.
         variant: ``original``, ``regularized`` or ``published`` (regularized as in the authors' released code).
@@ -80,8 +80,8 @@ class Grid:
     Attributes:
         name: Name of the benchmark.
         preset: Name of the preset.
-        note: How the preset is reduced against the paper; empty if it is not.
-        report: Which tables and figures are made of the results.
+        note: Differences from the paper's settings; empty if there are none.
+        report: Kind of report: its tables and figures.
         cells: The trainings.
         data: The data set, if the benchmark offers several.
     """
@@ -196,7 +196,7 @@ def _configuration(
     row, config = training.row, copy.deepcopy(recipe)
     config["seed_everything"] = training.seed
     config["data"]["init_args"]["seed"] = training.seed
-    # The study comes last: if it replaces a whole part, the settings of that part by the loss must not survive.
+    # The study comes last: if it replaces a whole part, it also replaces the loss's settings of that part.
     for overrides in (
         preset.overrides,
         row.overrides,
@@ -240,6 +240,6 @@ def _assign(config: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         if parent not in config:
-            raise GridError(f"The override {key!r} names a key that the recipe does not have: {parent!r}.")
+            raise GridError(f"Got the override {key!r}: the recipe has no key {parent!r}. Use a key of the recipe.")
         config = config[parent]
     config[last] = value

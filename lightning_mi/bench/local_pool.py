@@ -19,7 +19,7 @@ from lightning_mi.bench.results import OnFinished, OnProgress, find_pending, loa
 from lightning_mi.exceptions import CellFailedError
 from lightning_mi.utilities.lifeline import end_after
 
-# State of a worker process, set by _start_worker: an initializer can pass a queue in no other way.
+# State of a worker process, set by _start_worker: a queue can reach a worker only through its initializer.
 _worker: dict[str, Any] = {}
 
 

@@ -26,7 +26,7 @@ def connected(address: str) -> Iterator[Any]:
         address: ``HOST:PORT``, ``auto`` or ``ray://HOST:PORT``.
 
     Raises:
-        RayClusterError: If Ray is not installed or the cluster does not answer.
+        RayClusterError: If Ray is not installed or the cluster does not respond.
     """
     try:
         import ray
@@ -47,7 +47,7 @@ def connected(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def require_room(ray: Any, gpus_per_run: float) -> None:
+def check_resources(ray: Any, gpus_per_run: float) -> None:
     """Check that some node has the resources of one training; Ray would wait for such a node forever.
 
     Raises:
@@ -78,7 +78,7 @@ def _try_to_connect(options: dict[str, Any]) -> None:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            reason = f"no answer within {_CONNECT_TIMEOUT:g} s"
+            reason = f"no response within {_CONNECT_TIMEOUT:g} s"
         else:
             if attempt.returncode == 0:
                 return

@@ -12,7 +12,7 @@ from typing import Any
 from lightning_mi import __version__
 from lightning_mi._compat.ray_names import preload_ray_shutdown, ray_task_cause
 from lightning_mi.bench.grid import Cell
-from lightning_mi.bench.ray_connection import connected, require_room
+from lightning_mi.bench.ray_connection import check_resources, connected
 from lightning_mi.bench.ray_worker import ProgressActor, train_on_worker, unpack
 from lightning_mi.bench.results import OnFinished, OnProgress, find_pending, load_curves
 from lightning_mi.exceptions import CellFailedError
@@ -46,7 +46,7 @@ def run_cells(
         on_finished: Called with each finished cell and its curves, at once for cells that finished earlier.
 
     Raises:
-        RayClusterError: If Ray is not installed, the cluster does not answer, or no node can run a training.
+        RayClusterError: If Ray is not installed, the cluster does not respond, or no node can run a training.
         CellFailedError: If a training raised an error, or lost its worker more than ``RETRIES`` times.
         KeyboardInterrupt: After Ctrl-C. The running cells have stopped without results.
     """
@@ -54,7 +54,7 @@ def run_cells(
     if not pending:
         return
     with connected(address) as ray:
-        require_room(ray, gpus_per_run)
+        check_resources(ray, gpus_per_run)
         actor = _start_actor(ray)
         task = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=RETRIES)(train_on_worker)
         running = {
@@ -74,7 +74,7 @@ def run_cells(
 
 
 def _preload_shutdown() -> None:
-    """Import in advance what ``ray.shutdown`` imports; during these seconds a signal ends this process at once."""
+    """Import the modules that ``ray.shutdown`` needs; a signal during these seconds ends this process at once."""
     before = handle_signals(end_at_once)
     preload_ray_shutdown()
     restore_signals(before)
@@ -119,7 +119,7 @@ class _Driver:
                 self.on_finished(cell, curves)
 
     def save_finished(self, ended: Mapping[Any, int]) -> None:
-        """Write the files of cells that finished while the others were stopped."""
+        """Write the files of cells that finished before they could be stopped."""
         for future, index in ended.items():
             with suppress(self.ray.exceptions.RayError):  # the cell was stopped
                 packed = self.ray.get(future, timeout=_STOP_TIMEOUT)

@@ -15,7 +15,7 @@ from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.results import CURVES
 from lightning_mi.utilities.atomic_files import write_atomically
 
-_ACTOR_TIMEOUT = 25.0  # seconds to wait for the first answer of the actor
+_ACTOR_TIMEOUT = 25.0  # seconds to wait for the first reply of the actor
 
 
 @final
@@ -67,24 +67,24 @@ def train_on_worker(progress: Any, index: int, cell: Cell, gpus: float, version:
         # Ray leaves all GPUs visible to a task that reserved none, so all tasks of a node would use its first GPU.
         # CUDA reads the variable when it starts, which is later: a worker process runs only tasks like this one.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    answer: Future[bool] = progress.report.remote(index, 0.0).future()
-    wait([answer], timeout=_ACTOR_TIMEOUT)
-    if must_stop(answer):
+    reply: Future[bool] = progress.report.remote(index, 0.0).future()
+    wait([reply], timeout=_ACTOR_TIMEOUT)
+    if must_stop(reply):
         return b""
 
     def report(fraction: float) -> None:
-        nonlocal answer
-        answer = progress.report.remote(index, fraction).future()  # asynchronous: training does not wait
+        nonlocal reply
+        reply = progress.report.remote(index, fraction).future()  # asynchronous: training does not wait
 
     with TemporaryDirectory(prefix="lightning_mi-") as name:
         folder = Path(name)
-        train(folder, cell, report, stopped=lambda: must_stop(answer))
+        train(folder, cell, report, stopped=lambda: must_stop(reply))
         return _pack(folder)
 
 
-def must_stop(answer: "Future[bool]") -> bool:
-    """Whether the actor answered True. A missing answer, or a lost actor, does not stop a training."""
-    return answer.done() and answer.exception() is None and answer.result()
+def must_stop(reply: "Future[bool]") -> bool:
+    """True if the actor's reply is the stop flag. A missing reply, or a lost actor, does not stop a training."""
+    return reply.done() and reply.exception() is None and reply.result()
 
 
 def _pack(folder: Path) -> bytes:

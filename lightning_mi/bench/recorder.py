@@ -19,7 +19,7 @@ FIELDS = ("value", "joint_term", "marginal_term", "log_normalizer", "plug_in", "
 PROBE_EVERY = 20  # training steps between two probes
 
 
-def truth_of(trainer: L.Trainer, module: MIEstimationModule) -> float:
+def last_true_mi(trainer: L.Trainer, module: MIEstimationModule) -> float:
     """True MI of the last training batch, nats; NaN if unknown."""
     truth = true_value(trainer, module, module.bound)
     return math.nan if truth is None else truth
@@ -75,7 +75,7 @@ class Recorder(L.Callback):
         if outputs["scores"].num_joint == 0:
             row[[0, 1, 4]] = torch.nan  # value, joint term and plug-in are undefined without joint pairs
         self._rows.append(row)
-        self._truth.append(truth_of(trainer, pl_module))
+        self._truth.append(last_true_mi(trainer, pl_module))
         if self._probe is not None and (trainer.global_step - 1) % PROBE_EVERY == 0:
             self._probes.append(self._probe(pl_module))
         if not torch.isfinite(outputs["loss"]):
@@ -95,10 +95,10 @@ class Recorder(L.Callback):
         self._map.add(outputs)
 
     def curves(self) -> dict[str, np.ndarray[Any, Any]]:
-        """The recorded arrays: for each of ``FIELDS`` a float32 array (steps,), and if recorded the probes and the map.
+        """The recorded arrays by name: for each of ``FIELDS`` a float32 array (steps,); probes and map, if recorded.
 
-        ``probe`` has shape (probes, ...). ``map`` (samples, 2) holds the first two principal components of the test
-        features, ``map_labels`` their labels.
+        ``probe`` has shape (probes, ...). ``map`` (samples, 2) contains the first two principal components of the test
+        features, ``map_labels`` (samples,) their labels.
         """
         columns = dict(zip(FIELDS, torch.stack(self._rows, dim=1).float().cpu().numpy(), strict=False))
         columns["true_mi"] = np.array(self._truth, dtype=np.float32)

@@ -13,7 +13,7 @@ from lightning_mi.utilities.atomic_files import write_atomically
 
 CURVES = "curves.npz"
 
-Curves = dict[str, Any]  # arrays by name, and facts about the run
+Curves = dict[str, Any]  # arrays and metadata of the run, by name
 OnProgress = Callable[[Cell, float], None]  # a running cell and the fraction of its steps that are done
 OnFinished = Callable[[Cell, Curves], None]
 
@@ -36,7 +36,7 @@ def write_curves(folder: Path, cell: Cell, curves: Curves, **facts: Any) -> None
         folder: Results of the benchmark.
         cell: The training.
         curves: Arrays by name.
-        facts: JSON values, which :func:`load_curves` returns beside the arrays.
+        facts: JSON values, which :func:`load_curves` returns together with the arrays.
     """
     arrays = curves | {"meta": np.array(json.dumps({"digest": cell.digest, **facts}))}
     write_atomically(folder / cell.name / CURVES, lambda file: np.savez_compressed(file, **arrays))

@@ -62,7 +62,7 @@ def run(
         return _fail(error, status=2)
     write(f"{len(grid.cells)} trainings, results in {output}")
     if grid.note:
-        write(f"Preset {preset}, reduced against the paper: {grid.note}.")
+        write(f"Preset {preset}, differences from the paper: {grid.note}.")
     table = ProgressTable(grid, console)
     try:
         with interruptible():

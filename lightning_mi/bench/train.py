@@ -122,11 +122,11 @@ def _symbol_scores(data: Any) -> Any:
     symbols = torch.arange(data.num_symbols)
 
     @torch.no_grad()
-    def scores_of_symbols(module: MIEstimationModule) -> torch.Tensor:
+    def symbol_scores(module: MIEstimationModule) -> torch.Tensor:
         x, y = module.encode(symbols.to(module.device), symbols.to(module.device))
         return module.critic.pairwise(x, y)
 
-    return scores_of_symbols
+    return symbol_scores
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The base class of bounds, and their result: five scalars."""
+"""Base class of bounds, and their result: five scalars."""
 
 import math
 import warnings

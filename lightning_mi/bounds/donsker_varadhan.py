@@ -1,4 +1,7 @@
-"""The Donsker-Varadhan family: DV, MINE and SMILE. A constant added to the critic is free, so it drifts."""
+"""The Donsker-Varadhan family: DV, MINE and SMILE.
+
+A constant added to all scores does not change DV and MINE, so the log-normalizer can drift in training.
+"""
 
 from typing import ClassVar, Literal, final
 
@@ -14,7 +17,7 @@ from lightning_mi.utilities.numerics import exp_linear, log_ema
 
 
 class _AbstractDonskerVaradhan(AbstractBound):
-    """Bounds with value E_P[T] - log E_Q[e^T], which a constant added to T does not change."""
+    """Bounds with the value E_P[T] - log E_Q[e^T]; SMILE clips T in the second term."""
 
     self_normalized: ClassVar[bool] = False
     marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]] = "log_mean_exp"
@@ -62,8 +65,8 @@ class MINE(KeepsPrecision, _AbstractDonskerVaradhan):
         ema_rate: The weight of the newest batch in the moving average, in (0, 1].
 
     Attributes:
-        log_average: The log of the moving average, a scalar buffer, nats; never narrower than float32, in which a slow
-            average would not move.
+        log_average: The log of the moving average, a scalar buffer, nats. It is float32 or wider: in half precision a
+            slow average would not change.
         num_updates: The number of batches in the average, a scalar buffer.
 
     Raises:
@@ -119,7 +122,7 @@ class MINE(KeepsPrecision, _AbstractDonskerVaradhan):
 class SMILE(_AbstractDonskerVaradhan):
     r"""DV with clipped scores in the log: :math:`E_P[T] - \log E_Q[e^{\mathrm{clip}(T, -\tau, \tau)}]`.
 
-    The clip lowers the variance, and the value may exceed the mutual information: SMILE is not a lower bound. The
+    Clipping lowers the variance, but the value may exceed the mutual information: SMILE is not a lower bound. The
     log-normalizer is not clipped, so a regularizer also penalizes clipped scores.
 
     Source: Song and Ermon 2020; Choi and Lee 2022.

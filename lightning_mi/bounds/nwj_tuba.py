@@ -1,4 +1,4 @@
-"""NWJ and TUBA: linear in the exponential, so the optimal critic is unique and training without a cap explodes."""
+"""NWJ and TUBA: bounds that are linear in E_Q[e^T]. The optimal critic is unique; a cap keeps training finite."""
 
 import math
 from typing import ClassVar, Literal, final
@@ -37,9 +37,10 @@ class NWJ(_AbstractSelfNormalized):
 
     Training maximizes :math:`E_P[T] - g(\ell)` with :math:`\ell = \log E_Q[e^{T-1}]` and :math:`g` the exponential,
     continued linearly above ``cap``: :math:`g(\ell) = e^c (1 + \ell - c)` for :math:`\ell > c`. The optimum is the same
-    (:math:`\ell = 0`) and the gradient stays finite. The value is always the literal bound.
+    (:math:`\ell = 0`) and the gradient stays finite. This continuation is not from a paper. The value is always the
+    literal bound.
 
-    Source: Nguyen et al. 2010; Choi and Lee 2022. The continuation is ours.
+    Source: Nguyen et al. 2010; Choi and Lee 2022.
 
     Args:
         cap: The log-normalizer above which the exponential is linear, at least 0, nats; None for the literal form.

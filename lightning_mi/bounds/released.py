@@ -1,6 +1,6 @@
 """NWJ, TUBA and JS as in Choi and Lee's released code, which differs from the printed method.
 
-Use them to reproduce published numbers; otherwise prefer the bounds without the prefix.
+Use them to reproduce published numbers; otherwise prefer NWJ, TUBA and JS.
 """
 
 import math
@@ -45,10 +45,10 @@ class _AbstractClipped(AbstractBound):
 class ReleasedNWJ(_AbstractClipped):
     """NWJ with clipped joint and marginal scores, and with the unclipped log E_Q[e^T] as log-normalizer.
 
-    At NWJ's optimum that is 1, but a regularizer's target is 0: with weight 1 the regularized optimum is 0.217 nats too
-    low, with weight 0.1 it is 0.015 too low.
+    At NWJ's optimum this log-normalizer is 1, but a regularizer's target is 0: with weight 1 the regularized optimum is
+    0.217 nats too low, with weight 0.1 it is 0.015 too low.
 
-    Source: the code released with Choi and Lee 2022.
+    Source: Choi and Lee 2022, released code.
 
     Args:
         clip: Scores are clamped to [-clip, clip] in the value and the objective.
@@ -69,7 +69,7 @@ class ReleasedNWJ(_AbstractClipped):
 class ReleasedTUBA(_AbstractClipped):
     """TUBA with baseline 1 and with clipped joint and marginal scores; the log-normalizer is not clipped.
 
-    Source: the code released with Choi and Lee 2022.
+    Source: Choi and Lee 2022, released code.
 
     Args:
         clip: Scores are clamped to [-clip, clip] in the value and the objective.
@@ -93,7 +93,7 @@ class ReleasedJS(AbstractBound):
     Its log-normalizer is E_Q[softplus(T)]. The released code sets the target 0 on the Gaussian task and 1 on CIFAR. The
     plug-in estimate does not depend on the target.
 
-    Source: the code released with Choi and Lee 2022.
+    Source: Choi and Lee 2022, released code.
 
     Example:
         >>> import torch
@@ -106,7 +106,7 @@ class ReleasedJS(AbstractBound):
     marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]] = "mean"
 
     def terms(self, scores: Scores) -> BoundTerms:
-        """E_Q[softplus(T)] takes the place of the log-normalizer."""
+        """The log-normalizer is E_Q[softplus(T)]."""
         check_scores(scores)
         softplus_joint, log_normalizer, joint, marginal = scores.together(
             lambda s: (*gan_means(s), s.joint_mean(), s.log_mean_exp())

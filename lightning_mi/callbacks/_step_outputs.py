@@ -17,12 +17,12 @@ def read_step(outputs: Any, pl_module: L.LightningModule, observer: str) -> tupl
     """The terms and scores in the outputs of a step.
 
     Args:
-        outputs: What ``training_step``, ``validation_step`` or ``test_step`` returned, as callbacks receive it.
+        outputs: The return value of ``training_step``, ``validation_step`` or ``test_step``, as callbacks receive it.
         pl_module: The module.
         observer: The name of the callback, for the error.
 
     Raises:
-        TypeError: The outputs hold no terms or no scores.
+        TypeError: The outputs contain no terms or no scores.
     """
     entries = outputs if isinstance(outputs, dict) else {}
     terms, scores = entries.get("terms"), entries.get("scores")
@@ -37,10 +37,10 @@ def read_step(outputs: Any, pl_module: L.LightningModule, observer: str) -> tupl
 
 
 def find_bound(pl_module: L.LightningModule, bound: AbstractBound | None, observer: str) -> AbstractBound:
-    """The bound that was passed to the callback, or else the module's attribute ``bound``.
+    """The bound that was passed to the callback, or by default the module's attribute ``bound``.
 
     Raises:
-        TypeError: There is neither.
+        TypeError: There is no bound.
     """
     attribute = getattr(pl_module, "bound", None) if bound is None else bound
     found = unwrap_compiled(attribute)
@@ -54,7 +54,7 @@ def find_bound(pl_module: L.LightningModule, bound: AbstractBound | None, observ
 
 
 def find_regularizer(pl_module: L.LightningModule) -> AbstractRegularizer | None:
-    """The module's attribute ``regularizer``; None if it is no regularizer of this package."""
+    """The module's attribute ``regularizer``; None if it is not a regularizer of this package."""
     found = getattr(pl_module, "regularizer", None)
     return found if isinstance(found, AbstractRegularizer) else None
 

@@ -71,13 +71,13 @@ class AdaptiveRegularizer(L.Callback):
             check_number(name, number, "lambda")
         if not (1 < raise_by < math.inf and 0 < relax_by <= 1):
             raise ValueError(
-                f"Got raise_by={raise_by} and relax_by={relax_by}: the weight is multiplied outside the band by a "
-                "factor above 1, and inside by one above 0 and at most 1."
+                f"Got raise_by={raise_by} and relax_by={relax_by}: raise_by is a factor above 1, and relax_by is above "
+                "0 and at most 1."
             )
         if not 0 < min_weight <= max_weight < math.inf:
             raise ValueError(
-                f"Got min_weight={min_weight} and max_weight={max_weight}: the weight stays between two positive "
-                "numbers; no factor would raise a weight of 0."
+                f"Got min_weight={min_weight} and max_weight={max_weight}: both are positive and finite, and "
+                "min_weight is at most max_weight. A weight of 0 could not be raised by a factor."
             )
         self.band = (band[0], band[1])
         self.raise_by, self.relax_by = raise_by, relax_by
@@ -88,7 +88,7 @@ class AdaptiveRegularizer(L.Callback):
         self._reader = BlockReader(every_n_steps)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Reset the state, which a checkpoint is loaded into after this; check that the band contains the target."""
+        """Reset the state, before Lightning loads a checkpoint; check that the band contains the target."""
         if stage != "fit":
             return
         self._reader = BlockReader(self._every_n_steps)
@@ -103,7 +103,7 @@ class AdaptiveRegularizer(L.Callback):
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Read the factor from the regularizer, whose state dict holds it."""
+        """Read the factor from the regularizer, whose state dict contains it."""
         self.factor = self._regularizer(pl_module).factor
 
     def on_train_batch_end(
@@ -130,7 +130,7 @@ class AdaptiveRegularizer(L.Callback):
         return {"factor": self.factor, **self._reader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore the factor and the current block."""
         self.factor = state_dict["factor"]
         self._reader.load_state_dict(state_dict)
 

@@ -18,28 +18,29 @@ from lightning_mi.exceptions import MIWarning
 class HeldOutCheckpoint(ModelCheckpoint):
     r"""Lightning's ``ModelCheckpoint`` for the best checkpoint, replaced only by a *significantly* better one.
 
-    The highest of many noisy values is mostly the luckiest. This callback replaces the best checkpoint only if the new
-    held-out value exceeds the best one by more than ``z`` standard errors of their difference,
-    :math:`\sqrt{s_1^2 + s_2^2}`. So the chosen value is at most that much below the highest, and it is the earlier one.
+    The highest of many noisy values usually has a large positive error. This callback replaces the best checkpoint only
+    if the new held-out value exceeds the best one by more than ``z`` standard errors of their difference,
+    :math:`\sqrt{s_1^2 + s_2^2}`. The chosen value is at most that much below the highest, and it comes earlier.
 
     Choice of ``z``: if all epochs are validated on the same held-out samples, most of the noise is common to the values
-    and cancels in the difference. What remains is a jitter of about a fifth of a standard error (measured on the
-    digits), far below the margin at ``z = 1``: the highest of 50 such values of a constant is 0.45 standard errors too
-    high, the chosen one 0. If each validation draws new samples, nothing cancels: the highest of 50 is 2.25 standard
+    and cancels in the difference. The remaining noise is about a fifth of a standard error (measured on the digits),
+    far below the margin at ``z = 1``: the highest of 50 such values of a constant is 0.45 standard errors too high, the
+    chosen one 0. If each validation draws new samples, nothing cancels: the highest of 50 is 2.25 standard
     errors too high, the chosen one 1.77 at z = 1, 0.97 at z = 2 and 0.16 at z = 3.
 
-    The value of the chosen checkpoint on the split that chose it is still biased upwards. Report ``test/mi`` with
-    ``test/mi_standard_error``, on samples that chose nothing: ``trainer.test(ckpt_path="best")``, or from another
-    process ``lightning-mi test --config RECIPE --ckpt_path best``.
+    The value of the chosen checkpoint on the split used for the choice is still biased upwards. Report ``test/mi`` with
+    ``test/mi_standard_error``, on samples that were not used for the choice: ``trainer.test(ckpt_path="best")``, or
+    from another process ``lightning-mi test --config RECIPE --ckpt_path best``.
 
-    Choice of ``monitor``: an estimate whose highest value is its best. ``val/mi`` (micro) of a lower bound is one.
-    SMILE's is not, and raises an error. ``val/mi_plug_in`` exceeds the bound by the distance of the log-normalizer
-    above its target: monitor it only if a regularizer holds that tightly. ``val/mi_macro`` of the Donsker-Varadhan
-    family rises with noise. No value above H(Y), or above another known ``ceiling``, is better for being higher.
+    Choice of ``monitor``: an estimate for which higher is better, such as ``val/mi`` (micro) of a lower bound. SMILE is
+    not a lower bound; the callback raises an error for it. ``val/mi_plug_in`` exceeds the bound by the distance of the
+    log-normalizer above its target: monitor it only if a regularizer holds the log-normalizer close to the target.
+    ``val/mi_macro`` of the Donsker-Varadhan family rises with noise. Above H(Y), or another known ``ceiling``, a higher
+    value is not better.
 
-    The best value is in the checkpoint, so a resumed run continues the comparison, from another folder too. The sanity
-    check does not count. To resume where a run stopped, add Lightning's ``ModelCheckpoint()`` after this callback; it
-    saves the newest state.
+    The best value is in the checkpoint, so a resumed run continues the comparison, also in another folder. The sanity
+    check is ignored. To resume where a run stopped, add Lightning's ``ModelCheckpoint()`` after this callback; it saves
+    the newest state.
 
     Args:
         monitor: The metric; its standard error is logged as ``<monitor>_standard_error``.
@@ -59,7 +60,7 @@ class HeldOutCheckpoint(ModelCheckpoint):
     Warns:
         MIWarning: The data module has no test split to report from.
 
-    Source: The one-standard-error rule of Breiman et al. 1984, section 3.4.3; Hastie et al. 2009, section 7.10.
+    Source: Breiman et al. 1984, section 3.4.3 (one-standard-error rule); Hastie et al. 2009, section 7.10.
 
     Example:
         >>> from lightning.pytorch.callbacks import ModelCheckpoint
@@ -98,8 +99,8 @@ class HeldOutCheckpoint(ModelCheckpoint):
         data = getattr(trainer, "datamodule", None)
         if data is not None and not is_overridden("test_dataloader", data):
             rank_zero_warn(
-                f"{type(data).__name__} has no test_dataloader: the value of the chosen checkpoint on the split that "
-                "chose it is biased upwards. Add a test split to report from.",
+                f"{type(data).__name__} has no test_dataloader: the value of the chosen checkpoint on the split used "
+                "for the choice is biased upwards. Add a test split to report from.",
                 category=MIWarning,
             )
 
@@ -109,12 +110,12 @@ class HeldOutCheckpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check again: if the first validation is in a later epoch, its batches are counted only now."""
+        """Check again: if the first validation is in a later epoch, the number of its batches is known only now."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._gain.check_validation(trainer)
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check that the value and its standard error are logged. The sanity check's values do not count."""
+        """Check that the value and its standard error are logged. The sanity check's values are not compared."""
         self._gain.read(trainer)
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
@@ -143,8 +144,8 @@ class HeldOutEarlyStopping(EarlyStopping):
 
     Training stops after ``patience`` validations without a value that exceeds the best one by more than ``z`` standard
     errors of their difference: the rule of :class:`HeldOutCheckpoint`, with the same choice of ``monitor``. Gains below
-    the noise add up, since all are compared with the same best value. The sanity check does not count. The state is in
-    the checkpoint.
+    the noise add up, since all are compared with the same best value. The sanity check is ignored. The state is in the
+    checkpoint.
 
     Args:
         monitor: The metric; its standard error is logged as ``<monitor>_standard_error``.
@@ -159,7 +160,7 @@ class HeldOutEarlyStopping(EarlyStopping):
         ValueError: ``z`` is negative.
         MisconfigurationException: As in :class:`HeldOutCheckpoint`.
 
-    Source: The one-standard-error rule of Breiman et al. 1984, section 3.4.3; Prechelt 1998.
+    Source: Breiman et al. 1984, section 3.4.3 (one-standard-error rule); Prechelt 1998.
 
     Example:
         >>> trainer = L.Trainer(logger=False, accelerator="cpu", callbacks=[HeldOutEarlyStopping(patience=5)])
@@ -196,12 +197,12 @@ class HeldOutEarlyStopping(EarlyStopping):
         self._gain.check_validation(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check again: if the first validation is in a later epoch, its batches are counted only now."""
+        """Check again: if the first validation is in a later epoch, the number of its batches is known only now."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._gain.check_validation(trainer)
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check that the value and its standard error are logged. The sanity check's values do not count."""
+        """Check that the value and its standard error are logged. The sanity check's values are not compared."""
         self._gain.read(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

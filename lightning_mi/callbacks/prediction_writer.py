@@ -18,10 +18,10 @@ class PredictionWriter(BasePredictionWriter):
     """Writes the predictions of ``trainer.predict`` to one file per data loader and rank, atomically.
 
     A file is ``predictions.pt``; with several data loaders or ranks, ``predictions-dataloader_idx_1.pt`` or
-    ``predictions-rank_1.pt``. ``torch.load(path, weights_only=True)`` gives a dictionary of tensors: what
-    ``predict_step`` returned, concatenated over batches (a tensor under the name ``"predictions"``), and ``"indices"``
+    ``predictions-rank_1.pt``. ``torch.load(path, weights_only=True)`` returns a dictionary of tensors: the outputs of
+    ``predict_step``, concatenated over batches (a single tensor under the name ``"predictions"``), and ``"indices"``
     (N,), the positions of the samples in the dataset, if the data loader has a sampler. With several ranks, each file
-    holds the samples of its rank; ``indices`` gives their order.
+    contains the samples of its rank; ``indices`` gives their order.
 
     Args:
         dirpath: Folder of the files; by default the run's log folder, or the trainer's ``default_root_dir``.
@@ -57,7 +57,7 @@ class PredictionWriter(BasePredictionWriter):
         several = len(by_loader) > 1
         self.paths = []
         for loader, batches in enumerate(by_loader):
-            content = _concatenated(batches, type(pl_module).__name__)
+            content = _concatenate(batches, type(pl_module).__name__)
             if indices := [index for batch in batch_indices[loader] for index in batch or ()]:
                 content["indices"] = torch.tensor(indices)
             path = folder / f"predictions{f'-dataloader_idx_{loader}' if several else ''}{rank}.pt"
@@ -65,14 +65,14 @@ class PredictionWriter(BasePredictionWriter):
             self.paths.append(path)
 
 
-def _concatenated(batches: Sequence[Any], owner: str) -> dict[str, Tensor]:
-    """The predictions of several batches by name, in one tensor each."""
+def _concatenate(batches: Sequence[Any], module_name: str) -> dict[str, Tensor]:
+    """Concatenate the predictions of several batches, by name."""
     named = [dict(batch) if isinstance(batch, Mapping) else {"predictions": batch} for batch in batches]
     for batch in named:
         for name, value in batch.items():
             if not isinstance(value, Tensor):
                 raise TypeError(
-                    f"Got {name} of type {type(value).__name__} from `predict_step` of {owner}: it returns a tensor "
-                    "or a dictionary of tensors. Write other types with a BasePredictionWriter of your own."
+                    f"Got {name} of type {type(value).__name__} from `predict_step` of {module_name}: it returns a "
+                    "tensor or a dictionary of tensors. Write other types with a BasePredictionWriter of your own."
                 )
     return {name: torch.cat([batch[name] for batch in named]) for name in (named[0] if named else {})}

@@ -25,16 +25,16 @@ from lightning_mi.utilities.protocols import HasReferenceLoader
 class Probes(L.Callback):
     """Evaluates the first representation: k-nearest-neighbor and linear classification of its features.
 
-    Logs ``probe/nearest_neighbor`` and ``probe/accuracy`` (linear) of the validation set, every so many epochs, and of
-    the test set; with several dataloaders one value for each, with Lightning's suffix. It evaluates the features of the
-    validation and test steps. The reference features come from one pass over the training samples in evaluation mode
-    and without gradient. By default the linear classifier, which takes the longest, is fitted at test time only. The
-    sanity check is not probed. The training does not change: training modes and RNG states are restored.
+    Logs ``probe/nearest_neighbor`` and ``probe/accuracy`` (linear) of the validation set, in the scheduled epochs, and
+    of the test set; with several dataloaders one value for each, with Lightning's suffix. It evaluates the features of
+    the validation and test steps. The reference features come from one pass over the training samples in evaluation
+    mode and without gradient. By default the linear classifier, which takes the longest, is fitted at test time only.
+    The sanity check is not probed. The training does not change: training modes and RNG states are restored.
 
     Training samples come from the data module's ``reference_dataloader()`` (without augmentation, each sample once over
-    all ranks). Without one, they come from the training dataloader of the last ``fit``, augmented, shuffled, padded or
-    dropped as there. A batch holds its views, one or as many as the pairing takes, and then the labels. With the
-    trainer's ``fast_dev_run=n``, n batches of them are read.
+    all ranks). Without that method they come from the training dataloader of the last ``fit``, with its augmentation,
+    shuffling, padding and dropped samples. A batch contains one view, or all views of the pairing, and then the labels.
+    With the trainer's ``fast_dev_run=n``, n of these batches are read.
 
     Args:
         nearest_neighbor: True to classify by nearest neighbors.
@@ -50,7 +50,7 @@ class Probes(L.Callback):
     Raises:
         ValueError: An argument is out of range, or both probes are off.
 
-    Source: Choi and Lee 2022, section 5 (nearest neighbor); the linear evaluation protocol.
+    Source: Choi and Lee 2022, section 5 (nearest neighbor); Chen et al. 2020 (linear evaluation).
 
     Example:
         >>> trainer = L.Trainer(logger=False, accelerator="cpu", callbacks=[Probes(k=5, every_n_epochs=10)])
@@ -79,7 +79,9 @@ class Probes(L.Callback):
             self._metrics["probe/accuracy"] = LinearProbeAccuracy(C=C, max_iter=max_iter)
             self._every["probe/accuracy"] = linear_every_n_epochs
         if not self._metrics:
-            raise ValueError("Got nearest_neighbor=False and linear=False: no probe is left. Leave out one of them.")
+            raise ValueError(
+                "Got nearest_neighbor=False and linear=False: at least one probe is needed. Omit one of them."
+            )
         self._running: list[MetricCollection] = []  # one for each dataloader
         self._train_loader: Any = None
 
@@ -87,7 +89,7 @@ class Probes(L.Callback):
         """Check that the module's steps return features.
 
         Raises:
-            TypeError: The module is no :class:`~lightning_mi.MIEstimationModule`.
+            TypeError: The module is not an :class:`~lightning_mi.MIEstimationModule`.
         """
         if not isinstance(pl_module, MIEstimationModule):
             raise TypeError(
@@ -96,7 +98,7 @@ class Probes(L.Callback):
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the training dataloader, which the trainer drops before it tests."""
+        """Store the training dataloader: the trainer drops it before testing."""
         self._train_loader = trainer.train_dataloader
 
     def on_train_batch_end(

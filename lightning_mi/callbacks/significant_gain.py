@@ -15,15 +15,15 @@ _ESTIMATES = ("mi", "mi_macro", "mi_plug_in")
 
 @final
 class SignificantGain:
-    r"""A value replaces the best one if it is higher by more than z standard errors of their difference.
+    r"""Comparison rule: a value replaces the best one if it is higher by more than z standard errors of the difference.
 
     .. math:: v_{new} - v_{best} > z \sqrt{s_{new}^2 + s_{best}^2}
 
-    This treats the two as independent. On the same held-out samples their common noise cancels in the difference, which
-    makes the rule stricter than its z. A value is never better if it or its standard error is not finite, or if it is
-    above the ceiling by more than z standard errors.
+    The rule treats the two values as independent. On the same held-out samples their common noise cancels in the
+    difference, so the rule is stricter than its z. A value never replaces the best one if it or its standard error is
+    not finite, or if it is above the ceiling by more than z standard errors.
 
-    Source: The one-standard-error rule of Breiman et al. 1984, section 3.4.3, for a sequence of values.
+    Source: Breiman et al. 1984, section 3.4.3 (one-standard-error rule).
 
     Args:
         monitor: The name of the logged value; its standard error is ``<monitor>_standard_error``.
@@ -49,7 +49,7 @@ class SignificantGain:
         if ceiling is not None:
             check_number("ceiling", ceiling, "the upper limit of the value, in nats")
         if not (z >= 0 and math.isfinite(z)):
-            raise ValueError(f"Got z={z}: give a number of standard errors, at least 0. At 0 the highest value wins.")
+            raise ValueError(f"Got z={z}: give a number of standard errors, at least 0. 0 chooses the highest value.")
         if ceiling is not None and math.isnan(ceiling):
             raise ValueError("Got ceiling=nan: give the upper limit of the value, in nats, or leave it out.")
         self.monitor, self.z, self.ceiling = monitor, z, ceiling
@@ -73,7 +73,7 @@ class SignificantGain:
         return float(logged[names[0]]), float(logged[names[1]])
 
     def margin(self, value: float, error: float) -> float:
-        """The gain over the best value that a new value needs, nats; infinite if it never replaces it."""
+        """The minimum gain at which a value replaces the best one, nats; infinite if it is not finite or too high."""
         if not (math.isfinite(value) and math.isfinite(error)):
             return math.inf
         if self.ceiling is not None and value - self.z * error > self.ceiling:
@@ -101,7 +101,7 @@ class SignificantGain:
         loaders = len(trainer.num_val_batches) if trainer.enable_validation else 0
         if loaders > 1 and estimate_name(self.monitor) == self.monitor:
             raise MisconfigurationException(
-                f"Got monitor={self.monitor!r} with {loaders} validation data loaders: each has another value. Choose "
+                f"Got monitor={self.monitor!r} with {loaders} validation data loaders: each logs its own value. Choose "
                 f"one, such as monitor='{loader_name(self.monitor, 0, loaders)}'."
             )
 

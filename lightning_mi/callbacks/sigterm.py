@@ -19,11 +19,11 @@ FILE = "last-terminated.ckpt"
 
 @final
 class SaveAtTermination(Checkpoint):
-    """Saves after the current batch when SIGINT, SIGTERM or SIGHUP arrives, and exits with status 128 + the signal's.
+    """Saves after the current batch on SIGINT, SIGTERM or SIGHUP, and exits with status 128 + signal number.
 
     Schedulers send SIGTERM before they preempt a job (status 143), Ctrl-C sends SIGINT (130), a terminal that closes
-    SIGHUP (129). Lightning alone saves nothing then. A second Ctrl-C ends the process at once. A signal that is ignored
-    when training starts, as SIGHUP is under ``nohup``, stays ignored.
+    SIGHUP (129). Lightning itself saves nothing on these signals. A second Ctrl-C ends the process at once. A signal
+    that is ignored when training starts, as SIGHUP is under ``nohup``, stays ignored.
 
     ``lightning-mi fit`` adds this callback if it saves checkpoints; ``--ckpt_path last`` resumes from its file. If one
     rank receives a signal, all ranks save and exit.

@@ -21,7 +21,7 @@ from lightning_mi.exceptions import CheckpointError
 from lightning_mi.regularizers import LinearWarmup
 
 _ALLOWED = (nn.Module, Optimizer, LRScheduler, LinearWarmup)
-_INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"  # what Lightning's command line records
+_INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"  # recorded by Lightning's command line
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
@@ -34,7 +34,7 @@ def check_recorded(hyper_parameters: Mapping[str, Any], replaced: Collection[str
         cls: The class that is loaded.
 
     Raises:
-        CheckpointError: They name something that is not imported, or not a module, an optimizer or a scheduler.
+        CheckpointError: A class path names an object that is not imported, or not a module, optimizer or scheduler.
 
     Example:
         >>> recorded = {"_instantiator": "lightning.pytorch.cli.instantiate_module", "optimizer": "os.system"}
@@ -43,27 +43,27 @@ def check_recorded(hyper_parameters: Mapping[str, Any], replaced: Collection[str
         lightning_mi.exceptions.CheckpointError: Got a checkpoint whose hyper-parameter optimizer names os.system: ...
     """
     if "_instantiator" not in hyper_parameters:
-        return  # plain values, which nothing imports
+        return  # plain values, which are not imported
     if hyper_parameters["_instantiator"] != _INSTANTIATOR:
         raise CheckpointError(
             f"Got a checkpoint with the instantiator {hyper_parameters['_instantiator']!r}: Lightning's command line "
-            "writes another one. Somebody made or changed the file to run code: do not load it."
+            f"writes {_INSTANTIATOR!r}. The file was changed, possibly to run code: do not load it."
         )
     recorded = {name: value for name, value in hyper_parameters.items() if name not in {*replaced, "_instantiator"}}
     for key, value in _leaves(recorded, ""):
         if key.rpartition(".")[2] in ("class_path", "_class_path"):
-            if not _is_subclass(_imported(value), cls if key == "_class_path" else _ALLOWED):
+            if not _is_subclass(_find_imported(value), cls if key == "_class_path" else _ALLOWED):
                 raise _not_allowed(key, value)
         elif isinstance(value, str) and _IMPORT_PATH.fullmatch(value):
-            # An argument whose type is a class or a callable may be a bare path. Any other is a name with dots.
-            named = _imported(value)
+            # An argument whose type is a class or a callable may be a bare path. Other strings may contain dots too.
+            named = _find_imported(value)
             is_path = named is not None or _is_importable(value.partition(".")[0])
             if is_path and not _is_subclass(named, _ALLOWED):
                 raise _not_allowed(key, value)
 
 
 def check_loadable(path: str | Path, replaced: Collection[str], cls: type, *, runs_code: bool) -> Path:
-    """Check that loading a checkpoint cannot run code that it names or holds.
+    """Check that loading a checkpoint cannot run code that it names or contains.
 
     Args:
         path: The checkpoint.
@@ -75,12 +75,13 @@ def check_loadable(path: str | Path, replaced: Collection[str], cls: type, *, ru
         The path.
 
     Raises:
-        CheckpointError: It is missing, damaged, a URL, holds objects other than plain data and tensors, or names code.
+        CheckpointError: It is missing, damaged, a URL, contains objects other than plain data and tensors, or names
+            code.
     """
     if runs_code:
         raise CheckpointError(
-            "Got hparams_file or weights_only=False: both could run code that a file names or holds. Leave them out, "
-            "and pass the hyper-parameters that you want to replace by name."
+            "Got hparams_file or weights_only=False: both could run code that a file names or contains. Omit them, and "
+            "pass the hyper-parameters that you want to replace by name."
         )
     path = local_path(path)
     content = read_checkpoint(path)
@@ -109,7 +110,7 @@ def _leaves(tree: object, key: str) -> Iterator[tuple[str, object]]:
         except yaml.constructor.ConstructorError:  # a tag, which creates an object
             raise _not_allowed(key, tree) from None
         except yaml.YAMLError:
-            parsed = None  # no parser reads it
+            parsed = None  # not YAML: a plain string
         if isinstance(parsed, dict | list):
             yield from _leaves(parsed, key)
             return
@@ -123,7 +124,7 @@ def _leaves(tree: object, key: str) -> Iterator[tuple[str, object]]:
         yield key, tree
 
 
-def _imported(path: object) -> Any:
+def _find_imported(path: object) -> Any:
     """The object at an import path, without importing anything but this package; None if there is none."""
     parts = str(path).split(".")
     if parts[0] == "lightning_mi" and ".".join(parts[:2]) not in sys.modules and _is_importable(".".join(parts[:2])):

@@ -62,12 +62,12 @@ class AtomicCheckpointIO(CheckpointIO):
         """Load a checkpoint with its tensors on the CPU; the strategy moves them (``map_location`` has no effect).
 
         Raises:
-            CheckpointError: It is missing, damaged, a URL, or holds anything but plain data and tensors.
+            CheckpointError: It is missing, damaged, a URL, or contains anything but plain data and tensors.
         """
         if weights_only is False:
             raise CheckpointError(
-                f"Got weights_only=False: loading {path} could run code that the file holds. Leave it out. To load a "
-                "file of objects that you trust, use a Trainer without AtomicCheckpointIO."
+                f"Got weights_only=False: loading {path} could run code in the file. Omit the argument. To load a file "
+                "of objects that you trust, use a Trainer without AtomicCheckpointIO."
             )
         target = local_path(path)
         self._sweep(target.parent)
@@ -90,7 +90,7 @@ class AtomicCheckpointIO(CheckpointIO):
         target.unlink(missing_ok=True)
 
     def _sweep(self, folder: Path) -> None:
-        """Sweep each folder once: this process leaves no temporary file while it lives."""
+        """Remove stale temporary files, once for each folder: this process leaves none behind while it runs."""
         if folder not in self._swept:
             self._swept.add(folder)
             sweep(folder)

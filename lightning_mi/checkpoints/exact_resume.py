@@ -4,7 +4,7 @@ Three things are lost if a training resumes from Lightning's checkpoint alone:
 
 1. RNG states and metrics of the current epoch, which differ between ranks (:func:`collect_state`);
 2. the row that the loggers receive right after the hook in which the checkpoint is saved (``"row"``);
-3. the validation or the epoch end that follows the batch in whose end the checkpoint is saved (``"pending"``).
+3. the validation or the epoch end that is pending if the checkpoint is saved at the end of a batch (``"pending"``).
 """
 
 import random
@@ -35,7 +35,7 @@ _ENTRY = "lightning_mi"  # key in a checkpoint
 class Resuming:
     """Makes a resumed training bitwise equal to an uninterrupted one.
 
-    A module saves it with each checkpoint and calls it at the start of training, and around validation.
+    A module saves this state with each checkpoint, and calls the hooks at the start of training and around validation.
 
     Example:
         >>> resuming = Resuming()
@@ -61,7 +61,7 @@ class Resuming:
         checkpoint[_ENTRY] = state | {"skipped": skipped, "pending": pending_after_batch(trainer)}
 
     def load(self, trainer: L.Trainer | None, checkpoint: dict[str, Any]) -> None:
-        """Keep a checkpoint's state until training starts, unless only its weights are loaded."""
+        """Store a checkpoint's state until training starts, unless only its weights are loaded."""
         if trainer is None or trainer.state.fn != TrainerFn.FITTING:
             return
         self._state = checkpoint.get(_ENTRY)
@@ -103,13 +103,13 @@ class Resuming:
 def collect_state(trainer: L.Trainer, metrics: BufferedMetrics, rng: dict[str, Any] | None = None) -> dict[str, Any]:
     """The RNG states and the metric state of each rank, and the pending log row; plain data and tensors.
 
-    Every rank must call it. After an exception it holds the state of this rank only, since the others may not reach the
-    collective.
+    Every rank must call it. After an exception it contains the state of this rank only, since the others may not reach
+    the collective.
 
     Args:
         trainer: The trainer.
         metrics: The metrics of the current training epoch.
-        rng: What :func:`random_state` returned; the present RNG states by default.
+        rng: A result of :func:`random_state`; the current RNG states by default.
 
     Example:
         >>> state = collect_state(L.Trainer(accelerator="cpu", logger=False), BufferedMetrics({}))
@@ -182,10 +182,9 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def _flush_loggers(trainer: L.Trainer) -> dict[str, Any] | None:
-    """Write out what the loggers have received; return the row that they receive next, if any.
+    """Flush the loggers; return the row that Lightning logs next, if any.
 
-    A process that dies after the checkpoint must not lose rows from before it, and a resumed training does not log them
-    again.
+    If the process dies after the checkpoint, earlier rows must be on disk: a resumed training does not log them again.
     """
     for logger in trainer.loggers:
         logger.save()

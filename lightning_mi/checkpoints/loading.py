@@ -11,7 +11,7 @@ import torch
 
 from lightning_mi.exceptions import CheckpointError
 
-Wanted = Literal["best", "last"]
+CheckpointAlias = Literal["best", "last"]
 # A scheme, as in s3://bucket or, after a round trip through Path, https:/host. Two letters or more: C: is a drive.
 _ADDRESS = re.compile(r"\w[\w+.-]+:[:/]")
 
@@ -39,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a Lightning checkpoint, read by :func:`read_plain`.
 
     Raises:
-        CheckpointError: The file cannot be read, or is no Lightning checkpoint.
+        CheckpointError: The file cannot be read, or is not a Lightning checkpoint.
     """
     content = read_plain(path)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
@@ -51,7 +51,7 @@ def read_plain(path: Path) -> Any:
     """Load a file of ``torch.save`` with ``weights_only=True``, tensors on the CPU. No code in it can run.
 
     Raises:
-        CheckpointError: The file is missing, damaged, a URL, or holds anything but plain data and tensors.
+        CheckpointError: The file is missing, damaged, a URL, or contains anything but plain data and tensors.
     """
     local_path(path)
     if not path.is_file():
@@ -63,8 +63,8 @@ def read_plain(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
         raise CheckpointError(
-            f"Got {path}: the checkpoint is damaged, or holds objects other than plain data and tensors, which are not "
-            f"loaded because they can run code: {str(problem).splitlines()[0]}"
+            f"Got {path}: the checkpoint is damaged, or contains objects other than plain data and tensors, which are "
+            f"not loaded because they can run code: {str(problem).splitlines()[0]}"
         ) from None
     except Exception as problem:  # damaged and forged files raise errors of many types
         reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
@@ -72,8 +72,8 @@ def read_plain(path: Path) -> Any:
 
 
 @contextmanager
-def naming_misfits(path: Path) -> Iterator[None]:
-    """Context manager: torch's error about weights of other names or shapes becomes one that names the checkpoint.
+def explain_mismatch(path: Path) -> Iterator[None]:
+    """Context manager: convert torch's error about mismatched weights into a CheckpointError with the path.
 
     Raises:
         CheckpointError: The checkpoint's weights do not fit.
@@ -90,10 +90,10 @@ def naming_misfits(path: Path) -> Iterator[None]:
 
 
 def describe_differences(checkpoint: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-    """One line for each hyper-parameter whose value in a checkpoint differs from that of the command line.
+    """One line for each hyper-parameter whose value in a checkpoint differs from the value on the command line.
 
     Args:
-        checkpoint: A checkpoint written by the command line; others record too little to compare.
+        checkpoint: A checkpoint written by the command line; other checkpoints contain too little to compare.
         model: The command line's `model`, with the keys `class_path` and `init_args`.
 
     Example:

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from lightning_mi.checkpoints.loading import Wanted, read_checkpoint
+from lightning_mi.checkpoints.loading import CheckpointAlias, read_checkpoint
 from lightning_mi.exceptions import CheckpointError
 
 
-def find_checkpoint(wanted: Wanted, folders: Iterable[Path]) -> Path:
+def find_checkpoint(alias: CheckpointAlias, folders: Iterable[Path]) -> Path:
     """The best or the last checkpoint of the newest run under `folders`.
 
     The newest run is the folder of the most recently written `*.ckpt`. Its last checkpoint is its newest `last*.ckpt`,
@@ -16,7 +16,7 @@ def find_checkpoint(wanted: Wanted, folders: Iterable[Path]) -> Path:
     `ModelCheckpoint`. If the run was moved, a file of the same name is searched in its folder.
 
     Args:
-        wanted: `"best"` or `"last"`.
+        alias: `"best"` or `"last"`.
         folders: Folders of runs, searched recursively; missing folders are skipped.
 
     Raises:
@@ -27,13 +27,13 @@ def find_checkpoint(wanted: Wanted, folders: Iterable[Path]) -> Path:
     if not found:
         places = ", ".join(str(root) for root in roots)
         raise CheckpointError(
-            f"Got --ckpt_path {wanted}: there is no checkpoint under {places}. Train first (`lightning-mi fit ...`), "
+            f"Got --ckpt_path {alias}: there is no checkpoint under {places}. Train first (`lightning-mi fit ...`), "
             "use the configuration of the earlier run, or name a file: --ckpt_path FILE."
         )
     newest = max(found, key=_written)
     in_run = [path for path in found if path.parent == newest.parent]
     last = max((path for path in in_run if path.name.startswith("last")), key=_written, default=newest)
-    return last if wanted == "last" else _best_recorded_in(last, roots)
+    return last if alias == "last" else _best_recorded_in(last, roots)
 
 
 def newest_run(folders: Iterable[Path]) -> Path | None:

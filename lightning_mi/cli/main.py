@@ -1,6 +1,6 @@
 """Entry point of `lightning-mi`.
 
-`ls`, `cp` and help are answered here without importing torch. `fit`, `validate`, `test` and `predict` run in
+`ls`, `cp` and help run here without importing torch. `fit`, `validate`, `test` and `predict` run in
 `lightning_mi.cli.training`, `bench` in `lightning_mi.bench.run`.
 """
 

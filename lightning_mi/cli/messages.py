@@ -1,4 +1,4 @@
-"""Messages of the training commands: short errors, the final estimates, and filters for useless notices."""
+"""Messages of the training commands: short errors, the final estimates, and filters for irrelevant warnings."""
 
 import math
 import re
@@ -56,18 +56,18 @@ def format_estimates(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def silence_notices() -> None:
-    """Drop an advertisement, and a warning that Lightning itself causes in torch."""
+    """Filter out Lightning's advertisement, and a warning that Lightning itself causes in torch."""
     silence_cloud_advertisement()
     # Lightning 2.6 counts parameters with a class that torch 2.14 deprecates; a user cannot change it.
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
 
 
 def silence_batch_indices() -> None:
-    """Drop the warning that the batch indices of a loader are unknown, which the default prediction writer ignores."""
+    """Filter out the warning about unknown batch indices of a loader: the default prediction writer works without."""
     warnings.filterwarnings("ignore", message="Couldn't infer the batch indices", category=UserWarning)
 
 
 def silence_training_state() -> None:
-    """Drop the warnings about training state that an evaluation does not restore."""
+    """Filter out the warnings about training state that an evaluation does not restore."""
     warnings.filterwarnings("ignore", message="The dirpath has changed from", category=UserWarning)
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`", category=UserWarning)

@@ -4,7 +4,7 @@ Differences from a stock `LightningCLI`:
 
 1. `--config` accepts the name of a recipe as well as a file.
 2. `--ckpt_path best | last` finds the checkpoint of an earlier run and prints its path. Commands other than `fit` print
-   a notice if they read no checkpoint although there is one.
+   a notice if there is a checkpoint and they do not read it.
 3. Hyper-parameters come from the command line only. A checkpoint gives weights and state, read with
    `weights_only=True`.
 4. Checkpoints are written atomically, by `AtomicCheckpointIO`. SIGINT, SIGTERM and SIGHUP save one; the exit status is
@@ -34,7 +34,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_mi.callbacks import SaveAtTermination
 from lightning_mi.checkpoints.atomic_io import use_atomic_checkpoints
-from lightning_mi.checkpoints.loading import Wanted, describe_differences, local_path, naming_misfits, read_checkpoint
+from lightning_mi.checkpoints.loading import (
+    CheckpointAlias,
+    describe_differences,
+    explain_mismatch,
+    local_path,
+    read_checkpoint,
+)
 from lightning_mi.cli.checkpoint_lookup import find_checkpoint, newest_run
 from lightning_mi.cli.commands import TRAINING_COMMANDS, TRAINING_EXAMPLES
 from lightning_mi.cli.messages import (
@@ -82,10 +88,10 @@ def run_training(arguments: Sequence[str]) -> int:
         )
     except SystemExit as stop:  # help and version exit with 0, errors with 2, signals with 128 and more
         status = stop.code if isinstance(stop.code, int) else 1
-        # Lightning kills rank 0 if another rank, which saved and ended in order, exits with a status other than 0.
+        # Lightning kills rank 0 if another rank exits with a status other than 0, even after it saved its state.
         return 0 if status > 128 and is_launched_rank() else status
     except (CheckpointError, MisconfigurationException, _ConfigurationError) as error:
-        if _wants_tracebacks():
+        if _tracebacks_enabled():
             raise
         print(f"lightning-mi {command}: error: {error}", file=sys.stderr)
         return 2
@@ -94,12 +100,12 @@ def run_training(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _wants_tracebacks() -> bool:
+def _tracebacks_enabled() -> bool:
     return os.environ.get("JSONARGPARSE_DEBUG", "").lower() == "true"
 
 
 class _ConfigurationError(Exception):
-    """A class rejects a value of the configuration, or the output folder cannot be written."""
+    """Invalid value in the configuration, or an output folder that cannot be written."""
 
 
 def _resolve_recipes(arguments: Sequence[str]) -> list[str]:
@@ -135,7 +141,7 @@ class _Parser(LightningArgumentParser):
     """Lightning's parser with one-line errors, without the usage of hundreds of options."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error or _wants_tracebacks():
+        if not self.exit_on_error or _tracebacks_enabled():
             super().error(message, ex)
         program = self.prog.replace(" [options]", "")
         self.exit(2, f"{program}: error: {readable(message)}\n{_HINT}\n")
@@ -192,7 +198,7 @@ class _TrainingCLI(LightningCLI):
             silence_batch_indices()
             _notify(f"predictions: written to {folder}")
 
-    # LightningCLI calls the method with the name of the command instead of that of the trainer.
+    # LightningCLI calls these methods, one for each command, instead of the trainer's.
 
     def fit(self, **arguments: Any) -> None:
         self._run(self.trainer.fit, arguments)
@@ -215,7 +221,7 @@ class _TrainingCLI(LightningCLI):
             silence_training_state()
         # weights_only: for a checkpoint from a URL, Lightning's default would unpickle arbitrary code.
         try:
-            with interruptible(), naming_misfits(checkpoint) if checkpoint else nullcontext():
+            with interruptible(), explain_mismatch(checkpoint) if checkpoint else nullcontext():
                 command(**{**arguments, "ckpt_path": checkpoint, "weights_only": True})
         except SystemExit as stop:
             if stop.code in [exit_status(number) for number in SIGNALS]:
@@ -223,7 +229,7 @@ class _TrainingCLI(LightningCLI):
             raise
 
     def _resume_hint(self) -> str:
-        """The command that resumes after a signal, or that no checkpoint was saved."""
+        """The command that resumes after a signal, or a notice that no checkpoint was saved."""
         callbacks = self.trainer.checkpoint_callbacks
         if not any(isinstance(callback, SaveAtTermination) and callback.saved for callback in callbacks):
             return "Ended by a signal; no checkpoint was saved."
@@ -244,7 +250,7 @@ class _TrainingCLI(LightningCLI):
                 )
             return None
         if request in ("best", "last"):
-            path = find_checkpoint(cast("Wanted", request), self._run_folders())
+            path = find_checkpoint(cast("CheckpointAlias", request), self._run_folders())
         else:
             path = local_path(request)
         content = read_checkpoint(path)

@@ -1,4 +1,4 @@
-"""The interface of critics, and the checks that they share."""
+"""Base class of critics, and their common argument checks."""
 
 from abc import ABC, abstractmethod
 
@@ -59,11 +59,11 @@ def check_shapes(x: Tensor, y: Tensor, x_dim: int | None, y_dim: int | None, wei
         y: (M, Dy).
         x_dim: The width of x; None for the width of y.
         y_dim: The width of y; None for the width of x.
-        weight: A weight of the layer that reads them; None for a critic without weights.
+        weight: A weight of the critic's first layer; None for a critic without weights.
 
     Raises:
-        TypeError: One is not a tensor of floating-point numbers, or their dtypes or that of the weight differ.
-        ValueError: One has another shape or is on another device.
+        TypeError: x or y is not a tensor of floating-point numbers, or x, y and the weight differ in dtype.
+        ValueError: x or y has a wrong shape, or x, y and the weight are on different devices.
     """
     check_views({"x": x, "y": y}, weight)
     if x.ndim == y.ndim == 2 and x.shape[1] == (x_dim or y.shape[1]) and y.shape[1] == (y_dim or x.shape[1]):

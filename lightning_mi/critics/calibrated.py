@@ -26,9 +26,9 @@ class CalibratedCritic(AbstractCritic):
         critic: The critic to wrap.
         offset: Learn an offset.
         scale: Learn a positive scale.
-        offset_unit: Nats by which the offset moves as its parameter moves by 1. Adam moves a parameter by about the
-            learning rate a step: at 1e-3 and a unit of 1, one nat takes 1000 steps, and the features follow no faster.
-            For plain SGD, whose steps grow with the square of the unit, choose 1.
+        offset_unit: Change of the offset, in nats, if its parameter changes by 1. Adam changes a parameter by about the
+            learning rate in each step: at 1e-3 and a unit of 1, one nat takes 1000 steps. For plain SGD, whose steps
+            grow with the square of the unit, choose 1.
 
     Raises:
         TypeError: ``critic`` is not a critic.
@@ -65,9 +65,10 @@ class CalibratedCritic(AbstractCritic):
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether scale and offset are still to be initialized, also after a state dict was loaded.
+        """True if scale and offset are not yet initialized, also after a state dict was loaded.
 
-        The buffer ``calibrated`` decides. Reading it is a host-device sync, so it is read only after a write to it.
+        It is the negation of the buffer ``calibrated``. Reading the buffer needs a host-device sync, so it is read only
+        after a write to it.
         """
         version = tensor_version(self.calibrated)
         current = None if version is None else (id(self.calibrated), version)

@@ -1,4 +1,4 @@
-"""Tiles of a joint critic: scores that a network gives to pairs."""
+"""Tiles of a joint critic: scores of pairs, computed by a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_mi.utilities.numerics import upcast
 
 @final
 class NetworkTiles(AbstractTiles):
-    """Scores f(hx + hy) that a network f gives to the sum of a row for x and a row for y.
+    """Scores f(hx + hy) of a network f, applied to the sum of a row for x and a row for y.
 
     Autograd differentiates each tile; its graph is freed before the next tile is computed.
 
@@ -56,7 +56,7 @@ class NetworkTiles(AbstractTiles):
     def at(self, rows: Tensor, columns: Tensor) -> Tensor:
         """(K,) scores of some pairs of rows."""
         hx, hy = self.inputs[:2]
-        with self._grad_mode(), self._autocast_of_critic():
+        with self._grad_mode(), self._critic_autocast():
             scores: Tensor = self._network(hx[rows] + hy[columns])
         return upcast(scores.squeeze(-1))
 
@@ -68,7 +68,7 @@ class NetworkTiles(AbstractTiles):
             hx.detach()[rows].requires_grad_(hx.requires_grad and differentiate),
             hy.detach().requires_grad_(hy.requires_grad and differentiate),
         ]
-        with torch.set_grad_enabled(differentiate), self._autocast_of_critic():
+        with torch.set_grad_enabled(differentiate), self._critic_autocast():
             scores = upcast(self._score(*leaves))
 
         def backward(weights: Tensor, into: list[Tensor | None]) -> None:
@@ -101,8 +101,8 @@ class NetworkTiles(AbstractTiles):
         return torch.set_grad_enabled(torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.inputs))
 
     @contextlib.contextmanager
-    def _autocast_of_critic(self) -> Iterator[None]:
-        """Autocast as it was when the critic was called; bounds disable it."""
+    def _critic_autocast(self) -> Iterator[None]:
+        """Context manager: the autocast state in which the critic was called; bounds disable autocast."""
         device_type, dtype, enabled = self._autocast
         with torch.autocast(device_type, dtype=dtype, enabled=enabled):
             yield

@@ -33,7 +33,7 @@ class LabelCritic(AbstractCritic):
         """(N,) the output of row i of x (N, C) for label i of y (N,)."""
         y = _check(x, y)
         if len(x) != len(y):
-            raise ValueError(f"Got {len(x)} x and {len(y)} labels: row i of both is one pair. Pass as many of both.")
+            raise ValueError(f"Got {len(x)} x and {len(y)} labels: row i of both is one pair. Pass one label for each.")
         return x.gather(1, y.unsqueeze(1)).squeeze(1)
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
@@ -53,8 +53,8 @@ def _check(x: Tensor, y: Tensor) -> Tensor:
             f"Got y of type {y.dtype}: LabelCritic takes labels, which are integers. Pair it with "
             "pairs.EnumeratedLabels, or choose another critic for representations."
         )
-    # Checked here: for a wrong index an accelerator's error has neither the label nor this line, and a negative index
-    # is valid in torch.
+    # Checked here: an accelerator's error for a wrong index contains neither the label nor the line, and a negative
+    # index is valid in torch.
     outside = (y < 0) | (y >= x.shape[1])
     if bool(outside.any()):
         raise ValueError(

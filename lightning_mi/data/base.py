@@ -5,7 +5,7 @@ from typing import final
 
 import lightning.pytorch as L
 
-from lightning_mi._compat.lightning_loops import batch_in_force
+from lightning_mi._compat.lightning_loops import current_batch_index
 from lightning_mi.data.stream import DrawBatch, Split, StreamLoader
 from lightning_mi.utilities.checks import check_whole
 
@@ -89,7 +89,7 @@ class AbstractStreamDataModule(L.LightningDataModule, ABC):
         last = self.num_steps - 1
         if self.trainer is None:
             return last
-        step = batch_in_force(self.trainer)
+        step = current_batch_index(self.trainer)
         return step if step > 0 or self.trainer.state.fn == "fit" else last
 
     def _loader(self, split: Split, num_batches: int) -> StreamLoader:

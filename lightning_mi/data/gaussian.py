@@ -55,9 +55,9 @@ class GaussianDataModule(AbstractStreamDataModule):
     A list of MIs is a staircase with ``steps_per_mi`` training batches on each level; one epoch is the whole staircase.
     Later epochs (``max_epochs > 1``) stay on the last level, with new batches.
 
-    Validation and test batches are fixed draws. Their MI is that of the last training batch of the same trainer. A new
-    trainer, for example that of ``lightning-mi test``, evaluates on the last level, wherever the training ended: after
-    a training that stopped on an earlier level, set ``mi`` to that level.
+    Validation and test batches are fixed draws, at the MI of the last training batch of the same trainer. A new
+    trainer, as in ``lightning-mi test``, always evaluates on the last level: after a training that stopped on an
+    earlier level, set ``mi`` to that level.
 
     Args:
         dim: Dimension D of x and of y.
@@ -74,9 +74,9 @@ class GaussianDataModule(AbstractStreamDataModule):
         TypeError: If a number is not of the right type.
         ValueError: If an argument is out of range.
 
-    Source:
-        Choi & Lee (UAI 2022), the Gaussian benchmark (d = 20, MI 2, 4, 6, 8, 10 for 4000 steps each, batch 64);
-        its cubic variant is that of Poole et al. (2019).
+    The defaults, with levels of 2, 4, 6, 8 and 10 nats, are those of the Gaussian benchmark of Choi and Lee.
+
+    Source: Choi and Lee 2022 (Gaussian benchmark); Poole et al. 2019 (cubic variant).
 
     Example:
         >>> data = GaussianDataModule(dim=3, mi=[2, 4], steps_per_mi=100, batch_size=8)

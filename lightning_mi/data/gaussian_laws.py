@@ -24,8 +24,7 @@ def gaussian_rho(mi: float, dim: int) -> float:
     Raises:
         ValueError: If ``mi`` is negative, not finite, or so large that the correlation rounds to 1; if ``dim`` < 1.
 
-    Source:
-        The Gaussian benchmark of Choi & Lee (UAI 2022); Belghazi et al. (2018).
+    Source: Belghazi et al. 2018 (Gaussian benchmark); Choi and Lee 2022.
 
     Example:
         >>> gaussian_rho(2.0, dim=20)
@@ -55,8 +54,7 @@ def gaussian_mi(rho: float, dim: int) -> float:
     Raises:
         ValueError: If ``rho`` is outside (-1, 1) or ``dim`` < 1.
 
-    Source:
-        The determinant formula of the Gaussian entropy, e.g. Cover & Thomas, *Elements of Information Theory*, ch. 8.
+    Source: Cover and Thomas 2006, chapter 8 (entropy of a Gaussian).
 
     Example:
         >>> gaussian_mi(gaussian_rho(2.0, dim=20), dim=20)

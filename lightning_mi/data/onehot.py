@@ -48,8 +48,7 @@ class OneHotDataModule(AbstractStreamDataModule):
         TypeError: If a number is not of the right type.
         ValueError: If an argument is out of range.
 
-    Source:
-        Choi & Lee (UAI 2022), the one-hot toy of the drifting (batch 100) and explosion (batch 32) figures.
+    Source: Choi and Lee 2022 (figures on drifting, batch 100, and explosion, batch 32).
 
     Example:
         >>> data = OneHotDataModule(num_symbols=16, batch_size=4)

@@ -59,8 +59,8 @@ def batch_seed(seed: int, split: Split, step: int) -> int:
     check_whole("seed", seed, 0)
     if not 0 <= step < MAX_STEP:
         raise ValueError(f"Got step={step}: the steps of a stream run from 0 to {MAX_STEP - 1}.")
-    # torch's CPU generator uses only 32 bits of its seed. A hash of the three numbers would collide, with 20,000
-    # batches in one run of twenty; a bijection of the index cannot.
+    # torch's CPU generator uses only 32 bits of its seed. A hash of the three numbers could collide (for 20,000 batches
+    # in one run of twenty); a bijection of the index cannot.
     index = len(_SPLITS) * step + _SPLITS.index(split)
     return _scramble(_scramble(index) ^ _base(seed))
 

@@ -46,8 +46,7 @@ def get_transform(name: str) -> Transform:
     Raises:
         ValueError: If there is no such transform; the message lists all names.
 
-    Source:
-        ``cubic``: Poole et al. (2019); the others: Czyz et al., *Beyond Normal* (NeurIPS 2023).
+    Source: Poole et al. 2019 (``cubic``); Czyz et al. 2023 (all others).
 
     Example:
         >>> get_transform("half_cube").forward(torch.tensor([-4.0]))

@@ -1,4 +1,4 @@
-"""MIEnsemble: many estimators trained on one stream of batches, in the time of a few."""
+"""MIEnsemble: many estimators trained together on one stream of batches."""
 
 import math
 import warnings
@@ -27,25 +27,25 @@ from lightning_mi.utilities.checks import check_instance
 class MIEnsemble(L.LightningModule):
     """Many :class:`MIEstimationModule` trained on the same batches: several bounds, regularizers, seeds or critics.
 
-    Each member trains as it would alone, from its initialization, with its bound, regularizer and optimizer; its curves
-    are those of a separate training up to rounding. Members exchange no gradient and no value. If one diverges, the
-    others do not change: a warning names it, and it trains on, for any ``on_non_finite``.
+    Each member trains as in a separate training, from its initialization, with its bound, regularizer and optimizer;
+    its curves are those of a separate training up to rounding. Members exchange no gradient and no value. If one
+    diverges, the others do not change: a warning names it, and its training continues, for any ``on_non_finite``.
 
     Members with the same architecture of critic (separable, bilinear or inner-product critics; any critic on
     independent marginal pairs) score a batch in one ``torch.vmap`` pass of stacked parameters, and identical bounds
     compute their terms in one. Other members, such as joint critics on all pairs, whose vmapped pass would be slower,
     take their steps one after the other and share the training loop and the data.
 
-    Each logged training step has ``<name>/train/mi`` and so on, the names that a member logs alone, in all loggers and
-    in ``trainer.callback_metrics``. Averages over a training epoch are not computed. Validation and test log each
+    Each logged training step has ``<name>/train/mi`` and so on, the names of a separate training, in all loggers and in
+    ``trainer.callback_metrics``. Averages over a training epoch are not computed. Validation and test log each
     member's metrics as ``<name>/val/mi`` and so on. Callbacks find an :class:`EnsembleOutput` as the entry
     ``"ensemble"`` of a training step's outputs. After training, ``members[name]`` is a module like any other.
 
     Args:
         members: The estimators by name. Their optimizers have one class of ``torch.optim`` with an elementwise update;
             the settings may differ.
-        batched: Vmap members where that is faster. This changes the order of rounding: the same curves to 1e-5, until
-            an exploding training amplifies rounding. False takes all steps one after the other; each member is then
+        batched: Vmap members where that is faster. Rounding errors then differ: the curves are equal to 1e-5, unless an
+            exploding training amplifies the difference. False takes all steps one after the other; each member is then
             bitwise equal to a separate training.
 
     Raises:
@@ -98,7 +98,7 @@ class MIEnsemble(L.LightningModule):
         if self.trainer.world_size > 1:
             raise RuntimeError(
                 f"Got world size {self.trainer.world_size}: an ensemble trains on one rank and one device. Use "
-                "`Trainer(devices=1)`, and several ensembles in separate trainings, or train the members alone."
+                "`Trainer(devices=1)`, and several ensembles in separate trainings, or train each member separately."
             )
         self._warned = set()
         for member in self._ordered:
@@ -166,14 +166,14 @@ class MIEnsemble(L.LightningModule):
 
     @torch.no_grad()
     def _calibrate(self, batch: Any) -> None:
-        """A step calibrates a critic that needs it; under vmap it could not."""
+        """Calibrate critics in a separate step: calibration is not possible under vmap."""
         for member in self._ordered:
             if getattr(member.critic, "needs_calibration", False):
                 with member.pairs.uncounted():
                     member.step(batch)
 
     def _check_scale(self, batch: Any) -> None:
-        """At the first step, warn once of views far from unit scale that a critic reads without an encoder."""
+        """At the first step, warn once of views far from unit scale, if a critic has no encoder."""
         if not self._scale_pending:
             return
         self._scale_pending = False
@@ -202,7 +202,7 @@ class MIEnsemble(L.LightningModule):
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
 
     def _evaluate(self, batch: Any, stage: str, loader: int) -> None:
-        """As in the evaluation steps of MIEstimationModule."""
+        """Update each member's metrics and log its means, like an evaluation step of MIEstimationModule."""
         for name, member in self.members.items():
             metrics: StageMetrics = getattr(member, f"{stage}_metrics")
             output = member.step(batch)
@@ -233,10 +233,11 @@ def _check_members(members: Mapping[str, MIEstimationModule]) -> None:
                 f"Got a {type(member).__name__} as member {name!r}: members are MIEstimationModules. Write "
                 f"{{{name!r}: MIEstimationModule(critic, bound)}}."
             )
-        for part, found in (("probe", member.probe), ("scheduler", member._optimizers.scheduler)):
-            if found is not None:
+        for part, value in (("probe", member.probe), ("scheduler", member._optimizers.scheduler)):
+            if value is not None:
                 raise ValueError(
-                    f"Got member {name!r} with a {part}: an ensemble supports none. Leave it out, or train it alone."
+                    f"Got member {name!r} with a {part}: an ensemble supports none. Omit the {part}, or train this "
+                    "member separately."
                 )
     parts = [part for member in members.values() for part in member.modules()]
     if len(set(map(id, parts))) < len(parts):

@@ -22,7 +22,7 @@ class GroupStep(NamedTuple):
 
     Attributes:
         readings: (G, 7) ``READINGS``, nats, without gradient; the penalty is 0 without a regularizer.
-        output: Gives the whole output of a member by its index in the group.
+        output: Returns the complete output of a member, by its index in the group.
     """
 
     readings: Tensor
@@ -33,7 +33,7 @@ class AbstractGroup(ABC):
     """Members of an ensemble that compute a step together.
 
     Args:
-        members: In the order of what :meth:`step` returns.
+        members: The members, in the order of the results of :meth:`step`.
     """
 
     def __init__(self, members: Members) -> None:
@@ -59,7 +59,7 @@ class AbstractGroup(ABC):
 
 @final
 class SequentialGroup(AbstractGroup):
-    """One step after the other: bit for bit the steps of a separate training of each member."""
+    """One step after the other: bitwise equal to a separate training of each member."""
 
     def __init__(self, members: Members) -> None:
         super().__init__(members)
@@ -72,7 +72,7 @@ class SequentialGroup(AbstractGroup):
         return [group for groups in member_groups for group in groups]
 
     def step(self, batch: Any, backward: Callable[[Tensor], Any]) -> GroupStep:
-        """Backward runs before the next member's forward: one graph at a time is in memory.
+        """Run forward and backward of each member in turn, so that one graph at a time is in memory.
 
         Raises:
             ValueError: At the first step: a subclass's loss increases with the bound's objective.

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from lightning_mi.ensemble.groups import AbstractGroup, Members
 from lightning_mi.ensemble.vmap_group import group_members
 
-# Elementwise updates: with stacked parameters, each member trains as it would alone.
+# Elementwise updates: with stacked parameters, each member trains as in a separate training.
 _ELEMENTWISE = (
     *(optim.SGD, optim.Adam, optim.AdamW, optim.Adamax, optim.NAdam, optim.RAdam, optim.RMSprop),
     *(optim.Adagrad, optim.Adadelta, optim.ASGD, optim.Rprop),
@@ -33,7 +33,7 @@ def make_optimizer(members: Members, batched: bool) -> tuple[Optimizer, list[tup
         raise ValueError(
             f"Got optimizers {', '.join(cls.__name__ for cls in classes)}: members of an ensemble share one class of "
             "torch.optim with an elementwise update, such as SGD, Adam or AdamW. Train members with another optimizer "
-            "in another ensemble, or each alone."
+            "in another ensemble, or each separately."
         )
     member_groups = [optimizer.param_groups for optimizer in optimizers]
     groups = group_members(members, member_groups, batched)

@@ -37,6 +37,6 @@ class EnsembleOutput:
         return self.readings[:, -1]
 
     def member(self, name: str) -> StepOutput:
-        """The whole output of one member, with its scores."""
+        """The complete output of one member, with its scores."""
         group, index = self._places[self.names.index(name)]
         return self._outputs[group](index)

@@ -33,7 +33,7 @@ class VmapGroup(AbstractGroup):
         first = members[0]
         self._critics = ModuleStack([member.critic for member in members])
         self._recorded_scores = RecordedScores(first.critic, first.pairs)
-        self._bounds = [_BoundStack(same) for same in _partition(members, _same_bound)]
+        self._bounds = [_BoundStack(part) for part in _partition(members, _same_bound)]
 
     def param_groups(self, member_groups: Sequence[ParamGroups]) -> list[dict[str, Any]]:
         """One parameter group: the stacked parameters of critics and bounds, with the settings of the first member."""
@@ -41,7 +41,7 @@ class VmapGroup(AbstractGroup):
         return [member_groups[0][0] | {"params": self._critics.trainable() + bounds}]
 
     def step(self, batch: Any, backward: Callable[[Tensor], Any]) -> GroupStep:
-        """The losses of members share no parameter, so the gradient of their sum is each member's gradient."""
+        """Compute all gradients in one backward pass: the members share no parameter, so their losses can be summed."""
         representations, _ = self.members[0]._represent(batch, None)
         recorded = self._score(representations)
         sizes = [len(stack.members) for stack in self._bounds]
@@ -150,8 +150,8 @@ def group_members(
         groups.append((SequentialGroup([members[i] for i in sequential]), sequential))
     for group in vmapped:
         by_bound = _partition(group, lambda i, j: _same_bound(members[i], members[j]))
-        by_part = [_partition(same, lambda i, j: _same_regularizer(members[i], members[j])) for same in by_bound]
-        ordered = [i for bound in by_part for regularizer in bound for i in regularizer]
+        by_regularizer = [_partition(part, lambda i, j: _same_regularizer(members[i], members[j])) for part in by_bound]
+        ordered = [i for bound in by_regularizer for regularizer in bound for i in regularizer]
         groups.append((VmapGroup([members[i] for i in ordered]), ordered))
     return groups
 

@@ -1,4 +1,4 @@
-"""Metrics that add many small batches at once: a batch waits as one row of numbers, without its scores."""
+"""Buffered metric updates: each batch is stored as one row of numbers, without its scores, and added later."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _POWERS = (1.0, 2.0)  # of exp(T), as EffectiveSampleFraction needs them
 
 
 class PairCounts(NamedTuple):
-    """The numbers of pairs of a batch: those that its means run over, and those of this rank alone."""
+    """Numbers of pairs of a batch: over all ranks that share its means, and of this rank alone (``local_...``)."""
 
     num_joint: int
     num_marginal: int
@@ -49,11 +49,11 @@ def digest(terms: BoundTerms, scores: Scores) -> Digest:
 
 @final
 class Batches:
-    """S batches in place of :class:`Scores`: the attributes and reductions that metrics read, for each batch.
+    """S batches in place of :class:`Scores`, with the attributes and reductions that metrics use.
 
     Args:
-        numbers: (S, 7) of :class:`Digest`.
-        counts: S of them.
+        numbers: (S, 7) the ``numbers`` of S :class:`Digest`.
+        counts: The ``counts`` of S :class:`Digest`.
 
     Attributes:
         terms: The terms of a bound, (S,) each.
@@ -103,7 +103,7 @@ class BufferedMetrics(nn.Module):
 
     Args:
         metrics: This package's metrics of terms and scores, by name.
-        prefix: Of their names.
+        prefix: Prefix of the names.
         size: The maximum number of buffered batches.
 
     Raises:

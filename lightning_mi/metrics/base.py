@@ -19,8 +19,8 @@ class AbstractMomentsMetric(KeepsPrecision, Metric, ABC):
     """A metric whose state is the vector of :mod:`~lightning_mi.metrics.moments`: one all-gather merges all ranks.
 
     Args:
-        name: Names the state. A :class:`torchmetrics.MetricCollection` lets metrics share a state that has the same
-            name and, at the first batch, the same numbers; so different moments need different names.
+        name: Name of the state. In a :class:`torchmetrics.MetricCollection`, metrics share a state that has the same
+            name and, at the first batch, the same values; so different moments need different names.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
     """
 
@@ -66,7 +66,7 @@ class AbstractReadoutMetric(AbstractMomentsMetric, ABC):
     """A metric of a bound's terms.
 
     Args:
-        readout: Which terms are averaged, and how; metrics whose readouts have the same name can share a state.
+        readout: The averaged terms and their weights; metrics whose readouts have the same name can share a state.
         kwargs: Keyword arguments of :class:`torchmetrics.Metric`.
     """
 

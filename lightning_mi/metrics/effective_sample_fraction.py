@@ -1,4 +1,4 @@
-"""EffectiveSampleFraction: the effective sample size of the mean of exponentials, over the number of pairs."""
+"""EffectiveSampleFraction: effective sample size of the mean of exponentials, divided by the number of pairs."""
 
 from typing import Any, final
 
@@ -12,14 +12,14 @@ from lightning_mi.scores.scores import Scores
 
 @final
 class EffectiveSampleFraction(AbstractMomentsMetric):
-    r"""The effective sample size of :math:`E_Q[e^T]` over the number of marginal pairs.
+    r"""The effective sample size of :math:`E_Q[e^T]`, divided by the number of marginal pairs.
 
     .. math:: \frac{(\sum w)^2}{K \sum w^2}, \quad w = e^T
 
     The sums run over the K marginal pairs of all batches and ranks. 1 means that all pairs have the same weight. 1 / K
     means that a single pair determines the marginal term: its variance is then larger than any standard error shows. A
-    constant added to all scores changes nothing. Scores of size s in float32 have rounding errors of about s / 10^7,
-    and the fraction has a few times that.
+    constant added to all scores does not change it. Scores of size s in float32 have rounding errors of about s / 10^7;
+    the relative error of the fraction is a few times larger.
 
     Inputs of ``update``:
         - ``scores`` (:class:`Scores`): a batch.
@@ -30,7 +30,7 @@ class EffectiveSampleFraction(AbstractMomentsMetric):
     Returns:
         ``compute`` and ``forward`` return a scalar in (0, 1], float64 (float32 on MPS); NaN before the first batch.
 
-    Source: Kong 1992; Owen 2013, chapter 9.3.
+    Source: Kong 1992; Owen 2013, section 9.3.
 
     Example:
         >>> import torch

@@ -24,7 +24,7 @@ _EMPTY = {
 class AbstractFeatureMetric(KeepsPrecision, Metric, ABC):
     """A metric of features and labelled reference features, all stored in float32.
 
-    The states are lists of batches. ``compute`` all-gathers them; a rank may hold any number of samples, or none. Every
+    The states are lists of batches. ``compute`` all-gathers them; a rank may have any number of samples, or none. Every
     rank computes the result.
 
     Args:
@@ -43,7 +43,7 @@ class AbstractFeatureMetric(KeepsPrecision, Metric, ABC):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for name in _EMPTY:
-            self.add_state(name, [], dist_reduce_fx=None)  # a list of batches stays one over ranks
+            self.add_state(name, [], dist_reduce_fx=None)  # stays a list of batches after the all-gather
 
     @final
     def update(self, features: Tensor, labels: Tensor, reference: bool = False) -> None:
@@ -124,7 +124,7 @@ def check_finite_features(
     Raises:
         TypeError: Labels are not integers.
         ValueError: There are no features or no reference features, they differ in width, the reference labels are all
-            equal, or no label is among them.
+            equal, or no label is a reference label.
 
     Warns:
         MINumericalWarning: A feature is infinite or NaN.

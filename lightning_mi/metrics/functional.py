@@ -1,4 +1,4 @@
-"""The metrics as pure functions. The classes hold the moments of many batches and call the same code."""
+"""The metrics as pure functions. The metric classes store the moments of many batches and call the same code."""
 
 from collections.abc import Iterable
 
@@ -45,12 +45,12 @@ def mutual_information(
         target: The log-normalizer's target, nats; for plug-in only.
 
     Returns:
-        The estimate and its standard error, nats, float64.
+        The estimate and its standard error (delta method), nats, float64.
 
     Raises:
         ValueError: There is no batch, or the average is unknown.
 
-    Source: Choi and Lee 2022; the standard error is the delta method's.
+    Source: Choi and Lee 2022.
 
     Example:
         >>> from lightning_mi.bounds import DV
@@ -85,7 +85,7 @@ def log_normalizer(bound: AbstractBound, batches: Iterable[Scores]) -> Estimate:
 
 
 def effective_sample_fraction(scores: Scores) -> Tensor:
-    """The effective sample size of E_Q[e^T] over the number of marginal pairs of one batch.
+    """The effective sample size of E_Q[e^T], divided by the number of marginal pairs, of one batch.
 
     Defined by :class:`~lightning_mi.metrics.EffectiveSampleFraction`.
 
@@ -95,7 +95,7 @@ def effective_sample_fraction(scores: Scores) -> Tensor:
     Returns:
         A scalar in (0, 1], float64.
 
-    Source: Kong 1992; Owen 2013, chapter 9.3.
+    Source: Kong 1992; Owen 2013, section 9.3.
 
     Example:
         >>> effective_sample_fraction(Scores.from_samples(torch.zeros(1), torch.tensor([9.0, -99.0, -99.0, -99.0])))

@@ -43,7 +43,7 @@ def linear_probe_accuracy(
     Warns:
         MINumericalWarning: A feature is infinite or NaN.
 
-    Source: the linear evaluation protocol; scikit-learn's ``LogisticRegression``.
+    Source: Chen et al. 2020 (linear evaluation).
 
     Example:
         >>> reference = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
@@ -77,8 +77,8 @@ def linear_probe_accuracy(
 class LinearProbeAccuracy(AbstractFeatureMetric):
     """The accuracy of a linear classifier that is fitted on the reference features.
 
-    Features are standardized by the mean and standard deviation of the reference features (a feature that is constant
-    there is only centered). The classifier is scikit-learn's ``LogisticRegression``: multinomial, L2 penalty, fitted
+    Features are standardized by the mean and standard deviation of the reference features (a constant reference
+    feature is only centered). The classifier is scikit-learn's ``LogisticRegression``: multinomial, L2 penalty, fitted
     by L-BFGS from zero, in float64 on the CPU, without random numbers. If the solver stops without convergence, a
     warning is logged by ``logging``, and the accuracy is that of its last iterate.
 
@@ -99,7 +99,7 @@ class LinearProbeAccuracy(AbstractFeatureMetric):
     Raises:
         ValueError: An argument is out of range.
 
-    Source: the linear evaluation protocol; scikit-learn's ``LogisticRegression``.
+    Source: Chen et al. 2020 (linear evaluation).
 
     Example:
         >>> metric = LinearProbeAccuracy()

@@ -1,4 +1,4 @@
-"""LogNormalizer: the quantity that drifts in training and that a regularizer penalizes, over many batches."""
+"""LogNormalizer: a bound's log-normalizer over many batches."""
 
 from typing import Any, final
 
@@ -15,8 +15,8 @@ class LogNormalizer(AbstractReadoutMetric):
 
     If :math:`\ell` is the log of a mean over marginal pairs (the Donsker-Varadhan family and every self-normalized
     bound), the result is :math:`\log \frac{\sum K_b e^{\ell_b}}{\sum K_b}`, with :math:`K_b` the number of marginal
-    pairs of batch b. InfoNCE's is the mean over its rows, weighted by their joint pairs. ``ReleasedJS`` has a plain
-    mean over marginal pairs instead and is pooled as one.
+    pairs of batch b. The log-normalizer of InfoNCE is the mean over its rows, weighted by their joint pairs. That of
+    ``ReleasedJS`` is a mean over marginal pairs.
 
     Inputs of ``update``:
         - ``terms`` (:class:`~lightning_mi.BoundTerms`): the result of the bound on a batch.

@@ -6,10 +6,9 @@ An estimate is a sum of one or two means over batches. Batch :math:`b` contribut
 and the sum :math:`\sum_b u_b u_b^T`: its first row gives the estimate, the rest the standard error.
 
 Invariant: the moments of disjoint sets of batches, in any order and from any ranks, merge by rescaling to the larger
-scale and adding.
+scale and adding: pairwise merging as in the source, with sums relative to a common scale instead of a common mean.
 
-Source: pairwise merging of moments, Chan, Golub and LeVeque 1983; here the sums are relative to a common scale instead
-of a common mean.
+Source: Chan et al. 1983.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How a metric averages a bound's terms: plain data, so that no metric holds the bound's parameters a second time."""
+"""Readout: how a metric averages a bound's terms. Plain data: metrics store no copy of the bound's parameters."""
 
 from dataclasses import dataclass
 from typing import Literal, final, get_args
@@ -18,12 +18,12 @@ Average = Literal["micro", "macro", "plug-in"]
 @final
 @dataclass(frozen=True)
 class Readout:
-    """Which of a bound's terms are averaged over batches, how, and which constant is subtracted from the sum.
+    """A sum of means of a bound's terms over batches, minus a constant.
 
     Attributes:
         name: Readouts of the same name have the same moments.
         terms: Names of :class:`BoundTerms`, one for each mean.
-        means: How each of them is averaged.
+        means: The mean of each term: its weight and its factor in the sum.
         constant: Subtracted from the sum; nats.
     """
 
@@ -64,8 +64,8 @@ def mutual_information_readout(bound: AbstractBound, average: Average, target: f
         constant = -float(bound.plug_in(torch.zeros((), dtype=torch.float64), target))
         return Readout("plug_in", ("joint_term",), (Mean("joint"),), constant)
     if bound.capped_at_log_n:
-        # Normalized by rows: both terms have the weight of a row, so their difference is averaged. It keeps digits that
-        # two separate means would lose.
+        # Normalized by rows: both terms have the weight of a row, so their difference is averaged. This is more precise
+        # than the difference of two means of large terms.
         return Readout("micro", ("value",), (Mean("row"),))
     marginal = Mean("marginal", log=bound.marginal_pooling == "log_mean_exp", factor=-1.0)
     return Readout("micro", ("joint_term", "marginal_term"), (Mean("joint"), marginal))

@@ -13,8 +13,8 @@ from lightning_mi.metrics.readout import Average, mutual_information_readout
 class StandardError(AbstractReadoutMetric):
     r"""The standard error of :class:`~lightning_mi.metrics.MutualInformation` on the same batches.
 
-    Batches count as independent draws. In a :class:`torchmetrics.MetricCollection` both metrics share one state, so it
-    adds no cost to a step.
+    It is computed by the delta method (:func:`~lightning_mi.metrics.moments.read_moments`), with batches as independent
+    draws. In a :class:`torchmetrics.MetricCollection` both metrics share one state, so it adds no cost to a step.
 
     Inputs of ``update``:
         - ``terms`` (:class:`~lightning_mi.BoundTerms`): the result of the bound on a batch.
@@ -32,7 +32,6 @@ class StandardError(AbstractReadoutMetric):
         TypeError: ``bound`` is not a bound.
         ValueError: The average is unknown.
 
-    Source: The delta method; see :func:`~lightning_mi.metrics.moments.read_moments`.
 
     Example:
         >>> import torch

@@ -14,10 +14,10 @@ _DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
 
 class ShardHeader(NamedTuple):
-    """The facts about a rank's views that all ranks need before any other collective, in one all-gather of integers.
+    """Shapes and dtypes of a rank's views, exchanged in one all-gather of integers before any other collective.
 
     Attributes:
-        has_problem: The rank has found an error in its shard.
+        has_problem: The rank's shard has an error.
         rows: The length of each view.
         widths: The numbers in a row of each view.
         dtypes: The dtype of each view, as an index.

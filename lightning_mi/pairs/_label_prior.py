@@ -1,4 +1,4 @@
-"""The prior of labels as it is given."""
+"""Check and convert a prior of labels."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The base classes of pairings."""
+"""Base classes of pairings."""
 
 import math
 from abc import ABC, abstractmethod
@@ -56,7 +56,7 @@ class AbstractPairing(nn.Module, ABC):
         """
 
     def prepare(self, data: object) -> None:
-        """Read facts about the data at the start of a fit; by default none.
+        """Hook at the start of a fit, for pairings that read properties of the data. By default it does nothing.
 
         Args:
             data: The trainer's data module, or None.
@@ -91,7 +91,7 @@ class AbstractPairing(nn.Module, ABC):
         if a pairing has other pairs.
 
         Args:
-            data: The data module; see ``lightning_mi/utilities/protocols.py`` for what it may declare.
+            data: The data module; ``lightning_mi/utilities/protocols.py`` lists its optional methods.
             bound: The value may depend on whether the bound is normalized by rows (``capped_at_log_n``).
         """
         del bound
@@ -119,7 +119,7 @@ class AbstractPairing(nn.Module, ABC):
             labels = self.check_labels(labels.to(x.device))
         except (TypeError, ValueError) as error:
             problem = error
-        if self.training and not self.gather:  # no exchange of shapes, but ranks meet when gradients are averaged
+        if self.training and not self.gather:  # no all-gather of shapes, but DDP's all-reduce of gradients would block
             raise_on_all_ranks(problem, x.device)
         return self.shard(x, problem=problem), labels
 
@@ -128,7 +128,7 @@ class AbstractPairing(nn.Module, ABC):
         return labels
 
     def shard(self, *views: Tensor, problem: Exception | None = None) -> BatchShard:
-        """The rows of the batch that the views of this rank are.
+        """The position of this rank's rows in the batch of all ranks.
 
         A failed check raises on every rank, so that no rank blocks in a later collective.
 
@@ -176,8 +176,8 @@ class AbstractTiledPairing(AbstractPairing):
             critic: T(x, y).
             x: The samples of this rank.
             y: The candidates.
-            columns: The candidate of each x that makes its joint pair, and the one that makes no pair.
-            shard: The rows of the batch that x are.
+            columns: For each x, the candidate of its joint pair and the candidate that is excluded, if any.
+            shard: The position of x in the batch of all ranks.
         """
         tiles = critic.tiles(x, y)
         scores = critic.pairwise(x, y) if tiles is None else tiles

@@ -24,7 +24,7 @@ from lightning_mi.utilities.numerics import upcast
 class EnumeratedLabels(AbstractPairing):
     r"""A sample and its label are a joint pair; a sample and each of the C labels are marginal pairs of weight q(y).
 
-    E_Q is exact over the labels, so its only noise is that of x, and a batch of one sample is sufficient. The critic
+    E_Q is exact over the labels, so its only noise comes from x, and a batch of one sample is sufficient. The critic
     scores x against the labels 0..C-1: :class:`~lightning_mi.critics.LabelCritic` for the outputs of a classifier. The
     labels are also the candidates of TUBA's learned baseline, for example ``nn.Embedding(C, 1)``. For InfoNCE a row is
     a sample against all labels, so its value is at most the mean of -log q(label): log C for a uniform q.
@@ -35,8 +35,8 @@ class EnumeratedLabels(AbstractPairing):
     .. math:: E_P\Big[\log \frac{p(y | x)}{q(y)}\Big] = I(X; Y) + \mathrm{KL}(p(y) \| q(y)),
 
     at most :math:`-\sum_y p(y) \log q(y)`. It is I(X; Y) only if q is the law p(y) of the labels. So by default q is
-    the frequencies of the training labels. If the trainer's data module knows them (``class_counts("train")``), they
-    are set at the start of a fit. Otherwise the labels of each training batch are counted over all ranks before the
+    the frequencies of the training labels. If the data module has a method ``class_counts``, they are set at the start
+    of a fit. Otherwise the labels of each training batch are counted over all ranks before the
     batch is scored. Evaluation mode uses the training counts, which are in the state dict. In the sanity check before
     the first batch there are no counts, and q is uniform.
 
@@ -94,7 +94,7 @@ class EnumeratedLabels(AbstractPairing):
             self.register_buffer("is_counting", torch.ones((), dtype=torch.bool))
 
     def prepare(self, data: object) -> None:
-        """Set the counts of training labels if the data module knows them; otherwise count them in training."""
+        """Set the counts of training labels if the data module provides them; otherwise count them in training."""
         self._in_fit = True
         if self.label_counts is None:
             return
@@ -108,7 +108,7 @@ class EnumeratedLabels(AbstractPairing):
     def true_value(self, data: object, bound: AbstractBound) -> float | None:
         """I(X; Y) + KL(p || q), with p the law of the labels in the current split.
 
-        Without ``class_counts`` it is known only if q is counted: then it is I(X; Y).
+        Without ``class_counts`` it is known only if q is counted in training: then it is I(X; Y).
         """
         mi, counts, prior = known_mi(data), known_counts(data), self._prior()
         if mi is None or prior is None:
@@ -147,7 +147,7 @@ class EnumeratedLabels(AbstractPairing):
     def check_labels(self, labels: Tensor) -> Tensor:
         """The labels, or a ValueError if one has prior 0."""
         if self.training and self.label_counts is not None:
-            return labels  # they are counted before they are scored
+            return labels  # counted before they are scored, so none has probability 0
         impossible = self._log_weights(torch.empty(0, device=labels.device)) == -math.inf
         if not bool(impossible.any()):
             return labels
@@ -155,10 +155,10 @@ class EnumeratedLabels(AbstractPairing):
         if len(positions) == 0:
             return labels
         position = int(positions[0, 0])
-        found = f"Got label {int(labels[position])} at position {position}, with prior probability 0"
+        problem = f"Got label {int(labels[position])} at position {position}, with prior probability 0"
         if self._log_prior is None:
-            raise ValueError(f"{found}: no training label was in its class. Train on all classes, or give `prior`.")
-        raise ValueError(f"{found}: the value would be infinite. Give every label that occurs a positive probability.")
+            raise ValueError(f"{problem}: no training label was in its class. Train on all classes, or give `prior`.")
+        raise ValueError(f"{problem}: the value would be infinite. Give each label of the data a positive probability.")
 
     @torch.no_grad()
     def predict(self, critic: AbstractCritic, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Facts that a data module declares about the law of its batches, and the cross-entropy of laws of labels.
+"""Properties of the law of batches that a data module declares, and the cross-entropy of laws of labels.
 
 The declarations are :class:`~lightning_mi.utilities.protocols.HasTrueMI`, ``HasClassCounts`` and ``HasExchangeable``.
 """
@@ -10,7 +10,7 @@ from lightning_mi.utilities.protocols import HasClassCounts, HasExchangeable, Ha
 
 
 def known_mi(data: object) -> float | None:
-    """I(x; y) of the first two entries of a batch, nats; None if the data module does not know it.
+    """I(x; y) of the first two entries of a batch, nats; None if the data module does not declare it.
 
     Example:
         >>> known_mi(object()) is None
@@ -41,7 +41,7 @@ def is_exchangeable(data: object) -> bool:
 
 
 def cross_entropy(p: Tensor, q: Tensor) -> float:
-    """-sum_c p(c) log q(c), nats; infinite if q is 0 for a label that occurs. With q = p it is the entropy.
+    """-sum_c p(c) log q(c), nats; infinite if q(c) = 0 and p(c) > 0 for a label c. With q = p it is the entropy.
 
     Args:
         p: (C,) probabilities.

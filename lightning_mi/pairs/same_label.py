@@ -100,9 +100,9 @@ class SameLabel(AbstractPairing):
         )
 
     def true_value(self, data: object, bound: AbstractBound) -> float | None:
-        """See the class; None with ``exclude_same_label``, or if a sample does not determine its label.
+        """The value at the optimum (class docstring); None with ``exclude_same_label`` or if samples are ambiguous.
 
-        It does if and only if I(x; label) = H(label).
+        Each sample determines its label if and only if I(x; label) = H(label).
         """
         mi, counts = known_mi(data), known_counts(data)
         if self.exclude_same_label or mi is None or counts is None:

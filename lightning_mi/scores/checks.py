@@ -56,7 +56,7 @@ def check_one_placement(joint: Tensor | None, diagonal: int) -> None:
 def check_default_columns(
     y: Tensor, num_joint: int, num_marginal: int, joint_columns: Tensor | None, marginal_columns: Tensor | None
 ) -> None:
-    """Raise a ValueError unless ``y`` has the rows that pairs use by default, where columns are not given."""
+    """Raise a ValueError unless ``y`` has the rows of the default columns, for lists of pairs without columns."""
     if marginal_columns is None:
         fits = len(y) == num_joint + num_marginal
     else:
@@ -79,7 +79,7 @@ def check_columns(name: str, columns: Tensor, scores: Tensor) -> None:
 
 
 def check_has_pairs(name: str, found: int, allow_none: bool) -> None:
-    """Raise a ValueError unless a mask has a True entry, or need not have one."""
+    """Raise a ValueError if a mask has no True entry, unless ``allow_none``."""
     if not (found or allow_none):
         raise ValueError(
             f"Got a `{name}` mask without a single True: a bound needs at least one {name} pair. Pass another mask, or "
@@ -88,7 +88,7 @@ def check_has_pairs(name: str, found: int, allow_none: bool) -> None:
 
 
 def check_has_both(num_joint: int, num_marginal: int, allow_no_marginal: bool) -> None:
-    """Raise a ValueError unless two lists have a joint pair and, unless it is not needed, a marginal pair."""
+    """Raise a ValueError if two lists have no joint pair or, unless ``allow_no_marginal``, no marginal pair."""
     if not (num_joint and (num_marginal or allow_no_marginal)):
         raise ValueError(
             f"Got {num_joint} joint and {num_marginal} marginal pairs over all ranks: a bound needs at least one of "
@@ -117,7 +117,7 @@ def check_mask(mask: Tensor, name: str, matrix: Tensor) -> Tensor:
 
 
 def check_log_weights(log_weights: Tensor, marginal: Tensor, matrix: Tensor) -> Tensor | None:
-    """Return log-weights in the dtype of the matrix, or None if all are equal, which is every reduction's default.
+    """Return log-weights in the dtype of the matrix, or None if all are equal: the default of every reduction.
 
     Raises:
         ValueError: The weights do not fit the matrix, do not sum to 1, or the mask excludes pairs.

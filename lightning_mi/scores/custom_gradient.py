@@ -10,7 +10,7 @@ from lightning_mi._compat.torch_names import is_forward_mode_active, is_functorc
 from lightning_mi.exceptions import DoubleBackwardError
 from lightning_mi.utilities.numerics import upcast
 
-# From grad_output of each zero (None if autograd has none, but not all of them) to the gradient of each input.
+# Maps grad_output of each zero to the gradient of each input. Some, but not all, grad_output may be None.
 Backward = Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]
 
 

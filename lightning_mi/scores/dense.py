@@ -1,4 +1,4 @@
-"""Reductions over the marginal pairs: the interface, and the dense form, from scores that are all in memory."""
+"""Reductions over the marginal pairs: the interface, and the dense form, with all scores in memory."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class DenseMarginals(AbstractMarginals):
         self._log_weights = log_weights
         self._row_mask = row_mask
         self._row_count = row_count
-        self._exponentials: AnchoredExp | None = None  # of T, without autograd graph: metrics need them again
+        self._exponentials: AnchoredExp | None = None  # of T, without autograd graph; reused by metrics
         self.weighted = log_weights is not None
 
     def log_mean_exp(self, count: int, exponent: Exponent) -> Tensor:

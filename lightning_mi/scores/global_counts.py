@@ -22,7 +22,7 @@ class GlobalCounts(NamedTuple):
         num_marginal: The number of marginal pairs.
         num_rows: The number of rows of the score matrix.
         longest_row: The largest number of pairs in a row.
-        world_size: The number of ranks that are counted.
+        world_size: The number of ranks in the sum.
     """
 
     num_joint: int
@@ -63,8 +63,8 @@ class RankSums:
     """Sums over the pairs of one rank or of all ranks.
 
     Attributes:
-        counts: The numbers of pairs that the sums run over.
-        deferred: Partial sums that wait, so that one all-gather serves all of them; None if each is reduced at once.
+        counts: The numbers of pairs in the sums.
+        deferred: Partial sums to reduce together, in one all-gather; None to reduce each at once.
 
     Example:
         >>> RankSums(GlobalCounts(4, 12, 4)).reduce(torch.tensor(2.0))
@@ -75,11 +75,11 @@ class RankSums:
     deferred: list[PartialSum] | None = None
 
     def deferring(self) -> RankSums:
-        """The same sums, which wait for :meth:`reduce_deferred`."""
+        """The same sums, deferred until :meth:`reduce_deferred`."""
         return RankSums(self.counts, [])
 
     def reduce(self, value: Tensor, is_log: bool = False) -> Tensor:
-        """Sum over ranks; if sums are deferred, this rank's part, which stands for the sum until it is reduced.
+        """Sum over ranks; if sums are deferred, this rank's part, as a placeholder for the sum.
 
         Args:
             value: This rank's part, a scalar.

@@ -1,4 +1,4 @@
-"""Layout: which scores belong to joint pairs, to marginal pairs, and to which row."""
+"""Layout: the joint and marginal pairs among the scores, and their rows."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Layout:
         return int(self.row_count.max()) if len(self.row_count) else 0
 
     def counts(self, pooled: bool | GlobalCounts = False) -> GlobalCounts:
-        """Counts of this rank's pairs; if ``pooled``, those over all ranks, gathered unless they are passed."""
+        """Counts of this rank's pairs; if ``pooled``, over all ranks, by an all-gather unless they are passed."""
         if isinstance(pooled, GlobalCounts):
             return pooled
         local = GlobalCounts(len(self.joint), self.num_marginal, self.num_rows)
@@ -70,13 +70,13 @@ class Layout:
         return local._replace(longest_row=self.longest_row or 0).all_reduce(self.joint.device)
 
     def log_mean_exp(self, counts: GlobalCounts, exponent: Exponent) -> Tensor:
-        """This rank's part of the log-mean-exp over the marginal pairs that ``counts`` has."""
+        """This rank's part of the log-mean-exp over the marginal pairs in ``counts``."""
         if self.num_marginal == 0:  # the log of an empty sum, with a gradient of 0 and not NaN
             return self.marginals.values().sum() - math.inf
         return self.marginals.log_mean_exp(self._divisor(counts), exponent)
 
     def mean_softplus(self, counts: GlobalCounts) -> Tensor:
-        """This rank's part of the mean of log(1 + exp(T)) over the marginal pairs that ``counts`` has."""
+        """This rank's part of the mean of log(1 + exp(T)) over the marginal pairs in ``counts``."""
         return self.marginals.softplus_sum() / self._divisor(counts)
 
     def _divisor(self, counts: GlobalCounts) -> int:

@@ -23,9 +23,9 @@ def row_ceiling(
 
     Args:
         layout: The pairs.
-        num_joint: The number of joint pairs, over all ranks if pooled. Without any, the ceiling is that of one joint
+        num_joint: The number of joint pairs, over all ranks if pooled. If it is 0, the ceiling is that of one joint
             pair in the longest row.
-        longest_row: The number of pairs in the longest row; None with unequal weights, of which any may be small.
+        longest_row: The number of pairs in the longest row; None with unequal weights, which have no upper limit.
         mean_over_joint: Mean of (J,) values, over all ranks if pooled.
 
     Raises:

@@ -107,7 +107,7 @@ class Scores:
 
         Args:
             scores: (N, M) as in :meth:`from_matrix`, or tiles, as :meth:`AbstractCritic.tiles` returns them.
-            columns: The column of each row's joint pair, and a column that is no pair, if any.
+            columns: The column of each row's joint pair, and the column of each row that is excluded, if any.
             y: As in :meth:`from_matrix`.
             pooled: As in :meth:`from_matrix`.
             tile_bytes: Memory of a tile; a default if None. ``math.inf`` keeps all scores, as double backward needs.
@@ -161,7 +161,7 @@ class Scores:
 
     @property
     def num_joint(self) -> int:
-        """Number of joint pairs, over all ranks if pooled. Of 0 joint pairs every mean is 0 with a zero gradient."""
+        """Number of joint pairs, over all ranks if pooled. If it is 0, means over joint pairs and gradients are 0."""
         return self._ranks.counts.num_joint
 
     @property
@@ -206,7 +206,7 @@ class Scores:
         """Several means with one all-gather.
 
         Args:
-            read: Returns means of the scores that it receives, unchanged and in order: not yet reduced over ranks.
+            read: Maps scores to several of their means, unchanged and in order; within it, they are not yet reduced.
 
         Raises:
             ValueError: ``read`` returns other tensors.
@@ -260,9 +260,9 @@ class Scores:
         return self._layout.marginals.row_log_mean_exp()
 
     def row_means(self) -> tuple[Tensor, Tensor]:
-        """Means over joint pairs of the score minus its row's log-mean-exp, and of the latter; scalars, nats.
+        """Means over joint pairs: of the score minus its row's log-mean-exp, and of the log-mean-exp; scalars, nats.
 
-        The difference within each row keeps the digits that a difference of two means of large scores would lose.
+        The difference within each row is more precise than the difference of two means of large scores.
         """
         joint_rows = self.joint_rows
         rows = self._layout.marginals.row_log_mean_exp(uniform_upstream=True)[joint_rows]

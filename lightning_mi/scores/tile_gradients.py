@@ -24,8 +24,8 @@ class TileGradient:
         offset: (M,), or None.
 
     Attributes:
-        inputs: One for each input of the tiles; None where none is needed.
-        offset: (M,); None where none is needed.
+        inputs: Accumulators for the inputs of the tiles; None for an input that needs no gradient.
+        offset: (M,) accumulator for the offset; None if it needs no gradient.
     """
 
     def __init__(self, tile_pass: TilePass, offset: Tensor | None = None) -> None:
@@ -35,7 +35,7 @@ class TileGradient:
 
     @property
     def parts(self) -> list[Tensor | None]:
-        """One for each input of the tiles, and one for the offset if there is one."""
+        """The accumulators of the inputs and, if there is an offset, of the offset."""
         return [*self.inputs, self.offset] if self._has_offset else self.inputs
 
     def scale_(self, factor: Tensor) -> None:
@@ -51,9 +51,10 @@ class LogMeanExpGradient(AbstractTileReduction):
 
     The gradient of the log-sum-exp is sum_ij exp(x_ij) dx_ij / sum_ij exp(x_ij), and its denominator is known only
     after the last tile. Invariant after each tile: ``running_max`` is the maximum of x so far, and the accumulated
-    gradient is sum_ij exp(x_ij - running_max) dx_ij over the tiles so far. A new maximum rescales it.
+    gradient is sum_ij exp(x_ij - running_max) dx_ij over the tiles so far. A new maximum rescales it, as it rescales
+    the normalizer of an online softmax.
 
-    Source: online softmax (Milakov and Gimelshein 2018), with gradients in place of the normalizer.
+    Source: Milakov and Gimelshein 2018.
 
     Args:
         tile_pass: The tiles.
@@ -91,8 +92,8 @@ class LogMeanExpGradient(AbstractTileReduction):
 class RowMeanGradient(AbstractTileReduction):
     """Row sums of exp(T), and the gradient of the mean over rows of log(row sum + exp(joint)), in one pass.
 
-    The gradient of log(s + exp(joint)) is the row's softmax over marginal and joint pairs: the marginal pairs have the
-    share s / (s + exp(joint)) of it, the joint pair the rest.
+    The gradient of log(s + exp(joint)) is the row's softmax over marginal and joint pairs: a share of
+    s / (s + exp(joint)) belongs to the marginal pairs, the rest to the joint pair.
 
     Args:
         tile_pass: The tiles.

@@ -1,4 +1,4 @@
-"""One pass over the tiles of a score matrix, and the reductions that it feeds."""
+"""One pass over the tiles of a score matrix, and reductions computed in it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Tile(NamedTuple):
 
 
 class AbstractTileReduction(ABC):
-    """A reduction over all tiles. It holds no tile after :meth:`append`."""
+    """A reduction over all tiles. It stores no tile after :meth:`append`."""
 
     @abstractmethod
     def append(self, tile: Tile) -> None:
@@ -51,7 +51,7 @@ class AbstractTileReduction(ABC):
 class TilePass:
     """The tiles of a score matrix, computed one after another.
 
-    It holds no result, so that autograd can hold it without a reference cycle.
+    It stores no result, so that autograd can reference it without a reference cycle.
 
     Attributes:
         tiles: Compute the scores.

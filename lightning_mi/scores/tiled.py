@@ -5,8 +5,8 @@ A reduction returns a precomputed value plus a zero with a custom backward. Ther
 1. Gradient in forward. If the weights dL/dS of a tile are known up to a factor while the tile is in memory, one pass
    gives value and gradient: three matrix products for inner products, as many as the dense form. This holds for a
    log-mean-exp without clip and power, and for a mean over rows. The first reduction of a batch uses it if it can.
-2. Deferred gradient. Any other reduction computes its value in forward. Its gradient waits for backward, where one more
-   pass serves all deferred reductions: four matrix products, however many reductions a bound and its regularizer use.
+2. Deferred gradient. Any other reduction computes its value in forward and its gradient in backward, in one more pass
+   for all deferred reductions: four matrix products, however many reductions a bound and its regularizer use.
 """
 
 from __future__ import annotations
@@ -72,16 +72,16 @@ class TiledMarginals(AbstractMarginals):
             return self._sums(exponent).log_mean_exp(count)
         if exponent.offset is not None:
             return self._log_mean_exp(count, exponent)
-        return self._once((count, exponent), lambda: self._log_mean_exp(count, exponent))
+        return self._cached((count, exponent), lambda: self._log_mean_exp(count, exponent))
 
     def softplus_sum(self) -> Tensor:
         """Sum of log(1 + exp(T))."""
-        return self._once(("softplus", self._needs_grad()), self._softplus_sum)
+        return self._cached(("softplus", self._needs_grad()), self._softplus_sum)
 
     def row_log_mean_exp(self, uniform_upstream: bool = False) -> Tensor:
         """(N,) log-mean-exp of each row."""
         key = "rows", uniform_upstream, self._needs_grad()
-        return self._once(key, lambda: self._row_log_mean_exp(uniform_upstream))
+        return self._cached(key, lambda: self._row_log_mean_exp(uniform_upstream))
 
     def values(self, at_most: int | None = None) -> Tensor:
         """(K,) the scores."""
@@ -96,7 +96,7 @@ class TiledMarginals(AbstractMarginals):
         return self._pass.tiles.at(rows, columns)
 
     def detach(self) -> TiledMarginals:
-        """The same scores without their autograd graph; row sums that are known are shared."""
+        """The same scores without their autograd graph; row sums computed so far are shared."""
         detached = copy.copy(self)
         detached._joint = self._joint.detach()
         detached._pass = dataclasses.replace(self._pass, tiles=self._pass.tiles.detach())
@@ -159,7 +159,7 @@ class TiledMarginals(AbstractMarginals):
         return sums
 
     def _read(self, *reductions: AbstractTileReduction) -> RowSums:
-        """Run reductions in one pass, with the row sums of exp(T) if they are not known; returns the latter."""
+        """Run reductions in one pass; also compute the row sums of exp(T) if they are missing, and return them."""
         sums = self._row_sums
         if sums is None:
             sums = RowSums(Exponent(), self._pass.joint)
@@ -169,7 +169,7 @@ class TiledMarginals(AbstractMarginals):
         self._row_sums = sums
         return sums
 
-    def _once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+    def _cached(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
         if key not in self._results:
             self._results[key] = compute()
         return self._results[key]
@@ -190,13 +190,13 @@ class TiledMarginals(AbstractMarginals):
 class _DeferredGradients:
     """Zeros whose gradients are computed in one pass over the tiles, in backward.
 
-    Zeros without weights by then, or without a gradient, cost nothing.
+    Zeros that have no weights or no gradient in backward cost nothing.
     """
 
     def __init__(self, tile_pass: TilePass, shapes: Sequence[tuple[int, ...]], offset: Tensor | None = None) -> None:
         saved: list[AbstractWeights] = []
 
-        # It holds `saved` and not this object: zeros -> autograd -> zeros would be a reference cycle.
+        # It references `saved` and not this object: zeros -> autograd -> zeros would be a reference cycle.
         def backward(grad_output: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
             pairs = zip(saved, grad_output, strict=False)
             sums = [(weights, grad) for weights, grad in pairs if grad is not None]
@@ -219,7 +219,7 @@ class _DeferredGradients:
 def _zero_with_gradient(
     inputs: Sequence[Tensor], gradient: Sequence[Tensor | None], recompute: Callable[[], Sequence[Tensor | None]]
 ) -> Tensor:
-    """A scalar zero with a known gradient, which backward scales in place; a second backward recomputes it."""
+    """A scalar zero with a precomputed gradient, which backward scales in place; a second backward recomputes it."""
     saved = [gradient]
 
     def backward(grad_output: Sequence[Tensor | None]) -> Sequence[Tensor | None]:

@@ -26,7 +26,7 @@ class AbstractTiles(ABC):
     """An (N, M) matrix of scores that is computed a few rows at a time.
 
     Attributes:
-        inputs: All tensors that the scores are a function of and that may need a gradient.
+        inputs: The tensors that the scores depend on, as far as they may need a gradient.
         shape: (N, M).
         row_bytes: Peak memory of one row while its scores are computed and differentiated.
         fewest_tiles: With this many tiles or fewer, the dense form is as fast.
@@ -138,7 +138,7 @@ class ProductTiles(AbstractTiles):
         return detached
 
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
-        """The scale is multiplied into g, (N, D), which costs less than into (N, M) scores."""
+        """The same scores, times a scale, plus an offset. Scaling g, (N, D), costs less than scaling (N, M) scores."""
         g, h = self.inputs
         scaled = self if scale is None else ProductTiles(g * scale, h)
         return scaled if offset is None else AffineTiles(scaled, None, offset)

@@ -1,1 +1,1 @@
-"""What MIEstimationModule delegates to: one step, epoch metrics, non-finite policy, optimizer, probe, prediction."""
+"""Components of MIEstimationModule: step, epoch metrics, non-finite policy, optimizer, probe, prediction."""

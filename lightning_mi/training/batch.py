@@ -28,7 +28,8 @@ def split_batch(
         pairs: Declares the number of views and whether it takes labels.
         probe: A probe that trains on the labels; may be None.
         labels_required: Whether a pairing that takes labels needs them here; features need none.
-        training: Whether all ranks are in a training step and raise together; otherwise each rank raises alone.
+        training: Whether all ranks are in a training step and raise together; otherwise only the rank with an error
+            raises.
         device: Device of the collectives.
 
     Raises:
@@ -125,7 +126,7 @@ def check_entries(entries: Any, pairs: AbstractPairing, owner: str, tensors: boo
 
 
 def _is_nested(entries: Sequence[Any], num_views: int | None) -> bool:
-    """Whether entry 0 holds all views, of equal shape, and entry 1 the labels."""
+    """Whether entry 0 contains all views, of equal shape, and entry 1 the labels."""
     if len(entries) != 2 or num_views is None or num_views < 2 or not isinstance(entries[0], tuple | list):
         return False
     views, labels = entries

@@ -32,7 +32,7 @@ ALL_CHARTS: Charts = CHARTS | {
     "stability": {
         "drift of the terms (nats per 1000 steps)": _curves("stability/drift_rate"),
         "log-normalizer (nats)": _curves("stability/log_normalizer"),
-        "effective sample size of the marginal term": _curves("stability/effective_sample_fraction"),
+        "effective sample fraction of the marginal term": _curves("stability/effective_sample_fraction"),
         "range of the scores (nats)": _curves("stability/score_range"),
         "weight of the regularizer": _curves("regularizer/weight"),
     },
@@ -42,14 +42,14 @@ ALL_CHARTS: Charts = CHARTS | {
 }
 
 
-def charts_of(names: Collection[str]) -> Charts:
+def select_charts(names: Collection[str]) -> Charts:
     """The charts that have a curve.
 
     Args:
         names: Log names so far.
 
     Example:
-        >>> charts_of({"train/mi", "train/loss"})
+        >>> select_charts({"train/mi", "train/loss"})
         {'mutual information (nats)': {'training': ('Multiline', ['^train/mi$', '^train/true_mi$', '^train/log_n$'])}}
     """
     drawn = {

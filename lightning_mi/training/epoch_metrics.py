@@ -59,26 +59,26 @@ def num_val_loaders(trainer: L.Trainer) -> int:
     return len(trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches)
 
 
-def training_metrics(bound: AbstractBound, target: float, held: bool) -> BufferedMetrics:
-    """The metrics of a training epoch. Names that single steps log too get the suffix ``_micro``.
+def training_metrics(bound: AbstractBound, target: float, holds_target: bool) -> BufferedMetrics:
+    """The metrics of a training epoch. Names that are also logged at each step get the suffix ``_micro``.
 
     Args:
         bound: The bound.
         target: Target of the log-normalizer, nats.
-        held: Whether the log-normalizer is held at the target, which the plug-in estimate requires.
+        holds_target: Whether training holds the log-normalizer at the target, which the plug-in estimate requires.
     """
     metrics: dict[str, Metric] = {
         "log_normalizer_micro": LogNormalizer(bound),
         "effective_sample_fraction": EffectiveSampleFraction(),
     }
-    for name, average in _averages("mi_micro", held).items():
+    for name, average in _averages("mi_micro", holds_target).items():
         metrics[name] = MutualInformation(bound, average, target=target)
     return BufferedMetrics(metrics, prefix="train/")
 
 
-def _averages(micro: str, held: bool) -> dict[str, Average]:
+def _averages(micro: str, holds_target: bool) -> dict[str, Average]:
     averages: dict[str, Average] = {micro: "micro", "mi_macro": "macro"}
-    return averages | {"mi_plug_in": "plug-in"} if held else averages
+    return averages | {"mi_plug_in": "plug-in"} if holds_target else averages
 
 
 def log_metrics(module: L.LightningModule, metrics: "StageMetrics", num_loaders: int) -> None:
@@ -98,7 +98,7 @@ class StageMetrics(nn.Module):
 
     Example:
         >>> from lightning_mi import bounds, pairs
-        >>> first = LoaderMetrics("val", bounds.DV(), 0.0, held=False, pairs=pairs.AllPairs(), probe=None)
+        >>> first = LoaderMetrics("val", bounds.DV(), 0.0, holds_target=False, pairs=pairs.AllPairs(), probe=None)
         >>> metrics = StageMetrics(first)
         >>> [name for name in metrics.named(num_loaders=2) if name.startswith("val/mi/")]
         ['val/mi/dataloader_idx_0', 'val/mi/dataloader_idx_1']
@@ -137,7 +137,7 @@ class StageMetrics(nn.Module):
             metrics = copy.deepcopy(self._loaders[0])
             assert isinstance(metrics, LoaderMetrics)
             metrics.reset()
-            # Lightning warns about modules in evaluation mode, and restores the mode of modules that it knows only.
+            # Lightning warns about modules in evaluation mode, and does not restore the mode of a module created now.
             self._loaders.append(metrics.train())
 
 
@@ -151,7 +151,7 @@ class LoaderMetrics(nn.Module):
         stage: ``"val"`` or ``"test"``.
         bound: As in :func:`training_metrics`.
         target: As in :func:`training_metrics`.
-        held: As in :func:`training_metrics`.
+        holds_target: As in :func:`training_metrics`.
         pairs: Its accuracy is measured if it has a method ``predict(critic, x)``.
         probe: Its accuracy is measured; may be None.
     """
@@ -161,7 +161,7 @@ class LoaderMetrics(nn.Module):
         stage: str,
         bound: AbstractBound,
         target: float,
-        held: bool,
+        holds_target: bool,
         pairs: AbstractPairing,
         probe: OnlineLinearProbe | None,
     ) -> None:
@@ -170,7 +170,7 @@ class LoaderMetrics(nn.Module):
             "log_normalizer": LogNormalizer(bound),
             "effective_sample_fraction": EffectiveSampleFraction(),
         }
-        for name, average in _averages("mi", held).items():
+        for name, average in _averages("mi", holds_target).items():
             metrics[name] = MutualInformation(bound, average, target=target)
             metrics[standard_error_name(name)] = StandardError(bound, average)
         self.estimates = MetricCollection(metrics, prefix=f"{stage}/")

@@ -1,4 +1,4 @@
-"""Errors of a training step that is not finite: the step, the rank, and whether parameters have changed."""
+"""Errors for training steps that are not finite, with the step, the rank, and whether parameters have changed."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ def step_location(module: L.LightningModule) -> str:
 
 
 def parameters_unchanged(module: L.LightningModule) -> str:
-    """A sentence that no parameter has changed, with a leading space; empty where that is not known.
+    """The sentence that no parameter has changed, with a leading space; empty if this is unknown.
 
     LBFGS and optimizers outside torch may evaluate the loss several times within a step. In manual optimization,
     another optimizer may have stepped.
@@ -58,7 +58,7 @@ def step_error(module: L.LightningModule, what: str) -> NonFiniteStepError:
 
     Args:
         module: The module.
-        what: What is not finite.
+        what: The description of the non-finite values, the beginning of the message.
     """
     return NonFiniteStepError(
         f"{what}, at {step_location(module)}.{parameters_unchanged(module)} A regularizer or a smaller learning rate "

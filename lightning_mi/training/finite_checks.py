@@ -40,10 +40,10 @@ def count_non_finite(tensor: Tensor) -> int:
 
 @torch.no_grad()
 def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether every value of every tensor is finite; one host-device sync, two if the answer may be no.
+    """Whether every value of every tensor is finite; one host-device sync, or two if the 2-norm is not finite.
 
-    A finite 2-norm has finite values only. If it is not finite, it may have overflowed; the infinity norm, max |value|,
-    cannot overflow and decides. It takes nine times as long on a CPU.
+    If the 2-norm is finite, all values are finite. Otherwise it may have overflowed, and the infinity norm, max
+    |value|, is computed too: it cannot overflow, but takes nine times as long on a CPU.
 
     Args:
         tensors: Of any shapes, devices and floating-point or complex types, dense or sparse.
@@ -57,7 +57,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
 
 
 def check_finite(views: Sequence[Any], location: Callable[[], str], changes: Callable[[], str] = str) -> None:
-    """Raise if a view holds NaN or an infinite value.
+    """Raise if a view contains NaN or an infinite value.
 
     Args:
         views: Views of a batch, x and y first; only floating-point tensors are checked.
@@ -73,7 +73,7 @@ def check_finite(views: Sequence[Any], location: Callable[[], str], changes: Cal
         lightning_mi.exceptions.NonFiniteBatchError: View y of shape (2,) holds 1 values that are not finite, ...
     """
     for position, view in enumerate(views):
-        # The sum takes a fraction of the time of an exact count. It may overflow, so that the count decides.
+        # The sum takes a fraction of the time of an exact count. It may overflow, so the values are counted then.
         if not (isinstance(view, Tensor) and view.is_floating_point()) or math.isfinite(view.detach().sum().item()):
             continue
         if bad := count_non_finite(view):

@@ -58,7 +58,7 @@ class FirstStep:
 
 
 def _increases(output: StepOutput) -> bool:
-    """Whether d loss / d objective is positive, or d loss / d value for a loss of the value.
+    """Whether d loss / d objective is positive; for a loss computed from the value, d loss / d value.
 
     Autograd stops at these scalars: scores and networks are not differentiated.
     """
@@ -67,8 +67,8 @@ def _increases(output: StepOutput) -> bool:
     scalars = [scalar for scalar in scalars if scalar.requires_grad]
     if not scalars or not loss.requires_grad or loss.numel() != 1:
         return False
-    found: Sequence[Tensor | None] = torch.autograd.grad(loss, scalars, retain_graph=True, allow_unused=True)
-    return sum(float(gradient) for gradient in found if gradient is not None) > 0
+    gradients: Sequence[Tensor | None] = torch.autograd.grad(loss, scalars, retain_graph=True, allow_unused=True)
+    return sum(float(gradient) for gradient in gradients if gradient is not None) > 0
 
 
 def _trains_critic(module: L.LightningModule) -> bool:

@@ -43,8 +43,8 @@ class FlatScoresCheck:
         Warns:
             MINumericalWarning: Scores and gradients are constant up to rounding.
         """
-        due, self._first = (logged or self._first) and not self._warned, False
-        if not due:
+        pending, self._first = (logged or self._first) and not self._warned, False
+        if not pending:
             return
         values = torch.cat([scores.joint.detach(), scores.marginal_values().detach()])
         if not values.numel():  # all pairs are on another rank
@@ -56,7 +56,7 @@ class FlatScoresCheck:
         if all(float(gradient.norm()) <= _TOLERANCE * max(scale, 1.0) for gradient in gradients):
             self._warned = True
             rank_zero_warn(
-                f"All pairs have the same score and the gradient is zero at {step_location(module)}: nothing is "
-                "learned. Check for constant inputs, features that are all zero, or rows that are all the same.",
+                f"All pairs have the same score and the gradient is zero at {step_location(module)}: the critic does "
+                "not learn. Check for constant inputs, features that are all zero, or rows that are all the same.",
                 category=MINumericalWarning,
             )

@@ -27,9 +27,7 @@ def encode_in_chunks(encoder: nn.Module, view: Tensor, size: int) -> Tensor:
         TypeError: The view is not a tensor.
         ValueError: The size is below 1, or the encoder normalizes by batch statistics.
 
-    Source:
-        Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP 2021 (gradient
-        cache); Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016.
+    Source: Gao et al. 2021 (gradient cache); Chen et al. 2016 (recomputation).
 
     Example:
         >>> encode_in_chunks(nn.Linear(3, 2), torch.zeros(10, 3), size=4).shape

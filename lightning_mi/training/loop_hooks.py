@@ -13,7 +13,7 @@ from lightning_mi._compat.lightning_loops import attached_trainer
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.checkpoints.allowed_classes import check_loadable
 from lightning_mi.checkpoints.exact_resume import Resuming
-from lightning_mi.checkpoints.loading import naming_misfits, read_checkpoint
+from lightning_mi.checkpoints.loading import explain_mismatch, read_checkpoint
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.loss import MILoss
 from lightning_mi.metrics._buffer import BufferedMetrics
@@ -214,13 +214,13 @@ class LoopHooks(L.LightningModule):
             **kwargs: Parts, and replacements for hyper-parameters. None drops a part.
 
         Raises:
-            CheckpointError: The file is missing, damaged, a URL, or does not fit the module; it names code or holds
+            CheckpointError: The file is missing, damaged, a URL, or does not fit the module; it names code or contains
                 objects other than plain data and tensors; or a part that it was saved with is not given.
         """
         runs_code = hparams_file is not None or weights_only is False
         path = check_loadable(checkpoint_path, kwargs, cls, runs_code=runs_code)
         try:
-            with naming_misfits(path):
+            with explain_mismatch(path):
                 return super().load_from_checkpoint(path, map_location, None, strict, True, **kwargs)
         except TypeError:
             content = read_checkpoint(path)
@@ -232,7 +232,7 @@ class LoopHooks(L.LightningModule):
         """Save the names of the parts, and the state that makes a resumed training bitwise equal."""
         checkpoint[PARTS_ENTRY] = dict(self._part_names)
         trainer = attached_trainer(self)
-        if trainer is not None:  # None after training in spawned processes: only the weights came back
+        if trainer is not None:  # None after training in spawned processes, which return the weights only
             self._resuming.save(trainer, self.train_metrics, checkpoint, self._guard.skipped)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

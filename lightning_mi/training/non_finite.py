@@ -30,11 +30,11 @@ Action = Literal["proceed", "undo", "skip", "raise"]
 
 
 class Findings(NamedTuple):
-    """What was finite in a training step, the same on every rank that may undo it.
+    """Finiteness flags of a training step, equal on every rank that may undo it.
 
     Attributes:
-        forward: Views, scores and loss.
-        gradients: Gradients, which DDP has averaged over ranks.
+        forward: True if views, scores and loss are finite.
+        gradients: True if the gradients, which DDP has averaged over ranks, are finite.
     """
 
     forward: bool
@@ -42,16 +42,16 @@ class Findings(NamedTuple):
 
 
 def choose_action(findings: Findings, policy: Policy, scaled: bool) -> Action:
-    """Decide what happens to a step between backward and the optimizer's update.
+    """Choose the action for a step between backward and the optimizer's update.
 
     Args:
-        findings: What was finite.
-        policy: The policy in force; ``"off"`` if a callback handles such steps.
-        scaled: Whether a gradient scaler runs, as for fp16.
+        findings: The finiteness flags of the step.
+        policy: The active policy; ``"off"`` if a callback handles such steps.
+        scaled: Whether the trainer uses a gradient scaler, as for fp16.
 
     Returns:
         ``"undo"`` if only the gradients overflowed under a scaler: its scale was too large. The scaler skips the
-        update and lowers its scale, which is no error, but buffers and metrics have to go back.
+        update and lowers its scale. This is not an error, but buffers and metrics are restored.
 
     Example:
         >>> choose_action(Findings(forward=True, gradients=False), "raise", scaled=True)
@@ -122,7 +122,7 @@ class NonFiniteGuard:
         check_choice("on_non_finite", policy, get_args(Policy))
         self.policy = policy
         self.skipped = 0
-        self._in_force: Policy = policy  # "off" if a callback handles steps that are not finite
+        self._active_policy: Policy = policy  # "off" if a callback handles steps that are not finite
         self._defers = policy != "off"
         self._scaled, self._single_rank, self._reevaluates = False, True, False
         self._flat_scores = FlatScoresCheck()
@@ -131,10 +131,10 @@ class NonFiniteGuard:
     def start(self, trainer: L.Trainer) -> None:
         """Begin a training. A callback with ``handles_non_finite`` replaces the policy."""
         callbacks = getattr(trainer, "callbacks", [])
-        responds = any(isinstance(each, HandlesNonFinite) and each.handles_non_finite for each in callbacks)
-        self._in_force = "off" if responds else self.policy
+        handled_by_callback = any(isinstance(each, HandlesNonFinite) and each.handles_non_finite for each in callbacks)
+        self._active_policy = "off" if handled_by_callback else self.policy
         self._scaled = gradients_are_scaled(trainer)
-        self._defers = responds or self._scaled or self.policy != "off"
+        self._defers = handled_by_callback or self._scaled or self.policy != "off"
         self._single_rank = trainer.world_size == 1
         self._reevaluates = any(isinstance(optimizer, LBFGS) for optimizer in getattr(trainer, "optimizers", []))
         self._flat_scores.start()
@@ -164,9 +164,9 @@ class NonFiniteGuard:
         self._new_step = False
 
     def check_views(self, module: L.LightningModule, views: Sequence[Any]) -> None:
-        """Check the views of a batch: at once in evaluation and where it needs no sync, else with the gradients.
+        """Check the views of a batch: at once in evaluation and if no sync is needed, otherwise with the gradients.
 
-        Evaluation has no step to skip: ``"skip"`` raises as ``"raise"`` does.
+        In evaluation there is no step to skip, so ``"skip"`` raises like ``"raise"``.
 
         Raises:
             NonFiniteBatchError: A view is not finite.
@@ -174,13 +174,13 @@ class NonFiniteGuard:
         if not (module.training and attached_trainer(module) is not None):
             if self.policy != "off":
                 check_finite(views, location=lambda: step_location(module))
-        elif self._in_force == "raise" and self._single_rank and module.device.type == "cpu":
+        elif self._active_policy == "raise" and self._single_rank and module.device.type == "cpu":
             self._check_now(module, views)
-        elif self._in_force != "off" or self._scaled:
+        elif self._active_policy != "off" or self._scaled:
             self._views = [view.detach() for view in floating_tensors(views)]
 
     def defer_checks(self) -> AbstractContextManager[None]:
-        """Context manager for the forward pass: bound and regularizer leave their checks to the guard or a callback."""
+        """Context manager for the forward pass: the guard or a callback checks instead of bound and regularizer."""
         return disable_finite_checks() if self._defers else nullcontext()
 
     def watch_loss(self, output: StepOutput, scores: Scores, numbers: Tensor, loss: Tensor, logged: bool) -> Tensor:
@@ -188,7 +188,7 @@ class NonFiniteGuard:
 
         Args:
             output: Output of the step.
-            scores: Its scores, detached: between steps the guard holds no autograd graph.
+            scores: Its scores, detached: between steps the guard stores no autograd graph.
             numbers: Its terms and other numbers, detached; see :func:`digest`.
             loss: The loss, with a probe's.
             logged: Whether the step is logged.
@@ -196,7 +196,7 @@ class NonFiniteGuard:
         Returns:
             The loss; on several ranks, NaN if this rank's loss or views are not finite.
         """
-        if self._in_force == "off" and not self._scaled:
+        if self._active_policy == "off" and not self._scaled:
             return loss
         terms = BoundTerms(*(term.detach() for term in output.terms))
         penalty = None if output.penalty is None else output.penalty.detach()
@@ -212,7 +212,7 @@ class NonFiniteGuard:
     def decide(self, module: L.LightningModule, optimizer: Optimizer, metrics: BufferedMetrics) -> None:
         """Let a step proceed, skip it or raise, between backward and the optimizer's update.
 
-        It checks the gradients of all optimizers: after the first one's update, the others would be too late.
+        It checks the gradients of all optimizers, before the first of them updates its parameters.
 
         Raises:
             NonFiniteBatchError: The policy is ``"raise"`` and this rank's batch is not finite.
@@ -221,9 +221,9 @@ class NonFiniteGuard:
         self._new_step = True
         batches, self._batches = self._batches, []
         optimizers: Sequence[Any] = [optimizer] if module.automatic_optimization else module.trainer.optimizers
-        parameters = [p for one in optimizers for group in one.param_groups for p in group["params"]]
+        parameters = [p for entry in optimizers for group in entry.param_groups for p in group["params"]]
         gradients = [gradient for p in parameters if (gradient := p.grad) is not None]
-        if not gradients or (self._in_force == "off" and not self._scaled):
+        if not gradients or (self._active_policy == "off" and not self._scaled):
             return
         # On several ranks the gradients cover the views: `watch_loss` has turned them into NaN.
         views = self._views if self._single_rank else ()
@@ -239,13 +239,13 @@ class NonFiniteGuard:
         failed = problem is not None
         if self._scaled and batches:  # without a scaler, a failure of the forward pass is in the gradients of all ranks
             failed = any_rank(failed, batches[-1].loss.device)
-        action = choose_action(Findings(not failed, finite), self._in_force, self._scaled)
+        action = choose_action(Findings(not failed, finite), self._active_policy, self._scaled)
         if action == "raise":
             raise problem or gradient_error(module, parameters)
         if action == "skip":
             self.skipped += 1
-            for one in optimizers:
-                _skip_update(one, fill_nan=self._scaled and supports_amp_scaling(one))
+            for entry in optimizers:
+                _skip_update(entry, fill_nan=self._scaled and supports_amp_scaling(entry))
         if action in ("skip", "undo") and self._step_start is not None:
             self._step_start.restore(module, metrics)
 
@@ -266,7 +266,7 @@ class NonFiniteGuard:
         if torch.isfinite(loss):
             return None
         other = "" if self._single_rank else " on this rank; see the error of the other ranks"
-        return step_error(module, f"The loss is {float(loss)}, of finite scores{other}")
+        return step_error(module, f"The loss is {float(loss)} although all scores are finite{other}")
 
 
 def _warn_of_terms(module: L.LightningModule, batches: Sequence[_Batch]) -> None:

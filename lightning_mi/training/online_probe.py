@@ -1,4 +1,4 @@
-"""OnlineLinearProbe: a linear classifier that trains along with an encoder and does not change it."""
+"""OnlineLinearProbe: a linear classifier that trains together with an encoder and does not change it."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from lightning_mi.utilities.numerics import upcast
 
 @final
 class OnlineLinearProbe(nn.Module):
-    """A linear classifier on detached features that trains along with the encoder.
+    """A linear classifier on detached features that trains together with the encoder.
 
     The encoder gets no gradient from it. Features are normalized per sample (a layer norm without parameters), which
     needs no batch statistics: the probe is the same on any number of ranks. Weights start at zero and draw no random
@@ -32,7 +32,7 @@ class OnlineLinearProbe(nn.Module):
     Raises:
         ValueError: A number is below 2.
 
-    Source: the online linear evaluation of Chen et al. 2020 (SimCLR) and later self-supervised benchmarks.
+    Source: Chen et al. 2020 (linear evaluation).
 
     Example:
         >>> probe = OnlineLinearProbe(num_features=4, num_classes=10)
@@ -98,7 +98,7 @@ class OnlineLinearProbe(nn.Module):
 
 @contextlib.contextmanager
 def without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Context manager: hides the gradients of parameters, so that a norm over all gradients leaves them out.
+    """Context manager: hides the gradients of parameters, so that a norm over all gradients excludes them.
 
     Example:
         >>> parameter = nn.Parameter(torch.zeros(1))
@@ -140,7 +140,7 @@ def clip_separately(
     if not probe:
         module.clip_gradients(optimizer, value, algorithm)
         return
-    of_probe = {id(p) for p in probe}
-    for hidden in (probe, [p for p in module.parameters() if id(p) not in of_probe]):
+    probe_ids = {id(p) for p in probe}
+    for hidden in (probe, [p for p in module.parameters() if id(p) not in probe_ids]):
         with without_gradients(hidden):
             module.clip_gradients(optimizer, value, algorithm)

@@ -39,7 +39,7 @@ def encoder_list(encoder: Any) -> list[nn.Module]:
 
 
 def part_names(parts: Mapping[str, Any]) -> dict[str, str]:
-    """Class names of the given parts, without those that are None: what a checkpoint records.
+    """Class names of the parts that are not None, for the record in a checkpoint.
 
     Example:
         >>> part_names({"critic": nn.Linear(2, 2), "encoder": [nn.Flatten(), nn.Identity()], "probe": None})

@@ -1,4 +1,4 @@
-"""What ``predict_step`` returns: representations, pointwise mutual information, or both."""
+"""Outputs of ``predict_step``: representations, pointwise mutual information, or both."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, final
@@ -26,10 +26,10 @@ def name_features(representations: Sequence[Tensor]) -> dict[str, Tensor]:
 
 @final
 class PointwiseMI:
-    """Pointwise mutual information of the joint pairs of batch after batch.
+    """Pointwise mutual information of the joint pairs, for consecutive batches.
 
-    It is normalized by the marginal pairs of the batch. A batch of one sample has none: it is paired with the samples
-    of the previous batch of its data loader, as if it were the last of that batch.
+    It is normalized by the marginal pairs of the batch. A batch of one sample has none: it is appended to the previous
+    batch of its data loader.
 
     Example:
         >>> PointwiseMI().clear()
@@ -54,7 +54,7 @@ class PointwiseMI:
 
         Args:
             views: Representations, then labels if the pairing takes them.
-            score: Scores views.
+            score: Returns the scores of views.
             bound: Turns scores into log density ratios.
             batch_idx: Index of the batch in its data loader.
             dataloader_idx: Index of the data loader.

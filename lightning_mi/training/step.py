@@ -1,4 +1,4 @@
-"""One training step: its output, what callbacks get of it, and its log row."""
+"""Output of one training step, its entries for callbacks, and its log row."""
 
 import math
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ class StepOutput(NamedTuple):
         penalty: The regularizer's part of the loss; a scalar, at least 0, or None without a regularizer.
         loss: The minimized scalar, penalty - objective by default. It does not include the loss of a probe.
         features: (N, D) first representation, detached.
-        labels: (N,) integers, or None if the batch holds none.
+        labels: (N,) integers, or None if the batch contains none.
     """
 
     scores: Scores
@@ -34,7 +34,7 @@ class StepOutput(NamedTuple):
     labels: Tensor | None
 
     def for_callbacks(self, probe_loss: Tensor | None = None) -> dict[str, Any]:
-        """The outputs that callbacks get. Only the loss, which includes the probe's, keeps its autograd graph.
+        """The outputs for callbacks. Only the loss, which includes the probe's loss, has an autograd graph.
 
         Terms are those of all ranks. Scores are those of this rank, so that a callback on one rank may reduce them
         without a collective.
@@ -78,7 +78,7 @@ def log_evaluation_step(
 
 
 def term_logs(terms: BoundTerms, scores: Scores, loss: Tensor) -> dict[str, Tensor]:
-    """The terms of a step by the names under which they are logged, nats.
+    """The terms of a step by log name, nats.
 
     Without joint pairs the estimate and the joint term are NaN: Lightning would log the values of an earlier step
     again if the names were missing.
@@ -109,8 +109,8 @@ def references(
     With pooled scores, ``log_n`` needs a collective: every rank must call this function.
 
     Args:
-        trainer: Its data module may know the true value.
-        module: Its pairing decides what is estimated.
+        trainer: Its data module may declare the true value.
+        module: The estimated value depends on its pairing.
         bound: If None, there are no references.
         scores: Scores of the step.
     """
@@ -125,7 +125,7 @@ def references(
 
 
 def true_value(trainer: L.Trainer, module: nn.Module, bound: AbstractBound) -> float | None:
-    """The value that a bound estimates on a module's pairs, nats; None if data module and pairing do not know it.
+    """The true value of a bound's estimate on a module's pairs, nats; None if it is unknown.
 
     For a module without a pairing of this package it is ``true_mi()`` of the data module.
 

@@ -48,7 +48,7 @@ def warn_of_scale(critic: AbstractCritic, views: Sequence[Any]) -> bool:
         views: (N, ...) each; only floating-point tensors are checked.
 
     Returns:
-        Whether it warned.
+        True if a warning was issued.
 
     Warns:
         ViewScaleWarning: The standard deviation is large or small, or the mean is large compared with it.
@@ -85,7 +85,7 @@ def _problem(view: Tensor) -> str | None:
     mean = rows.mean(0)
     deviation = rows - mean
     spread, offset = (float(t.square().mean().sqrt()) for t in (deviation, mean))
-    read = f"has a mean of {offset:.3g} and a standard deviation of {spread:.3g} in the first training batch"
+    scale = f"has a mean of {offset:.3g} and a standard deviation of {spread:.3g} in the first training batch"
     remedy = (
         "Standardize each column that is not constant, (x - mean) / std with the mean and the standard deviation of "
         "the training set: mutual information does not change."
@@ -93,14 +93,14 @@ def _problem(view: Tensor) -> str | None:
     if spread > _LARGE:
         if view.requires_grad:
             remedy = "Standardize the input of the encoder, or end it with a normalization layer, such as nn.LayerNorm."
-        return f"{read}, far above unit scale: the critic's scores grow with it, and the estimate may diverge. {remedy}"
+        return f"{scale}, far above unit scale: the scores are large, and the estimate may diverge. {remedy}"
     if view.requires_grad:  # an encoder learns its scale
         return None
     largest = float(deviation.abs().max())
     if largest <= 1e-6 * float(mean.abs().max()):
         return _CONSTANT
     if largest < _SMALL:
-        return f"{read}, far below unit scale: the critic learns slowly, and the estimate stays near 0. {remedy}"
+        return f"{scale}, far below unit scale: the critic learns slowly, and the estimate stays near 0. {remedy}"
     if offset > _OFFSET * spread:
-        return f"{read}: the mean hides the differences between samples, and the estimate reads low. {remedy}"
+        return f"{scale}: samples differ little compared with their mean, and the estimate is too low. {remedy}"
     return None

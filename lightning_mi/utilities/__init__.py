@@ -1,1 +1,1 @@
-"""Numerics, collectives, files, processes and argument checks: what every other package builds on."""
+"""Numerics, collectives, files, processes and argument checks for all other packages."""

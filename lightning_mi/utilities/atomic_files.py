@@ -110,7 +110,7 @@ def require_writable(folder: Path) -> None:
     """Check, before hours of training, that ``folder`` can be created and written to; create nothing.
 
     Raises:
-        OSError: It cannot; the message names the folder and the reason.
+        OSError: The folder is not writable; the message names the folder and the reason.
 
     Example:
         >>> require_writable(Path("/proc/no_such_folder"))

@@ -32,13 +32,13 @@ def check_instance(name: str, value: Any, kind: type | tuple[type, ...], example
     raise TypeError(f"Got {describe(name, value)}: it must be an instance of {names}. Write {name}={example}.")
 
 
-def check_factory(name: str, value: Any, made: type | tuple[type, ...], example: str) -> None:
+def check_factory(name: str, value: Any, product: type | tuple[type, ...], example: str) -> None:
     """Check that an argument is None or a callable that creates an object, not the object itself.
 
     Args:
         name: The argument.
         value: The received value.
-        made: The class of the created object.
+        product: The class of the created object, or several.
         example: A valid value, for the message.
 
     Raises:
@@ -49,7 +49,7 @@ def check_factory(name: str, value: Any, made: type | tuple[type, ...], example:
         Traceback (most recent call last):
         TypeError: Got optimizer=0.001, a float: it must be a callable that creates one. Write optimizer=lambda ...
     """
-    if value is not None and (isinstance(value, made) or not callable(value)):
+    if value is not None and (isinstance(value, product) or not callable(value)):
         raise TypeError(f"Got {describe(name, value)}: it must be a callable that creates one. Write {name}={example}.")
 
 

@@ -36,7 +36,7 @@ def get_rank() -> int:
 def all_gather_ints(numbers: Sequence[int], device: torch.device) -> list[tuple[int, ...]]:
     """All-gather integers. Every rank must pass the same number of them.
 
-    The message size is fixed by the call, so the ranks need to agree on nothing beforehand.
+    The message size depends only on the number of integers, so no earlier exchange between ranks is needed.
 
     Args:
         numbers: This rank's integers.
@@ -147,7 +147,7 @@ def rank_generator(device: torch.device) -> torch.Generator | None:
     """Random generator that differs between ranks, though all may have the same global seed.
 
     Returns:
-        A generator seeded from the global one and the rank; None with one rank, which stands for the global one.
+        A generator seeded from the global one and the rank; None with one rank: torch then uses the global one.
 
     Example:
         >>> torch.randperm(1, generator=rank_generator(torch.device("cpu")))
@@ -207,7 +207,7 @@ def all_gather_rows(rows: Tensor) -> Tensor:
 
 
 def reduce_scatter_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
-    """Reduce-scatter without gradient: sum over ranks, of which each rank receives its rows.
+    """Reduce-scatter without gradient: sum over ranks; each rank receives its rows of the sum.
 
     Args:
         rows: (M, ...) on every rank; may be overwritten.

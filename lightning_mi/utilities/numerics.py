@@ -131,8 +131,8 @@ def anchored_exp(x: Tensor, dim: int | None = None, log_weights: Tensor | None =
         tensor([1., 1.])
     """
     dims = list(range(x.ndim)) if dim is None else [dim]
-    # Not torch.logsumexp: its gradient is exp(x - logsumexp(x)), in which the rounding of the latter scales the softmax
-    # if x is far from 0 (by 5e-4 at 1e4 in float32, by n at 1e30).
+    # Not torch.logsumexp: its gradient is exp(x - logsumexp(x)), where the rounding error of logsumexp(x) scales the
+    # softmax if x is far from 0 (by 5e-4 at 1e4 in float32, by n at 1e30).
     maximum = (x if log_weights is None else x + log_weights).detach().amax(dims, keepdim=True)
     largest = torch.finfo(x.dtype).max
     anchor = maximum.clamp(-largest, largest)  # inf - inf would be NaN

@@ -1,4 +1,4 @@
-"""Optional interfaces: what other people's data modules, critics, callbacks and modules may declare.
+"""Optional interfaces of data modules, critics, callbacks and modules.
 
 Nothing has to derive from these classes: an object with the members has the interface, and ``isinstance`` checks for
 them. Without the members, the corresponding feature is off.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @runtime_checkable
 class HasTrueMI(Protocol):
-    """A data module that knows its mutual information; it is logged as ``train/true_mi``.
+    """A data module with known mutual information; it is logged as ``train/true_mi``.
 
     Example:
         >>> isinstance(object(), HasTrueMI)
@@ -37,7 +37,7 @@ class HasNumClasses(Protocol):
 
 @runtime_checkable
 class HasClassCounts(Protocol):
-    """A data module that knows its class frequencies; pairings of labels use them."""
+    """A data module with known class frequencies; pairings of labels use them."""
 
     def class_counts(self, split: str | None = None) -> Tensor:
         """(C,) int64, the number of samples of each class.
@@ -110,5 +110,5 @@ class StepOutputs(TypedDict):
     """
 
     loss: Tensor
-    terms: Any  # BoundTerms and Scores are of higher layers
+    terms: Any  # BoundTerms and Scores are defined in packages that import this one
     scores: Any

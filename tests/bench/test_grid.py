@@ -24,8 +24,8 @@ def write_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(document | changes))
 
-        def find(wanted: str, kind: Any) -> RecipeFile:
-            return RecipeFile(wanted, kind, path) if kind == "benchmark" else find_file(wanted, kind)
+        def find(name: str, kind: Any) -> RecipeFile:
+            return RecipeFile(name, kind, path) if kind == "benchmark" else find_file(name, kind)
 
         monkeypatch.setattr(grid_module, "find_file", find)
         return path

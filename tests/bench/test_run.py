@@ -21,7 +21,7 @@ from tests.helpers.grids import ignore, tiny_grid, train
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "kept"),
+    ("name", "data", "expected_files"),
     [
         ("gaussian", None, set()),
         ("onehot", None, set()),
@@ -30,12 +30,12 @@ from tests.helpers.grids import ignore, tiny_grid, train
     ],
 )
 def test_grid_drops_callbacks_that_it_replaces(
-    name: str, data: str | None, kept: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, data: str | None, expected_files: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["lightning-mi"])  # LightningCLI warns about the arguments of pytest
     cell = load_grid(name, "quick", data=data).cells[0]
     found = {type(callback).__name__ for callback in instantiate(cell.config, tmp_path, "run").trainer.callbacks}
-    assert found >= kept
+    assert found >= expected_files
     assert not [callback for callback in found if callback.endswith(("Checkpoint", "ProgressBar", "Layout"))]
 
 

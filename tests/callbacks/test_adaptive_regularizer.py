@@ -10,7 +10,7 @@ from lightning_mi import bounds, regularizers
 from lightning_mi.callbacks import AdaptiveRegularizer
 from lightning_mi.data import GaussianDataModule
 from tests.helpers.scripted_terms import Scripted, steps
-from tests.helpers.small_module import DIM, Kept, make, trainer, weights
+from tests.helpers.small_module import DIM, RecordingLogger, make, trainer, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 
@@ -21,7 +21,7 @@ def weights_over_time(normalizers, regularizer=None, count=None, **kwargs):
     """The weight after each change, for given means of the log-normalizer over five steps."""
     regularizer = regularizers.Squared(weight=1.0) if regularizer is None else regularizer
     scripted = Scripted(lambda step: (1.0, normalizers[step // EVERY] + step % EVERY - 2, 1.0), regularizer=regularizer)
-    logger, adaptive = Kept(), AdaptiveRegularizer(every_n_steps=EVERY, **kwargs)
+    logger, adaptive = RecordingLogger(), AdaptiveRegularizer(every_n_steps=EVERY, **kwargs)
     trainer(callbacks=adaptive, logger=logger).fit(scripted, steps(EVERY * len(normalizers)))
     found = {step: row["regularizer/weight"] for step, row in logger.rows if "regularizer/weight" in row}
     assert adaptive.factor == regularizer.factor
@@ -45,18 +45,18 @@ def test_the_weight_stays_between_its_limits():
 def test_scheduled_weight_is_multiplied():
     scheduled = regularizers.Squared(weight=lambda step: 0.0 if step < 5 else 1.0)
     module = Scripted(lambda step: (1.0, 9.0, 1.0), regularizer=scheduled)
-    seen = []
+    recorded = []
 
     class Step(L.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             scheduled.step = batch_idx
 
         def on_train_batch_end(self, *_):
-            seen.append(scheduled.current_weight())
+            recorded.append(scheduled.current_weight())
 
     trainer(callbacks=[AdaptiveRegularizer(every_n_steps=EVERY), Step()]).fit(module, steps(15))
     # A weight of 0, where the schedule starts, is not changed.
-    assert seen == pytest.approx([0.0] * 5 + [1.0] * 4 + [2.0] * 5 + [4.0])
+    assert recorded == pytest.approx([0.0] * 5 + [1.0] * 4 + [2.0] * 5 + [4.0])
 
 
 def train(path=None, ckpt_path=None, **kwargs):
@@ -102,7 +102,7 @@ def test_state_dict_before_fit():
         ({"every_n_steps": 0}, "every_n_steps=0"),
         ({"raise_by": 1.0}, "a factor above 1"),
         ({"relax_by": 0.0}, "above 0"),
-        ({"min_weight": 0.0}, "no factor would raise a weight of 0"),
+        ({"min_weight": 0.0}, "A weight of 0 could not be raised"),
         ({"max_weight": 1e-9}, "min_weight=0.001 and max_weight=1e-09"),
     ],
 )

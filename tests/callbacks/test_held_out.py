@@ -23,14 +23,14 @@ pytestmark = [
 def chosen(readings, errors, z, ceiling=math.inf):
     """The index that the rule chooses, and how often it replaced another, in NumPy."""
     errors = np.broadcast_to(errors, np.shape(readings))
-    kept, replaced = None, 0
+    best, replaced = None, 0
     for i, (value, error) in enumerate(zip(readings, errors, strict=True)):
         if not (np.isfinite(value) and np.isfinite(error)) or value - z * error > ceiling:
             continue
-        if kept is None or value - readings[kept] > z * np.sqrt(error**2 + errors[kept] ** 2):
-            replaced += kept is not None
-            kept = i
-    return kept, replaced
+        if best is None or value - readings[best] > z * np.sqrt(error**2 + errors[best] ** 2):
+            replaced += best is not None
+            best = i
+    return best, replaced
 
 
 # Noise.
@@ -48,15 +48,17 @@ def test_held_out_choice_is_unbiased_for_noisy_constants(share, z, tmp_path):
     play(readings, *highest, *held_out, errors=error, names=names)
 
     expected = [chosen(column, error, z) for column in readings.T]
-    assert [step_of(callback.best_model_path) for callback in held_out] == [kept + 1 for kept, _ in expected]
-    kept = np.array([float(callback.best_model_score) for callback in held_out])
-    np.testing.assert_array_equal(kept, [readings[k, i] for i, (k, _) in enumerate(expected)])
-    luckiest = np.array([float(callback.best_model_score) for callback in highest])
-    np.testing.assert_array_equal(luckiest, readings.max(axis=0))
+    assert [step_of(callback.best_model_path) for callback in held_out] == [index + 1 for index, _ in expected]
+    best_scores = np.array([float(callback.best_model_score) for callback in held_out])
+    np.testing.assert_array_equal(best_scores, [readings[k, i] for i, (k, _) in enumerate(expected)])
+    highest_values = np.array([float(callback.best_model_score) for callback in highest])
+    np.testing.assert_array_equal(highest_values, readings.max(axis=0))
 
     spread = 4 * share * error / np.sqrt(runs)
-    assert luckiest.mean() - truth > 2 * share * error  # the expected maximum of 50 normal draws is 2.25 deviations
-    assert kept.mean() - truth < spread
+    assert (
+        highest_values.mean() - truth > 2 * share * error
+    )  # the expected maximum of 50 normal draws is 2.25 deviations
+    assert best_scores.mean() - truth < spread
     records = np.maximum.accumulate(readings, axis=0)
     assert (np.diff(records, axis=0) > 0).sum(axis=0).mean() > 3  # how often the highest replaces
     assert np.mean([replaced for _, replaced in expected]) < 0.3
@@ -66,10 +68,10 @@ def test_the_numbers_in_the_docstring_are_those_of_a_simulation():
     draws = np.random.default_rng(0).normal(size=(50, 20_000))
     for share, z, bias in ((0.2, 0, 0.45), (0.2, 1, 0), (1, 0, 2.25), (1, 1, 1.77), (1, 2, 0.97), (1, 3, 0.16)):
         readings = share * draws  # in standard errors
-        kept = readings[0].copy()
+        best = readings[0].copy()
         for row in readings[1:]:
-            kept = np.where(row - kept > z * np.sqrt(2), row, kept)
-        assert kept.mean() == pytest.approx(bias, abs=0.03)
+            best = np.where(row - best > z * np.sqrt(2), row, best)
+        assert best.mean() == pytest.approx(bias, abs=0.03)
         assert f"{bias:g}" in (HeldOutCheckpoint.__doc__ or "")
 
 
@@ -86,24 +88,24 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("readings", "errors", "z", "kept"), CASES.values(), ids=CASES)
-def test_chosen_checkpoint(readings, errors, z, kept, tmp_path):
+@pytest.mark.parametrize(("readings", "errors", "z", "best_epoch"), CASES.values(), ids=CASES)
+def test_chosen_checkpoint(readings, errors, z, best_epoch, tmp_path):
     callback = HeldOutCheckpoint(z=z, dirpath=tmp_path)
     play(readings, callback, errors=errors)
-    assert chosen(readings, errors, z)[0] == kept
-    assert step_of(callback.best_model_path) == kept + 1
-    assert [path.name for path in tmp_path.iterdir()] == [f"held_out-epoch={kept}-step={kept + 1}.ckpt"]
+    assert chosen(readings, errors, z)[0] == best_epoch
+    assert step_of(callback.best_model_path) == best_epoch + 1
+    assert [path.name for path in tmp_path.iterdir()] == [f"held_out-epoch={best_epoch}-step={best_epoch + 1}.ckpt"]
 
 
-@pytest.mark.parametrize(("ceiling", "kept"), [(None, 2), (math.log(10), 1)])
-def test_value_above_the_ceiling_is_never_chosen(ceiling, kept, tmp_path):
+@pytest.mark.parametrize(("ceiling", "best_epoch"), [(None, 2), (math.log(10), 1)])
+def test_value_above_the_ceiling_is_never_chosen(ceiling, best_epoch, tmp_path):
     readings = [1.9, 2.4, 3.1]  # 2.4 is above log 10 = 2.30, but not by 2 standard errors
     callback = HeldOutCheckpoint(z=2, ceiling=ceiling, dirpath=tmp_path)
     stopping = HeldOutEarlyStopping(z=2, ceiling=ceiling)
     play(readings, stopping, callback)
-    assert step_of(callback.best_model_path) == kept + 1
-    assert float(stopping.best_score) == readings[kept]
-    assert stopping.wait_count == 2 - kept
+    assert step_of(callback.best_model_path) == best_epoch + 1
+    assert float(stopping.best_score) == readings[best_epoch]
+    assert stopping.wait_count == 2 - best_epoch
 
 
 def test_early_stopping_waits_for_a_significant_gain():

@@ -86,8 +86,8 @@ def test_module_estimates_choose_and_test_split_reports(monitor, tmp_path):
     assert float(callback.best_model_score) == values[best]
     assert callback.state_dict()["standard_error"] == Readings.rows[best][f"{monitor}_standard_error"]
     [read] = fitted.test(datamodule=gaussian(), ckpt_path="best", weights_only=True, verbose=False)
-    kept = torch.load(callback.best_model_path, weights_only=True)["state_dict"]
-    assert all(torch.equal(module.state_dict()[name], weight) for name, weight in kept.items())
+    best_weights = torch.load(callback.best_model_path, weights_only=True)["state_dict"]
+    assert all(torch.equal(module.state_dict()[name], weight) for name, weight in best_weights.items())
     assert {"test/mi", "test/mi_standard_error", "test/mi_plug_in_standard_error"} <= read.keys()
 
 
@@ -104,7 +104,7 @@ class Readings(L.Callback):
             Readings.rows.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
-class Kept(L.Callback):
+class RecordingLogger(L.Callback):
     """Writes the final state of each rank."""
 
     def __init__(self, folder, *callbacks):
@@ -122,7 +122,7 @@ def test_two_ranks_choose_as_one_does(tmp_path, monkeypatch):
     timeout = datetime.timedelta(seconds=60)
     strategy = DDPStrategy(start_method="fork", process_group_backend="gloo", timeout=timeout)
     held_out, stopping = HeldOutCheckpoint(dirpath=tmp_path), HeldOutEarlyStopping(patience=3)
-    callbacks = [stopping, Kept(tmp_path, held_out, stopping), held_out]
+    callbacks = [stopping, RecordingLogger(tmp_path, held_out, stopping), held_out]
     fitted = trainer(callbacks=callbacks, enable_checkpointing=True, max_epochs=12, devices=2, strategy=strategy)
     module = make(bounds.NWJ(), optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.02))
     fitted.fit(module, gaussian())
@@ -131,10 +131,10 @@ def test_two_ranks_choose_as_one_does(tmp_path, monkeypatch):
     steps, chosen_state, stopped_state = first
     assert chosen_state["standard_error"] == stopped_state["standard_error"] > 0
     assert steps < 12 * 4
-    kept = torch.load(chosen_state["best_model_path"], weights_only=True)
+    checkpoint = torch.load(chosen_state["best_model_path"], weights_only=True)
     # The value and its error cover the samples of both ranks, in batches of 8.
     module = make(bounds.NWJ())
-    module.load_state_dict(kept["state_dict"])
+    module.load_state_dict(checkpoint["state_dict"])
     [read] = trainer().validate(module, halves(list(gaussian(batch_size=16).val_dataloader())), verbose=False)
     assert float(chosen_state["best_model_score"]) == pytest.approx(read["val/mi"], rel=1e-6)
     assert chosen_state["standard_error"] == pytest.approx(read["val/mi_standard_error"], rel=1e-6)

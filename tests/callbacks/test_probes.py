@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from lightning_mi import MINumericalWarning
 from lightning_mi.callbacks import Probes
 from tests.helpers.labelled import NUM_FEATURES, Digits, ddp, features_of, make
-from tests.helpers.small_module import Batches, Kept, equal, fit, trainer, weights
+from tests.helpers.small_module import Batches, RecordingLogger, equal, fit, trainer, weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
@@ -116,10 +116,10 @@ def test_features_of_nan_log_nan():
     ],
 )
 def test_probes_follow_their_schedule(kwargs, neighbors, linear):
-    kept = Kept()
-    fit(make(), datamodule=Digits(batch_size=320), callbacks=Probes(**kwargs), logger=kept, max_epochs=4)
+    logger = RecordingLogger()
+    fit(make(), datamodule=Digits(batch_size=320), callbacks=Probes(**kwargs), logger=logger, max_epochs=4)
     for name, epochs in ((NEIGHBOR, neighbors), (LINEAR, linear)):
-        assert [(step + 1) // 2 - 1 for step, row in kept.rows if name in row] == epochs
+        assert [(step + 1) // 2 - 1 for step, row in logger.rows if name in row] == epochs
 
 
 def test_test_stage_is_always_probed():
@@ -144,10 +144,10 @@ class Shuffled(Digits):
 
 class Modes(L.Callback):
     def __init__(self):
-        self.seen = set()
+        self.recorded = set()
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.seen.add(tuple(part.training for part in pl_module.encoders.modules()))
+        self.recorded.add(tuple(part.training for part in pl_module.encoders.modules()))
 
 
 @pytest.mark.filterwarnings("ignore:Found 1 module")  # in evaluation mode, on purpose
@@ -158,7 +158,7 @@ def test_training_is_bit_equal_with_probes_and_without():
         module.encoders[0][0].eval()
         torch.manual_seed(1)
         fit(module, datamodule=Shuffled(), callbacks=[*callbacks, modes], max_epochs=3)
-        trained.append((weights(module), modes.seen))
+        trained.append((weights(module), modes.recorded))
     assert equal(trained[0][0], trained[1][0])
     assert trained[0][1] == trained[1][1]
 
@@ -282,7 +282,7 @@ class BoringModel(L.LightningModule):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"nearest_neighbor": False, "linear": False}, "no probe is left"),
+        ({"nearest_neighbor": False, "linear": False}, "at least one probe"),
         ({"every_n_epochs": -1}, "every_n_epochs=-1"),
         ({"k": 0}, "k=0"),
         ({"C": -1.0}, "C=-1"),

@@ -95,12 +95,12 @@ def test_rollback_restores_the_older_snapshot():
 
 def test_each_rollback_raises_the_weight_until_it_stops():
     fitted = module(regularizer=regularizers.Huber(weight=regularizers.LinearWarmup(0.5, steps=1)))
-    monitor, _, t, said = train(fitted, broken=[12, 15, 18], max_roll_backs=2, raise_by=4.0)
+    monitor, _, t, messages = train(fitted, broken=[12, 15, 18], max_roll_backs=2, raise_by=4.0)
     assert monitor.rolled_back == [(13, 5), (16, 5)]
     assert fitted.regularizer.current_weight() == 8.0
-    assert "the weight of Huber is 2 now, 0.5 before" in said[0]
-    assert "the weight of Huber is 8 now, 2 before" in said[1]
-    assert said[2].endswith("Training stops here: it has been rolled back max_roll_backs=2 times already.")
+    assert "the weight of Huber is 2 now, 0.5 before" in messages[0]
+    assert "the weight of Huber is 8 now, 2 before" in messages[1]
+    assert messages[2].endswith("Training stops here: it has been rolled back max_roll_backs=2 times already.")
     assert t.global_step == 19
 
 
@@ -117,9 +117,9 @@ def test_rollback_sets_a_weight_of_zero():
 
 def test_rollback_caps_a_literal_exponential():
     fitted = module(bounds.NWJ(cap=None))
-    *_, said = train(fitted, broken=[12])
+    *_, messages = train(fitted, broken=[12])
     assert fitted.bound.cap == 1.0
-    assert "NWJ has the robust exponential (cap=1)" in said[0]
+    assert "NWJ has the robust exponential (cap=1)" in messages[0]
 
 
 def test_rollback_drops_accumulated_gradients():
@@ -136,7 +136,7 @@ def test_rollback_drops_accumulated_gradients():
 def test_stop_ends_the_training_with_a_remedy():
     monitor, _, t, [words] = train(module(bounds.NWJ(cap=None)), broken=[12], action="stop")
     assert t.global_step == monitor.exploded_at == 13
-    assert "Training stops here. To cure it, add `regularizers.Squared(weight=0.1)` and leave NWJ its robust" in words
+    assert "Training stops here. To fix it, add `regularizers.Squared(weight=0.1)` and use the robust exp" in words
 
 
 def test_stop_waits_for_min_steps():
@@ -149,8 +149,8 @@ def test_stop_waits_for_min_steps():
 
 
 def test_warn_changes_nothing():
-    monitor, _, t, said = train(module(on_non_finite="off"), broken=[12], action="warn")
-    assert (t.global_step, monitor.exploded_at, len(said)) == (40, 13, 1)
+    monitor, _, t, messages = train(module(on_non_finite="off"), broken=[12], action="warn")
+    assert (t.global_step, monitor.exploded_at, len(messages)) == (40, 13, 1)
 
 
 def test_monitored_training_is_bitwise_equal():
@@ -183,11 +183,11 @@ def test_resume_restores_window_detections_and_weight(tmp_path):
             warnings.simplefilter("ignore")
             trainer(callbacks=[monitor, *extra]).fit(fitted, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
         runs.append((fitted, monitor))
-    (whole, seen), (resumed, monitor) = runs
+    (whole, reference_monitor), (resumed, monitor) = runs
     assert monitor.rolled_back == [(12, 0)]
     assert (resumed.bound.cap, resumed.regularizer.current_weight()) == (1.0, 0.1)
     assert same(weights(resumed).values(), weights(whole).values())
-    assert monitor.state_dict() == seen.state_dict()
+    assert monitor.state_dict() == reference_monitor.state_dict()
 
 
 def test_state_dict_before_fit():
@@ -230,9 +230,9 @@ def test_snapshots_are_copies():
     fitted = module()
     t = trainer()
     t.fit(fitted, draw(8))
-    kept, before = Snapshots(), weights(fitted)
-    kept.append(t, fitted)
+    snapshots, before = Snapshots(), weights(fitted)
+    snapshots.append(t, fitted)
     Break(0, value=3.0).on_train_batch_start(t, fitted, None, 0)
-    assert kept.restore(t, fitted) == 1
+    assert snapshots.restore(t, fitted) == 1
     assert same(weights(fitted).values(), before.values())
     assert isinstance(fitted, MIEstimationModule)

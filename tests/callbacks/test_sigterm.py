@@ -130,10 +130,10 @@ def test_ended_worker_does_not_interrupt_the_save(tmp_path):
 class Slow(L.Callback):
     """Counts validation batches."""
 
-    seen = 0
+    num_batches = 0
 
     def on_validation_batch_start(self, *_):
-        self.seen += 1
+        self.num_batches += 1
 
 
 def test_interrupted_validation_is_repeated_after_resume(tmp_path):
@@ -150,8 +150,8 @@ def test_interrupted_validation_is_repeated_after_resume(tmp_path):
                 given.fit(module, data)
         else:
             given.fit(module, data, ckpt_path=path, weights_only=path is not None or None)
-        runs[name] = weights(module), slow.seen
-    assert [seen for _, seen in runs.values()] == [10, 1, 10]
+        runs[name] = weights(module), slow.num_batches
+    assert [num_batches for _, num_batches in runs.values()] == [10, 1, 10]
     assert equal(runs["resumed"][0], runs["whole"][0])
 
 
@@ -163,7 +163,7 @@ def test_averaged_weights_are_not_saved_during_validation(tmp_path):
     given = trainer(callbacks=callbacks, enable_checkpointing=True, max_epochs=2, num_sanity_val_steps=0)
     with pytest.raises(SystemExit, match="130"):
         given.fit(make(), data)
-    assert slow.seen == 5
+    assert slow.num_batches == 5
     assert torch.load(tmp_path / "last-terminated.ckpt", weights_only=True)["global_step"] == 10
 
 

@@ -37,14 +37,14 @@ class TermsByRank(Scripted):
         return super().training_step(batch, batch_idx)
 
 
-class Keep(L.Callback):
+class SaveState(L.Callback):
     def __init__(self, folder, *callbacks):
         self.folder, self.callbacks = folder, callbacks
 
     def on_fit_end(self, trainer, pl_module):
         monitor, adaptive = self.callbacks
-        kept = (monitor.state_dict(), adaptive.factor, pl_module.weight.detach(), trainer.global_step)
-        torch.save(kept, f"{self.folder}/{trainer.global_rank}.pt")
+        state = (monitor.state_dict(), adaptive.factor, pl_module.weight.detach(), trainer.global_step)
+        torch.save(state, f"{self.folder}/{trainer.global_rank}.pt")
 
 
 def test_two_ranks_agree_on_blocks_detections_and_rollback(tmp_path, monkeypatch):
@@ -56,15 +56,15 @@ def test_two_ranks_agree_on_blocks_detections_and_rollback(tmp_path, monkeypatch
     strategy = DDPStrategy(start_method="fork", process_group_backend="gloo", timeout=TIMEOUT)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the detections are in the state
-        trainer(callbacks=[monitor, adaptive, Keep(tmp_path, monitor, adaptive)], devices=2, strategy=strategy).fit(
-            TermsByRank(), steps(40)
-        )
-    kept = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+        trainer(
+            callbacks=[monitor, adaptive, SaveState(tmp_path, monitor, adaptive)], devices=2, strategy=strategy
+        ).fit(TermsByRank(), steps(40))
+    states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     # Only the current block differs between ranks.
-    rows = [state.pop("rows") for state, *_ in kept]
+    rows = [state.pop("rows") for state, *_ in states]
     assert rows[0] != rows[1]
-    assert kept[0] == kept[1]
-    state, factor, _, step = kept[0]
+    assert states[0] == states[1]
+    state, factor, _, step = states[0]
     assert step == 40
     assert state["exploded_at"] == 33
     assert state["rolled_back"] == [[33, 15]]

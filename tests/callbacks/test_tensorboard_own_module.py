@@ -9,7 +9,7 @@ from lightning_mi import bounds
 from lightning_mi.callbacks import TensorBoardLayout
 from lightning_mi.data import GaussianDataModule
 from tests.helpers.board import OwnModule, logged
-from tests.helpers.small_module import DIM, STEP_NAMES, Kept, draw, fit, make
+from tests.helpers.small_module import DIM, STEP_NAMES, RecordingLogger, draw, fit, make
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
@@ -31,12 +31,12 @@ def test_any_lightning_module_is_supported(tmp_path):
     board, _ = logged(tmp_path, module, datamodule=data, callbacks=layout)  # 4
     assert set(board.tags["scalars"]) >= STEP_NAMES
     for position, name in enumerate(("train/mi", "train/log_normalizer")):
-        read = [step[position] for step in module.kept]
+        read = [step[position] for step in module.recorded]
         assert board.scalar(name) == pytest.approx(dict(enumerate(read)))
     assert board.scalar("train/log_n")[0] == pytest.approx(np.log(8))
     assert board.charts()["mutual information (nats)", "training"] == {"train/mi", "train/true_mi", "train/log_n"}
     histogram = board.events.Histograms("scores/joint")[1].histogram_value
-    assert histogram.sum == pytest.approx(sum(module.kept[2][2]), rel=1e-5)
+    assert histogram.sum == pytest.approx(sum(module.recorded[2][2]), rel=1e-5)
     row, _ = board.hparams()
     assert (row["bound"], row["critic"], row["optimizer"], row["rate"]) == ("InfoNCE", "SeparableCritic", "SGD", 0.01)
     assert row["regularizer"] == "none"
@@ -54,19 +54,19 @@ def test_names_that_the_module_logs_are_not_overwritten():
             self.log("train/mi", 123.0)
             return super().training_step(batch, batch_idx)
 
-    kept = Kept()
-    fit(Logging(), callbacks=TensorBoardLayout(), logger=kept)
-    assert kept.curve("train/mi") == [123.0] * 3
-    assert len(kept.curve("train/joint_term")) == 3
+    logger = RecordingLogger()
+    fit(Logging(), callbacks=TensorBoardLayout(), logger=logger)
+    assert logger.curve("train/mi") == [123.0] * 3
+    assert len(logger.curve("train/joint_term")) == 3
 
 
 def test_terms_are_logged_once_a_logged_step():
-    module, kept = OwnModule(), Kept()
-    fit(module, draw(*[8] * 12), callbacks=TensorBoardLayout(), logger=kept, log_every_n_steps=2)
-    assert kept.curve("train/mi") == pytest.approx([module.kept[i][0] for i in (1, 3, 5, 7, 9, 11)])
-    kept = Kept()
-    fit(OwnModule(), draw(*[8] * 12), callbacks=TensorBoardLayout(), logger=kept, accumulate_grad_batches=3)
-    assert len(kept.curve("train/mi")) == 4
+    module, logger = OwnModule(), RecordingLogger()
+    fit(module, draw(*[8] * 12), callbacks=TensorBoardLayout(), logger=logger, log_every_n_steps=2)
+    assert logger.curve("train/mi") == pytest.approx([module.recorded[i][0] for i in (1, 3, 5, 7, 9, 11)])
+    logger = RecordingLogger()
+    fit(OwnModule(), draw(*[8] * 12), callbacks=TensorBoardLayout(), logger=logger, accumulate_grad_batches=3)
+    assert len(logger.curve("train/mi")) == 4
 
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
@@ -75,10 +75,10 @@ def test_skipped_batch_is_ignored():
         def training_step(self, batch, batch_idx):
             return None if batch_idx == 1 else super().training_step(batch, batch_idx)
 
-    module, kept = Skipping(), Kept()
-    fit(module, callbacks=TensorBoardLayout(histograms_every_n_steps=1), logger=kept)
-    assert len(module.kept) == 2
-    assert kept.curve("train/mi")[-1] == pytest.approx(module.kept[-1][0])
+    module, logger = Skipping(), RecordingLogger()
+    fit(module, callbacks=TensorBoardLayout(histograms_every_n_steps=1), logger=logger)
+    assert len(module.recorded) == 2
+    assert logger.curve("train/mi")[-1] == pytest.approx(module.recorded[-1][0])
 
 
 @pytest.mark.parametrize("gives", [("loss", "terms"), ("loss", "scores")])
@@ -86,7 +86,7 @@ def test_module_without_terms_raises_at_the_first_step(gives):
     module = OwnModule(gives=gives)
     with pytest.raises(TypeError, match=r"a step of OwnModule: TensorBoardLayout reads the terms and the scores"):
         fit(module, callbacks=TensorBoardLayout(histograms_every_n_steps=None, figures_every_n_steps=None))
-    assert len(module.kept) == 1
+    assert len(module.recorded) == 1
 
 
 # Loggers.

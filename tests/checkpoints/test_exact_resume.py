@@ -19,7 +19,7 @@ from lightning_mi.data import GaussianDataModule
 from lightning_mi.exceptions import InexactResumeWarning
 from lightning_mi.regularizers import Squared
 from tests.helpers.ranks import become_rank, free_port
-from tests.helpers.small_module import DIM, Kept, equal, trainer, weights
+from tests.helpers.small_module import DIM, RecordingLogger, equal, trainer, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 and later
 STEPS = 4  # an epoch
@@ -67,16 +67,16 @@ def run(*callbacks, path=None, draw_first=0, scheduler=plateau, regularizer=None
     torch.manual_seed(4)
     random.seed(4)
     np.random.seed(4)
-    kept, noise, module = Kept(), Noise(), make(scheduler, regularizer)
+    logger, noise, module = RecordingLogger(), Noise(), make(scheduler, regularizer)
     torch.rand(draw_first)  # different random numbers on each rank
     kwargs = {"max_epochs": 3, "num_sanity_val_steps": 0, "enable_checkpointing": bool(callbacks), **kwargs}
-    given = trainer(logger=kept, callbacks=[noise, *callbacks], **kwargs)
+    given = trainer(logger=logger, callbacks=[noise, *callbacks], **kwargs)
     data = GaussianDataModule(dim=DIM, mi=1.0, steps_per_mi=STEPS, batch_size=8, val_batches=2)
     try:
         given.fit(module, data, ckpt_path=path, weights_only=path is not None or None)
     except SystemExit:
         assert callbacks
-    logged = {(step, name, value) for step, row in kept.rows for name, value in row.items()}
+    logged = {(step, name, value) for step, row in logger.rows for name, value in row.items()}
     return logged, noise.drawn, weights(module)
 
 
@@ -121,7 +121,7 @@ def test_each_rank_resumes_its_random_numbers_and_metrics(tmp_path):
     assert [drawn for _, drawn, _ in late] == [drawn[3:] for _, drawn, _ in whole]
     assert whole[0][1] != whole[1][1]
     assert first[0][0] | late[0][0] == whole[0][0]
-    assert all(equal(one[2], other[2]) for one, other in zip(late, whole, strict=True))
+    assert all(equal(resumed[2], uninterrupted[2]) for resumed, uninterrupted in zip(late, whole, strict=True))
 
 
 def fork(folder, name, save=None, path=None):

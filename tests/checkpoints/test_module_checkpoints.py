@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
-from lightning_mi.checkpoints.loading import naming_misfits
+from lightning_mi.checkpoints.loading import explain_mismatch
 from lightning_mi.cli.main import main
 from lightning_mi.data import GaussianDataModule
 
@@ -233,7 +233,7 @@ def test_arguments_replace_recorded_parts(from_command_line):
 
 
 def test_other_errors_pass_through():
-    with pytest.raises(RuntimeError, match=r"^another error$"), naming_misfits(Path("a.ckpt")):
+    with pytest.raises(RuntimeError, match=r"^another error$"), explain_mismatch(Path("a.ckpt")):
         raise RuntimeError("another error")
 
 
@@ -254,10 +254,10 @@ class StopAt(L.Callback):
 
 class Losses(L.Callback):
     def __init__(self):
-        self.seen = []
+        self.recorded = []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.seen.append(float(outputs["loss"]))
+        self.recorded.append(float(outputs["loss"]))
 
 
 def test_resumed_run_ends_with_equal_weights(tmp_path):
@@ -270,8 +270,8 @@ def test_resumed_run_ends_with_equal_weights(tmp_path):
     torch.manual_seed(2)
     resumed, late_losses = MIEstimationModule(**parts()), Losses()
     fit(resumed, late_losses, max_epochs=2, ckpt_path=tmp_path / "at.ckpt")
-    assert late_losses.seen == losses.seen[stop:]
-    assert len(losses.seen) == 2 * STEPS
+    assert late_losses.recorded == losses.recorded[stop:]
+    assert len(losses.recorded) == 2 * STEPS
     assert same(weights(resumed), weights(whole))
 
 

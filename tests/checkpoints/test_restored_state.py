@@ -11,7 +11,7 @@ from lightning.pytorch.tuner import Tuner
 
 from lightning_mi import MIEstimationModule, bounds, critics, regularizers
 from lightning_mi.callbacks import AdaptiveRegularizer, StabilityMonitor
-from tests.helpers.small_module import DIM, Kept, draw, equal, fit, make, trainer, weights
+from tests.helpers.small_module import DIM, RecordingLogger, draw, equal, fit, make, trainer, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 
@@ -66,7 +66,7 @@ def test_skipped_first_step_postpones_calibration():
 
 
 def tuned(module, **kwargs):
-    fitted = trainer(max_epochs=2, logger=Kept(), **kwargs)
+    fitted = trainer(max_epochs=2, logger=RecordingLogger(), **kwargs)
     Tuner(fitted).lr_find(module, draw(*[16] * 8), num_training=4, min_lr=1e-3, max_lr=1e-2, update_attr=False)
     return fitted
 
@@ -148,11 +148,11 @@ class TwoOptimizers(MIEstimationModule):
 
     def training_step(self, batch, batch_idx):
         outputs = super().training_step(batch, batch_idx)
-        for one in self.optimizers():
-            one.zero_grad()
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
         self.manual_backward(outputs["loss"])
-        for one in self.optimizers():
-            one.step()
+        for optimizer in self.optimizers():
+            optimizer.step()
         return outputs
 
 
@@ -170,7 +170,7 @@ def test_warm_up_counts_batches_not_optimizer_steps():
 
 
 def test_two_optimizers_log_as_often_as_one():
-    logger = Kept()
+    logger = RecordingLogger()
     module = make(cls=TwoOptimizers, encoder=torch.nn.Linear(DIM, DIM))
     fit(module, draw(*[16] * 6), logger=logger, log_every_n_steps=2)
     assert len(logger.curve("train/mi")) == 3
@@ -190,7 +190,7 @@ def test_each_fit_warns_of_constant_scores():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             fit(module, draw(16, 16))
-        assert sum("All pairs have the same score" in str(one.message) for one in caught) == 1
+        assert sum("All pairs have the same score" in str(warning.message) for warning in caught) == 1
 
 
 class Minimax(TwoOptimizers):

@@ -37,44 +37,44 @@ def test_last_is_the_newest_last_file_of_the_newest_run(tmp_path):
     save(tmp_path / "version_10" / "checkpoints" / "last.ckpt", at=100)
     new = tmp_path / "version_9" / "checkpoints"
     save(new / "last.ckpt", at=150)
-    wanted = save(new / "last-v1.ckpt", at=190)
+    expected = save(new / "last-v1.ckpt", at=190)
     save(new / "epoch=3.ckpt", at=200)
-    assert find_checkpoint("last", [tmp_path]) == wanted
+    assert find_checkpoint("last", [tmp_path]) == expected
 
 
 def test_last_is_otherwise_the_newest_file(tmp_path):
     save(tmp_path / "epoch=9.ckpt", at=100)
-    wanted = save(tmp_path / "epoch=10.ckpt", at=200)
-    assert find_checkpoint("last", [tmp_path, tmp_path / "missing"]) == wanted
+    expected = save(tmp_path / "epoch=10.ckpt", at=200)
+    assert find_checkpoint("last", [tmp_path, tmp_path / "missing"]) == expected
 
 
 def test_best_is_the_recorded_checkpoint(tmp_path):
-    wanted = save(tmp_path / "epoch=1.ckpt", at=100)
+    expected = save(tmp_path / "epoch=1.ckpt", at=100)
     save(tmp_path / "epoch=2.ckpt", at=200)
-    save(tmp_path / "last.ckpt", at=300, best=wanted, monitor="val/mi")
-    assert find_checkpoint("best", [tmp_path]) == wanted
+    save(tmp_path / "last.ckpt", at=300, best=expected, monitor="val/mi")
+    assert find_checkpoint("best", [tmp_path]) == expected
 
 
 def test_best_prefers_a_monitoring_callback(tmp_path):
-    wanted = save(tmp_path / "epoch=1.ckpt", at=100)
+    expected = save(tmp_path / "epoch=1.ckpt", at=100)
     newest = save(tmp_path / "step=9.ckpt", at=200)
     plain = {"monitor": None, "best_model_path": str(newest)}
-    monitoring = {"monitor": "val/mi", "best_model_path": str(wanted)}
+    monitoring = {"monitor": "val/mi", "best_model_path": str(expected)}
     callbacks = {"ModelCheckpoint{1}": plain, "ModelCheckpoint{2}": monitoring}
     torch.save({"state_dict": {}, "callbacks": callbacks}, tmp_path / "last.ckpt")
-    assert find_checkpoint("best", [tmp_path]) == wanted
+    assert find_checkpoint("best", [tmp_path]) == expected
 
 
 def test_best_is_found_after_the_run_was_moved(tmp_path):
-    wanted = save(tmp_path / "epoch=1.ckpt", at=100)
+    expected = save(tmp_path / "epoch=1.ckpt", at=100)
     save(tmp_path / "last.ckpt", at=200, best=tmp_path / "gone" / "epoch=1.ckpt", monitor="val/mi")
-    assert find_checkpoint("best", [tmp_path]) == wanted
+    assert find_checkpoint("best", [tmp_path]) == expected
 
 
 def test_missing_checkpoints_raise_with_the_folders(tmp_path):
-    for wanted in ("best", "last"):
-        with pytest.raises(CheckpointError, match=f"--ckpt_path {wanted}: there is no checkpoint under {tmp_path}"):
-            find_checkpoint(wanted, [tmp_path])
+    for alias in ("best", "last"):
+        with pytest.raises(CheckpointError, match=f"--ckpt_path {alias}: there is no checkpoint under {tmp_path}"):
+            find_checkpoint(alias, [tmp_path])
     save(tmp_path / "last.ckpt", at=200)
     with pytest.raises(CheckpointError, match="does not record a best checkpoint"):
         find_checkpoint("best", [tmp_path])
@@ -96,7 +96,7 @@ def test_reading_never_runs_code(tmp_path):
     torch.save(hostile, tmp_path / "archive.ckpt")
     (tmp_path / "bare.ckpt").write_bytes(pickle.dumps(hostile, protocol=2))
     for path in (tmp_path / "archive.ckpt", tmp_path / "bare.ckpt"):
-        with pytest.raises(CheckpointError, match="damaged, or holds objects other than plain data"):
+        with pytest.raises(CheckpointError, match="damaged, or contains objects other than plain data"):
             read_checkpoint(path)
     assert not witness.exists()
 

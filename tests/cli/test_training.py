@@ -333,15 +333,15 @@ def test_best_reads_the_held_out_checkpoint_and_last_the_newest(here, capsys):
     assert short("fit", *options, "--trainer.max_epochs=3") == 0
     names = {"best": "held_out-epoch=0-step=6.ckpt", "last": "epoch=2-step=18.ckpt"}
     assert {path.name for path in checkpoints(here)} == set(names.values())
-    for wanted, name in names.items():
+    for alias, name in names.items():
         capsys.readouterr()
-        assert short("test", f"--ckpt_path={wanted}") == 0
+        assert short("test", f"--ckpt_path={alias}") == 0
         assert f"/{name} (step " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("command", "wanted"), [("fit", "last"), ("test", "best")])
-def test_missing_checkpoint_raises_with_the_folder(command, wanted, here, capsys):
-    message = error_of([command, "--config", "onehot", *QUIET, f"--ckpt_path={wanted}"], capsys)
+@pytest.mark.parametrize(("command", "alias"), [("fit", "last"), ("test", "best")])
+def test_missing_checkpoint_raises_with_the_folder(command, alias, here, capsys):
+    message = error_of([command, "--config", "onehot", *QUIET, f"--ckpt_path={alias}"], capsys)
     assert "lightning_mi_runs/onehot/lightning_logs" in message
 
 

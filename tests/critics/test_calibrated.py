@@ -68,10 +68,10 @@ def test_calibration_runs_once_also_after_loading(tmp_path) -> None:
     assert set(before) == {"offset", "log_scale", "calibrated"}
     torch.save(critic.state_dict(), tmp_path / "critic.pt")
     resumed.load_state_dict(torch.load(tmp_path / "critic.pt", weights_only=True))
-    for one in (critic, resumed):
-        assert not one.needs_calibration
-        calibrate(one, bounds.DV(), 10 + torch.randn(8, 4), target=3.0)
-        assert one.state_dict() == before
+    for calibrated in (critic, resumed):
+        assert not calibrated.needs_calibration
+        calibrate(calibrated, bounds.DV(), 10 + torch.randn(8, 4), target=3.0)
+        assert calibrated.state_dict() == before
 
 
 def test_calibration_flag_does_not_need_a_version_counter(monkeypatch) -> None:

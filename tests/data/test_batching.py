@@ -55,7 +55,7 @@ def test_overfitting_repeats_its_batches():
     module = Recorder(64)
     data = ImageDataModule("digits", batch_size=10, limit_train=65, eval_batch_size=70)
     fit(module, data, overfit_batches=2, max_epochs=3, val_check_interval=1.0)
-    assert_same_batches(module.seen, module.seen[:2] * 3)
+    assert_same_batches(module.recorded, module.recorded[:2] * 3)
 
 
 class Counter(L.LightningModule):
@@ -73,6 +73,6 @@ def test_training_without_validation_runs():
     trainer = quiet_trainer(max_epochs=1)
     with pytest.warns(UserWarning, match="Total length of `list` across ranks is zero"):
         trainer.fit(module, data)
-    assert len(module.seen) == 14
+    assert len(module.recorded) == 14
     trainer.test(counter, data, verbose=False)
     assert counter.count == 359

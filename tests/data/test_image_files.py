@@ -191,7 +191,7 @@ def test_test_folder_uses_the_classes_of_the_training_folder(name, tmp_path):
     assert data.num_classes == 3
 
     write(tmp_path / name / "yak", 3)
-    with pytest.raises(ValueError, match=r"Got the classes yak in .* lacks"):
+    with pytest.raises(ValueError, match=r"Got the classes yak in .* no such folders"):
         ImageDataModule("image_folder", root=str(tmp_path)).setup()
 
 

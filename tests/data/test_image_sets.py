@@ -10,7 +10,7 @@ import torch
 from torchvision import datasets
 
 from lightning_mi.data import DatasetDownloadError, DatasetNotFoundError, ImageDataModule
-from lightning_mi.data.images.splits import take_by_class
+from lightning_mi.data.images.splits import subsample_by_class
 
 CIFAR = {"cifar10": (datasets.CIFAR10, "labels", 10), "cifar100": (datasets.CIFAR100, "fine_labels", 100)}
 
@@ -136,7 +136,7 @@ def test_embedded_datasets_and_folders_download_nothing(tmp_path):
 @pytest.mark.parametrize("count", [1, 7, 100])
 def test_subset_keeps_classes_in_proportion(count):
     labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)[torch.randperm(100)]
-    chosen = take_by_class(labels, count, torch.Generator())
+    chosen = subsample_by_class(labels, count, torch.Generator())
     assert len(set(chosen.tolist())) == count
     np.testing.assert_allclose(labels[chosen].bincount(minlength=3), np.array([0.6, 0.3, 0.1]) * count, atol=1.0)
 

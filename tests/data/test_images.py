@@ -84,23 +84,23 @@ def test_digit_pairs_match_their_labels_and_splits_are_disjoint():
     pixels = np.round(reference.images * (255 / 16)).astype(np.uint8)
     label_of = {image.tobytes(): label for image, label in zip(pixels, reference.target, strict=True)}
     data = ImageDataModule("digit_pairs", val_fraction=0.2)
-    seen = {}
+    halves = {}
     for split in ("train", "val", "test"):
         image, label = samples(data.reference_dataloader(split))
         assert len(rows(image)) == len(image)  # all pairs of a split differ
         left, right = image[:, 0, :, :8].contiguous().numpy(), image[:, 0, :, 8:].contiguous().numpy()
         found = [10 * label_of[a.tobytes()] + label_of[b.tobytes()] for a, b in zip(left, right, strict=True)]
         assert found == label.tolist()
-        seen[split] = {half.tobytes() for half in [*left, *right]}
-    assert not seen["train"] & seen["val"]
-    assert not seen["train"] & seen["test"]
-    assert not seen["val"] & seen["test"]
+        halves[split] = {half.tobytes() for half in [*left, *right]}
+    assert not halves["train"] & halves["val"]
+    assert not halves["train"] & halves["test"]
+    assert not halves["val"] & halves["test"]
 
 
 def test_seed_changes_validation_and_order_but_not_the_test():
-    one, same, other = (ImageDataModule("digit_pairs", seed=seed) for seed in (0, 0, 1))
+    first_data, same_seed, other_seed = (ImageDataModule("digit_pairs", seed=seed) for seed in (0, 0, 1))
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        first, again, different = (samples(getattr(data, loader)()) for data in (one, same, other))
+        first, again, different = (samples(getattr(data, loader)()) for data in (first_data, same_seed, other_seed))
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
         assert torch.equal(first[0], different[0]) == (loader == "test_dataloader")
 
@@ -165,20 +165,20 @@ def test_limit_train_keeps_class_proportions_and_other_splits():
 
 
 def test_transform_is_applied_to_training_bytes_only():
-    seen = []
+    images = []
 
     def darken(image):
-        seen.append((image.dtype, tuple(image.shape)))
+        images.append((image.dtype, tuple(image.shape)))
         return image // 2
 
     data = ImageDataModule("digits", transform=darken, batch_size=1437 - 144, val_fraction=0.1)
     trained = samples(data.train_dataloader())[0]
-    assert set(seen) == {(torch.uint8, (1, 8, 8))}
+    assert set(images) == {(torch.uint8, (1, 8, 8))}
     assert rows(trained) <= rows(samples(data.reference_dataloader())[0] // 2)
-    count = len(seen)
+    count = len(images)
     assert trained.max() == 127
     assert samples(data.val_dataloader())[0].max() == samples(data.reference_dataloader())[0].max() == 255
-    assert len(seen) == count
+    assert len(images) == count
 
 
 def test_two_views_differ_and_are_fixed_in_evaluation():

@@ -45,9 +45,9 @@ def kind(request):
 def uninterrupted(kind):
     module = Recorder(kind.features)
     fit(module, kind.data())
-    assert len(module.seen) == kind.batches * EPOCHS
+    assert len(module.recorded) == kind.batches * EPOCHS
     assert len(kind.data().train_dataloader()) == kind.batches
-    assert len({batch[0].sum().item() for batch in module.seen}) == kind.batches * EPOCHS
+    assert len({batch[0].sum().item() for batch in module.recorded}) == kind.batches * EPOCHS
     return module
 
 
@@ -71,7 +71,7 @@ def test_resume_continues_with_the_next_batch(hook, epochs, batches, kind, unint
     resumed = Recorder(kind.features)
     trainer = fit(resumed, kind.data(), ckpt_path=path)
 
-    assert_same_batches(resumed.seen, uninterrupted.seen[done:])
+    assert_same_batches(resumed.recorded, uninterrupted.recorded[done:])
     assert torch.equal(resumed.layer.weight, uninterrupted.layer.weight)
     assert resumed.done_at_start == done
     assert resumed.steps == list(range(done, kind.batches * EPOCHS))
@@ -84,12 +84,12 @@ def test_failed_step_is_repeated_after_resume(num_workers, kind, uninterrupted, 
     save = SaveIn("on_exception", kind.batches + 2, tmp_path / "failed.ckpt")
     with pytest.raises(InterruptedError):
         fit(failing, kind.data(num_workers), save)
-    assert_same_batches(failing.seen, uninterrupted.seen[: kind.batches + 2])
+    assert_same_batches(failing.recorded, uninterrupted.recorded[: kind.batches + 2])
 
     resumed = Recorder(kind.features)
     fit(resumed, kind.data(num_workers), ckpt_path=tmp_path / "failed.ckpt")
 
-    assert_same_batches(resumed.seen, uninterrupted.seen[kind.batches + 2 :])
+    assert_same_batches(resumed.recorded, uninterrupted.recorded[kind.batches + 2 :])
     assert resumed.steps == list(range(kind.batches + 2, kind.batches * EPOCHS))
     assert torch.equal(resumed.layer.weight, uninterrupted.layer.weight)
 
@@ -97,11 +97,11 @@ def test_failed_step_is_repeated_after_resume(num_workers, kind, uninterrupted, 
 def test_short_epochs_continue_through_the_data(kind, uninterrupted):
     module = Recorder(kind.features)
     fit(module, kind.data(), limit_train_batches=3, max_epochs=4, val_check_interval=1.0)
-    assert_same_batches(module.seen, uninterrupted.seen[:12])
+    assert_same_batches(module.recorded, uninterrupted.recorded[:12])
 
 
 def test_gradient_accumulation_uses_every_batch(kind, uninterrupted):
     module = Recorder(kind.features)
     trainer = fit(module, kind.data(), accumulate_grad_batches=2, max_epochs=1)
     assert trainer.global_step == kind.batches // 2
-    assert_same_batches(module.seen, uninterrupted.seen[: kind.batches])
+    assert_same_batches(module.recorded, uninterrupted.recorded[: kind.batches])

@@ -61,10 +61,10 @@ def test_batches_do_not_depend_on_workers():
     alone, parallel = list(loader()), list(loader(num_workers=2))
     assert [batch[2][0].item() for batch in alone] == [-1] * 7
     assert [batch[2][0].item() for batch in parallel] == [0, 1, 0, 1, 0, 1, 0]
-    for one, other in zip(alone, parallel, strict=True):
-        assert type(one) is type(other) is tuple
-        assert torch.equal(one[0], other[0])
-        assert torch.equal(one[1], other[1])
+    for batch, expected in zip(alone, parallel, strict=True):
+        assert type(batch) is type(expected) is tuple
+        assert torch.equal(batch[0], expected[0])
+        assert torch.equal(batch[1], expected[1])
 
 
 def test_ranks_draw_shards_of_the_global_batch():

@@ -94,8 +94,8 @@ def assert_same_as_alone(makers: dict[str, Callable[[], Any]], data: Callable[[]
 
 def test_every_bound_trains_as_it_does_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """In one vmapped group, of two seeds, without a regularizer and with several."""
-    seen: list[Any] = []
-    monkeypatch.setattr(VmapGroup, "step", recorded(seen, VmapGroup.step))
+    calls: list[Any] = []
+    monkeypatch.setattr(VmapGroup, "step", recorded(calls, VmapGroup.step))
     # With SGD: along a constant of a row, InfoNCE's gradient is rounding, which Adam would turn into full steps.
     makers = {
         f"{loss}-{seed}-{weight}": partial(make, loss, seed, weight, optimizer=torch.optim.SGD)
@@ -103,7 +103,7 @@ def test_every_bound_trains_as_it_does_alone(monkeypatch: pytest.MonkeyPatch) ->
         for seed, weight in ((0, None), (0, 0.1), (1, 0.1), (1, 0.3))
     }
     ensemble = assert_same_as_alone(makers)
-    assert {len(group.members) for group, *_ in seen} == {len(ensemble.members)}
+    assert {len(group.members) for group, *_ in calls} == {len(ensemble.members)}
 
 
 @pytest.mark.parametrize(
@@ -280,13 +280,13 @@ def test_world_size_above_one_raises() -> None:
 
 
 def test_same_architecture_compares_all_settings() -> None:
-    one, other = make("SMILE"), make("SMILE", 1)
-    assert same_architecture(one.bound, other.bound)
-    assert same_architecture(one.critic, other.critic)
-    other.bound.tau = 3.0
-    assert not same_architecture(one.bound, other.bound)
-    one.bound.tau = other.bound.tau = torch.ones(2)
-    assert not same_architecture(one.bound, other.bound)
+    first, second = make("SMILE"), make("SMILE", 1)
+    assert same_architecture(first.bound, second.bound)
+    assert same_architecture(first.critic, second.critic)
+    second.bound.tau = 3.0
+    assert not same_architecture(first.bound, second.bound)
+    first.bound.tau = second.bound.tau = torch.ones(2)
+    assert not same_architecture(first.bound, second.bound)
     assert not same_architecture(bounds.DV(), bounds.NWJ())
-    other.bound.more = 1
-    assert not same_architecture(one.bound, other.bound)
+    second.bound.more = 1
+    assert not same_architecture(first.bound, second.bound)

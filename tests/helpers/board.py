@@ -46,7 +46,7 @@ class Board:
         }
 
     def hparams(self):
-        """The row and the metric columns of the first entry, which TensorBoard keeps."""
+        """The row and the metric columns of the first entry, which TensorBoard shows."""
         contents = self.events.summary_metadata
         started = parse_session_start_info_plugin_data(contents[SESSION_START_INFO_TAG].plugin_data.content)
         row = {
@@ -73,16 +73,16 @@ class OwnModule(L.LightningModule):
         self.rater = critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4)
         self.my_bound = bounds.InfoNCE() if bound is None else bound
         self.rate, self.gives = rate, gives
-        self.kept = []
+        self.recorded = []
 
     def training_step(self, batch, batch_idx):
         from lightning_mi import Scores
 
         scores = Scores.from_matrix(self.rater.pairwise(*batch))
         terms = self.my_bound(scores)
-        self.kept.append((terms.value.item(), terms.log_normalizer.item(), scores.joint.tolist()))
-        given = {"loss": -terms.objective, "terms": terms, "scores": scores}
-        return {name: given[name] for name in self.gives}
+        self.recorded.append((terms.value.item(), terms.log_normalizer.item(), scores.joint.tolist()))
+        outputs = {"loss": -terms.objective, "terms": terms, "scores": scores}
+        return {name: outputs[name] for name in self.gives}
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=self.rate)

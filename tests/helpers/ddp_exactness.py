@@ -2,8 +2,8 @@
 
 For every bound, pairing and regularizer of the spec lists: the gradient of loss + penalty, averaged over ranks as DDP
 does, against the gradient of one process: of the encoder, the critic, its scale and offset, and a learned baseline.
-Errors are relative, of all parameters in one vector and of the worst parameter single. A parameter whose gradient is
-zero but for rounding is not compared single: the offset, if the bound is invariant to it.
+Errors are relative: of all parameters in one vector, and of the worst single parameter. A parameter whose gradient is
+zero up to rounding is not compared on its own: the offset, if the bound is invariant to it.
 """
 
 import copy
@@ -100,7 +100,7 @@ def batch_of(case: Case, rows: int, dtype: torch.dtype) -> tuple[torch.Tensor, .
 
 
 class Shuffled(pairs.AbstractPairing):
-    """The pairs of a pairing with ``local_pairs`` for one process: the shuffles that the ranks have drawn."""
+    """The pairs of a pairing with ``local_pairs`` in one process, from the shuffles of all ranks."""
 
     num_views = 2
 
@@ -182,8 +182,8 @@ def tables(results: Sequence[Result], other: Sequence[Result]) -> str:
     """Errors by bound and pairing in float64, and by the shards of the ranks in both precisions."""
 
     def worst(chosen, name="error"):
-        found = [getattr(result, name) for result in chosen]
-        return f"{max(found):.0e}" if found else "-"
+        errors = [getattr(result, name) for result in chosen]
+        return f"{max(errors):.0e}" if errors else "-"
 
     by_bound = [
         [bound, *(worst([r for r in results if r.case[:2] == (bound, pairing)]) for pairing in PAIRINGS)]

@@ -74,22 +74,22 @@ def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
 
 
 def processes_of_session(session: int) -> list[int]:
-    """Living processes of a session."""
+    """IDs of the running processes of a session."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _, _, of, *_ = stat.read_text().rsplit(")", 1)[1].split(maxsplit=4)
+            state, _, _, session_id, *_ = stat.read_text().rsplit(")", 1)[1].split(maxsplit=4)
         except OSError:
             continue
-        if int(of) == session and state != "Z":
+        if int(session_id) == session and state != "Z":
             found.append(int(stat.parent.name))
     return found
 
 
 def kill_session(session: int) -> list[int]:
-    """Kill the living processes of a session after 10 seconds; those that were left then."""
+    """Kill the processes of a session that still run after 10 seconds; return their IDs."""
     wait_until(lambda: not processes_of_session(session), seconds=10.0)
-    left = processes_of_session(session)
-    for pid in left:
+    remaining = processes_of_session(session)
+    for pid in remaining:
         os.kill(pid, signal.SIGKILL)
-    return left
+    return remaining

@@ -18,7 +18,7 @@ from tests.helpers.specs import LEARNED_BIAS, LEARNED_WEIGHT, PAIRINGS, BoundSpe
 PRIOR = [0.5, 0.1, 0.25, 0.15]
 
 
-class Given(AbstractCritic):
+class FixedCritic(AbstractCritic):
     """A critic that returns a fixed matrix."""
 
     def __init__(self, matrix: Tensor) -> None:

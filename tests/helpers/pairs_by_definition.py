@@ -14,7 +14,7 @@ class Pairs(NamedTuple):
     Attributes:
         joint: The joint pairs, in the order of the scores.
         marginal: The marginal pairs; of a random pairing, all that it may draw.
-        num_drawn: How many of the marginal pairs a random pairing draws; None for a pairing that uses all.
+        num_drawn: The number of marginal pairs that a random pairing draws; None for a pairing that uses all.
         weights: The weight of each candidate in a mean over marginal pairs, up to a factor; None if all are equal.
     """
 

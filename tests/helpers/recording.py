@@ -3,7 +3,7 @@
 import lightning.pytorch as L
 import torch
 
-from lightning_mi._compat.lightning_loops import batch_in_force, batches_done
+from lightning_mi._compat.lightning_loops import batches_done, current_batch_index
 
 
 def recorded(calls, function):
@@ -24,16 +24,16 @@ class Recorder(L.LightningModule):
         self.layer = torch.nn.Linear(features, 1, bias=False)
         torch.nn.init.ones_(self.layer.weight)
         self.fail_in_step = fail_in_step
-        self.seen, self.steps = [], []
+        self.recorded, self.steps = [], []
 
     def on_train_start(self):
         self.done_at_start = batches_done(self.trainer)
 
     def training_step(self, batch, batch_idx):
-        if len(self.seen) == self.fail_in_step:
+        if len(self.recorded) == self.fail_in_step:
             raise InterruptedError
-        self.seen.append(batch)
-        self.steps.append(batch_in_force(self.trainer))
+        self.recorded.append(batch)
+        self.steps.append(current_batch_index(self.trainer))
         return self.layer(batch[0].flatten(1)).square().mean()
 
     def validation_step(self, batch, batch_idx):
@@ -51,7 +51,7 @@ class SaveIn(L.Callback):
         setattr(self, hook, self._save)
 
     def _save(self, trainer, module, *_):
-        if len(module.seen) == self.batches:
+        if len(module.recorded) == self.batches:
             trainer.save_checkpoint(self.path)
 
 
@@ -68,7 +68,7 @@ def fit(module, data, *callbacks, ckpt_path=None, **options):
     return trainer
 
 
-def assert_same_batches(seen, expected):
-    assert len(seen) == len(expected)
-    for batch, other in zip(seen, expected, strict=True):
+def assert_same_batches(actual, expected):
+    assert len(actual) == len(expected)
+    for batch, other in zip(actual, expected, strict=True):
         assert all(torch.equal(part, same) for part, same in zip(batch, other, strict=True))

@@ -61,7 +61,7 @@ def dv(sheet: Sheet) -> Reading:
 
 
 def mine(sheet: Sheet, rate: float, log_average: float) -> Reading:
-    """DV, the gradient of whose log term is divided by the average of E_Q[e^T] and not by E_Q[e^T]."""
+    """DV, with the gradient of the log term divided by the moving average of E_Q[e^T]."""
     reading = dv(sheet)
     ell, d_ell = reading.log_normalizer, reading.d_log_normalizer
     average = logsumexp([log_average, ell], b=[1 - rate, rate])
@@ -96,7 +96,7 @@ def infonce(sheet: Sheet) -> Reading:
 
 
 def exp_linear(ell: float, cap: float | None) -> tuple[float, float]:
-    """The exponential, its tangent at ``cap`` beyond it, and the slope of what comes out."""
+    """The exponential, continued by its tangent above ``cap``; value and slope."""
     if cap is None or ell <= cap:
         return np.exp(ell), np.exp(ell)
     return np.exp(cap) * (1 + ell - cap), np.exp(cap)
@@ -118,13 +118,13 @@ def nwj(sheet: Sheet, cap: float | None) -> Reading:
 
 
 def js(sheet: Sheet) -> Reading:
-    """1 + E_P[T] - E_Q[e^T], which training does not ascend."""
+    """The value 1 + E_P[T] - E_Q[e^T]; training maximizes the GAN objective."""
     objective, d_objective = gan_objective(sheet)
     return tuba(sheet, 0.0, cap=None)._replace(objective=objective, d_objective=d_objective)
 
 
 def released(sheet: Sheet, clip: float, shift: float) -> Reading:
-    """NWJ (shift 1) or TUBA (shift 0) of clipped scores, beside log E_Q[e^T] of the scores themselves."""
+    """NWJ (shift 1) or TUBA (shift 0) of clipped scores, with log E_Q[e^T] of the unclipped scores."""
     inside = np.abs(sheet.t) <= clip
     clipped = Sheet(np.clip(sheet.t, -clip, clip) - shift, sheet.joint, sheet.marginal)
     reading = tuba(clipped, 0.0, cap=None)
@@ -133,7 +133,7 @@ def released(sheet: Sheet, clip: float, shift: float) -> Reading:
 
 
 def released_js(sheet: Sheet) -> Reading:
-    """The value of NWJ, the objective of JS, and E_Q[softplus(T)] where a log-normalizer should be."""
+    """The value of NWJ, the objective of JS, and E_Q[softplus(T)] as log-normalizer."""
     objective, d_objective = gan_objective(sheet)
     t, q = sheet.t, sheet.marginal
     return nwj(sheet, cap=None)._replace(

@@ -15,7 +15,7 @@ STEP_NAMES = {f"train/{name}" for name in ("mi", "joint_term", "marginal_term", 
 
 
 class Batches:
-    """A data loader of given batches; Lightning takes a list as several data loaders."""
+    """A data loader of given batches; Lightning treats a list as several data loaders."""
 
     def __init__(self, batches):
         self.batches = list(batches)
@@ -27,7 +27,7 @@ class Batches:
         return iter(self.batches)
 
 
-class Kept(DummyLogger):
+class RecordingLogger(DummyLogger):
     """A logger that stores its rows."""
 
     def __init__(self):

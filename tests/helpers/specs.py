@@ -35,10 +35,10 @@ class BoundSpec:
             :meth:`AbstractBound.marginal_at`.
         value_shift_invariant: A constant added to all scores does not change the value.
         objective_shift_invariant: A constant added to all scores does not change the objective.
-        exceeds: Some critic reads more than the mutual information, with exact expectations.
+        exceeds: For some critic the value exceeds the mutual information, with exact expectations.
         needs_rows: The bound compares the pairs of one x, so two lists of pairs are an error.
-        exponentiates_difference: The gradient holds the exponential of a difference of two large numbers, which are
-            known to one unit in the last place.
+        exponentiates_difference: The gradient contains the exponential of a difference of two large numbers, which are
+            exact to one unit in the last place.
         with_baseline: Makes the bound with another network as its learned baseline; None for a bound without one.
     """
 
@@ -123,9 +123,9 @@ def _declaration(spec: BoundSpec) -> tuple[str, bool, bool]:
     return bound.marginal_pooling, bound.capped_at_log_n, bound.self_normalized
 
 
-# One bound for each combination of declarations: all that metrics can see of a bound.
+# One bound for each combination of declarations: metrics depend on nothing else of a bound.
 BOUND_KINDS = list({_declaration(spec): spec for spec in reversed(BOUNDS)}.values())[::-1]
-# One bound for each reduction of scores, all that a pairing can see of a bound: a log-mean-exp, clipped, with an
+# One bound for each reduction of scores; pairings depend on nothing else of a bound: a log-mean-exp, clipped, with an
 # offset, or in rows, and a softplus.
 REDUCTIONS = [spec for spec in BOUNDS if spec.name in ("DV", "SMILE", "TUBA(learned)", "InfoNCE", "JS")]
 
@@ -176,8 +176,8 @@ class PairingSpec:
             view, 20 + i in the second, 40 + i in the third.
         has_rows: InfoNCE can use it.
         needs_two: A training batch needs two samples.
-        local_pairs: With several ranks, each pairs its samples alone, also in training. ``marginal_columns`` of its
-            scores names the y of each marginal pair.
+        local_pairs: With several ranks, each rank pairs its local samples, also in training. ``marginal_columns`` of
+            its scores is the row of y of each marginal pair.
         candidates_are_labels: The candidates are the classes, so it needs a critic of labels.
     """
 

@@ -81,11 +81,11 @@ def test_a_smaller_last_batch_counts_by_its_pairs():
 
 def test_infonce_rows_count_by_their_joint_pairs():
     # Two candidates a row; the first batch has two rows, the second one row: the log-normalizers are 0 and 5.
-    two = Scores.from_matrix(torch.zeros(2, 2))
-    one = Scores.from_matrix(
+    two_rows = Scores.from_matrix(torch.zeros(2, 2))
+    one_row = Scores.from_matrix(
         torch.full((1, 2), 5.0), joint=torch.tensor([[True, False]]), marginal=torch.tensor([[False, True]])
     )
-    log_normalizer = functional.log_normalizer(bounds.InfoNCE(), [two, one]).value
+    log_normalizer = functional.log_normalizer(bounds.InfoNCE(), [two_rows, one_row]).value
     assert log_normalizer.item() == pytest.approx(5 / 3)
 
 

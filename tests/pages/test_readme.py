@@ -137,8 +137,8 @@ def test_with_the_remedy_no_warning_comes(output_of, tmp_path):
     [warning] = output_of("StabilityMonitor")[1]
     remedy = re.search(r"add `(regularizers\.\w+\(weight=[\d.]+\))`", warning).group(1)
     assert f"With `regularizer={remedy}` no warning comes." in README
-    cured = block.replace("    bound=", f"    regularizer={remedy},\n    bound=")
-    assert run(f"from lightning_mi import regularizers\n{cured}", tmp_path)[1] == []
+    fixed = block.replace("    bound=", f"    regularizer={remedy},\n    bound=")
+    assert run(f"from lightning_mi import regularizers\n{fixed}", tmp_path)[1] == []
 
 
 # Command lines.

@@ -27,9 +27,22 @@ def citations(text: str) -> set[str]:
     }
 
 
+# "Author Year", "A and B Year" or "A et al. Year"; then optionally a locator and a note in parentheses.
+KEY = rf"{AUTHOR}(?: and {AUTHOR}| et al\.)? {YEAR}"
+LOCATOR = r"(?:section|chapter|appendix|equation) [\w.]+|released code"
+ENTRY = re.compile(rf"{KEY}(?:, (?:{LOCATOR}))?(?: \([^()]+\))?")
+
+
 def sources(module: Path) -> list[str]:
-    """The ``Source:`` entries of a module's docstrings."""
-    return re.findall(r"^ *Source:(.*?)(?=^\s*$|\"\"\")", module.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    """The ``Source:`` entries of a module's docstrings, each on one line."""
+    pattern = r"^ *Source:(.*?)(?=^\s*$|\"\"\")"
+    found = re.findall(pattern, module.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return [" ".join(source.split()) for source in found]
+
+
+def wrong_entries(source: str) -> list[str]:
+    """The entries of a source that are not of the form of ``ENTRY``."""
+    return [entry for entry in source.removesuffix(".").split("; ") if not ENTRY.fullmatch(entry)]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +59,31 @@ def test_citations_are_found_in_each_form(text: str, expected: str) -> None:
     assert ", ".join(sorted(citations(text), key=str.lower)) == expected
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if sources(module)], ids=lambda path: path.stem)
+CITING = pytest.mark.parametrize(
+    "module", [module for module in MODULES if sources(module)], ids=lambda path: path.stem
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("Mann 1945; van den Oord et al. 2018, section 2.1 (ties); Choi and Lee 2022, released code.", []),
+        ("Choi & Lee (UAI 2022).", ["Choi & Lee (UAI 2022)"]),
+        ("The delta method.", ["The delta method"]),
+        ("Kong 1992, as in Owen 2013.", ["Kong 1992, as in Owen 2013"]),
+    ],
+)
+def test_other_forms_of_sources_are_found(source: str, expected: list[str]) -> None:
+    assert wrong_entries(source) == expected
+
+
+@CITING
+def test_each_source_has_the_form_author_year(module: Path) -> None:
+    wrong = [entry for source in sources(module) for entry in wrong_entries(source)]
+    assert not wrong, f"Write `Source: Author Year, section N (note); ...` instead of {wrong}"
+
+
+@CITING
 def test_each_source_is_on_the_page(module: Path) -> None:
     missing = sorted(set().union(*map(citations, sources(module))) - KEYS)
     assert not missing, f"Add {', '.join(f'`### {key}`' for key in missing)} with `Used for:` to docs/references.md"

@@ -10,18 +10,18 @@ from torch import Tensor
 from lightning_mi import Scores, bounds, regularizers
 from lightning_mi.critics import BilinearCritic, InnerProductCritic
 from lightning_mi.pairs import EnumeratedLabels, SameLabel, TwoViews
-from tests.helpers.loops import NO_JOINT, Given
+from tests.helpers.loops import NO_JOINT, FixedCritic
 from tests.helpers.specs import BOUNDS, BoundSpec, by_name
 
 LABELS = torch.tensor([4, 4, 4, 7, 7, 1])  # 3 x 2 + 2 x 1 of 6 x 5 pairs share a label
 
 
-def perfect(labels: Tensor, score: float = 500.0) -> Given:
+def perfect(labels: Tensor, score: float = 500.0) -> FixedCritic:
     """One score for equal labels, 0 for others."""
-    return Given(score * (labels[:, None] == labels).double())
+    return FixedCritic(score * (labels[:, None] == labels).double())
 
 
-def scores_of(critic: Given, labels: Tensor, exclude: bool = False) -> Scores:
+def scores_of(critic: FixedCritic, labels: Tensor, exclude: bool = False) -> Scores:
     return SameLabel(exclude_same_label=exclude)(critic, torch.zeros(len(labels), 2), labels)
 
 
@@ -56,14 +56,14 @@ def test_excluded_same_label_pairs_have_the_documented_optimum() -> None:
     labels = torch.arange(2).repeat_interleave(200)
     for exclude, critic, value in ((False, ratio, mi), (True, excluded, expected)):
         matrix = torch.tensor(np.log(critic)[np.ix_(symbols, symbols)])
-        terms = bounds.DV()(scores_of(Given(matrix), labels, exclude))
+        terms = bounds.DV()(scores_of(FixedCritic(matrix), labels, exclude))
         # No sample is paired with itself, so the class frequencies of 400 samples are exact to 1 / 400.
         assert terms.value.item() == pytest.approx(value, abs=5e-3)
         assert terms.log_normalizer.item() == pytest.approx(0, abs=5e-3)
 
 
 def test_excluded_same_label_pairs_do_not_change_infonce() -> None:
-    critic = Given(torch.randn(6, 6, dtype=torch.float64))
+    critic = FixedCritic(torch.randn(6, 6, dtype=torch.float64))
     included, dropped = (bounds.InfoNCE()(scores_of(critic, LABELS, exclude)) for exclude in (False, True))
     assert torch.equal(torch.stack(included), torch.stack(dropped))
 

@@ -35,9 +35,9 @@ def test_detached_scores_are_the_same_without_a_graph(spec: CriticSpec, tile_byt
             Scores.joint_mean,
             Scores.row_log_mean_exp,
             Scores.marginal_values,
-            lambda one: one.log_mean_exp(power=2.0),
-            lambda one: one.log_mean_exp(clip=0.1),
-            lambda one: torch.stack(one.extremes()),
+            lambda scores: scores.log_mean_exp(power=2.0),
+            lambda scores: scores.log_mean_exp(clip=0.1),
+            lambda scores: torch.stack(scores.extremes()),
         ):
             torch.testing.assert_close(read(detached), read(scores).detach())
             assert not read(detached).requires_grad

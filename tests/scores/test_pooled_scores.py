@@ -127,8 +127,8 @@ def _metrics(rank):
             fraction.update(scores)
             for metric in metrics:
                 metric.update(bound(scores), scores)
-    for one, many in zip(whole, pooled, strict=True):
-        found.append((one.compute(), many.compute()))
+    for single, many in zip(whole, pooled, strict=True):
+        found.append((single.compute(), many.compute()))
     return [*found, (fractions[0].compute(), fractions[1].compute())]
 
 

@@ -28,8 +28,8 @@ def read(spec, matrix):
     return np.array([float(getattr(terms, name)) for name in FIELDS])
 
 
-def close(one, other, rtol=1e-9):
-    np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol)
+def close(actual, expected, rtol=1e-9):
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol)
 
 
 @over_bounds

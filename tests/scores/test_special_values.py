@@ -87,8 +87,8 @@ def test_nan_in_a_view_reaches_the_gradients(spec: CriticSpec, tile_bytes: float
     torch.manual_seed(0)
     critic, (x, y) = spec.make(D), views()
     twin = copy.deepcopy(critic).double()
-    for one, tensors, size in ((critic, (x, y), tile_bytes), (twin, (x.double(), y.double()), math.inf)):
-        pairs.AllPairs(tile_bytes=size)(one, *tensors).log_mean_exp().backward()
+    for scorer, tensors, size in ((critic, (x, y), tile_bytes), (twin, (x.double(), y.double()), math.inf)):
+        pairs.AllPairs(tile_bytes=size)(scorer, *tensors).log_mean_exp().backward()
     for parameter, exact in zip(critic.parameters(), twin.parameters(), strict=True):
         assert torch.equal(parameter.grad.isnan(), exact.grad.isnan())
 

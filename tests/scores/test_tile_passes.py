@@ -70,7 +70,7 @@ def test_without_gradient_nothing_is_differentiated() -> None:
     with torch.no_grad():
         terms = [bound(scores) for bound in (bounds.DV(), bounds.InfoNCE(), bounds.JS())]
     assert tiles.differentiated == 0
-    assert not any(term.requires_grad for one in terms for term in one)
+    assert not any(term.requires_grad for batch_terms in terms for term in batch_terms)
     assert tiles.computed == 2 * 3, "the softplus needs a second pass"
 
 

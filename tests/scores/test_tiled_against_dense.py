@@ -138,9 +138,9 @@ def test_every_reduction_passes_gradcheck(critic, reduction, pairing):
     gradients: list[tuple[torch.Tensor | None, ...]] = [
         torch.autograd.grad(of(size, x, y, offset), leaves, allow_unused=True) for size in (tiny(made, x, y), math.inf)
     ]
-    for one, other in zip(*gradients, strict=True):
+    for gradient, other in zip(*gradients, strict=True):
         expected = torch.zeros(()) if other is None else other
-        torch.testing.assert_close(torch.zeros(()) if one is None else one, expected, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(torch.zeros(()) if gradient is None else gradient, expected, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("reduction", ["log-mean-exp", "with an offset", "means of rows"])
@@ -172,8 +172,8 @@ def test_frozen_inputs_get_no_gradient(name, critic, frozen):
         torch.autograd.grad(bound(pairs.AllPairs(tile_bytes=size)(made, x, y)).value, leaves, allow_unused=True)
         for size in (tile_bytes, math.inf)
     )
-    for one, expected in zip(tiled, dense, strict=True):
-        torch.testing.assert_close(one, expected, rtol=1e-12, atol=1e-12)
+    for actual, expected in zip(tiled, dense, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["DV", "SMILE(js)", "InfoNCE", "TUBA(learned)"])
@@ -188,8 +188,8 @@ def test_joint_pairs_may_be_in_any_column(name):
     for size in (tiles.row_bytes, math.inf):
         terms = bound(Scores.from_columns(tiles, columns, y=y, tile_bytes=size))
         found.append((torch.stack(terms), *torch.autograd.grad(terms.objective, [x, y], retain_graph=True)))
-    for one, expected in zip(*found, strict=True):
-        torch.testing.assert_close(one, expected, rtol=1e-12, atol=1e-12)
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_learned_baseline_has_an_exact_deferred_gradient():
@@ -200,8 +200,8 @@ def test_learned_baseline_has_an_exact_deferred_gradient():
         scores = pairs.AllPairs(tile_bytes=size)(made, x, y)
         loss = bounds.JS()(scores).objective + bounds.TUBA(baseline)(scores).objective
         found.append(torch.autograd.grad(loss, [x, y, *baseline.parameters()]))
-    for one, expected in zip(*found, strict=True):
-        torch.testing.assert_close(one, expected, rtol=1e-12, atol=1e-12)
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_offset_alone_may_need_a_gradient():

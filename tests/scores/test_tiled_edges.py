@@ -63,11 +63,11 @@ def test_extreme_scores_give_the_dense_terms_and_gradients(name: str, values) ->
         terms = spec.make().float()(scores)
         gradients = torch.autograd.grad(terms.objective, [g, h])
         found.append((torch.stack(terms).detach(), *gradients))
-    for one, expected in zip(*found, strict=True):
+    for actual, expected in zip(*found, strict=True):
         finite = expected.isfinite()
-        assert torch.equal(one.isfinite(), finite)
+        assert torch.equal(actual.isfinite(), finite)
         scale = expected[finite].abs().max() if finite.any() else 1
-        torch.testing.assert_close(one[finite], expected[finite], rtol=1e-4, atol=1e-5 * max(float(scale), 1e-3))
+        torch.testing.assert_close(actual[finite], expected[finite], rtol=1e-4, atol=1e-5 * max(float(scale), 1e-3))
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
@@ -129,8 +129,8 @@ def test_function_transforms_use_dense_scores() -> None:
     stacked = torch.func.vmap(lambda x: pairing(critics.InnerProductCritic(), x, y).log_mean_exp())(
         torch.stack([x, 2 * x])
     )
-    for one, factor in zip(stacked, (1, 2), strict=True):
-        torch.testing.assert_close(one, pairing(critics.InnerProductCritic(), factor * x, y).log_mean_exp())
+    for actual, factor in zip(stacked, (1, 2), strict=True):
+        torch.testing.assert_close(actual, pairing(critics.InnerProductCritic(), factor * x, y).log_mean_exp())
 
 
 @pytest.mark.parametrize("critic", ["separable", "joint", "inner product"])
@@ -148,7 +148,7 @@ def test_autocast_gives_the_dense_terms_and_gradients(critic) -> None:
         assert terms.value.dtype == torch.float32
         leaves: list[torch.Tensor] = [*made.parameters()] or [x, y]
         gradient: tuple[torch.Tensor | None, ...] = torch.autograd.grad(terms.objective, leaves, allow_unused=True)
-        found.append((terms.log_normalizer, torch.cat([one.flatten() for one in gradient if one is not None])))
+        found.append((terms.log_normalizer, torch.cat([part.flatten() for part in gradient if part is not None])))
         assert is_tiled(scores) == (size == 2000)
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-3, atol=1e-3)
     assert torch.cosine_similarity(found[0][1], found[1][1], dim=0) > 0.999
@@ -161,8 +161,8 @@ def test_reductions_under_autocast_are_not_rounded() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         value = scores.log_mean_exp()
         found = torch.autograd.grad(value, [g, h])
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
+    for actual, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(actual, other)
 
 
 class Distance(AbstractCritic):

@@ -36,18 +36,18 @@ def tensors_with_graph(module) -> list[torch.Tensor]:
     """Tensors with a ``grad_fn`` that are reachable from the module, except through its trainer."""
     module = copy.copy(module)
     module.__dict__["_trainer"] = None
-    found, seen, left = [], set(), [module]
-    while left:
-        one = left.pop()
-        if id(one) in seen or isinstance(one, type | L.Trainer):
+    found, visited, pending = [], set(), [module]
+    while pending:
+        item = pending.pop()
+        if id(item) in visited or isinstance(item, type | L.Trainer):
             continue
-        seen.add(id(one))
-        if isinstance(one, torch.Tensor):
-            found += [one] if one.grad_fn is not None else []
+        visited.add(id(item))
+        if isinstance(item, torch.Tensor):
+            found += [item] if item.grad_fn is not None else []
         else:
-            left += [
+            pending += [
                 other
-                for other in gc.get_referents(one)
+                for other in gc.get_referents(item)
                 if isinstance(other, torch.Tensor | list | dict | tuple | set) or hasattr(other, "__dict__")
             ]
     return found
@@ -101,16 +101,16 @@ def test_averaged_weights_can_be_tested_after_the_fit(average):
 
 
 def test_outputs_of_a_step_hold_no_graph_but_their_loss():
-    seen = []
+    tensors = []
 
     class Record(L.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            seen.extend([outputs["scores"].joint, outputs["scores"].marginal_values(), *outputs["terms"]])
+            tensors.extend([outputs["scores"].joint, outputs["scores"].marginal_values(), *outputs["terms"]])
 
     for options in ({}, TILED, JOINT_TILED):
         fit(make(**copy.deepcopy(options)), draw(8), callbacks=Record())
-    assert not any(one.requires_grad for one in seen)
-    assert len(seen) == 3 * 7
+    assert not any(tensor.requires_grad for tensor in tensors)
+    assert len(tensors) == 3 * 7
 
 
 def test_a_fitted_module_goes_to_another_process():

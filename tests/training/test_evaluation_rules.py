@@ -34,7 +34,7 @@ def test_a_last_batch_of_one_sample_is_validated(spec):
         scores = [module.eval().step(batch).scores for batch in batches]
     whole = functional.mutual_information(module.bound, scores[:2], average="macro")
     assert found["val/mi_macro"] == pytest.approx(whole.value.item(), rel=1e-5)
-    plug_in = torch.cat([one.joint for one in scores]).double().mean() - module.bound.marginal_at(0.0)
+    plug_in = torch.cat([batch_scores.joint for batch_scores in scores]).double().mean() - module.bound.marginal_at(0.0)
     if not spec.needs_rows:
         assert found["val/mi_plug_in"] == pytest.approx(plug_in.item(), rel=1e-4, abs=1e-5)
 
@@ -44,8 +44,8 @@ def test_a_joint_pair_without_marginal_pairs_counts_in_the_joint_mean():
     (found,) = trainer().validate(module, batches, verbose=False)
     with torch.no_grad():
         scores = [module.step(batch).scores for batch in batches]
-    joint = torch.cat([one.joint for one in scores]).double().mean()
-    marginal = torch.cat([one.marginal_values() for one in scores]).double()
+    joint = torch.cat([batch_scores.joint for batch_scores in scores]).double().mean()
+    marginal = torch.cat([batch_scores.marginal_values() for batch_scores in scores]).double()
     assert found["val/mi"] == pytest.approx((joint - torch.log(marginal.exp().mean())).item(), abs=1e-6)
 
 
@@ -86,18 +86,18 @@ def test_with_the_policy_off_evaluation_reads_nan():
 
 
 def test_every_logged_training_value_can_be_monitored(tmp_path):
-    seen = []
+    recorded = []
 
     class Record(L.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            seen.append(({name: float(trainer.callback_metrics[name]) for name in STEP_NAMES}, outputs))
+            recorded.append(({name: float(trainer.callback_metrics[name]) for name in STEP_NAMES}, outputs))
 
     stops = [EarlyStopping(name) for name in STEP_NAMES]
     best = [ModelCheckpoint(tmp_path, monitor=name, every_n_train_steps=2) for name in STEP_NAMES]
     options = {"log_every_n_steps": 50, "max_epochs": 2, "enable_checkpointing": True}
     fit(make(), draw(8, 8, 8), callbacks=[*stops, Record(), *best], **options)
-    assert len(seen) == 6
-    for values, outputs in seen:
+    assert len(recorded) == 6
+    for values, outputs in recorded:
         terms = outputs["terms"]._asdict() | {"mi": outputs["terms"].value, "loss": outputs["loss"]}
         for name, value in values.items():
             assert value == pytest.approx(float(terms[name.removeprefix("train/")]))

@@ -23,7 +23,7 @@ def test_zero_features_are_one_warning(make_bound):
     x = torch.zeros(8, DIM)
     with pytest.warns(MINumericalWarning, match="features that are all zero") as caught:
         fit(make(make_bound(), critic=critics.InnerProductCritic(), encoder=Dead()), Batches([(x, x)] * 3))
-    assert len([one for one in caught if one.category is MINumericalWarning]) == 1
+    assert len([warning for warning in caught if warning.category is MINumericalWarning]) == 1
 
 
 class Dead(nn.Module):

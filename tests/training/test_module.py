@@ -14,7 +14,18 @@ from torch import nn
 
 from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, regularizers
 from lightning_mi.exceptions import NonFiniteBatchError
-from tests.helpers.small_module import DIM, STEP_NAMES, Batches, Kept, draw, equal, fit, make, trainer, weights
+from tests.helpers.small_module import (
+    DIM,
+    STEP_NAMES,
+    Batches,
+    RecordingLogger,
+    draw,
+    equal,
+    fit,
+    make,
+    trainer,
+    weights,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 
@@ -39,7 +50,9 @@ def test_zero_weight_is_bit_equal_to_none():
 
 def test_bound_terms_do_not_contain_the_penalty():
     (batch,) = draw(8)
-    plain, regularized = (make(regularizer=one).step(batch) for one in (None, regularizers.Squared(weight=3.0)))
+    plain, regularized = (
+        make(regularizer=regularizer).step(batch) for regularizer in (None, regularizers.Squared(weight=3.0))
+    )
     assert regularized.penalty > 0
     for name, term in regularized.terms._asdict().items():
         assert torch.equal(term, getattr(plain.terms, name)), name
@@ -47,10 +60,10 @@ def test_bound_terms_do_not_contain_the_penalty():
 
 
 def test_a_scheduled_weight_follows_the_training_step():
-    kept = Kept()
+    logger = RecordingLogger()
     module = make(regularizer=regularizers.Squared(weight=regularizers.LinearWarmup(weight=2.0, steps=4)))
-    fit(module, draw(*[8] * 3), logger=kept, max_epochs=2)
-    ell, penalty = np.array(kept.curve("train/log_normalizer")), np.array(kept.curve("train/penalty"))
+    fit(module, draw(*[8] * 3), logger=logger, max_epochs=2)
+    ell, penalty = np.array(logger.curve("train/log_normalizer")), np.array(logger.curve("train/penalty"))
     np.testing.assert_allclose(penalty / ell**2, [0.0, 0.5, 1.0, 1.5, 2.0, 2.0], rtol=1e-4)
 
 
@@ -89,10 +102,10 @@ def test_another_number_of_encoders_is_an_error(count):
 
 class PairCounts(L.Callback):
     def __init__(self):
-        self.seen = []
+        self.counts = []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.seen.append((outputs["scores"].num_joint, outputs["scores"].num_marginal))
+        self.counts.append((outputs["scores"].num_joint, outputs["scores"].num_marginal))
 
 
 def test_deranged_and_independent_pairs_train():
@@ -105,7 +118,7 @@ def test_deranged_and_independent_pairs_train():
         module, counts = make(pairs=pairing, encoder=[nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)]), PairCounts()
         start = weights(module)
         fit(module, data, callbacks=counts)
-        assert counts.seen == [expected] * 2
+        assert counts.counts == [expected] * 2
         assert all(not torch.equal(start[name], p) for name, p in module.named_parameters() if name.endswith("weight"))
 
 
@@ -139,17 +152,17 @@ def test_the_encode_example_averages_tokens():
 
 
 def test_the_scores_example_adds_candidates_from_a_bank():
-    module, kept = make(bounds.InfoNCE(), cls=example_of("scores")), Kept()
+    module, logger = make(bounds.InfoNCE(), cls=example_of("scores")), RecordingLogger()
     module.bank = torch.randn(5, DIM)
-    fit(module, draw(8), logger=kept)
-    np.testing.assert_allclose(kept.curve("train/log_n"), math.log(8 + 5), rtol=1e-6)
+    fit(module, draw(8), logger=logger)
+    np.testing.assert_allclose(logger.curve("train/log_n"), math.log(8 + 5), rtol=1e-6)
 
 
 def test_the_loss_example_adds_a_task():
-    module, kept = make(cls=example_of("loss")), Kept()
+    module, logger = make(cls=example_of("loss")), RecordingLogger()
     module.task_loss = torch.tensor(7.0)
-    fit(module, draw(8), logger=kept)
-    np.testing.assert_allclose(kept.curve("train/loss"), 7 - 0.1 * np.array(kept.curve("train/mi")), rtol=1e-6)
+    fit(module, draw(8), logger=logger)
+    np.testing.assert_allclose(logger.curve("train/loss"), 7 - 0.1 * np.array(logger.curve("train/mi")), rtol=1e-6)
 
 
 # Batches that cannot be used.
@@ -197,12 +210,12 @@ def test_only_the_first_training_batch_calibrates_the_critic():
     critic = critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM), scale=True)
     with torch.no_grad():
         critic.get_parameter("critic.weight").mul_(5)
-    module, kept = make(bounds.NWJ(), critic=critic, optimizer=partial(torch.optim.SGD, lr=0.0)), Kept()
+    module, logger = make(bounds.NWJ(), critic=critic, optimizer=partial(torch.optim.SGD, lr=0.0)), RecordingLogger()
     trainer().validate(module, draw(8), verbose=False)
     assert not critic.calibrated
     batches = draw(8, 8)
-    fit(module, batches, logger=kept)
-    first, second = kept.curve("train/log_normalizer")
+    fit(module, batches, logger=logger)
+    first, second = logger.curve("train/log_normalizer")
     assert first == pytest.approx(0, abs=1e-5)
     assert abs(second) > 1e-2
     t = critic.pairwise(*batches.batches[0]).detach().numpy().astype(np.float64)
@@ -210,10 +223,10 @@ def test_only_the_first_training_batch_calibrates_the_critic():
 
 
 def test_a_calibrated_critic_starts_at_the_regularizer_target():
-    critic, kept = critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM)), Kept()
+    critic, logger = critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM)), RecordingLogger()
     module = make(critic=critic, regularizer=regularizers.Squared(target=2.0))
-    fit(module, draw(8), logger=kept)
-    assert kept.curve("train/log_normalizer") == [pytest.approx(2, abs=1e-5)]
+    fit(module, draw(8), logger=logger)
+    assert logger.curve("train/log_normalizer") == [pytest.approx(2, abs=1e-5)]
 
 
 def test_a_module_without_trainable_parameters_is_an_error():
@@ -273,9 +286,9 @@ class Precisions(L.Callback):
 
 
 def test_mixed_precision_keeps_the_terms_in_float32():
-    seen = Precisions()
-    fitted = fit(make(regularizer=regularizers.Squared()), precision="bf16-mixed", callbacks=seen)
-    assert (seen.inside, seen.outside) == (torch.bfloat16, {torch.float32})
+    precisions = Precisions()
+    fitted = fit(make(regularizer=regularizers.Squared()), precision="bf16-mixed", callbacks=precisions)
+    assert (precisions.inside, precisions.outside) == (torch.bfloat16, {torch.float32})
     assert {fitted.callback_metrics[name].dtype for name in STEP_NAMES} == {torch.float32}
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from lightning_mi import Scores, bounds, critics, pairs
 from tests.helpers.labelled import NUM_FEATURES, Digits, features_of
 from tests.helpers.labelled import make as make_for_digits
-from tests.helpers.small_module import DIM, Batches, Kept, draw, fit, make, trainer
+from tests.helpers.small_module import DIM, Batches, RecordingLogger, draw, fit, make, trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
@@ -26,7 +26,7 @@ class LabelOne(pairs.AbstractPairing):
 
     def forward(self, critic, *views):
         x, labels = views
-        self.seen = labels
+        self.labels = labels
         scores = critic.pairwise(x, x)
         joint = torch.diag(labels == 1)
         return Scores.from_matrix(scores, joint=joint, marginal=torch.ones_like(joint), allow_no_joint=True)
@@ -60,7 +60,7 @@ def test_the_pairing_gets_labels_and_encoded_views(dtype):
     encoder, pairing = nn.Linear(DIM, DIM), LabelOne()
     [(x, labels)] = labelled(SOME)
     output = make(NeverNaN(), encoder=encoder, pairs=pairing).step((x, labels.to(dtype)))
-    assert torch.equal(pairing.seen, labels.to(dtype))
+    assert torch.equal(pairing.labels, labels.to(dtype))
     assert torch.equal(output.features, encoder(x))
     assert not output.features.requires_grad
     assert torch.equal(output.labels, labels)
@@ -83,7 +83,7 @@ def test_integer_views_are_no_labels():
 
 
 @pytest.mark.parametrize(
-    ("batch", "held"),
+    ("batch", "contents"),
     [
         ((torch.ones(4, DIM),), r"float32 \(4, 3\):"),
         ((torch.ones(4, DIM), torch.ones(4, dtype=torch.bool)), r"bool \(4,\)"),
@@ -91,10 +91,12 @@ def test_integer_views_are_no_labels():
         ((torch.ones(4, DIM), "cat"), "str"),
     ],
 )
-def test_missing_labels_are_an_error_that_lists_the_batch(batch, held):
+def test_missing_labels_are_an_error_that_lists_the_batch(batch, contents):
     module = make(NeverNaN(), pairs=LabelOne())
     for call in (module.step, module.predict_step):
-        with pytest.raises(TypeError, match=f"LabelOne needs labels, but the batch holds .*{held}.* after the first"):
+        with pytest.raises(
+            TypeError, match=f"LabelOne needs labels, but the batch holds .*{contents}.* after the first"
+        ):
             call(batch)
 
 
@@ -122,16 +124,16 @@ def test_pointwise_information_uses_the_labels():
 
 
 def test_a_training_step_without_joint_pairs_logs_nan():
-    kept, alone = Kept(), Kept()
-    fit(make(NeverNaN(), pairs=LabelOne()), labelled(SOME, NONE), logger=kept)
+    logger, alone = RecordingLogger(), RecordingLogger()
+    fit(make(NeverNaN(), pairs=LabelOne()), labelled(SOME, NONE), logger=logger)
     fit(make(NeverNaN(), pairs=LabelOne()), labelled(SOME), logger=alone)
-    assert kept.curve("train/joint_pairs") == [2.0, 0.0]
-    assert np.isfinite(kept.curve("train/loss") + kept.curve("train/marginal_term")).tolist() == [True] * 4
+    assert logger.curve("train/joint_pairs") == [2.0, 0.0]
+    assert np.isfinite(logger.curve("train/loss") + logger.curve("train/marginal_term")).tolist() == [True] * 4
     for name in ("train/mi", "train/joint_term"):
-        assert np.isnan(kept.curve(name)).tolist() == [False, True]
-    assert kept.curve("train/mi_macro") == alone.curve("train/mi_macro")
+        assert np.isnan(logger.curve(name)).tolist() == [False, True]
+    assert logger.curve("train/mi_macro") == alone.curve("train/mi_macro")
     # Its marginal pairs are pooled with the others.
-    assert kept.curve("train/mi_micro") != alone.curve("train/mi_micro")
+    assert logger.curve("train/mi_micro") != alone.curve("train/mi_micro")
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])
@@ -148,9 +150,9 @@ def test_an_evaluation_batch_without_joint_pairs_adds_marginal_pairs(stage):
 
 
 def test_joint_pairs_are_logged_for_labels_only():
-    kept = Kept()
-    fit(make(), draw(8), logger=kept)
-    assert kept.curve("train/joint_pairs") == []
+    logger = RecordingLogger()
+    fit(make(), draw(8), logger=logger)
+    assert logger.curve("train/joint_pairs") == []
 
 
 # Predictions.

@@ -14,7 +14,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from lightning_mi import bounds, regularizers
 from lightning_mi.data import GaussianDataModule
 from tests.helpers.reference import Sheet
-from tests.helpers.small_module import DIM, STEP_NAMES, Kept, draw, fit, make, sheet_of, trainer
+from tests.helpers.small_module import DIM, STEP_NAMES, RecordingLogger, draw, fit, make, sheet_of, trainer
 from tests.helpers.specs import BOUNDS, by_name
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
@@ -56,7 +56,7 @@ def test_each_stage_logs_exactly_the_documented_names(bound, regularizer, knows_
 
 
 def test_every_nth_step_is_logged():
-    every, fifth = Kept(), Kept()
+    every, fifth = RecordingLogger(), RecordingLogger()
     fit(make(), draw(*[8] * 11), logger=every)
     fit(make(), draw(*[8] * 11), logger=fifth, log_every_n_steps=5)
     assert [step for step, row in fifth.rows if "train/mi" in row] == [4, 9]
@@ -66,33 +66,33 @@ def test_every_nth_step_is_logged():
 
 
 def test_the_loss_contains_the_penalty_and_the_value_does_not():
-    kept, objectives = Kept(), Objectives()
-    fit(make(bounds.JS(), regularizer=regularizers.Squared(weight=3.0)), logger=kept, callbacks=objectives)
+    logger, objectives = RecordingLogger(), Objectives()
+    fit(make(bounds.JS(), regularizer=regularizers.Squared(weight=3.0)), logger=logger, callbacks=objectives)
     mi, loss, penalty, joint, marginal, ell = (
-        np.array(kept.curve(f"train/{name}"))
+        np.array(logger.curve(f"train/{name}"))
         for name in ("mi", "loss", "penalty", "joint_term", "marginal_term", "log_normalizer")
     )
     np.testing.assert_allclose(penalty, 3 * ell**2, rtol=1e-5)
     assert (penalty > 1e-6).all()
     np.testing.assert_allclose(mi, joint - marginal, atol=1e-6)
-    np.testing.assert_allclose(loss, penalty - objectives.seen, atol=1e-6)
+    np.testing.assert_allclose(loss, penalty - objectives.recorded, atol=1e-6)
 
 
 class Objectives(L.Callback):
     def __init__(self):
-        self.seen = []
+        self.recorded = []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.seen.append(outputs["terms"].objective.item())
+        self.recorded.append(outputs["terms"].objective.item())
 
 
 def test_truth_and_ceiling_are_logged_per_step():
-    kept = Kept()
+    logger = RecordingLogger()
     data = GaussianDataModule(dim=DIM, mi=[1.0, 2.0], steps_per_mi=2, batch_size=8, val_batches=1)
-    fit(make(bounds.InfoNCE()), datamodule=data, logger=kept)
-    assert kept.curve("train/true_mi") == [1.0, 1.0, 2.0, 2.0]
-    assert kept.curve("val/true_mi") == [2.0]
-    np.testing.assert_allclose(kept.curve("train/log_n"), [math.log(8)] * 4, rtol=1e-6)
+    fit(make(bounds.InfoNCE()), datamodule=data, logger=logger)
+    assert logger.curve("train/true_mi") == [1.0, 1.0, 2.0, 2.0]
+    assert logger.curve("val/true_mi") == [2.0]
+    np.testing.assert_allclose(logger.curve("train/log_n"), [math.log(8)] * 4, rtol=1e-6)
 
 
 SPECS = [spec for spec in BOUNDS if spec.name in ("DV", "JS", "InfoNCE")]  # one for each way to pool batches

@@ -22,7 +22,7 @@ from lightning_mi import (
     critics,
 )
 from tests.helpers.ranks import become_rank, free_port
-from tests.helpers.small_module import DIM, Batches, Kept, draw, equal, fit, make, trainer, weights
+from tests.helpers.small_module import DIM, Batches, RecordingLogger, draw, equal, fit, make, trainer, weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),  # Python 3.12 and later
@@ -91,27 +91,29 @@ def test_an_infinite_loss_of_finite_scores_is_an_error():
         def loss(self, terms, penalty):
             return super().loss(terms, penalty) + math.inf
 
-    with pytest.raises(NonFiniteStepError, match="The loss is inf, of finite scores"):
+    with pytest.raises(NonFiniteStepError, match="The loss is inf although all scores are finite"):
         fit(make(cls=Odd))
 
 
 @pytest.mark.parametrize("what", ["batch", "gradients"])
 def test_a_skipped_step_leaves_no_trace(what):
-    kept, skipping = Kept(), make(bounds.MINE(ema_rate=0.25), encoder=norm_encoder(), on_non_finite="skip")
-    plain, kept_plain = make(bounds.MINE(ema_rate=0.25), encoder=norm_encoder()), Kept()
-    fit(skipping, with_bad_batch() if what == "batch" else draw(8, 8, 8, 8), logger=kept, callbacks=[Spoil(what)])
-    fit(plain, without_bad_batch(), logger=kept_plain)
+    logger, skipping = RecordingLogger(), make(bounds.MINE(ema_rate=0.25), encoder=norm_encoder(), on_non_finite="skip")
+    plain, plain_logger = make(bounds.MINE(ema_rate=0.25), encoder=norm_encoder()), RecordingLogger()
+    fit(skipping, with_bad_batch() if what == "batch" else draw(8, 8, 8, 8), logger=logger, callbacks=[Spoil(what)])
+    fit(plain, without_bad_batch(), logger=plain_logger)
     assert equal(weights(skipping), weights(plain))
-    assert kept.curve("train/mi_micro") == kept_plain.curve("train/mi_micro")
-    assert kept.curve("train/skipped_steps") == [0, 0, 0, 1]
+    assert logger.curve("train/mi_micro") == plain_logger.curve("train/mi_micro")
+    assert logger.curve("train/skipped_steps") == [0, 0, 0, 1]
 
 
 def test_the_number_of_skipped_steps_survives_a_resume(tmp_path):
     module = make(on_non_finite="skip")
     fit(module, with_bad_batch()).save_checkpoint(tmp_path / "a.ckpt")
-    resumed, kept = make(on_non_finite="skip"), Kept()
-    trainer(max_epochs=2, logger=kept).fit(resumed, draw(8, 8, 8, 8), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
-    assert kept.curve("train/skipped_steps") == [1] * 4
+    resumed, logger = make(on_non_finite="skip"), RecordingLogger()
+    trainer(max_epochs=2, logger=logger).fit(
+        resumed, draw(8, 8, 8, 8), ckpt_path=tmp_path / "a.ckpt", weights_only=True
+    )
+    assert logger.curve("train/skipped_steps") == [1] * 4
 
 
 class Handles(L.Callback):
@@ -130,7 +132,7 @@ def test_a_handling_callback_silences_the_bound():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", MINumericalWarning)
             fit(module, with_bad_batch(), callbacks=callbacks)
-        assert any(issubclass(one.category, MINumericalWarning) for one in caught) == warns
+        assert any(issubclass(warning.category, MINumericalWarning) for warning in caught) == warns
 
 
 def test_large_finite_gradients_pass():
@@ -239,8 +241,8 @@ def baseline():
 def test_a_step_is_skipped_under_a_scaler(fused):
     made = {"optimizer": lambda parameters: torch.optim.Adam(parameters, lr=0.01, fused=fused)}
     module, plain = (make(encoder=norm_encoder(), on_non_finite="skip", **made) for _ in range(2))
-    for one, batches in ((module, with_bad_batch()), (plain, without_bad_batch())):
-        fit(one, batches, plugins=[Overflow("bf16-mixed", "cpu")], callbacks=[Use(torch.amp.GradScaler("cpu"))])
+    for fitted, batches in ((module, with_bad_batch()), (plain, without_bad_batch())):
+        fit(fitted, batches, plugins=[Overflow("bf16-mixed", "cpu")], callbacks=[Use(torch.amp.GradScaler("cpu"))])
     assert module._guard.skipped == 1
     assert equal(weights(module), weights(plain))
 

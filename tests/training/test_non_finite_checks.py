@@ -24,7 +24,7 @@ def test_an_infinite_value_with_finite_gradients_is_a_warning(accumulated):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted = fit(module, batches, accumulate_grad_batches=accumulated)
-    assert [str(one.message) for one in caught if "NWJ gave value = -inf" in str(one.message)] != []
+    assert [str(warning.message) for warning in caught if "NWJ gave value = -inf" in str(warning.message)] != []
     assert fitted.global_step == 4 // accumulated
 
 

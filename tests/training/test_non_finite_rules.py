@@ -14,7 +14,7 @@ from lightning_mi import bounds, critics, regularizers
 from lightning_mi.training.finite_checks import all_finite
 from lightning_mi.training.non_finite import Findings, NonFiniteGuard, choose_action
 from tests.helpers.recording import recorded
-from tests.helpers.small_module import DIM, Kept, draw, fit, make
+from tests.helpers.small_module import DIM, RecordingLogger, draw, fit, make
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 
@@ -109,11 +109,11 @@ def test_lbfgs_counts_each_batch_once(monkeypatch):
 
     calls: list[tuple] = []
     monkeypatch.setattr(critics.CalibratedCritic, "calibrate", recorded(calls, critics.CalibratedCritic.calibrate))
-    kept, critic = Kept(), critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM))
+    logger, critic = RecordingLogger(), critics.CalibratedCritic(critics.BilinearCritic(DIM, DIM))
     options = {"encoder": nn.BatchNorm1d(DIM), "optimizer": lbfgs, "regularizer": regularizers.Squared(0.1)}
     module = make(bounds.MINE(), critic=critic, **options)
-    fit(module, draw(*[8] * 4), logger=kept)
+    fit(module, draw(*[8] * 4), logger=logger)
     assert len(calls) == 1
     assert module.bound.num_updates == 4
     assert module.encoders[0].num_batches_tracked == 2 * 4  # x and y
-    assert kept.curve("train/mi_macro") == [pytest.approx(np.mean(kept.curve("train/mi")), rel=1e-5)]
+    assert logger.curve("train/mi_macro") == [pytest.approx(np.mean(logger.curve("train/mi")), rel=1e-5)]

@@ -12,7 +12,7 @@ from torch import nn
 from lightning_mi import MIEstimationModule, MINumericalWarning, critics
 from lightning_mi.training.online_probe import OnlineLinearProbe
 from tests.helpers.labelled import NUM_FEATURES, Digits, ddp, features_of, make
-from tests.helpers.small_module import Batches, Kept, equal, fit, trainer, weights
+from tests.helpers.small_module import Batches, RecordingLogger, equal, fit, trainer, weights
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
@@ -106,37 +106,37 @@ def test_two_ranks_train_the_encoder_bitwise_equal():
 
 class Gradients(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.of_probe = [p.grad.clone() for p in pl_module.probe.parameters()]
-        self.of_rest = [p.grad.clone() for n, p in pl_module.named_parameters() if not n.startswith("probe.")]
+        self.probe_gradients = [p.grad.clone() for p in pl_module.probe.parameters()]
+        self.other_gradients = [p.grad.clone() for n, p in pl_module.named_parameters() if not n.startswith("probe.")]
 
 
 def test_probe_and_encoder_are_clipped_separately():
-    seen = Gradients()
-    fit(make(probe=probe()), datamodule=Digits(), gradient_clip_val=0.01, callbacks=seen, max_steps=1)
-    for gradients in (seen.of_probe, seen.of_rest):
+    callback = Gradients()
+    fit(make(probe=probe()), datamodule=Digits(), gradient_clip_val=0.01, callbacks=callback, max_steps=1)
+    for gradients in (callback.probe_gradients, callback.other_gradients):
         assert float(torch.stack([g.norm() for g in gradients]).norm()) == pytest.approx(0.01, rel=1e-3)
 
 
 class Outputs(L.Callback):
     def __init__(self):
-        self.seen = []
+        self.recorded = []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.seen.append(outputs)
+        self.recorded.append(outputs)
 
 
 def test_the_logged_loss_excludes_the_probe_loss():
-    alone, kept, outputs = Kept(), Kept(), Outputs()
+    alone, logger, outputs = RecordingLogger(), RecordingLogger(), Outputs()
     fit(make(), datamodule=Digits(), logger=alone)
     module = make(probe=probe())
-    fit(module, datamodule=Digits(), logger=kept, callbacks=outputs)
-    assert kept.curve("train/loss") == alone.curve("train/loss")
-    losses = kept.curve("train/probe_loss")
+    fit(module, datamodule=Digits(), logger=logger, callbacks=outputs)
+    assert logger.curve("train/loss") == alone.curve("train/loss")
+    losses = logger.curve("train/probe_loss")
     assert losses[0] == pytest.approx(np.log(10), rel=1e-6)
     assert losses[-1] < losses[0] - 0.01
-    total = [float(o["loss"]) for o in outputs.seen]
-    np.testing.assert_allclose(total, np.add(kept.curve("train/loss"), losses), rtol=1e-6)
-    for o in outputs.seen:
+    total = [float(o["loss"]) for o in outputs.recorded]
+    np.testing.assert_allclose(total, np.add(logger.curve("train/loss"), losses), rtol=1e-6)
+    for o in outputs.recorded:
         assert not o["features"].requires_grad
         assert o["features"].shape == (64, NUM_FEATURES)
         assert o["labels"].shape == (64,)
@@ -171,15 +171,15 @@ def test_a_probe_alone_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("batch", "held"),
+    ("batch", "contents"),
     [
         ((torch.ones(4, 64), torch.ones(4, 64)), r"float32 \(4, 64\), float32 \(4, 64\)"),
         ((torch.ones(4, 64), torch.ones(4, 64), torch.ones(4, 10, dtype=torch.long)), r"int64 \(4, 10\)"),
     ],
 )
-def test_missing_labels_are_an_error_that_lists_the_batch(batch, held):
+def test_missing_labels_are_an_error_that_lists_the_batch(batch, contents):
     with pytest.raises(
-        TypeError, match=f"OnlineLinearProbe needs labels, but the batch holds .*{held}.*after the 2 views"
+        TypeError, match=f"OnlineLinearProbe needs labels, but the batch holds .*{contents}.*after the 2 views"
     ):
         fit(make(probe=probe()), Batches([batch]))
 
@@ -226,9 +226,9 @@ def test_two_ranks_train_the_same_probe():
         fitted = fit(module, datamodule=Digits(), max_epochs=2, **kwargs)
         modules.append(module.probe)
         read.append(float(fitted.callback_metrics["probe/online_accuracy"]))
-    one, two = modules
-    assert float(one.weight.detach().norm()) > 0.1
-    torch.testing.assert_close(two.weight, one.weight, rtol=1e-4, atol=1e-6)
+    first, second = modules
+    assert float(first.weight.detach().norm()) > 0.1
+    torch.testing.assert_close(second.weight, first.weight, rtol=1e-4, atol=1e-6)
     assert read[0] == pytest.approx(read[1], abs=1e-6)
     assert read[0] > 0.5
 

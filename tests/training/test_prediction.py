@@ -79,8 +79,8 @@ PAIRINGS = {"all pairs": pairs.AllPairs, "derangement": pairs.Derangement, "two 
 def test_a_last_batch_of_one_sample_is_predicted(name):
     predicted = predict_pmi(make(pairs=PAIRINGS[name]()), split(8, 8, 1))
     per_sample = 2 if name == "two views" else 1
-    assert [len(one) for one in predicted] == [8 * per_sample, 8 * per_sample, per_sample]
-    assert all(bool(one.isfinite().all()) for one in predicted)
+    assert [len(batch) for batch in predicted] == [8 * per_sample, 8 * per_sample, per_sample]
+    assert all(bool(batch.isfinite().all()) for batch in predicted)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_single_sample_alone_cannot_be_predicted():
 
 def test_data_loaders_are_predicted_apart():
     predicted = trainer().predict(make(), [draw(16, 16), draw(8, 8, seed=1)])
-    assert [len(batch["pmi"]) for one in predicted for batch in one] == [16, 16, 8, 8]
+    assert [len(batch["pmi"]) for batches in predicted for batch in batches] == [16, 16, 8, 8]
 
 
 def test_a_critic_without_parameters_predicts_its_inner_products():

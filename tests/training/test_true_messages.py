@@ -70,9 +70,9 @@ def held_out(callback, every, sanity, **data):
 
 @pytest.mark.parametrize(("sanity", "every"), [(0, 2), (2, 1)])
 def test_validation_in_a_later_epoch_is_held_out(sanity, every, tmp_path):
-    kept = HeldOutCheckpoint(dirpath=tmp_path)
-    held_out(kept, every, sanity, val_batches=4)
-    assert kept.best_model_path
+    callback = HeldOutCheckpoint(dirpath=tmp_path)
+    held_out(callback, every, sanity, val_batches=4)
+    assert callback.best_model_path
     stopping = HeldOutEarlyStopping()
     held_out(stopping, every, sanity, val_batches=4)
     assert torch.isfinite(stopping.best_score)

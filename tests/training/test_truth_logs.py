@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 from lightning_mi import MIEstimationModule, bounds, critics, pairs
 from lightning_mi.data import GaussianDataModule, ImageDataModule
 from lightning_mi.training.step import max_value
-from tests.helpers.small_module import Kept, trainer
+from tests.helpers.small_module import RecordingLogger, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 
@@ -43,12 +43,12 @@ def module(pairing, bound=None, num_encoders=1) -> MIEstimationModule:
 
 def logged(made: MIEstimationModule, data, **kwargs) -> dict[str, list[float]]:
     """Logged true values by stage."""
-    kept = Kept()
-    fitted = trainer(logger=kept, **kwargs)
+    logger = RecordingLogger()
+    fitted = trainer(logger=logger, **kwargs)
     fitted.fit(made, datamodule=data)
     if isinstance(data, ImageDataModule):
         fitted.test(made, datamodule=data, verbose=False)
-    return {stage: kept.curve(f"{stage}/true_mi") for stage in ("train", "val", "test")}
+    return {stage: logger.curve(f"{stage}/true_mi") for stage in ("train", "val", "test")}
 
 
 def cross_entropy(p, q) -> float:

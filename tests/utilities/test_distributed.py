@@ -152,7 +152,7 @@ def test_utilities_combine_all_ranks(tmp_path):
         assert objects == [{"rank": 0}, {"rank": 1}]
         assert deviation.item() == 1.0
         assert single.isnan()
-    (first, (first_stream, first_global)), (second, (second_stream, second_global)) = (one[2:4] for one in found)
+    (first, (first_stream, first_global)), (second, (second_stream, second_global)) = (result[2:4] for result in found)
     assert not torch.equal(first_stream, second_stream)
     assert torch.equal(first_global, second_global), "the global streams stay equal"
     assert len(set(first) | set(second)) == 40, "no two ranks and steps share a seed"

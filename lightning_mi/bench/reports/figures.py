@@ -47,8 +47,8 @@ def staircase_figure(runs: Runs, path: Path) -> None:
     top = max(float(curves["true_mi"].max()) for _, curves in runs)
     ceiling = math.log(runs[0][0].config["data"]["init_args"]["batch_size"])
     for panel, loss in zip(axes, losses, strict=True):
-        of_loss = [(cell, curves) for cell, curves in runs if cell.loss == loss]
-        for cell, curves in of_loss:
+        loss_runs = [(cell, curves) for cell, curves in runs if cell.loss == loss]
+        for cell, curves in loss_runs:
             if cell.variant in ("original", "regularized"):
                 color, label = COLORS[cell.variant], cell.variant
                 panel.plot(curves["value"], color=color, alpha=0.18, linewidth=0.3)
@@ -57,7 +57,7 @@ def staircase_figure(runs: Runs, path: Path) -> None:
                     plug_in = smooth(curves["plug_in"])
                     panel.plot(plug_in, color=color, linewidth=1.2, linestyle=":", label=f"{label}, plug-in")
                 mark_divergence(panel, cell, curves)
-        truth = max((curves["true_mi"] for _, curves in of_loss), key=len)
+        truth = max((curves["true_mi"] for _, curves in loss_runs), key=len)
         panel.plot(truth, color="black", linewidth=1.0, label="true MI")
         panel.axhline(ceiling, color="black", linewidth=0.8, linestyle="--", label="log N")
         panel.set_ylim(-0.5, 1.45 * top)
@@ -92,9 +92,9 @@ def score_figure(runs: Runs, path: Path) -> None:
         steps = PROBE_EVERY * np.arange(len(scores))
         diagonal = np.eye(scores.shape[1], dtype=bool)
         for mask, color, label in ((diagonal, _JOINT, "joint pairs"), (~diagonal, _MARGINAL, "other pairs")):
-            picked = scores[:, mask]
-            panel.fill_between(steps, picked.min(axis=1), picked.max(axis=1), color=color, alpha=0.3, linewidth=0)
-            panel.plot(steps, picked.mean(axis=1), color=color, linewidth=1.2, label=label)
+            group = scores[:, mask]
+            panel.fill_between(steps, group.min(axis=1), group.max(axis=1), color=color, alpha=0.3, linewidth=0)
+            panel.plot(steps, group.mean(axis=1), color=color, linewidth=1.2, label=label)
         mark_divergence(panel, cell, curves)
         _label_run(panel, cell)
     legend_and_save(figure, axes, path, title="Critic scores T: mean (line) and range (band) over pairs of symbols")
@@ -142,7 +142,7 @@ def mark_divergence(panel: Axes, cell: Cell, curves: dict[str, Any]) -> None:
     if curves["diverged_at"] is not None:
         panel.axvline(curves["diverged_at"], color=COLORS[cell.variant], linewidth=1.0, linestyle="-.")
         left, right = panel.get_xlim()
-        side = "right" if curves["diverged_at"] > (left + right) / 2 else "left"  # where the text has room
+        side = "right" if curves["diverged_at"] > (left + right) / 2 else "left"  # towards the middle of the panel
         panel.annotate(
             "not finite",
             (curves["diverged_at"], 0.02),

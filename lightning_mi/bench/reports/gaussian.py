@@ -1,4 +1,4 @@
-"""Tables and figures of the Gaussian staircase: bias, deviation and error on each level, beside published values."""
+"""Tables and figures of the Gaussian staircase: bias, deviation and error on each level, with published values."""
 
 import csv
 import math
@@ -14,7 +14,7 @@ from lightning_mi.bench.reports.tables import markdown_table, write_csv, write_t
 from lightning_mi.bench.results import load_curves
 
 READINGS = {"value": "per batch", "plug_in": "plug-in"}
-_SAME_SETTING = "Choi & Lee code 2020"
+_PUBLISHED_SOURCE = "Choi & Lee code 2020"
 
 
 def level_statistics(curves: dict[str, Any], reading: str) -> list[dict[str, float]]:
@@ -102,10 +102,10 @@ def _markdown(grid: Grid, runs: list[tuple[Cell, dict[str, Any]]], rows: list[di
             "",
             "Each cell: bias / standard deviation / mean squared error of the single-step estimates over the whole "
             f"level, in nats; {'seed' if len(seeds) == 1 else 'mean over seeds'} {', '.join(map(str, seeds))}.",
-            f"Reduced against the paper: {grid.note}." if grid.note else "Settings: the paper's.",
+            f"Differences from the paper: {grid.note}." if grid.note else "Settings: the paper's.",
             "`per batch` is the bound without the penalty; `plug-in` is the joint term with the log-normalizer at its "
             "target. `published` variants are regularized as in the authors' released code, and were run here; rows "
-            f"`published as` contain the authors' values ({_SAME_SETTING}).",
+            f"`published as` contain the authors' values ({_PUBLISHED_SOURCE}).",
             f"Diverged (loss not finite): {'; '.join(diverged) or 'none'}. `-`: the training diverged before the "
             "end of the level.",
             "",
@@ -127,11 +127,11 @@ def _number(x: float) -> str:
 
 
 def _published() -> dict[str, dict[float, str]]:
-    """Published values in the form of the table, by estimator and true MI, for the setting of this benchmark."""
+    """Published values as cells of the table, by estimator and true MI."""
     cells: dict[str, dict[float, str]] = defaultdict(dict)
     with files("lightning_mi.bench").joinpath("published/gaussian.csv").open() as file:
         for row in csv.DictReader(file):
-            if row["source"] == _SAME_SETTING:
+            if row["source"] == _PUBLISHED_SOURCE:
                 variance, mse = row["variance"], row["mse"]
                 deviation = _number(math.sqrt(float(variance))) if variance else "-"
                 cell = f"{_number(float(row['bias']))} / {deviation} / {_number(float(mse)) if mse else '-'}"

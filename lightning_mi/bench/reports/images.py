@@ -1,4 +1,4 @@
-"""Tables and figures of the supervised and contrastive benchmarks, beside Table 1 of the paper."""
+"""Tables and figures of the supervised and contrastive benchmarks, with Table 1 of the paper."""
 
 import csv
 import math
@@ -37,7 +37,7 @@ def run_statistics(cell: Cell, curves: dict[str, Any], kind: str) -> dict[str, A
         finite, or the accuracy is below twice chance).
     """
     tested = curves["tested"]
-    alive = curves["diverged_at"] is None
+    is_finite = curves["diverged_at"] is None
     last = curves["value"][-curves["steps_an_epoch"] :].astype(np.float64)
     last = last[np.isfinite(last)]  # a batch without a joint pair has no estimate
     truth = float(curves["true_mi"][0])
@@ -48,14 +48,14 @@ def run_statistics(cell: Cell, curves: dict[str, Any], kind: str) -> dict[str, A
         "variant": cell.variant,
         "weight": _weight(cell),
         "seed": cell.seed,
-        "mi": float(last.mean()) if alive and len(last) else math.nan,
-        "across_batches": float(last.std()) if alive and len(last) else math.nan,
-        **{name: tested.get(key, math.nan) if alive else math.nan for name, key in _READINGS.items()},
+        "mi": float(last.mean()) if is_finite and len(last) else math.nan,
+        "across_batches": float(last.std()) if is_finite and len(last) else math.nan,
+        **{name: tested.get(key, math.nan) if is_finite else math.nan for name, key in _READINGS.items()},
         "accuracy": accuracy,
         "linear_probe": tested.get("probe/accuracy", math.nan),
         "true_mi": truth,
         "diverged_at": curves["diverged_at"],
-        "collapsed": bool(not alive or not accuracy > _COLLAPSED / curves["num_classes"]),
+        "collapsed": bool(not is_finite or not accuracy > _COLLAPSED / curves["num_classes"]),
     }
 
 
@@ -69,10 +69,10 @@ def report(grid: Grid, folder: Path) -> list[Path]:
     write_csv(paths[0], rows)
     write_text(paths[1], _markdown(grid, runs, rows))
     for study in dict.fromkeys(cell.study for cell, _ in runs):
-        of_study = [(cell, curves) for cell, curves in runs if cell.study == study]
+        study_runs = [(cell, curves) for cell, curves in runs if cell.study == study]
         for name, draw in (("mi", estimate_figure), ("map", map_figure)):
             paths.append(folder / f"{study}-{name}.png")
-            draw(of_study, paths[-1])
+            draw(study_runs, paths[-1])
         paths.append(folder / f"{study}-accuracy.png")
         accuracy_figure([row for row in rows if row["study"] == study], paths[-1])
     return paths

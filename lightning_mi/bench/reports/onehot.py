@@ -25,18 +25,18 @@ def run_statistics(curves: dict[str, Any]) -> dict[str, Any]:
         nats in absolute value); ``dead`` (the scores of all pairs are within 0.1 nats at the end).
     """
     value, scores, normalizer = curves["value"], curves["probe"], curves["log_normalizer"]
-    alive = curves["diverged_at"] is None
+    is_finite = curves["diverged_at"] is None
     with np.errstate(invalid="ignore"):
         spread = float(scores[-1].max() - scores[-1].min())
-        exploded = bool(not alive or np.any(~(np.abs(scores) <= _EXPLODED)))
+        exploded = bool(not is_finite or np.any(~(np.abs(scores) <= _EXPLODED)))
         drift = (
             float(normalizer[-_WINDOW:].mean() - normalizer[_DRIFT_FROM - _WINDOW : _DRIFT_FROM].mean())
-            if alive and len(normalizer) > _DRIFT_FROM
+            if is_finite and len(normalizer) > _DRIFT_FROM
             else float("nan")
         )
     last = window_length("onehot", curves)
     reading = {
-        name: float(curves[name][-last:].mean()) if alive else float("nan")
+        name: float(curves[name][-last:].mean()) if is_finite else float("nan")
         for name in ("value", "plug_in", "log_normalizer")
     }
     return {
@@ -48,7 +48,7 @@ def run_statistics(curves: dict[str, Any]) -> dict[str, Any]:
         "score_max": float(np.nanmax(scores)),
         "diverged_at": curves["diverged_at"],
         "exploded": exploded,
-        "dead": bool(alive and not spread >= _DEAD),
+        "dead": bool(is_finite and not spread >= _DEAD),
     }
 
 
@@ -72,14 +72,14 @@ def report(grid: Grid, folder: Path) -> list[Path]:
     write_text(folder / "table.md", _markdown(grid, rows))
     paths = [folder / "results.csv", folder / "table.md"]
     for study in dict.fromkeys(cell.study for cell, _ in runs):
-        of_study = [(cell, curves) for cell, curves in runs if cell.study == study and cell.seed == runs[0][0].seed]
-        if len({cell.target for cell, _ in of_study}) > 1:
+        study_runs = [(cell, curves) for cell, curves in runs if cell.study == study and cell.seed == runs[0][0].seed]
+        if len({cell.target for cell, _ in study_runs}) > 1:
             paths.append(folder / f"{study}.png")
-            target_figure(of_study, paths[-1])
+            target_figure(study_runs, paths[-1])
         else:
             paths += [folder / f"{study}-terms.png", folder / f"{study}-scores.png"]
-            terms_figure(of_study, paths[-2])
-            score_figure(of_study, paths[-1])
+            terms_figure(study_runs, paths[-2])
+            score_figure(study_runs, paths[-1])
     return paths
 
 
@@ -113,7 +113,7 @@ def _markdown(grid: Grid, rows: list[dict[str, Any]]) -> str:
             f"log-normalizer from step {_DRIFT_FROM} to the end.",
             f"`exploded`: a score above {_EXPLODED:g} nats in absolute value, or a non-finite loss; `not finite`: the "
             f"loss; `dead`: scores of all pairs within {_DEAD} nats of each other at the end.",
-            f"Reduced against the paper: {grid.note}." if grid.note else "Settings: the paper's.",
+            f"Differences from the paper: {grid.note}." if grid.note else "Settings: the paper's.",
             "",
             markdown_table(heading, table),
         ]

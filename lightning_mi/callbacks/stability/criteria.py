@@ -1,4 +1,4 @@
-"""Criteria for drift and explosion of a training, on blocks of its steps. The thresholds: docs/monitoring.md."""
+"""Criteria for drift and explosion of a training, on blocks of its steps; thresholds: docs/monitoring.md."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from lightning_mi.callbacks.stability.window import Block
 
 # Chosen on seeds 10 to 19 of the one-hot toy; docs/monitoring.md reports seeds 0 to 4.
 RECENT = 10  # blocks in which an explosion is detected
-MIN_BLOCKS = 20  # of a window: with fewer, a trend test detects only trends that need no test
+MIN_BLOCKS = 20  # of a window: with fewer, a trend test has too little power
 SATURATED = math.log(float(np.finfo(np.float32).max))  # nats, 88.7: its exponential overflows float32
 PUSH = 5.0  # gradient weight of the marginal pairs, relative to that at the optimum
 MANY_PUSHES = 3  # in the recent blocks
@@ -27,7 +27,7 @@ class Drift(NamedTuple):
 
     Attributes:
         rate: Trend of the log-normalizer.
-        value_rate: Trend of the value; NaN where the log-normalizer's trend decides alone.
+        value_rate: Trend of the value; NaN if the log-normalizer's trend alone excludes a drift.
         detected: True if joint term and log-normalizer have significant trends of the same sign, above the minimum
             rate, and the value's rate is less than half of the slower one.
     """
@@ -47,15 +47,15 @@ def detect_drift(
 ) -> Drift:
     """Mann-Kendall tests for trends of the joint term and of the log-normalizer.
 
-    They run over the whole window and over its last half, quarter, ... down to ``MIN_BLOCKS``. A part needs a rate that
-    is higher in proportion, so that the terms move as far: a fast drift is detected in less than a window.
+    They run over the whole window and over its last half, quarter, ... down to ``MIN_BLOCKS``. The minimum rate of a
+    part is higher in proportion, for the same total change: a fast drift is detected in less than a window.
 
     Args:
         blocks: The blocks so far, at most a window.
         num_blocks: The number of blocks in a window.
         min_rate: The minimum rate of both terms over a whole window, nats per 1000 steps.
         alpha: Two-sided level of each test. Both must reject, so it bounds the false-alarm rate.
-        target: The target of the log-normalizer; moving towards it is no drift. None if nothing holds it.
+        target: The target of the log-normalizer; a trend towards it is not a drift. None if there is no target.
 
     Returns:
         The drift over the longest part where one is detected; otherwise the trends over all blocks.
@@ -72,7 +72,7 @@ def detect_drift(
 
 
 def detect_explosion(blocks: Sequence[Block], bound: AbstractBound) -> str | None:
-    """The evidence of an explosion in the recent blocks, in words; None without any.
+    """Description of the evidence for an explosion in the recent blocks; None if there is none.
 
     A bound that is capped at log N has the joint pair in every row: only infinite terms and a value above its limit can
     show an explosion.
@@ -82,7 +82,7 @@ def detect_explosion(blocks: Sequence[Block], bound: AbstractBound) -> str | Non
         bound: The bound that is trained.
     """
     recent, last = blocks[-RECENT:], blocks[-1]
-    # The highest, where several are in force: distributions that change, batches of several sizes.
+    # The highest limit of these blocks: it changes with the distribution and with the batch size.
     limit = max(min(b.limit, b.log_candidates if bound.capped_at_log_n else math.inf) for b in recent)
     if not last.finite:
         return "a term or the loss is infinite or NaN"
@@ -97,8 +97,8 @@ def detect_explosion(blocks: Sequence[Block], bound: AbstractBound) -> str | Non
         return None
     if (pushes := sum(block.pushes for block in recent)) >= MANY_PUSHES:
         return (
-            f"{pushes:.0f} of the last batches pushed the scores more than {PUSH:g} times as hard as a batch does at "
-            "the optimum, since the exponential of their log-normalizer enters the gradient as it is"
+            f"{pushes:.0f} of the last batches have more than {PUSH:g} times the gradient weight of the optimum, "
+            "because the exponential of the log-normalizer multiplies the gradient of the marginal pairs"
         )
     if last.score_range > SATURATED:
         return (
@@ -114,14 +114,14 @@ def _trends(blocks: Sequence[Block], min_rate: float, alpha: float, target: floa
     times = np.array([block.step for block in blocks]) / 1000
     critical = NormalDist().inv_cdf(1 - alpha / 2)
 
-    def of(name: str) -> Trend:
+    def block_trend(name: str) -> Trend:
         return trend(times, np.array([getattr(block, name) for block in blocks]))
 
-    normalizer = of("log_normalizer")
-    # Mostly this decides, and saves the other two trends.
+    normalizer = block_trend("log_normalizer")
+    # This check usually suffices, so that the other two trends are not computed.
     if abs(normalizer.z) <= critical or abs(normalizer.rate) < min_rate or _approaches(blocks, target):
         return Drift(normalizer.rate, math.nan, False)
-    joint, value = of("joint_term"), of("value")
+    joint, value = block_trend("joint_term"), block_trend("value")
     slower = min(abs(joint.rate), abs(normalizer.rate))
     detected = (
         joint.rate * normalizer.rate > 0

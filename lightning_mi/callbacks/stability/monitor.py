@@ -25,7 +25,7 @@ from lightning_mi.training.step import max_value
 from lightning_mi.utilities.checks import check_choice, check_instance, check_number, check_whole
 
 _NAME = "StabilityMonitor"
-_SNAPSHOT_EVERY = RECENT // 2  # healthy blocks; a detection that is late by this much still finds an older snapshot
+_SNAPSHOT_EVERY = RECENT // 2  # healthy blocks; after a detection this late, an older snapshot still exists
 
 Action = Literal["warn", "stop", "roll_back"]
 
@@ -34,10 +34,11 @@ Action = Literal["warn", "stop", "roll_back"]
 class StabilityMonitor(L.Callback):
     """Detects drift and explosion during training, from the terms and scores that a module's steps return.
 
-    Every ``every_n_steps`` steps it summarizes them as a block, equal on all ranks.
+    Every ``every_n_steps`` steps it summarizes the terms and scores as a block, equal on all ranks.
 
     *Drift*: over the blocks of the window, the joint term and the log-normalizer have trends of the same sign
-    (Mann-Kendall, both significant) of at least ``min_rate`` (Theil-Sen), while the value's is less than half as fast.
+    (Mann-Kendall, both significant) of at least ``min_rate`` (Theil-Sen), while the value's trend is less than half as
+    fast.
     For a bound that is capped at log N, the rate is only logged.
 
     *Explosion*: a term is not finite, or the mean value is above ``max_mi`` or InfoNCE's ceiling; for a bound without
@@ -47,7 +48,7 @@ class StabilityMonitor(L.Callback):
 
     Logs ``stability/drift_rate`` (nats per 1000 steps: trend of the log-normalizer over the window, or over the blocks
     so far), ``stability/log_normalizer``, ``stability/effective_sample_fraction`` (fraction of the marginal pairs that
-    carry the marginal term) and ``stability/score_range``. Warns once of each kind, with a remedy.
+    carry the marginal term) and ``stability/score_range``. Warns once of drift and once of explosion, with a remedy.
 
     The module's ``training_step`` returns ``{"loss": ..., "terms": BoundTerms, "scores": Scores}``, as that of
     :class:`~lightning_mi.MIEstimationModule` does. Detections, window and strengthened weights are in the checkpoint.
@@ -63,8 +64,8 @@ class StabilityMonitor(L.Callback):
         every_n_steps: Steps of a block.
         min_rate: The minimum rate of a drift, nats per 1000 steps.
         alpha: Level of each trend test.
-        max_mi: Upper limit of the estimate, nats, such as H(Y); by default, for lower bounds, what data module and
-            pairing know of it (:meth:`AbstractPairing.max_value`).
+        max_mi: Upper limit of the estimate, nats, such as H(Y); by default, for lower bounds, the limit that the
+            pairing derives from the data module (:meth:`AbstractPairing.max_value`).
         max_roll_backs: Maximum number of rollbacks.
         raise_by: Factor of the weight at a rollback.
         weight: Weight of the regularizer that is installed if there is none.
@@ -135,7 +136,7 @@ class StabilityMonitor(L.Callback):
         self._hold: dict[str, Any] | None = None  # hold_state since the first rollback
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Reset the state, which a checkpoint is loaded into after this; check the module."""
+        """Reset the state, before Lightning loads a checkpoint; check the module."""
         if stage != "fit":
             return
         self._reset()
@@ -169,7 +170,7 @@ class StabilityMonitor(L.Callback):
         self._check_blocks(trainer, pl_module, bound)
 
     def state_dict(self) -> dict[str, Any]:
-        """The blocks of the window, the current block, and what was detected and changed."""
+        """The blocks of the window, the current block, the detections and the changed settings."""
         return {
             "blocks": [list(block) for block in self._blocks],
             **self._reader.state_dict(),
@@ -181,7 +182,7 @@ class StabilityMonitor(L.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore the result of :meth:`state_dict`."""
         self._blocks = [Block(*block) for block in state_dict["blocks"]][-self._num_blocks :]
         self._reader.load_state_dict(state_dict)
         self._healthy_blocks = state_dict["healthy_blocks"]
@@ -221,8 +222,8 @@ class StabilityMonitor(L.Callback):
     def _respond(
         self, trainer: L.Trainer, pl_module: L.LightningModule, bound: AbstractBound, detected: dict[str, str]
     ) -> None:
-        """Record the first step of each kind, take the action, and warn of what is new."""
-        step, remedy = trainer.global_step, f"To cure it, {_remedy(pl_module, bound)}."
+        """Record the first step of each kind, take the action, and warn of new detections."""
+        step, remedy = trainer.global_step, f"To fix it, {_remedy(pl_module, bound)}."
         new = [kind for kind in detected if getattr(self, kind) is None]
         for kind in new:
             setattr(self, kind, step)
@@ -239,7 +240,7 @@ class StabilityMonitor(L.Callback):
                 return None
             trainer.should_stop = True
             if self.action == "stop":
-                return f"Training stops here. To cure it, {_remedy(pl_module, bound)}."
+                return f"Training stops here. To fix it, {_remedy(pl_module, bound)}."
             return f"Training stops here: it has been rolled back max_roll_backs={self._max_roll_backs} times already."
         restored = self._snapshots.restore(trainer, pl_module)
         description, self._hold = strengthen(pl_module, bound, self._weight, self._raise_by)
@@ -252,7 +253,7 @@ class StabilityMonitor(L.Callback):
 
 
 def _active_target(pl_module: L.LightningModule, bound: AbstractBound) -> float | None:
-    """The target of the log-normalizer, nats; None if nothing holds it (a regularizer of weight 0 does not)."""
+    """The target of the log-normalizer, nats; None if no bound or regularizer (of positive weight) sets one."""
     regularizer = find_regularizer(pl_module)
     holds = regularizer is not None and regularizer.current_weight() > 0
     return log_normalizer_target(bound, regularizer if holds else None)
@@ -261,12 +262,12 @@ def _active_target(pl_module: L.LightningModule, bound: AbstractBound) -> float 
 def _remedy(pl_module: L.LightningModule, bound: AbstractBound) -> str:
     regularizer = find_regularizer(pl_module)
     robust = (
-        f" and leave {type(bound).__name__} its robust exponential (cap=1)" if has_literal_exponential(bound) else ""
+        f" and use the robust exponential of {type(bound).__name__} (cap=1)" if has_literal_exponential(bound) else ""
     )
     if regularizer is None:
         return f"add `regularizers.Squared(weight=0.1)`{robust}"
     weight = regularizer.current_weight()
-    return f"raise the weight of {type(regularizer).__name__}, now {weight:g}{robust}, or take larger batches"
+    return f"raise the weight of {type(regularizer).__name__}, now {weight:g}{robust}, or use larger batches"
 
 
 def _check_window(window: int, every_n_steps: int) -> None:

@@ -27,7 +27,7 @@ class _Snapshot(NamedTuple):
 class Snapshots:
     """The last two snapshots of a training, in CPU memory: module, optimizers and schedulers.
 
-    Rollback restores the older one: the younger may already contain the cause of what was detected later. The first
+    Rollback restores the older one: the newer one may already contain the cause of a later detection. The first
     snapshot after a rollback replaces it, because it was trained with the stronger regularizer.
 
     Example:
@@ -57,7 +57,7 @@ class Snapshots:
         )
 
     def restore(self, trainer: L.Trainer, pl_module: L.LightningModule) -> int:
-        """Restore the older snapshot and drop the younger; return the step at which it was taken."""
+        """Restore the older snapshot and drop the newer one; return the step of the restored one."""
         snapshot = self._saved[0]
         self._saved.clear()
         self._saved.append(snapshot)
@@ -87,8 +87,8 @@ def check_can_roll_back(trainer: L.Trainer, pl_module: L.LightningModule) -> Non
     name = type(pl_module).__name__
     if not pl_module.automatic_optimization:
         raise ValueError(
-            f"Got action='roll_back' for {name} with manual optimization: what its optimizers did between two "
-            "snapshots is unknown. Use action='stop' or 'warn'."
+            f"Got action='roll_back' for {name} with manual optimization: the updates of its optimizers between two "
+            "snapshots are unknown. Use action='stop' or 'warn'."
         )
     if type(trainer.strategy) not in (
         SingleDeviceStrategy,
@@ -107,7 +107,7 @@ def check_can_roll_back(trainer: L.Trainer, pl_module: L.LightningModule) -> Non
 
 
 def has_literal_exponential(bound: AbstractBound) -> bool:
-    """True if a bound has the literal exponential where it could have the capped one (NWJ and TUBA)."""
+    """True if a bound (NWJ or TUBA) has the literal exponential instead of the robust one."""
     return getattr(bound, "cap", 0.0) is None
 
 

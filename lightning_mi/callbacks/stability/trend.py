@@ -26,14 +26,14 @@ def trend(times: NDArray[Any], values: NDArray[Any]) -> Trend:
         S = \sum_{i < j} \mathrm{sign}(v_j - v_i), \quad
         \mathrm{Var}\,S = \frac{B (B-1) (2B+5) - \sum_t t (t-1) (2t+5)}{18} \cdot \frac{1 + r}{1 - r}
 
-    over the tie counts t. r is the lag-1 autocorrelation of the residuals of the Theil-Sen line, where positive:
-    without that factor, autocorrelated values would be reported as a trend too often.
+    where t are the tie counts. r is the lag-1 autocorrelation of the residuals of the Theil-Sen line, or 0 if it is
+    negative: without this factor, autocorrelated values would be reported as a trend too often.
 
     Args:
         times: (B,) increasing.
         values: (B,) finite, B >= 3.
 
-    Source: Mann 1945; Kendall 1975 (ties); Theil 1950 and Sen 1968 (slope); Bayley and Hammersley 1946
+    Source: Mann 1945; Kendall 1975 (ties); Theil 1950 (slope); Sen 1968 (slope); Bayley and Hammersley 1946
         (autocorrelation).
 
     Example:

@@ -1,4 +1,4 @@
-"""Blocks of training steps: summaries that callbacks read at intervals, equal on all ranks."""
+"""Blocks of training steps: summaries for callbacks at intervals, equal on all ranks."""
 
 import math
 from typing import Any, NamedTuple, final
@@ -16,7 +16,7 @@ class Block(NamedTuple):
     """Summary of consecutive training steps over all ranks; nats.
 
     Attributes:
-        step: The number of batches trained on at its end.
+        step: The number of batches trained on at the end of the block.
         value: Mean of the steps' values.
         joint_term: Mean of their joint terms.
         log_normalizer: Mean of their log-normalizers.
@@ -28,7 +28,7 @@ class Block(NamedTuple):
             :class:`~lightning_mi.metrics.EffectiveSampleFraction`.
         effective_fraction: The same as a fraction of the marginal pairs.
         log_candidates: InfoNCE's ceiling at the last step; infinite without rows.
-        limit: Upper limit of the estimate, as far as it is known.
+        limit: Upper limit of the estimate; infinite if unknown.
     """
 
     step: int
@@ -46,7 +46,7 @@ class Block(NamedTuple):
 
 @final
 class BlockReader:
-    """Collects the terms of a block's steps on their device, and summarizes them at its end.
+    """Collects the terms of a block's steps on their device, and summarizes them at the end of the block.
 
     Args:
         num_steps: The number of steps of a block.
@@ -63,19 +63,19 @@ class BlockReader:
         self._num_steps = num_steps
         self._steps = 0
         self._terms: list[Tensor] = []  # flat: the terms and the loss of each step
-        self._resumed: list[float] = []  # the same of steps before a resume
+        self._resumed: list[float] = []  # flat: terms and losses of the steps before a resume
 
     @property
     def full(self) -> bool:
-        """True if the block has all its steps: close it."""
+        """True if the block is complete and can be closed."""
         return self._steps >= self._num_steps
 
     def add(self, terms: BoundTerms, scores: Scores, loss: Any = None) -> None:
-        """Record a step. A step without joint pairs has no estimate and only counts."""
+        """Record a step. A step without joint pairs has no estimate: only the number of steps increases."""
         self._steps += 1
         if scores.num_joint == 0:
             return
-        # No computation at every step, not even a detach without need.
+        # This runs at every step: detach only if needed.
         for term in (*terms, loss if isinstance(loss, Tensor) else terms.value):
             self._terms.append(term.detach() if term.requires_grad else term)
 
@@ -117,7 +117,7 @@ class BlockReader:
         return {"steps_in_block": self._steps, "rows": self._resumed + terms}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue that block."""
+        """Restore the current block."""
         self._steps, self._terms, self._resumed = state_dict["steps_in_block"], [], state_dict["rows"]
 
     def _summary(self, device: torch.device, push_above: float) -> Tensor:

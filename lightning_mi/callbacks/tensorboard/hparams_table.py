@@ -43,7 +43,7 @@ def check_plain(hparams: Mapping[str, Any]) -> dict[str, Plain]:
 def hparams_row(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Plain]:
     """A run's hyper-parameters as plain values, with the same columns for all runs of a module.
 
-    They include those of a subclass; those of :class:`MIEstimationModule` are summarized by the names of its parts.
+    Arguments that a subclass adds are included. The parts of :class:`MIEstimationModule` appear by class name.
     """
     bound, regularizer = find_part(pl_module, AbstractBound), find_part(pl_module, AbstractRegularizer)
     summary: dict[str, Any] = {
@@ -66,7 +66,7 @@ def hparams_row(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, P
 
 
 def default_metrics(trainer: L.Trainer, pl_module: L.LightningModule) -> list[str]:
-    """The metric columns: those that a run can log."""
+    """The default metric columns: the metrics that a run can log."""
     stages = ["val", "test"] if trainer.enable_validation else ["test"]
     metrics = ["train/mi", "train/log_normalizer", *(f"{stage}/mi" for stage in stages)]
     if hasattr(find_part(pl_module, AbstractPairing), "predict"):
@@ -98,13 +98,13 @@ def find_part(pl_module: L.LightningModule, kind: type) -> Any:
 
 
 def find_target(pl_module: L.LightningModule) -> float | None:
-    """The target of a module's log-normalizer, nats; None if nothing holds it."""
+    """The target of a module's log-normalizer, nats; None if it has none."""
     bound = find_part(pl_module, AbstractBound)
     return None if bound is None else log_normalizer_target(bound, find_part(pl_module, AbstractRegularizer))
 
 
 def _name(module: nn.Module | None) -> str:
-    """The class name of a part, with that of the critic that it wraps."""
+    """The class name of a part; for a wrapped critic, ``Wrapper(Critic)``."""
     if module is None:
         return "none"
     wrapped = getattr(module, "critic", None)

@@ -27,7 +27,7 @@ from lightning_mi.callbacks.tensorboard.media import log_figure, log_histogram
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.scores.dense import stride
 from lightning_mi.scores.scores import Scores
-from lightning_mi.training.charts import Charts, add_charts, charts_of
+from lightning_mi.training.charts import Charts, add_charts, select_charts
 from lightning_mi.training.epoch_metrics import loader_name
 from lightning_mi.training.step import references, term_logs
 from lightning_mi.utilities.checks import check_number, check_whole
@@ -47,7 +47,7 @@ class TensorBoardLayout(L.Callback):
     target, critic, batch size, optimizer and learning rate of each run, with the metrics by which runs are compared.
 
     The callback works with any module whose training step returns ``{"loss": loss, "terms": terms, "scores": scores}``.
-    If that is not an ``MIEstimationModule``, the callback logs its terms under the same names (``train/mi``,
+    If the module is not an ``MIEstimationModule``, the callback logs its terms under the same names (``train/mi``,
     ``train/joint_term``, ...), except those that the module logs. Every logger receives the curves; Weights & Biases
     (``log_image``) and MLflow (``log_figure``) also the figures. No logger is needed.
 
@@ -100,7 +100,7 @@ class TensorBoardLayout(L.Callback):
         self._logged_by_module: frozenset[str] | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the run's row of the HPARAMS table before the logger does: TensorBoard keeps the first."""
+        """Write the run's row of the HPARAMS table before the logger does: TensorBoard shows the first row only."""
         row = self._hparams | hparams_row(trainer, pl_module) | self._hparams  # user columns first, with their values
         metrics = default_metrics(trainer, pl_module) if self._metrics is None else self._metrics
         for logger in trainer.loggers if trainer.is_global_zero else ():
@@ -185,7 +185,7 @@ class TensorBoardLayout(L.Callback):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the feature projections; update the charts."""
         self._draw_projections(trainer, "features/test")
-        if self._charts:  # without a training, the folder may hold the layout of an earlier one
+        if self._charts:  # without a training, the folder may contain the layout of an earlier one
             self._update_charts(trainer)
 
     def _log_terms(
@@ -241,8 +241,8 @@ class TensorBoardLayout(L.Callback):
         """Write the layout of the charts that have a curve, if it changed."""
         if not trainer.is_global_zero:
             return
-        self._names.update(trainer.callback_metrics)  # these are reset by a test
-        charts = charts_of(self._names)
+        self._names.update(trainer.callback_metrics)  # Lightning resets callback_metrics before a test
+        charts = select_charts(self._names)
         if charts != self._charts:
             self._charts = charts
             add_charts(trainer.loggers, charts)

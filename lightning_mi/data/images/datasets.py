@@ -88,7 +88,7 @@ def load_image_set(
 def load_digits() -> ImageSet:
     """The 1,797 handwritten digits of scikit-learn: (1, 8, 8) uint8, 10 classes; the test part is a fixed 20 percent.
 
-    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
+    Source: Alpaydin and Kaynak 1998.
 
     Example:
         >>> digits = load_digits()
@@ -202,13 +202,14 @@ def load_folder(root: str | Path) -> ImageSet:
     train = _read_folder(root / "train" if (root / "train").is_dir() else root)
     names: list[str] = train.classes
     images = DatasetImages(train, torch.as_tensor(train.targets))
-    held_out = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    if train.root == str(root) or held_out is None:
+    test_folder = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    if train.root == str(root) or test_folder is None:
         return _split_off_test(images, names)
-    test = _read_folder(held_out)
+    test = _read_folder(test_folder)
     if unknown := sorted(set(test.classes) - set(names)):
         raise ValueError(
-            f"Got the classes {', '.join(unknown)} in {held_out}, which {train.root} lacks: both need the same folders."
+            f"Got the classes {', '.join(unknown)} in {test_folder}: {train.root} has no such folders. Both need the "
+            "same folders."
         )
     class_indices = torch.tensor([names.index(name) for name in test.classes])
     return ImageSet(images, DatasetImages(test, class_indices[torch.as_tensor(test.targets)]), names)

@@ -68,8 +68,7 @@ class ImageDataModule(L.LightningDataModule):
         TypeError: If a number is not of the right type.
         ValueError: If an argument is out of range.
 
-    Source:
-        Choi & Lee (UAI 2022), the supervised and the contrastive benchmark, on CIFAR-10 and CIFAR-100.
+    Source: Choi and Lee 2022 (supervised and contrastive benchmarks).
 
     Example:
         >>> data = ImageDataModule("digits", batch_size=50)

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from lightning_mi.data.images.datasets import ImageSetName, load_image_set, pair_digits
 from lightning_mi.data.images.sources import AbstractImages
-from lightning_mi.data.images.splits import split_by_class, take_by_class
+from lightning_mi.data.images.splits import split_by_class, subsample_by_class
 from lightning_mi.data.stream import Split
 
 _PAIRS_PER_CLASS: dict[Split, int] = {"train": 100, "val": 10, "test": 20}  # of each of the 100 classes of digit pairs
@@ -57,7 +57,7 @@ def load_parts(
         names = [left + right for left in names for right in names]
     images = splits["train"]
     if limit_train is not None and limit_train < len(images):
-        splits["train"] = images.subset(take_by_class(images.labels, limit_train, generator))
+        splits["train"] = images.subset(subsample_by_class(images.labels, limit_train, generator))
     return ImageParts(splits, names)
 
 

@@ -28,7 +28,7 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
 def channel_statistics(images: AbstractImages, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel for pixels between 0 and 1: two tensors (C,), float64.
 
-    Images in memory are all counted; of other datasets, 1,000 evenly spaced images are read.
+    All images in memory are used; from other datasets, 1,000 evenly spaced images are read.
 
     Args:
         images: Images; integers are divided by 255, floats are used as they are.
@@ -49,8 +49,8 @@ def channel_statistics(images: AbstractImages, size: tuple[int, int] | None = No
             for channel in range(channels):
                 counts[channel] += torch.bincount(chunk[:, channel].flatten(), minlength=256)
         levels = torch.arange(256, dtype=torch.float64) / 255
-        shares = counts / counts.sum(dim=1, keepdim=True).double()
-        mean, square = shares @ levels, shares @ levels.square()
+        frequencies = counts / counts.sum(dim=1, keepdim=True).double()
+        mean, square = frequencies @ levels, frequencies @ levels.square()
         return mean, _deviation(mean, square)
     state = torch.get_rng_state()  # a random augmentation of the dataset must not change later draws
     torch.default_generator.manual_seed(0)
@@ -59,8 +59,8 @@ def channel_statistics(images: AbstractImages, size: tuple[int, int] | None = No
         moments = [_moments(images.image(i * len(images) // count), size) for i in range(count)]
     finally:
         torch.set_rng_state(state)
-    if len(channels_seen := {len(mean) for mean, _, _ in moments}) > 1:
-        raise ValueError(f"Got images with {sorted(channels_seen)} channels: convert all to grey or all to color.")
+    if len(channel_counts := {len(mean) for mean, _, _ in moments}) > 1:
+        raise ValueError(f"Got images with {sorted(channel_counts)} channels: convert all to grey or all to color.")
     weights = torch.tensor([count for _, _, count in moments], dtype=torch.float64)
     weights /= weights.sum()
     mean = weights @ torch.stack([first for first, _, _ in moments])

@@ -104,11 +104,11 @@ def split_by_class(labels: Tensor, fraction: float, generator: torch.Generator, 
     return torch.cat(remaining).sort().values, torch.cat(held_out).sort().values
 
 
-def take_by_class(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def subsample_by_class(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Indices of ``count`` samples with each class in proportion, in ascending order; all if there are fewer.
 
     Example:
-        >>> chosen = take_by_class(torch.tensor([0] * 30 + [1] * 10), 8, torch.Generator())
+        >>> chosen = subsample_by_class(torch.tensor([0] * 30 + [1] * 10), 8, torch.Generator())
         >>> (chosen < 30).sum(), (chosen >= 30).sum()
         (tensor(6), tensor(2))
     """

@@ -100,9 +100,9 @@ class ContrastiveTransform:
     Raises:
         ValueError: If ``min_scale`` is not in (0, 1] or ``jitter`` not in [0, 1.25].
 
-    Source:
-        Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020, appendix A and
-        B.9: their CIFAR-10 setting has ``min_scale`` 0.08, ``jitter`` 0.5 and no blur.
+    The CIFAR-10 setting of Chen et al. has ``min_scale`` 0.08, ``jitter`` 0.5 and no blur.
+
+    Source: Chen et al. 2020, appendix A; Chen et al. 2020, appendix B.9.
 
     Example:
         >>> ContrastiveTransform(32)(torch.zeros(3, 40, 48, dtype=torch.uint8)).shape
