@@ -1,4 +1,4 @@
-"""StandardError: the standard error of mutual information as a metric, to be logged beside the value."""
+"""StandardError: standard error of the mutual-information estimate, as a metric."""
 
 from typing import Any, final
 

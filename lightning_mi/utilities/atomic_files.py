@@ -76,7 +76,7 @@ def sweep(folder: Path, *, recursively: bool = False) -> list[Path]:
 
 
 def _locked_partial(path: Path) -> IO[bytes]:
-    """A new temporary file beside ``path``, locked while its writer lives."""
+    """A new temporary file beside ``path``, locked while its writer runs."""
     while True:
         file = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}").open("xb")
         _lock(file, wait=True)

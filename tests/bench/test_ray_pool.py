@@ -63,7 +63,7 @@ def connection_error(address: str, folder: Path) -> str:
     return str(failure.value)
 
 
-def test_result_of_a_task_unpacks_to_the_files_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_of_a_task_unpacks_to_run_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "worker"))
     (tmp_path / "worker").mkdir()
     cell, actor = tiny_grid().cells[0], LocalActor()

@@ -68,7 +68,7 @@ def test_shipped_recipes_and_benchmarks_state_their_purpose():
     assert [file.name for file in files if not file.purpose.endswith(".")] == []
 
 
-def test_cp_copies_to_the_current_folder_a_file_or_a_folder(recipes, tmp_path, capsys):
+def test_cp_copies_to_a_file_or_a_folder(recipes, tmp_path, capsys):
     assert main(["cp", "alpha"]) == 0
     assert (tmp_path / "alpha.yaml").read_bytes() == (recipes / "alpha.yaml").read_bytes()
     assert capsys.readouterr().out == "copied recipe alpha to alpha.yaml\n"

@@ -157,7 +157,7 @@ def test_set_up_is_one_line_and_so_is_testing():
 
 
 @pytest.mark.parametrize("arguments", commands("bench"), ids=" ".join)
-def test_a_bench_line_names_a_benchmark_and_its_results_are_where_the_readme_says(arguments, monkeypatch):
+def test_bench_lines_name_benchmarks_and_the_folder_of_results(arguments, monkeypatch):
     started = []
 
     def run(*_, output, **__):

@@ -39,7 +39,7 @@ def test_a_last_batch_of_one_sample_is_validated(spec):
         assert found["val/mi_plug_in"] == pytest.approx(plug_in.item(), rel=1e-4, abs=1e-5)
 
 
-def test_a_joint_pair_without_marginal_pairs_counts_in_the_joint_mean():
+def test_joint_pairs_without_marginal_pairs_count_in_joint_means():
     module, batches = make().eval(), split(8, 8, 1)
     (found,) = trainer().validate(module, batches, verbose=False)
     with torch.no_grad():

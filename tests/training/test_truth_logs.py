@@ -75,7 +75,7 @@ def test_truth_of_same_label_pairs_is_that_of_their_shares(bound) -> None:
         assert found[stage]
 
 
-def test_prior_of_a_data_module_is_that_of_its_training_labels() -> None:
+def test_prior_of_a_data_module_is_its_training_frequencies() -> None:
     made = module(pairs.EnumeratedLabels(3))
     logged(made, images())
     assert made.pairs.get_buffer("label_counts").tolist() == [70, 20, 10]

@@ -52,7 +52,7 @@ class StabilityMonitor(L.Callback):
 
     The module's ``training_step`` returns ``{"loss": ..., "terms": BoundTerms, "scores": Scores}``, as that of
     :class:`~lightning_mi.MIEstimationModule` does. Detections, window and strengthened weights are in the checkpoint.
-    The snapshots for rollback are not; they are taken anew after a resume.
+    The snapshots for rollback are not: a resumed training takes new ones.
 
     Args:
         bound: The bound that is trained; the module's attribute ``bound`` by default.
