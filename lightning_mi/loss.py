@@ -1,5 +1,6 @@
 """MILoss: critic, pairing, bound and regularizer as one module, for any training loop."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, cast, final
 
@@ -136,7 +137,10 @@ class MILoss(nn.Module):
         return self.compute(*views).loss
 
     def compute(self, *views: Tensor) -> MILossOutput:
-        """The loss of one batch with bound terms, penalty and scores; arguments and errors as in :meth:`forward`."""
+        """The loss of one batch with bound terms, penalty and scores; arguments and errors as in :meth:`forward`.
+
+        Without joint pairs, ``terms.value`` and ``terms.joint_term`` are NaN.
+        """
         if self.training:
             self.calibrate(lambda: self.score(*views))
             self.set_num_batches(self.num_batches)
@@ -144,6 +148,9 @@ class MILoss(nn.Module):
         terms, penalty = self.read(scores)
         if self.training:
             self.num_batches += 1
+        if scores.num_joint == 0:  # the loss stays finite, so that training goes on
+            undefined = torch.full_like(terms.value, math.nan)
+            terms = terms._replace(value=undefined, joint_term=undefined)
         return MILossOutput(regularized_loss(terms, penalty), terms, penalty, scores)
 
     def score(self, *views: Tensor) -> Scores:

@@ -290,10 +290,10 @@ def _add_missing_factor(module: nn.Module, state_dict: dict[str, Any], prefix: s
 
 
 def _check_weight(weight: float) -> float:
-    check_finite("weight", weight, "lambda, or a callable that returns it for a training step")
+    check_finite("weight", weight, "the regularizer's weight, or a callable that returns it for a training step")
     if weight < 0:
         raise ValueError(
-            f"Got weight={weight}: lambda is at least 0. A negative one would push the log-normalizer away from its "
+            f"Got weight={weight}: it must be at least 0. A negative weight pushes the log-normalizer away from its "
             "target."
         )
     return weight

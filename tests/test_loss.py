@@ -108,6 +108,14 @@ def test_labels_follow_the_views():
         module(x, labels.float())
 
 
+def test_batch_without_joint_pairs_reads_nan_and_trains():
+    module = mi_loss(pairs=pairs.SameLabel())
+    output = module.compute(torch.randn(6, DIM), torch.arange(6))
+    assert output.terms.value.isnan()
+    assert output.terms.joint_term.isnan()
+    assert torch.isfinite(output.loss)
+
+
 def test_only_the_output_holds_a_graph():
     module, ((x, y),) = mi_loss(bounds.MINE(), regularizer=regularizers.Squared()), draw(8)
     size = len(pickle.dumps(module))
@@ -125,6 +133,7 @@ WRONG = {
     "regularizer": (lambda: mi_loss(regularizer=0.1), TypeError, r"Write regularizer=regularizers\.Squared"),
     "target": (lambda: mi_loss(bounds.NWJ(), regularizer=regularizers.Squared(target=1.0)), ValueError, "target=1.0"),
     "view": (lambda: mi_loss()(np.ones((4, DIM)), np.ones((4, DIM))), TypeError, "ndarray"),
+    "tuple": (lambda: mi_loss()((torch.ones(4, DIM), torch.ones(4, DIM))), TypeError, r"Got a tuple of 2.*\*batch"),
     "rows": (lambda: mi_loss()(torch.ones(4, DIM), torch.ones(3, DIM)), ValueError, "Got 4 x and 3 y"),
     "single row": (lambda: mi_loss()(torch.ones(1, DIM), torch.ones(1, DIM)), ValueError, "Got a batch of 1"),
 }

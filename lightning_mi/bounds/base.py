@@ -121,8 +121,9 @@ class AbstractBound(nn.Module, ABC):
         named = zip(terms._fields, values.tolist(), strict=True)
         found = ", ".join(f"{name} = {value:g}" for name, value in named if not math.isfinite(value))
         warnings.warn(
-            f"{type(self).__name__} gave {found}: a score is not finite, or its exponential overflows. A regularizer "
-            "limits the log-normalizer; a `cap` (NWJ, TUBA) keeps the objective finite.",
+            f"{type(self).__name__} gave {found}: a score is not finite, or its exponential overflows. If inputs and "
+            "weights are finite, a regularizer limits the log-normalizer, and a `cap` (NWJ, TUBA) keeps the objective "
+            "finite.",
             MINumericalWarning,
             stacklevel=stacklevel,
         )

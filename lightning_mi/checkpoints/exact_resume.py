@@ -125,8 +125,7 @@ def restore_state(trainer: L.Trainer, metrics: BufferedMetrics, state: dict[str,
     """Restore this rank's state, and log the row that was pending.
 
     Warns:
-        InexactResumeWarning: The checkpoint was saved with another world size, and the RNG states stay as they are; or
-            it was saved with other parts, and lacks the state of some metrics.
+        InexactResumeWarning: The checkpoint was saved with another world size; the RNG states stay as they are.
     """
     if state["row"] is not None:
         for logger in trainer.loggers:
@@ -142,12 +141,7 @@ def restore_state(trainer: L.Trainer, metrics: BufferedMetrics, state: dict[str,
         return
     local = ranks[trainer.global_rank]
     set_random_state(local["rng"])
-    if missing := metrics.restore(local["metrics"]):
-        rank_zero_warn(
-            f"Got a checkpoint without {', '.join(missing)}: it was saved with other parts. If it was saved within an "
-            "epoch, that epoch's averages of these cover only the batches after it.",
-            category=InexactResumeWarning,
-        )
+    metrics.restore(local["metrics"])
 
 
 def random_state() -> dict[str, Any]:

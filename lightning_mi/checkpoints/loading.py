@@ -108,7 +108,15 @@ def describe_differences(checkpoint: Mapping[str, Any], model: Mapping[str, Any]
     given = {"class_path": model.get("class_path"), **(model.get("init_args") or {})}
     then, now = dict(_leaves(recorded, "model")), dict(_leaves(given, "model"))
     differing = [key for key in then if key in now and then[key] != now[key]]
-    return [f"{key}: {then[key]!r} in the checkpoint, {now[key]!r} here" for key in differing]
+    lines = [f"{key}: {then[key]!r} in the checkpoint, {now[key]!r} here" for key in differing]
+    lines += [f"{key}: {part} in the checkpoint, None here" for key, part in _parts_replaced_by_none(then, now)]
+    return lines + [f"{key}: None in the checkpoint, {part} here" for key, part in _parts_replaced_by_none(now, then)]
+
+
+def _parts_replaced_by_none(parts: Mapping[str, object], nones: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Keys that are None in one configuration and a part in the other, with the class of the part."""
+    keys = [key for key, value in nones.items() if value is None and f"{key}.class_path" in parts]
+    return [(key, str(parts[f"{key}.class_path"]).rpartition(".")[2]) for key in keys]
 
 
 def _leaves(tree: object, key: str) -> Iterator[tuple[str, object]]:

@@ -169,8 +169,8 @@ class BufferedMetrics(nn.Module):
             "counts": [tuple(counts) for counts in self._counts],
         }
 
-    def restore(self, snapshot: dict[str, Any]) -> list[str]:
-        """Restore the result of :meth:`snapshot`; return the prefixed names of the metrics that are missing in it."""
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Restore the result of :meth:`snapshot`. A metric that is missing in it starts without batches."""
         self.reset()
         moments = snapshot["moments"]
         for name, metric in self._bufferable().items():
@@ -181,7 +181,6 @@ class BufferedMetrics(nn.Module):
         if snapshot["rows"] is not None:
             self._rows = list(snapshot["rows"])
             self._counts = [PairCounts(*counts) for counts in snapshot["counts"]]
-        return [self._prefix + name for name in self._metrics if name not in moments]
 
     def _named(self) -> dict[str, Metric]:
         return {name: metric for name, metric in self._metrics.items() if isinstance(metric, Metric)}

@@ -75,10 +75,15 @@ def check_num_views(views: tuple[Tensor, ...], *names: str, pairing: str) -> Non
     """Check that there is one view for each name, and that each, except labels, is a tensor with rows.
 
     Raises:
-        TypeError: A view is not a tensor.
+        TypeError: A view is not a tensor, or the views are in one tuple.
         ValueError: The number of views is wrong, or a view has no dimension.
     """
     if len(views) != len(names):
+        if len(views) == 1 and isinstance(views[0], list | tuple):
+            raise TypeError(
+                f"Got a {type(views[0]).__name__} of {len(views[0])}: {pairing} takes {len(names)} separate views, "
+                f"{', '.join(names)}. Unpack it: loss(*batch)."
+            )
         raise ValueError(
             f"Got {len(views)} view{'s' * (len(views) != 1)} of the batch: {pairing} takes {len(names)}, "
             f"{', '.join(names)}. Choose another pairing, or pass these views (a module's `unpack_batch` returns them)."

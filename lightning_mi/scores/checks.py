@@ -9,7 +9,11 @@ from lightning_mi.utilities.numerics import upcast
 
 
 def check_scores(scores: Tensor, name: str, ndim: int, may_be_empty: bool) -> None:
-    """Raise a ValueError unless scores are floating-point numbers in ``ndim`` dimensions."""
+    """Raise a TypeError or ValueError unless scores are floating-point numbers in ``ndim`` dimensions."""
+    if not isinstance(scores, Tensor):
+        raise TypeError(
+            f"Got `{name}` of type {type(scores).__name__}: scores are a torch.Tensor. Write torch.as_tensor({name})."
+        )
     empty = scores.numel() == 0 and not may_be_empty
     if scores.ndim != ndim or not scores.is_floating_point() or empty:
         raise ValueError(

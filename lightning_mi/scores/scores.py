@@ -84,8 +84,8 @@ class Scores:
             >>> Scores.from_matrix(torch.tensor([[2.0, 0.0], [1.0, 3.0]])).joint
             tensor([2., 3.])
         """
-        check_candidates(y, matrix.shape[-1])
         layout = lay_out_matrix(matrix, joint, marginal, log_weights, diagonal, pooled, allow_no_marginal)
+        check_candidates(y, matrix.shape[-1])
         scores = cls(layout, y, pooled)
         check_has_pairs("joint", scores.num_joint, allow_no_joint)
         check_has_pairs("marginal", scores.num_marginal, allow_no_marginal)

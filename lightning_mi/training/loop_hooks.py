@@ -25,7 +25,7 @@ from lightning_mi.training.first_step import FirstStep
 from lightning_mi.training.non_finite import NonFiniteGuard
 from lightning_mi.training.online_probe import OnlineLinearProbe, clip_separately
 from lightning_mi.training.optimizer import OptimizerPlan, gradients_are_scaled
-from lightning_mi.training.parts import PARTS_ENTRY, check_parts_given
+from lightning_mi.training.parts import PARTS_ENTRY, check_parts_given, warn_of_other_parts
 from lightning_mi.training.prediction import PointwiseMI
 from lightning_mi.utilities.labels import check_num_classes
 
@@ -240,12 +240,17 @@ class LoopHooks(L.LightningModule):
 
         Raises:
             CheckpointError: ``load_from_checkpoint`` was called without a part that the checkpoint was saved with.
+
+        Warns:
+            InexactResumeWarning: A training resumes with other parts.
         """
         trainer = attached_trainer(self)
         self._resuming.load(trainer, checkpoint)
         if trainer is None:  # called by `load_from_checkpoint`, which adds its arguments to the hyper-parameters
             given = {*self._part_names, *checkpoint.get("hyper_parameters", {})}
             check_parts_given(checkpoint.get(PARTS_ENTRY, {}), given, type(self))
+        elif self._resuming.pending and PARTS_ENTRY in checkpoint:
+            warn_of_other_parts(checkpoint[PARTS_ENTRY], self._part_names)
         if self.regularizer is None:  # StabilityMonitor may have installed one, and installs it again
             checkpoint.get("state_dict", {}).pop("mi_loss.regularizer._extra_state", None)
 

@@ -3,10 +3,11 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from lightning_mi._compat.torch_names import unwrap_compiled
-from lightning_mi.exceptions import CheckpointError
+from lightning_mi.exceptions import CheckpointError, InexactResumeWarning
 from lightning_mi.utilities.checks import describe
 
 PARTS_ENTRY = "lightning_mi_parts"  # of a checkpoint: class names by argument
@@ -76,6 +77,30 @@ def check_parts_given(recorded: Mapping[str, str], given: Collection[str], cls: 
         f"Got no {', '.join(missing)}: a checkpoint holds the weights of parts, not the objects. Create the parts with "
         f"the arguments of the training: {cls.__name__}.load_from_checkpoint(path, {call}).{remedy}"
     )
+
+
+def warn_of_other_parts(recorded: Mapping[str, str], current: Mapping[str, str]) -> None:
+    """Warn if a training resumes with other parts than it started with.
+
+    Args:
+        recorded: Class names of the checkpoint's parts.
+        current: Class names of the module's parts.
+
+    Warns:
+        InexactResumeWarning: A part was replaced, added or removed.
+    """
+    names = dict.fromkeys([*recorded, *current])
+    changes = [
+        f"{name}={recorded.get(name)} (now {current.get(name)})"
+        for name in names
+        if recorded.get(name) != current.get(name)
+    ]
+    if changes:
+        rank_zero_warn(
+            f"Got a checkpoint of a training with {', '.join(changes)}: the training resumes with other parts. If it "
+            "was saved within an epoch, new metrics of that epoch cover only the batches after it.",
+            category=InexactResumeWarning,
+        )
 
 
 def _class_name(part: Any) -> str:

@@ -155,7 +155,7 @@ def test_another_world_size_warns(tmp_path):
 
 def test_added_regularizer_resumes_with_a_warning(tmp_path):
     run(SaveAt(3, tmp_path / "at.ckpt"))
-    with pytest.warns(InexactResumeWarning, match=r"without train/mi_plug_in: .* with other parts"):
+    with pytest.warns(InexactResumeWarning, match=r"regularizer=None \(now Squared\): .* with other parts"):
         logged, drawn, _ = run(path=tmp_path / "at.ckpt", regularizer=Squared(weight=0.1))
     assert len(drawn) == 3 * STEPS - 3
     averages = [value for _, name, value in logged if name == "train/mi_plug_in"]

@@ -125,3 +125,14 @@ def test_another_class_is_reported_as_a_difference():
         "model.class_path: 'a.C' in the checkpoint, 'a.B' here"
     ]
     assert describe_differences({}, given) == []
+
+
+def test_added_and_removed_parts_are_differences() -> None:
+    with_part = {"regularizer": {"class_path": "lightning_mi.regularizers.Squared", "init_args": {"weight": 0.1}}}
+    without: dict[str, object] = {"regularizer": None}
+    assert describe_differences({"hyper_parameters": with_part}, {"init_args": without}) == [
+        "model.regularizer: Squared in the checkpoint, None here"
+    ]
+    assert describe_differences({"hyper_parameters": without}, {"init_args": with_part}) == [
+        "model.regularizer: None in the checkpoint, Squared here"
+    ]

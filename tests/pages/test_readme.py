@@ -48,7 +48,7 @@ def commands(*names):
 MY_ENCODER = """
 class MyEncoder(torch.nn.Sequential):
     def __init__(self):
-        super().__init__(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 16))
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 128))
 """
 
 
@@ -56,7 +56,7 @@ def write_images(folder):
     """Files that someone has: two classes, of different brightness."""
     for label, name in enumerate(("cats", "dogs")):
         (folder / name).mkdir(parents=True)
-        for i in range(30):
+        for i in range(60):
             pixels = np.random.default_rng(i).integers(0, 100, (20, 24, 3), dtype=np.uint8) + np.uint8(120 * label)
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
 

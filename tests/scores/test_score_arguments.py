@@ -52,6 +52,11 @@ SAMPLE_ERRORS = [
 # fmt: on
 
 
+def test_scores_that_are_no_tensor_raise() -> None:
+    with pytest.raises(TypeError, match=r"Got `matrix` of type list: .* Write torch.as_tensor\(matrix\)"):
+        Scores.from_matrix([[1.0, 2.0], [3.0, 4.0]])
+
+
 @pytest.mark.parametrize(("shape", "arguments", "message"), MATRIX_ERRORS, ids=range(len(MATRIX_ERRORS)))
 def test_matrix_arguments_that_do_not_fit_are_an_error(shape: tuple, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
