@@ -167,8 +167,8 @@ class Probes(L.Callback):
         assert isinstance(pl_module, MIEstimationModule)
         cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it without annotations
         with isolate_rng(include_cuda=cuda), _evaluation_mode(pl_module), torch.no_grad():
-            loader = _reference_loader(trainer, self._train_loader)
-            for batch in islice(loader, int(trainer.fast_dev_run) or None):
+            reference = _reference_loader(trainer, self._train_loader)
+            for batch in islice(reference, int(getattr(trainer, "fast_dev_run", 0)) or None):
                 features, labels = _encode(trainer, pl_module, batch)
                 for metrics in running:
                     metrics.update(features, labels, reference=True)

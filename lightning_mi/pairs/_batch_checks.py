@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ def check_headers(ranks: Sequence[ShardHeader]) -> None:
             )
 
 
-def check_num_views(views: tuple[Tensor, ...], *names: str, pairing: str) -> None:
+def check_num_views(views: tuple[Any, ...], *names: str, pairing: str) -> None:
     """Check that there is one view for each name, and that each, except labels, is a tensor with rows.
 
     Raises:
