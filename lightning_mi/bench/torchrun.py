@@ -1,12 +1,14 @@
 """Train one cell of a grid on several devices: torchrun starts a rank on each, rank 0 reports the progress."""
 
 import json
+import queue
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Thread
 
 from lightning_mi.bench.grid import Cell, Interrupted
 
@@ -47,11 +49,11 @@ def train_on_devices(
         ) as processes,
     ):
         assert processes.stdout is not None
-        for line in processes.stdout:
+        for line in _lines(processes.stdout):
             if stopped():
                 processes.terminate()
                 raise Interrupted
-            if line.startswith(MESSAGE):
+            if line is not None and line.startswith(MESSAGE):
                 message = json.loads(line.removeprefix(MESSAGE))
                 if "fraction" in message:
                     report(message["fraction"])
@@ -62,3 +64,24 @@ def train_on_devices(
             rank = min(errors, default=None)
             reason = stderr.read()[-500:] if rank is None else f"rank {rank} raised {errors[rank]}"
             raise RuntimeError(f"Training on {devices} device(s) failed: {reason}")
+
+
+def _lines(stream: Iterable[str]) -> Iterator[str | None]:
+    """The lines of a stream, and None in each quarter of a second without one."""
+    received: queue.Queue[str | None] = queue.Queue()  # None: the end of the stream
+
+    def read() -> None:
+        for line in stream:
+            received.put(line)
+        received.put(None)
+
+    Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = received.get(timeout=0.25)
+        except queue.Empty:
+            yield None
+        else:
+            if line is None:
+                return
+            yield line

@@ -69,11 +69,14 @@ def step_error(module: L.LightningModule, what: str) -> NonFiniteStepError:
 def gradient_error(module: L.LightningModule, parameters: Sequence[nn.Parameter]) -> NonFiniteStepError:
     """The error of a training step whose gradients are not finite; it names the first such parameter."""
     names = {id(p): name for name, p in module.named_parameters()}
-    counts = {names.get(id(p), "a parameter"): count_non_finite(p.grad) for p in parameters if p.grad is not None}
-    first = next((name for name, count in counts.items() if count), "none")
+    with_grad = [(p, p.grad) for p in parameters if p.grad is not None]
+    counts = [(names.get(id(p), "a parameter"), count_non_finite(grad)) for p, grad in with_grad]
+    first = next((name for name, count in counts if count), "none")
     shared = ", averaged over ranks (see the error of the other ranks)," if module.trainer.world_size > 1 else ""
     several = f", of {n} accumulated batches," if (n := module.trainer.accumulate_grad_batches) > 1 else ""
-    what = f"The gradients{shared}{several} hold {sum(counts.values())} values that are not finite ({first})"
+    what = (
+        f"The gradients{shared}{several} hold {sum(count for _, count in counts)} values that are not finite ({first})"
+    )
     return step_error(module, what)
 
 

@@ -70,15 +70,21 @@ def test_crash_before_training_shows_stderr(tmp_path: Path) -> None:
 def test_stopped_training_ends_without_temporary_files(tmp_path: Path, empty_temporary_folder: Path) -> None:
     cell = cell_on(1, steps=1_000_000)
     files_during_training: list[Path] = []
+    fractions: list[float] = []
 
     def stop() -> bool:
         files_during_training.extend(empty_temporary_folder.iterdir())
-        return True
+        return bool(fractions)
 
     with pytest.raises(Interrupted):
-        train_on_devices(tmp_path, cell, 1, ignore, stop)
+        train_on_devices(tmp_path, cell, 1, fractions.append, stop)
     assert load_curves(tmp_path, cell) is None
     assert files_during_training == []  # so that a killed driver leaves none
+
+
+def test_training_stops_before_a_rank_has_reported(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train_on_devices(tmp_path, cell_on(1), 1, lambda _: pytest.fail("trained"), lambda: True)
 
 
 @pytest.mark.parametrize(("worker", "per_run", "expected"), [(1, 0, "b"), (5, 0.5, "b"), (2, 2, "ab"), (1, 3, "abc")])

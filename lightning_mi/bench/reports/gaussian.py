@@ -131,9 +131,8 @@ def _published() -> dict[str, dict[float, str]]:
     cells: dict[str, dict[float, str]] = defaultdict(dict)
     with files("lightning_mi.bench").joinpath("published/gaussian.csv").open() as file:
         for row in csv.DictReader(file):
-            if row["source"] == _PUBLISHED_SOURCE:
-                variance, mse = row["variance"], row["mse"]
-                deviation = _number(math.sqrt(float(variance))) if variance else "-"
-                cell = f"{_number(float(row['bias']))} / {deviation} / {_number(float(mse)) if mse else '-'}"
-                cells[row["estimator"]][float(row["truth"])] = cell
+            variance, mse = row["variance"], row["mse"]
+            deviation = _number(math.sqrt(float(variance))) if variance else "-"
+            cell = f"{_number(float(row['bias']))} / {deviation} / {_number(float(mse)) if mse else '-'}"
+            cells[row["estimator"]][float(row["truth"])] = cell
     return cells
