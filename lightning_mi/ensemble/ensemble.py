@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lightning_mi._compat.lightning_logs import is_logged
 from lightning_mi._compat.lightning_loops import batches_done
-from lightning_mi.ensemble.groups import AbstractGroup
+from lightning_mi.ensemble.groups import AbstractGroup, batch_of_member
 from lightning_mi.ensemble.optimizer import make_optimizer
 from lightning_mi.ensemble.output import EnsembleOutput
 from lightning_mi.exceptions import MINumericalWarning
@@ -47,6 +47,8 @@ class MIEnsemble(L.LightningModule):
         batched: Vmap members where that is faster. Rounding errors then differ: the curves are equal to 1e-5, unless an
             exploding training amplifies the difference. False takes all steps one after the other; each member is then
             bitwise equal to a separate training.
+        separate_batches: Each member trains on its own batch, such as a bootstrap sample or the training folds of a
+            cross-validation: the entries of a batch have shape (members, N, ...).
 
     Raises:
         TypeError: ``members`` is not a mapping, or a member is not an ``MIEstimationModule``.
@@ -66,10 +68,13 @@ class MIEnsemble(L.LightningModule):
         torch.Size([])
     """
 
-    def __init__(self, members: Mapping[str, MIEstimationModule], *, batched: bool = True) -> None:
+    def __init__(
+        self, members: Mapping[str, MIEstimationModule], *, batched: bool = True, separate_batches: bool = False
+    ) -> None:
         super().__init__()
         _check_members(members)
         self.batched = batched
+        self.separate_batches = separate_batches
         # Manual optimization: groups run backward one after the other, and clipping would mix the members' norms.
         self.automatic_optimization = False
         self._names = tuple(members)
@@ -115,7 +120,7 @@ class MIEnsemble(L.LightningModule):
         Raises:
             ValueError: The members' optimizers have several classes, or one whose update is not elementwise.
         """
-        optimizer, self._groups = make_optimizer(self._ordered, self.batched)
+        optimizer, self._groups = make_optimizer(self._ordered, self.batched, self.separate_batches)
         places = {member: (g, i) for g, (_, indices) in enumerate(self._groups) for i, member in enumerate(indices)}
         self._places = tuple(places[member] for member in range(len(self._names)))
         self._order = torch.tensor([member for _, indices in self._groups for member in indices]).argsort()
@@ -134,7 +139,10 @@ class MIEnsemble(L.LightningModule):
         for member in self._ordered:
             member.mi_loss.set_num_batches(batches_done(self.trainer))
         optimizer.zero_grad()
-        steps = [group.step(batch, self.manual_backward) for group, _ in self._groups]
+        steps = [
+            group.step(batch_of_member(batch, indices) if self.separate_batches else batch, self.manual_backward)
+            for group, indices in self._groups
+        ]
         optimizer.step()
         readings = torch.cat([step.readings for step in steps])[self._order]
         output = EnsembleOutput(self._names, readings, tuple(step.output for step in steps), self._places)
@@ -167,20 +175,23 @@ class MIEnsemble(L.LightningModule):
     @torch.no_grad()
     def _calibrate(self, batch: Any) -> None:
         """Calibrate critics in a separate step: calibration is not possible under vmap."""
-        for member in self._ordered:
+        for index, member in enumerate(self._ordered):
             if getattr(member.critic, "needs_calibration", False):
                 with member.pairs.uncounted():
-                    member.step(batch)
+                    member.step(self._batch_of(batch, index))
 
     def _check_scale(self, batch: Any) -> None:
         """At the first step, warn once of views far from unit scale, if a critic has no encoder."""
         if not self._scale_pending:
             return
         self._scale_pending = False
-        for member in self._ordered:
+        for index, member in enumerate(self._ordered):
             unencoded = not member.encoders and type(member).encode is MIEstimationModule.encode
-            if unencoded and warn_of_scale(member.critic, member.unpack_batch(batch)):
+            if unencoded and warn_of_scale(member.critic, member.unpack_batch(self._batch_of(batch, index))):
                 return
+
+    def _batch_of(self, batch: Any, index: int) -> Any:
+        return batch_of_member(batch, index) if self.separate_batches else batch
 
     def _log_step(self, output: EnsembleOutput) -> None:
         metrics: dict[str, float] = {}
@@ -203,9 +214,9 @@ class MIEnsemble(L.LightningModule):
 
     def _evaluate(self, batch: Any, stage: str, loader: int) -> None:
         """Update each member's metrics and log its means, like an evaluation step of MIEstimationModule."""
-        for name, member in self.members.items():
+        for index, (name, member) in enumerate(self.members.items()):
             metrics: StageMetrics = getattr(member, f"{stage}_metrics")
-            output = member.step(batch)
+            output = member.step(self._batch_of(batch, index))
             metrics.update(output, member.critic, member.pairs, None, loader)
             # A batch without marginal pairs has no loss: it has no weight in the mean.
             has_loss = output.scores.num_marginal > 0

@@ -34,10 +34,12 @@ class AbstractGroup(ABC):
 
     Args:
         members: The members, in the order of the results of :meth:`step`.
+        separate_batches: Each member has its own batch: the first dimension of a batch's entries runs over members.
     """
 
-    def __init__(self, members: Members) -> None:
+    def __init__(self, members: Members, *, separate_batches: bool = False) -> None:
         self.members = members
+        self.separate_batches = separate_batches
 
     @abstractmethod
     def param_groups(self, member_groups: Sequence[ParamGroups]) -> list[dict[str, Any]]:
@@ -52,7 +54,7 @@ class AbstractGroup(ABC):
         """Compute the members' gradients on a batch.
 
         Args:
-            batch: A batch of the data module.
+            batch: A batch of the data module; with separate batches, those of this group's members.
             backward: Accumulates the gradients of a loss.
         """
 
@@ -61,8 +63,8 @@ class AbstractGroup(ABC):
 class SequentialGroup(AbstractGroup):
     """One step after the other: bitwise equal to a separate training of each member."""
 
-    def __init__(self, members: Members) -> None:
-        super().__init__(members)
+    def __init__(self, members: Members, *, separate_batches: bool = False) -> None:
+        super().__init__(members, separate_batches=separate_batches)
         self._first_steps = [FirstStep() for _ in members]
         for first_step in self._first_steps:
             first_step.start()
@@ -78,12 +80,22 @@ class SequentialGroup(AbstractGroup):
             ValueError: At the first step: a subclass's loss increases with the bound's objective.
         """
         outputs = []
-        for member, first_step in zip(self.members, self._first_steps, strict=True):
-            output = member.step(batch)
+        for index, (member, first_step) in enumerate(zip(self.members, self._first_steps, strict=True)):
+            output = member.step(batch_of_member(batch, index) if self.separate_batches else batch)
             first_step.check_sign(member, output)
             backward(output.loss)
             outputs.append(output)
         return GroupStep(torch.stack([_readings(output) for output in outputs]).detach(), outputs.__getitem__)
+
+
+def batch_of_member(batch: Sequence[Tensor], index: int | Sequence[int]) -> list[Tensor]:
+    """The batch of one member, or the batches of several, of entries whose first dimension runs over members.
+
+    Example:
+        >>> batch_of_member([torch.arange(6).view(3, 2)], 1)
+        [tensor([2, 3])]
+    """
+    return [entry[index] for entry in batch]
 
 
 def _readings(output: StepOutput) -> Tensor:

@@ -16,12 +16,15 @@ _ELEMENTWISE = (
 )
 
 
-def make_optimizer(members: Members, batched: bool) -> tuple[Optimizer, list[tuple[AbstractGroup, list[int]]]]:
+def make_optimizer(
+    members: Members, batched: bool, separate_batches: bool = False
+) -> tuple[Optimizer, list[tuple[AbstractGroup, list[int]]]]:
     """One optimizer with the parameters and settings of the members' optimizers, and the groups of members.
 
     Args:
         members: The members of an ensemble.
         batched: As in :func:`group_members`.
+        separate_batches: As in :func:`group_members`.
 
     Raises:
         ValueError: The members' optimizers have several classes, or one whose update is not elementwise.
@@ -36,7 +39,7 @@ def make_optimizer(members: Members, batched: bool) -> tuple[Optimizer, list[tup
             "in another ensemble, or each separately."
         )
     member_groups = [optimizer.param_groups for optimizer in optimizers]
-    groups = group_members(members, member_groups, batched)
+    groups = group_members(members, member_groups, batched, separate_batches)
     param_groups = [
         param_group
         for group, indices in groups

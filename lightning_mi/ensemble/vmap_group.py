@@ -9,7 +9,14 @@ from torch.func import functional_call
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.critics import JointCritic
-from lightning_mi.ensemble.groups import AbstractGroup, GroupStep, Members, ParamGroups, SequentialGroup
+from lightning_mi.ensemble.groups import (
+    AbstractGroup,
+    GroupStep,
+    Members,
+    ParamGroups,
+    SequentialGroup,
+    batch_of_member,
+)
 from lightning_mi.ensemble.module_stack import ModuleStack, same_architecture
 from lightning_mi.ensemble.score_recording import RecordedScores, replay_scores
 from lightning_mi.module import MIEstimationModule
@@ -26,10 +33,11 @@ class VmapGroup(AbstractGroup):
 
     Args:
         members: Sorted by bound, and within a bound by regularizer, as :func:`group_members` does.
+        separate_batches: As in :class:`AbstractGroup`.
     """
 
-    def __init__(self, members: Members) -> None:
-        super().__init__(members)
+    def __init__(self, members: Members, *, separate_batches: bool = False) -> None:
+        super().__init__(members, separate_batches=separate_batches)
         first = members[0]
         self._critics = ModuleStack([member.critic for member in members])
         self._recorded_scores = RecordedScores(first.critic, first.pairs)
@@ -42,36 +50,50 @@ class VmapGroup(AbstractGroup):
 
     def step(self, batch: Any, backward: Callable[[Tensor], Any]) -> GroupStep:
         """Compute all gradients in one backward pass: the members share no parameter, so their losses can be summed."""
-        representations, _ = self.members[0]._represent(batch, None)
+        representations = self._represent(batch)
         recorded = self._score(representations)
         sizes = [len(stack.members) for stack in self._bounds]
-        by_bound = zip(*(torch.split(tensor, sizes) for tensor in recorded), strict=True)
-        parts = [stack(scores, representations) for stack, scores in zip(self._bounds, by_bound, strict=True)]
+        by_bound = zip(*(torch.split(tensor, sizes) for tensor in (*recorded, *representations)), strict=True)
+        parts = [
+            stack(tensors[: len(recorded)], tensors[len(recorded) :])
+            for stack, tensors in zip(self._bounds, by_bound, strict=True)
+        ]
         readings = torch.cat(parts)
         backward(readings[:, -1].sum())
         readings = readings.detach()
         detached = [tensor.detach() for tensor in recorded]
-        features = representations[0].detach()
 
         def output(index: int) -> StepOutput:
             member, values = self.members[index], readings[index]
-            scores = replay_scores(member.pairs, [tensor[index] for tensor in detached], *representations)
+            views = batch_of_member(representations, index)
+            scores = replay_scores(member.pairs, batch_of_member(detached, index), *views)
             penalty = None if member.regularizer is None else values[-2]
-            return StepOutput(scores, BoundTerms(*values[:5]), penalty, values[-1], features, None)
+            return StepOutput(scores, BoundTerms(*values[:5]), penalty, values[-1], views[0].detach(), None)
 
         return GroupStep(readings, output)
+
+    def _represent(self, batch: Any) -> list[Tensor]:
+        """(K, N, ...) representations of the K members; of a common batch, without copies."""
+        first, num_members = self.members[0], len(self.members)
+        if not self.separate_batches:
+            representations, _ = first._represent(batch, None)
+            return [view.expand(num_members, *view.shape) for view in representations]
+        # The encoders have no parameters: one pass over the rows of all members.
+        representations, _ = first._represent([entry.flatten(0, 1) for entry in batch], None)
+        return [view.reshape(num_members, -1, *view.shape[1:]) for view in representations]
 
     def _score(self, representations: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """(K, ...) tensors that the K members' critics return to the pairing."""
 
-        def score(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, ...]:
-            tensors: tuple[Tensor, ...] = functional_call(
-                self._recorded_scores, (parameters, buffers), tuple(representations)
-            )
+        def score(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *views: Tensor) -> tuple[Tensor, ...]:
+            tensors: tuple[Tensor, ...] = functional_call(self._recorded_scores, (parameters, buffers), views)
             return tensors
 
         parameters, buffers = self._critics.tensors()
-        recorded: tuple[Tensor, ...] = torch.vmap(score)(_prefixed(parameters), _prefixed(buffers))
+        views = representations if self.separate_batches else [view[0] for view in representations]
+        in_dims = (0, 0, *(0 if self.separate_batches else None for _ in views))
+        vmapped = torch.vmap(score, in_dims)
+        recorded: tuple[Tensor, ...] = vmapped(_prefixed(parameters), _prefixed(buffers), *views)
         return recorded
 
 
@@ -101,14 +123,16 @@ class _BoundStack:
         tensors = self._stack.tensors()
         stateless = not any(tensors)  # most bounds: no functional_call is needed
 
-        def compute(tensors: tuple[dict[str, Tensor], dict[str, Tensor]], *recorded: Tensor) -> Tensor:
-            inputs = (recorded, representations)
+        def compute(
+            tensors: tuple[dict[str, Tensor], dict[str, Tensor]], recorded: Sequence[Tensor], views: Sequence[Tensor]
+        ) -> Tensor:
+            inputs = (recorded, views)
             terms: Tensor = self._terms(*inputs) if stateless else functional_call(self._terms, tensors, inputs)
             return terms
 
         if len(self.members) == 1 and stateless:
-            return compute(tensors, *(tensor[0] for tensor in recorded)).unsqueeze(0)
-        terms: Tensor = torch.vmap(compute)(tensors, *recorded)
+            return compute(tensors, batch_of_member(recorded, 0), batch_of_member(representations, 0)).unsqueeze(0)
+        terms: Tensor = torch.vmap(compute)(tensors, tuple(recorded), tuple(representations))
         return terms
 
 
@@ -128,7 +152,7 @@ class _Terms(nn.Module):
 
 
 def group_members(
-    members: Members, member_groups: Sequence[ParamGroups], batched: bool
+    members: Members, member_groups: Sequence[ParamGroups], batched: bool, separate_batches: bool = False
 ) -> list[tuple[AbstractGroup, list[int]]]:
     """Groups of members, each with the indices of its members in the ensemble.
 
@@ -136,6 +160,7 @@ def group_members(
         members: The members of an ensemble.
         member_groups: The parameter groups of each member's optimizer.
         batched: True to vmap members where that is faster; False for the sequential group alone.
+        separate_batches: As in :class:`AbstractGroup`.
     """
 
     def same_critic(i: int, j: int) -> bool:
@@ -147,12 +172,13 @@ def group_members(
     sequential = sorted(set(indices) - {i for group in vmapped for i in group})
     groups: list[tuple[AbstractGroup, list[int]]] = []
     if sequential:
-        groups.append((SequentialGroup([members[i] for i in sequential]), sequential))
+        group_of_rest = SequentialGroup([members[i] for i in sequential], separate_batches=separate_batches)
+        groups.append((group_of_rest, sequential))
     for group in vmapped:
         by_bound = _partition(group, lambda i, j: _same_bound(members[i], members[j]))
         by_regularizer = [_partition(part, lambda i, j: _same_regularizer(members[i], members[j])) for part in by_bound]
         ordered = [i for bound in by_regularizer for regularizer in bound for i in regularizer]
-        groups.append((VmapGroup([members[i] for i in ordered]), ordered))
+        groups.append((VmapGroup([members[i] for i in ordered], separate_batches=separate_batches), ordered))
     return groups
 
 

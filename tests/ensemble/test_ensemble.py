@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from lightning_mi import (
     MIEnsemble,
@@ -138,6 +139,24 @@ def test_independent_marginal_pairs_train_as_they_do_alone() -> None:
         return OneHotDataModule(num_symbols=8, batch_size=16, steps=STEPS)
 
     assert_same_as_alone({str(seed): partial(maker, seed) for seed in range(3)}, data)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`", "ignore:.*does not have many workers")
+@pytest.mark.parametrize("batched", [True, False])
+def test_members_train_on_separate_batches(batched: bool) -> None:
+    x = torch.randn(2, STEPS, 16, 4, generator=torch.Generator().manual_seed(1))
+    y = 0.8 * x + 0.6 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    losses = ["DV", "DV", "TUBA with a baseline"]  # two groups of bounds, one critic architecture
+    rows = [0, 1, 0]
+    ensemble = MIEnsemble(
+        {str(i): make(loss, i, 0.1) for i, loss in enumerate(losses)}, batched=batched, separate_batches=True
+    )
+    stacked = torch.utils.data.DataLoader(TensorDataset(x[rows].transpose(0, 1), y[rows].transpose(0, 1)), None)
+    together, _ = fit(ensemble, stacked)
+    for index, loss in enumerate(losses):
+        alone = make(loss, index, 0.1)
+        values, _ = fit(alone, torch.utils.data.DataLoader(TensorDataset(x[rows[index]], y[rows[index]]), None))
+        torch.testing.assert_close(together[..., index], values, rtol=1e-5, atol=1e-5)
 
 
 def test_unbatched_members_are_bitwise_equal() -> None:
