@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import lightning.pytorch as L
@@ -139,16 +139,16 @@ class MIEnsemble(L.LightningModule):
         for member in self._ordered:
             member.mi_loss.set_num_batches(batches_done(self.trainer))
         optimizer.zero_grad()
-        steps = [
-            group.step(batch_of_member(batch, indices) if self.separate_batches else batch, self.manual_backward)
-            for group, indices in self._groups
-        ]
+        output = self._step(batch, self.manual_backward)
         optimizer.step()
-        readings = torch.cat([step.readings for step in steps])[self._order]
-        output = EnsembleOutput(self._names, readings, tuple(step.output for step in steps), self._places)
         if is_logged(self.trainer):
             self._log_step(output)
         return {"loss": output.losses.sum(), "ensemble": output}
+
+    @torch.no_grad()
+    def compute(self, batch: Any) -> EnsembleOutput:
+        """The outputs of all members on a batch, without gradient; during training, such as from a callback."""
+        return self._step(batch, lambda loss: None)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update every member's validation metrics."""
@@ -171,6 +171,14 @@ class MIEnsemble(L.LightningModule):
         self._groups = []
         for member in self._ordered:
             member.trainer = None
+
+    def _step(self, batch: Any, backward: Callable[[Tensor], Any]) -> EnsembleOutput:
+        steps = [
+            group.step(batch_of_member(batch, indices) if self.separate_batches else batch, backward)
+            for group, indices in self._groups
+        ]
+        readings = torch.cat([step.readings for step in steps])[self._order]
+        return EnsembleOutput(self._names, readings, tuple(step.output for step in steps), self._places)
 
     @torch.no_grad()
     def _calibrate(self, batch: Any) -> None:

@@ -1,0 +1,200 @@
+"""Fit an ensemble of critics, each on its own samples, and keep each at its best step on its validation samples."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, final
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_mi.bounds import AbstractBound
+from lightning_mi.critics import AbstractCritic
+from lightning_mi.ensemble.ensemble import MIEnsemble
+from lightning_mi.estimate.folds import MemberSplit
+from lightning_mi.module import MIEstimationModule
+from lightning_mi.regularizers import AbstractRegularizer
+
+_MAX_VALIDATION = 2048  # samples: their scores are an array of this size squared for each member
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast the critics train.
+
+    Attributes:
+        max_steps: Maximum number of steps.
+        check_every: Steps between two evaluations on the validation samples.
+        patience: Evaluations without an improvement of any member before training stops.
+        batch_size: Pairs of a batch.
+        lr: Learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+    """
+
+    max_steps: int
+    check_every: int = 50
+    patience: int = 8
+    batch_size: int = 256
+    lr: float = 2e-3
+    weight_decay: float = 1e-2
+
+
+class Parts(NamedTuple):
+    """Functions that create the parts of one member.
+
+    Attributes:
+        critic: Takes a member's split, so that it can be fitted in closed form.
+        bound: The bound.
+        regularizer: The regularizer; returns None for none.
+    """
+
+    critic: Callable[[MemberSplit], AbstractCritic]
+    bound: Callable[[], AbstractBound]
+    regularizer: Callable[[], AbstractRegularizer | None]
+
+
+class Fitted(NamedTuple):
+    """The fitted members.
+
+    Attributes:
+        members: By member, in evaluation mode.
+        best_steps: The training step of each member's weights.
+        num_steps: The number of steps.
+    """
+
+    members: list[MIEstimationModule]
+    best_steps: list[int]
+    num_steps: int
+
+
+def fit_members(
+    x: Tensor, y: Tensor, splits: Sequence[MemberSplit], parts: Parts, schedule: Schedule, seed: int, **trainer: Any
+) -> Fitted:
+    """Fit one member for each split.
+
+    Args:
+        x: (n, Dx).
+        y: (n, Dy).
+        splits: The samples of each member.
+        parts: Create each member's parts.
+        schedule: How long and how fast to train.
+        seed: Seed of initialization and batches.
+        **trainer: Arguments of ``lightning.pytorch.Trainer``.
+    """
+    torch.manual_seed(seed)
+    optimizer = partial(torch.optim.AdamW, lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
+    members = {
+        str(index): MIEstimationModule(
+            parts.critic(split), parts.bound(), regularizer=parts.regularizer(), optimizer=optimizer
+        )
+        for index, split in enumerate(splits)
+    }
+    ensemble = MIEnsemble(members, separate_batches=True)
+    validation = np.stack([split.validation[:_MAX_VALIDATION] for split in splits])
+    keep_best = KeepBest((x[validation], y[validation]), schedule.check_every, schedule.patience)
+    batches = _Batches(x, y, np.stack([split.train for split in splits]), schedule.batch_size, seed)
+    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    options |= {"enable_progress_bar": False, "devices": 1, "log_every_n_steps": schedule.max_steps + 1}
+    with _quiet_lightning():
+        fitting = L.Trainer(max_steps=schedule.max_steps, callbacks=[keep_best], **(options | trainer))
+        fitting.fit(ensemble, DataLoader(batches, batch_size=None))
+    keep_best.restore(ensemble)
+    return Fitted(list(ensemble.eval().members.values()), keep_best.best_steps, fitting.global_step)
+
+
+@final
+class KeepBest(L.Callback):
+    """Keeps each member of an ensemble at the step with its highest value on its validation batch.
+
+    Args:
+        batch: (members, V, ...) x and y.
+        every: Steps between two evaluations.
+        patience: Evaluations without an improvement of any member before training stops.
+
+    Attributes:
+        values: The highest value of each member, nats.
+        best_steps: The step of each member's highest value.
+    """
+
+    def __init__(self, batch: tuple[Tensor, Tensor], every: int, patience: int) -> None:
+        self._batch, self._every, self._patience = batch, every, patience
+        self._states: list[dict[str, Tensor]] = []
+        self._without_improvement = 0
+        self.values: list[float] = []
+        self.best_steps: list[int] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluate the critics before training."""
+        assert isinstance(pl_module, MIEnsemble)
+        num_members = len(pl_module.members)
+        self.values, self.best_steps = [-np.inf] * num_members, [0] * num_members
+        self._states = [{} for _ in range(num_members)]
+        self._check(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Evaluate the critics, and stop if none improves any more."""
+        assert isinstance(pl_module, MIEnsemble)
+        if (batch_idx + 1) % self._every == 0:
+            self._check(trainer, pl_module)
+            trainer.should_stop = self._without_improvement >= self._patience
+
+    def restore(self, ensemble: MIEnsemble) -> None:
+        """Load the weights of the best steps."""
+        for member, state in zip(ensemble.members.values(), self._states, strict=True):
+            member.mi_loss.load_state_dict(state)
+
+    def _check(self, trainer: L.Trainer, ensemble: MIEnsemble) -> None:
+        ensemble.eval()
+        output = ensemble.compute([view.to(ensemble.device) for view in self._batch])
+        ensemble.train()
+        improved = False
+        for index, (member, value) in enumerate(zip(ensemble.members.values(), output.terms.value.tolist(), strict=True)):
+            if value > self.values[index]:
+                improved = True
+                self.values[index], self.best_steps[index] = value, trainer.global_step
+                self._states[index] = {name: v.clone() for name, v in member.mi_loss.state_dict().items()}
+        self._without_improvement = 0 if improved else self._without_improvement + 1
+
+
+@final
+class _Batches(IterableDataset[tuple[Tensor, Tensor]]):
+    """Batches (members, B, ...) of each member's own training samples, without replacement within an epoch."""
+
+    def __init__(self, x: Tensor, y: Tensor, train: np.ndarray[Any, Any], batch_size: int, seed: int) -> None:
+        self._x, self._y, self._train = x, y, torch.from_numpy(train)
+        self._batch_size = min(batch_size, train.shape[1])
+        self._seed = seed
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(self._seed)
+        num_members, num_samples = self._train.shape
+        while True:
+            order = torch.rand(num_members, num_samples, generator=generator).argsort(dim=1)
+            shuffled = self._train.gather(1, order)
+            for start in range(0, num_samples - self._batch_size + 1, self._batch_size):
+                rows = shuffled[:, start : start + self._batch_size]
+                yield self._x[rows], self._y[rows]
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Context manager: hide Lightning's messages about hardware, data loaders and the end of training."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
