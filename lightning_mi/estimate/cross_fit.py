@@ -1,0 +1,95 @@
+"""Cross-fit critics on continuous variables: fold by fold, each sample is scored by critics fitted to the others."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, final
+
+import numpy as np
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from lightning_mi.bounds import AbstractBound
+from lightning_mi.critics import AbstractCritic
+from lightning_mi.critics.gaussian_copula import GaussianCopulaCritic
+from lightning_mi.estimate.coordinates import Coordinates
+from lightning_mi.estimate.fit import Fitted, Parts, Schedule, fit_members
+from lightning_mi.estimate.folds import Indices, MemberSplit, split_members
+from lightning_mi.estimate.held_out import HeldOutBlock, Reading, held_out_scores, read
+from lightning_mi.regularizers import AbstractRegularizer
+
+
+class CrossFit(NamedTuple):
+    """The held-out scores of all samples.
+
+    Attributes:
+        blocks: The scores.
+        reading: The bound's value of the scores.
+        fitted: The critics.
+        splits: The samples of each critic.
+    """
+
+    blocks: list[HeldOutBlock]
+    reading: Reading
+    fitted: Fitted
+    splits: list[MemberSplit]
+
+
+@final
+class CrossFitter:
+    """Fits critics on folds of two continuous variables.
+
+    Args:
+        x: Coordinates of x.
+        y: Coordinates of y.
+        folds: Samples of each fold.
+        members: Critics of each fold.
+        schedule: How long and how fast critics train.
+        bound: Creates the bound that trains the critics.
+        regularizer: Creates its regularizer, or None.
+        critic: Creates a critic from the numbers of columns; by default a Gaussian copula with a neural residual.
+        seed: Seed of splits, initialization and batches.
+        **trainer: Arguments of ``lightning.pytorch.Trainer``.
+    """
+
+    def __init__(
+        self,
+        x: Coordinates,
+        y: Coordinates,
+        folds: list[Indices],
+        *,
+        members: int,
+        schedule: Schedule,
+        bound: Callable[[], AbstractBound],
+        regularizer: Callable[[], AbstractRegularizer | None],
+        critic: Callable[[int, int], AbstractCritic] | None = None,
+        groups: Indices | None = None,
+        seed: int = 0,
+        **trainer: Any,
+    ) -> None:
+        self._x, self._y, self._folds, self._members, self._schedule = x, y, folds, members, schedule
+        self._parts = Parts(partial(self._make_critic, critic), bound, regularizer)
+        self._groups, self._seed, self._trainer = groups, seed, trainer
+
+    def __call__(self, fraction: float = 1.0) -> CrossFit:
+        """Fit the critics to a fraction of the samples outside of their fold, and score all samples."""
+        x, y = self._x.values, self._y.values
+        rng = np.random.default_rng([self._seed, round(1e6 * fraction)])
+        splits = split_members(self._folds, self._members, rng, self._groups, fraction)
+        with isolate_rng(include_cuda=False):
+            fitted = fit_members(x, y, splits, self._parts, self._schedule, self._seed, **self._trainer)
+        blocks = held_out_scores([member.critic for member in fitted.members], x, y, self._folds, splits)
+        return CrossFit(blocks, read(blocks), fitted, splits)
+
+    def _make_critic(self, make: Callable[[int, int], AbstractCritic] | None, split: MemberSplit) -> AbstractCritic:
+        x, y = self._x, self._y
+        if make is not None:
+            return make(x.values.shape[1], y.values.shape[1])
+        critic = GaussianCopulaCritic(
+            x.values.shape[1], y.values.shape[1], gaussian_dims=(x.num_ranks, y.num_ranks)
+        )
+
+        def rows(indices: Indices) -> tuple[Tensor, Tensor]:
+            return x.values[indices], y.values[indices]
+
+        critic.fit(*rows(split.train), *rows(split.validation))
+        return critic

@@ -1,0 +1,172 @@
+"""Scores of samples by critics that were not fitted to them, and what they say about MI."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_mi.critics import AbstractCritic
+from lightning_mi.estimate.folds import Indices, MemberSplit
+from lightning_mi.utilities.numerics import log_mean_exp, shifted_exp
+
+Array = NDArray[np.float64]
+BLOCK = 2048  # samples whose pairs are scored together: memory grows with its square, not with that of n
+
+
+@dataclass(frozen=True)
+class HeldOutBlock:
+    """The scores of a block of samples of one fold.
+
+    Attributes:
+        fold: The fold.
+        indices: (b,) the samples.
+        scores: (b, b) float32, T(x_i, y_j): the mean over the members of the fold, each with log-normalizer 0.
+    """
+
+    fold: int
+    indices: Indices
+    scores: Tensor
+
+
+@torch.no_grad()
+def held_out_scores(
+    critics: Sequence[AbstractCritic],
+    x: Tensor,
+    y: Tensor,
+    folds: Sequence[Indices],
+    splits: Sequence[MemberSplit],
+    block: int = BLOCK,
+) -> list[HeldOutBlock]:
+    """Score each fold by the mean of its members' critics.
+
+    The scores of each critic are capped at the highest score of its validation pairs, and shifted to log-normalizer 0.
+    Both are critics again, so that the value remains a lower bound; the cap removes single pairs, far outside of the
+    training samples, that would carry the whole mean of exp(T). The value is concave in the scores, so that it is at
+    least the mean of the members' values.
+
+    Args:
+        critics: By member.
+        x: (n, Dx).
+        y: (n, Dy).
+        folds: Samples of each fold.
+        splits: By member.
+        block: Largest number of samples whose pairs are scored together.
+    """
+    blocks = []
+    for fold, samples in enumerate(folds):
+        parts = np.array_split(samples, -(-len(samples) // block))
+        members = [index for index, split in enumerate(splits) if split.fold == fold]
+        totals = [torch.zeros(len(part), len(part)) for part in parts]
+        for index in members:
+            critic = critics[index].cpu().eval()
+            validation = splits[index].validation[:block]
+            cap = critic.pairwise(x[validation], y[validation]).max()
+            scores = [critic.pairwise(x[part], y[part]).clamp(max=cap) for part in parts]
+            shift = _log_normalizer(scores)
+            for total, matrix in zip(totals, scores, strict=True):
+                total += (matrix - shift) / len(members)
+        blocks += [HeldOutBlock(fold, part, total) for part, total in zip(parts, totals, strict=True)]
+    return blocks
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The Donsker-Varadhan value of held-out scores.
+
+    Attributes:
+        value: The mean over folds, nats.
+        folds: (K,) the value of each fold, nats.
+        influence: (n,) the influence of each sample on the value, nats; its mean is 0.
+        pointwise: (n,) log p(x, y) / (p(x) p(y)) of each sample by the critics, nats.
+        effective_pairs: (K,) the number of marginal pairs that carry the log-normalizer of each fold.
+    """
+
+    value: float
+    folds: Array
+    influence: Array
+    pointwise: Array
+    effective_pairs: Array
+
+    @property
+    def standard_error(self) -> float:
+        """The larger of the standard errors by the influence of samples and by the variation over folds, nats."""
+        by_sample = float(self.influence.std() / np.sqrt(len(self.influence)))
+        by_fold = float(self.folds.std(ddof=1) / np.sqrt(len(self.folds)))
+        return max(by_sample, by_fold)
+
+
+def read(blocks: Sequence[HeldOutBlock]) -> Reading:
+    """Read the Donsker-Varadhan bound off held-out scores.
+
+    The influence of sample i is that of its joint pair and of its row and column of marginal pairs:
+
+    .. math:: psi_i = T_{ii} - mean(T) - (mean_j w_{ij} + mean_j w_{ji} - 2), w = exp(T - ell)
+
+    Source: Donsker and Varadhan 1983.
+    """
+    num_folds = 1 + max(block.fold for block in blocks)
+    n = sum(len(block.indices) for block in blocks)
+    values, effective = np.empty(num_folds), np.empty(num_folds)
+    influence, pointwise = np.empty(n), np.empty(n)
+    for fold in range(num_folds):
+        own = [block for block in blocks if block.fold == fold]
+        matrices = [block.scores.double() for block in own]
+        joint = torch.cat([matrix.diagonal() for matrix in matrices])
+        log_normalizer = _log_normalizer(matrices)
+        values[fold] = joint.mean() - log_normalizer
+        sum_weights = sum_squares = 0.0
+        for block, matrix in zip(own, matrices, strict=True):
+            weights = shifted_exp(matrix, log_normalizer).fill_diagonal_(0)
+            sums = weights.sum(0) + weights.sum(1)
+            diagonal = matrix.diagonal()
+            centered = diagonal - joint.mean() - (sums / max(len(matrix) - 1, 1) - 2)
+            influence[block.indices] = centered.numpy()
+            pointwise[block.indices] = (diagonal - log_normalizer).numpy()
+            sum_weights += float(weights.sum())
+            sum_squares += float(weights.square().sum())
+        effective[fold] = sum_weights**2 / sum_squares
+    return Reading(float(values.mean()), values, influence, pointwise, effective)
+
+
+def permutation_p_value(blocks: Sequence[HeldOutBlock], permutations: int, rng: np.random.Generator) -> float:
+    """The p-value of independence: the fraction of permutations of y within folds whose value is as high.
+
+    The critics of a fold did not see its samples. Under independence, its pairs are exchangeable, so that the test is
+    exact without refitting the critics.
+
+    Args:
+        blocks: The result of :func:`held_out_scores`.
+        permutations: The number of random permutations.
+        rng: Draws them.
+
+    Source: Phipson and Smyth 2010 (the p-value of random permutations is never 0).
+    """
+    # The mean over all pairs of exp(T) does not change under permutations, so T_{i,pi(i)} alone decides, except that
+    # the log-normalizer leaves out other pairs: the mean of the scores is the statistic, exact as any other.
+    num_folds = 1 + max(block.fold for block in blocks)
+    observed, permuted = 0.0, np.zeros(permutations)
+    for fold in range(num_folds):
+        own = [block for block in blocks if block.fold == fold]
+        total = sum(len(block.indices) for block in own)
+        for block in own:
+            scores, size = block.scores.double().numpy(), len(block.indices)
+            rows = np.arange(size)
+            observed += scores.diagonal().sum() / total
+            permuted += [scores[rows, rng.permutation(size)].sum() / total for _ in range(permutations)]
+    return float((1 + (permuted >= observed - 1e-12).sum()) / (1 + permutations))
+
+
+def _log_normalizer(matrices: Sequence[Tensor]) -> Tensor:
+    """Log-mean-exp over the marginal pairs of all blocks, nats."""
+    off_diagonal = [_off_diagonal(matrix) for matrix in matrices]
+    scores = torch.cat(off_diagonal)
+    return log_mean_exp(scores, count=scores.numel())
+
+
+def _off_diagonal(matrix: Tensor) -> Tensor:
+    """(b * (b - 1),) entries outside of the diagonal."""
+    n = len(matrix)
+    return matrix.flatten()[1:].view(n - 1, n + 1)[:, :-1].flatten()
