@@ -1,0 +1,140 @@
+"""Arrays, tensors and data-frame columns as one variable: numbers, or labels of a discrete variable."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_mi.exceptions import EstimateInputError
+from lightning_mi.utilities.checks import describe
+
+Kind = Literal["continuous", "discrete", "mixed"]
+MIN_SAMPLES = 50
+_MAX_LABELS = 100
+_MAX_LABEL_FRACTION = 0.05  # of n: more distinct values than that are numbers
+_ATOM_FRACTION = 0.02  # of n: a value this frequent is an atom of a mixed variable
+
+
+@final
+@dataclass(frozen=True)
+class Variable:
+    """One of the two variables.
+
+    Attributes:
+        name: ``"x"`` or ``"y"``, or the name of the column.
+        kind: ``"continuous"``, ``"discrete"``, or ``"mixed"`` for numbers of which some have a positive probability.
+        values: (n, D) numbers, of a discrete variable its labels.
+        num_classes: The number of labels of a discrete variable, otherwise 0.
+        constant: Indices of the columns with a single value.
+    """
+
+    name: str
+    kind: Kind
+    values: NDArray[np.float64]
+    num_classes: int
+    constant: tuple[int, ...]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(n,) labels 0 to C - 1 of a discrete variable."""
+        return self.values[:, 0].astype(np.int64)
+
+
+def read_variable(data: Any, name: str, discrete: bool | None = None) -> Variable:
+    """Convert one argument of :func:`lightning_mi.estimate`.
+
+    Args:
+        data: A NumPy array, tensor, pandas or polars column or frame, or list: (n,) or (n, D).
+        name: The argument, for messages.
+        discrete: Whether the values are labels without an order. By default they are if they are Boolean or
+            categories, or integers of few distinct values.
+
+    Raises:
+        EstimateInputError: The data are not numbers, have NaN or infinite values, more than two dimensions, or too
+            few rows.
+
+    Example:
+        >>> read_variable(np.arange(60) % 3, "y").kind
+        'discrete'
+    """
+    array = _to_array(data, name)
+    categorical = array.dtype.kind in "OUSb"
+    if categorical and discrete is None and array.dtype.kind != "b":
+        raise EstimateInputError(
+            f"Got {name} with text or objects: MI is estimated of numbers, or of labels. For labels, pass "
+            f"discrete={{'{name}': True}}."
+        )
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise EstimateInputError(f"Got {name} of shape {array.shape}: it must be (n,) or (n, D), one row for each sample.")
+    if len(array) < MIN_SAMPLES:
+        raise EstimateInputError(
+            f"Got {len(array)} samples of {name}: at least {MIN_SAMPLES} are required for critics, validation and folds."
+        )
+    if categorical:
+        return _discrete(name, array)
+    if array.dtype.kind == "c":
+        raise EstimateInputError(f"Got complex numbers as {name}: pass the real and the imaginary part as columns.")
+    integers = array.dtype.kind in "iu"
+    values = array.astype(np.float64)
+    if bad := int((~np.isfinite(values)).sum()):
+        rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        raise EstimateInputError(
+            f"Got {name} with {bad} values that are NaN or infinite, the first in row {rows[0]}: no row is dropped "
+            "silently. Drop or impute them in x and y together."
+        )
+    constant = tuple(int(column) for column in np.flatnonzero((values == values[0]).all(axis=0)))
+    if discrete is None:
+        discrete = integers and _num_distinct(values) <= min(_MAX_LABELS, _MAX_LABEL_FRACTION * len(values))
+    if discrete:
+        return _discrete(name, values, constant)
+    kind: Kind = "mixed" if _has_atoms(values) else "continuous"
+    return Variable(name, kind, values, 0, constant)
+
+
+def _discrete(name: str, array: NDArray[Any], constant: tuple[int, ...] = ()) -> Variable:
+    rows = array.astype(str) if array.dtype.kind == "O" else array
+    distinct, labels = np.unique(rows, axis=0, return_inverse=True)
+    if len(distinct) > len(array) / 2:
+        raise EstimateInputError(
+            f"Got {name} as a discrete variable with {len(distinct)} labels for {len(array)} samples: most labels occur "
+            f"once, so that nothing can be learned of them. Pass discrete={{'{name}': False}} for numbers."
+        )
+    return Variable(name, "discrete", labels.reshape(-1, 1).astype(np.float64), len(distinct), constant)
+
+
+def _to_array(data: Any, name: str) -> NDArray[Any]:
+    if hasattr(data, "detach"):  # a tensor
+        data = data.detach().cpu()
+        data = data.float() if str(data.dtype) == "torch.bfloat16" else data
+    elif hasattr(data, "to_numpy"):  # a column or a frame of pandas or polars
+        data = data.to_numpy()
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise EstimateInputError(f"Got {name} that is no array: {error}. Pass rows of equal length.") from None
+    if array.ndim == 0:
+        raise EstimateInputError(f"Got {describe(name, data)}: pass an array with one row for each sample.")
+    if array.dtype.kind not in "biufcOUS":
+        raise EstimateInputError(f"Got {name} of dtype {array.dtype}: convert it to numbers, such as seconds for times.")
+    if array.dtype.kind == "O":
+        try:
+            return array.astype(np.float64)  # numbers in an object array
+        except (TypeError, ValueError):
+            return array
+    return array
+
+
+def _num_distinct(values: NDArray[np.float64]) -> int:
+    return len(np.unique(values, axis=0))
+
+
+def _has_atoms(values: NDArray[np.float64]) -> bool:
+    """True if a value of some column, not constant, occurs in a fraction of the samples."""
+    for column in values.T:
+        counts = np.unique(column, return_counts=True)[1]
+        if len(counts) > 1 and counts.max() >= max(3, _ATOM_FRACTION * len(column)):
+            return True
+    return False

@@ -1,0 +1,150 @@
+"""MIEstimate: the result of an estimation."""
+
+import dataclasses
+import html
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+Units = Literal["nats", "bits"]
+
+
+class Finding(NamedTuple):
+    """Something about the data or the fit that limits what the estimate means.
+
+    Attributes:
+        code: A fixed identifier, such as ``"heavy_tails"``.
+        text: What was found, with its figures.
+        remedy: What to do.
+    """
+
+    code: str
+    text: str
+    remedy: str
+
+
+class LearningCurvePoint(NamedTuple):
+    """The estimate with critics fitted to some of the samples.
+
+    Attributes:
+        num_train: Samples that each critic was fitted to.
+        mi: The estimate.
+        standard_error: Its standard error.
+    """
+
+    num_train: int
+    mi: float
+    standard_error: float
+
+
+@final
+@dataclass(frozen=True)
+class MIEstimate:
+    """The estimated mutual information of two arrays; all values in ``units``.
+
+    No distribution-free method certifies a large MI: with high probability, a lower confidence limit from n samples is
+    not above about log n (McAllester and Stratos 2020). A finding is reported if the estimate is near that ceiling.
+
+    Attributes:
+        mi: The estimate: the value of the bound on samples that its critics were not fitted to, extrapolated to
+            infinitely many samples for the fit.
+        lower: A lower confidence limit. It does not rest on the extrapolation: the value of a lower bound minus its
+            sampling error is below the MI for any critic.
+        upper: The extrapolated value plus its error. It assumes that the critics can learn the dependence and that the
+            error falls with the square root of the samples; None without an extrapolation.
+        standard_error: Sampling error of the value before extrapolation. It leaves out the error of the critics, which
+            makes the value too low, and that of the extrapolation.
+        p_value: Of independence, by permutation of the held-out scores; exact, without refitting.
+        confidence: Probability of ``lower`` and of the interval from ``lower`` to ``upper``.
+        units: ``"nats"`` or ``"bits"``.
+        num_samples: n.
+        kinds: Whether x and y are continuous, discrete or mixed.
+        pointwise: (n,) log p(x, y) / (p(x) p(y)) of each sample, by critics that were not fitted to it.
+        learning_curve: The estimate against the number of samples for the fit.
+        cross_checks: Other estimates by name.
+        findings: What limits the meaning of the estimate.
+        scores: Two arrays, a sample of the held-out scores of joint pairs and of marginal pairs.
+        complete: False if the estimation was interrupted.
+    """
+
+    mi: float
+    lower: float
+    upper: float | None
+    standard_error: float
+    p_value: float
+    confidence: float
+    units: Units
+    num_samples: int
+    kinds: tuple[str, str]
+    pointwise: NDArray[np.float64] = dataclasses.field(repr=False)
+    learning_curve: tuple[LearningCurvePoint, ...]
+    cross_checks: dict[str, float]
+    findings: tuple[Finding, ...]
+    scores: tuple[NDArray[np.float64], NDArray[np.float64]] = dataclasses.field(repr=False)
+    complete: bool = True
+
+    def __str__(self) -> str:
+        """Three lines: the estimate, its limits, and the findings."""
+        upper = "-" if self.upper is None else f"{self.upper:.3f}"
+        state = "" if self.complete else " (interrupted: fewer fits)"
+        codes = ", ".join(finding.code for finding in self.findings) or "none"
+        return (
+            f"MI = {self.mi:.3f} {self.units}{state}, {self.confidence:.0%} limits {self.lower:.3f} to {upper}\n"
+            f"{self.num_samples:,} samples, x {self.kinds[0]}, y {self.kinds[1]}; independence: p = {self.p_value:.3g}\n"
+            f"findings: {codes}"
+        )
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        rows = [("MI", f"{self.mi:.3f} {self.units}"), ("lower", f"{self.lower:.3f}")]
+        rows.append(("upper", "-" if self.upper is None else f"{self.upper:.3f}"))
+        rows += [("standard error", f"{self.standard_error:.3f}"), ("p-value", f"{self.p_value:.3g}")]
+        rows += [(name.replace("_", " "), f"{value:.3f}") for name, value in self.cross_checks.items()]
+        rows += [(finding.code, f"{finding.text} {finding.remedy}") for finding in self.findings]
+        cells = "".join(f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in rows)
+        return f"<table>{cells}</table>"
+
+    def to_json(self) -> str:
+        """All numbers but the arrays, as a JSON object; NaN becomes null."""
+        values = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("pointwise", "scores")
+        }
+        values["learning_curve"] = [point._asdict() for point in self.learning_curve]
+        values["findings"] = [finding._asdict() for finding in self.findings]
+        return json.dumps(_without_nan(values), indent=2)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row with the numbers, as a pandas data frame.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        import pandas as pd
+
+        names = ("mi", "lower", "upper", "standard_error", "p_value", "units", "num_samples", "complete")
+        row = {name: getattr(self, name) for name in names} | self.cross_checks
+        return pd.DataFrame([row | {"findings": ", ".join(finding.code for finding in self.findings)}])
+
+    def plot(self) -> "Figure":
+        """The learning curve, the scores of joint and marginal pairs, and the pointwise MI."""
+        from lightning_mi.estimate.figure import draw
+
+        return draw(self)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
