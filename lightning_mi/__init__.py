@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from lightning_mi.bounds.base import BoundTerms
     from lightning_mi.checkpoints.atomic_io import AtomicCheckpointIO
     from lightning_mi.ensemble.ensemble import MIEnsemble
+    from lightning_mi.estimation.result import Finding, MIEstimate
+    from lightning_mi.estimation.two_arrays import estimate
     from lightning_mi.exceptions import (
         CheckpointError,
         DoubleBackwardError,
+        EstimateInputError,
         MIError,
         MINumericalWarning,
         MIWarning,
@@ -34,8 +37,11 @@ _NAMES = {
     "BoundTerms": "bounds.base",
     "CheckpointError": "exceptions",
     "DoubleBackwardError": "exceptions",
+    "EstimateInputError": "exceptions",
+    "Finding": "estimation.result",
     "MIEnsemble": "ensemble.ensemble",
     "MIError": "exceptions",
+    "MIEstimate": "estimation.result",
     "MIEstimationModule": "module",
     "MILoss": "loss",
     "MILossOutput": "loss",
@@ -46,6 +52,7 @@ _NAMES = {
     "OnlineLinearProbe": "training.online_probe",
     "Scores": "scores.scores",
     "ViewScaleWarning": "exceptions",
+    "estimate": "estimation.two_arrays",
 }
 
 __all__ = [
@@ -53,8 +60,11 @@ __all__ = [
     "BoundTerms",
     "CheckpointError",
     "DoubleBackwardError",
+    "EstimateInputError",
+    "Finding",
     "MIEnsemble",
     "MIError",
+    "MIEstimate",
     "MIEstimationModule",
     "MILoss",
     "MILossOutput",
@@ -70,6 +80,7 @@ __all__ = [
     "critics",
     "data",
     "encoders",
+    "estimate",
     "exceptions",
     "metrics",
     "pairs",

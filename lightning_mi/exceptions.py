@@ -12,6 +12,7 @@ __all__ = [
     "DatasetDownloadError",
     "DatasetNotFoundError",
     "DoubleBackwardError",
+    "EstimateInputError",
     "GridError",
     "InexactResumeWarning",
     "MIError",
@@ -83,6 +84,11 @@ class DatasetDownloadError(MIError, OSError):
 @final
 class CorruptImageError(MIError, ValueError):
     """An image file cannot be decoded; the message names the file."""
+
+
+@final
+class EstimateInputError(MIError, ValueError):
+    """The arrays of :func:`lightning_mi.estimate` do not hold samples of two variables."""
 
 
 @final

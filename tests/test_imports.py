@@ -16,6 +16,7 @@ LAYERS = [
     {"training", "checkpoints"},
     {"module"},
     {"callbacks", "ensemble"},
+    {"estimation"},
     {"bench"},
     {"cli"},
 ]

@@ -41,11 +41,20 @@ examples:
 _OVERVIEW = """\
 examples:
   lightning-mi ls                                   list recipes and benchmarks
+  lightning-mi estimate x.npy y.npy                 the mutual information of two arrays
   lightning-mi fit --config gaussian                train a recipe
   lightning-mi fit --config gaussian --trainer.max_steps 500
   lightning-mi cp gaussian mine.yaml                copy a recipe, to edit it
   lightning-mi fit --config mine.yaml --model my_project.MyModule
   lightning-mi bench gaussian                       train every loss of a benchmark
+"""
+
+_ESTIMATE = """\
+examples:
+  lightning-mi estimate x.npy y.npy                 two arrays, (n,) or (n, D)
+  lightning-mi estimate data.csv --x a,b --y c      columns of a csv or parquet file
+  lightning-mi estimate data.npz --x features --y labels --discrete y
+  lightning-mi estimate x.npy y.npy --budget quick --json
 """
 
 _LS = """\
@@ -101,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, purpose in TRAINING_COMMANDS.items():
         commands.add_parser(name, help=purpose, add_help=False)
     add("ls", "list the recipes and benchmarks", _LS)
+    _add_estimate_options(add("estimate", "estimate the mutual information of two arrays", _ESTIMATE))
     _add_copy_options(add("cp", "copy a recipe or a benchmark's grid, to edit it", _CP))
     _add_bench_options(add("bench", "run a benchmark: every loss, several seeds, a table and figures", _BENCH))
     return parser
@@ -112,6 +122,22 @@ def _add_copy_options(copy: argparse.ArgumentParser) -> None:
         "destination", metavar="DEST", nargs="?", type=Path, help="a file or an existing folder (default: ./NAME.yaml)"
     )
     copy.add_argument("--force", action="store_true", help="overwrite an existing file")
+
+
+def _add_estimate_options(estimate: argparse.ArgumentParser) -> None:
+    estimate.add_argument("files", metavar="FILE", nargs="+", type=Path, help="x.npy y.npy, or one csv, parquet or npz")
+    estimate.add_argument("--x", metavar="COLUMNS", help="columns of x, separated by commas")
+    estimate.add_argument("--y", metavar="COLUMNS", help="columns of y, separated by commas")
+    estimate.add_argument(
+        "--discrete", nargs="+", choices=["x", "y"], default=[], help="labels without an order (default: detected)"
+    )
+    estimate.add_argument("--budget", choices=["quick", "standard", "careful"], default="standard")
+    estimate.add_argument("--folds", type=_positive, metavar="K", default=4, help="folds of the samples (default: 4)")
+    estimate.add_argument("--units", choices=["nats", "bits"], default="nats")
+    estimate.add_argument("--seed", type=_seed, default=0)
+    estimate.add_argument("--accelerator", default="cpu", help="cpu, gpu or auto (default: cpu)")
+    estimate.add_argument("--json", action="store_true", help="print a JSON object")
+    estimate.set_defaults(fail=estimate.error)
 
 
 def _add_bench_options(bench: argparse.ArgumentParser) -> None:

@@ -62,6 +62,8 @@ def _run(arguments: list[str]) -> int:
             return _list()
         if options.command == "cp":
             return _copy(options.name, options.destination, force=options.force)
+        if options.command == "estimate":
+            return _estimate(options)
         return _bench(options)
     except (UnknownRecipeError, OSError) as error:
         print(f"lightning-mi {options.command}: error: {error}", file=sys.stderr)
@@ -103,6 +105,14 @@ def _find_for_copy(name: str) -> RecipeFile:
         except UnknownRecipeError:
             known = ", ".join(f"bench/{benchmark.name}" for benchmark in list_files("benchmark")) or "none"
             raise UnknownRecipeError(f"{no_recipe} Known benchmarks: {known}.") from None
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    if len(options.files) > 2:
+        options.fail(f"got {len(options.files)} files: give x.npy and y.npy, or one csv, parquet or npz file")
+    from lightning_mi.cli.estimate import run  # imports torch and Lightning: seconds
+
+    return run(options)
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -98,6 +98,8 @@ class GaussianCopulaCritic(AbstractCritic):
         Returns:
             The number of canonical pairs that are kept.
         """
+        if min(len(self.x_mean), len(self.y_mean)) == 0:
+            return 0
         a, b = (view[:, : len(mean)].double() for view, mean in ((x, self.x_mean), (y, self.y_mean)))
         x_mean, y_mean = a.mean(0), b.mean(0)
         a, b = a - x_mean, b - y_mean

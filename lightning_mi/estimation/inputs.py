@@ -6,6 +6,7 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_mi.estimation.coordinates import ATOM_FRACTION
 from lightning_mi.exceptions import EstimateInputError
 from lightning_mi.utilities.checks import describe
 
@@ -13,7 +14,6 @@ Kind = Literal["continuous", "discrete", "mixed"]
 MIN_SAMPLES = 50
 _MAX_LABELS = 100
 _MAX_LABEL_FRACTION = 0.05  # of n: more distinct values than that are numbers
-_ATOM_FRACTION = 0.02  # of n: a value this frequent is an atom of a mixed variable
 
 
 @final
@@ -68,7 +68,9 @@ def read_variable(data: Any, name: str, discrete: bool | None = None) -> Variabl
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] == 0:
-        raise EstimateInputError(f"Got {name} of shape {array.shape}: it must be (n,) or (n, D), one row for each sample.")
+        raise EstimateInputError(
+            f"Got {name} of shape {array.shape}: it must be (n,) or (n, D), one row for each sample."
+        )
     if len(array) < MIN_SAMPLES:
         raise EstimateInputError(
             f"Got {len(array)} samples of {name}: at least {MIN_SAMPLES} are required for critics, validation and folds."
@@ -118,7 +120,9 @@ def _to_array(data: Any, name: str) -> NDArray[Any]:
     if array.ndim == 0:
         raise EstimateInputError(f"Got {describe(name, data)}: pass an array with one row for each sample.")
     if array.dtype.kind not in "biufcOUS":
-        raise EstimateInputError(f"Got {name} of dtype {array.dtype}: convert it to numbers, such as seconds for times.")
+        raise EstimateInputError(
+            f"Got {name} of dtype {array.dtype}: convert it to numbers, such as seconds for times."
+        )
     if array.dtype.kind == "O":
         try:
             return array.astype(np.float64)  # numbers in an object array
@@ -135,6 +139,6 @@ def _has_atoms(values: NDArray[np.float64]) -> bool:
     """True if a value of some column, not constant, occurs in a fraction of the samples."""
     for column in values.T:
         counts = np.unique(column, return_counts=True)[1]
-        if len(counts) > 1 and counts.max() >= max(3, _ATOM_FRACTION * len(column)):
+        if len(counts) > 1 and counts.max() >= max(3, ATOM_FRACTION * len(column)):
             return True
     return False

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.estimate.folds import Indices, MemberSplit
+from lightning_mi.estimation.folds import Indices, MemberSplit
 from lightning_mi.utilities.numerics import log_mean_exp, shifted_exp
 
 Array = NDArray[np.float64]
@@ -91,11 +91,19 @@ class Reading:
     effective_pairs: Array
 
     @property
+    def sampling_error(self) -> float:
+        """The standard error by the influence of samples, for these critics, nats."""
+        return float(self.influence.std() / np.sqrt(len(self.influence)))
+
+    @property
+    def fold_error(self) -> float:
+        """The standard error by the variation over folds, nats."""
+        return float(self.folds.std(ddof=1) / np.sqrt(len(self.folds)))
+
+    @property
     def standard_error(self) -> float:
-        """The larger of the standard errors by the influence of samples and by the variation over folds, nats."""
-        by_sample = float(self.influence.std() / np.sqrt(len(self.influence)))
-        by_fold = float(self.folds.std(ddof=1) / np.sqrt(len(self.folds)))
-        return max(by_sample, by_fold)
+        """The larger of the two, nats."""
+        return max(self.sampling_error, self.fold_error)
 
 
 def read(blocks: Sequence[HeldOutBlock]) -> Reading:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.ensemble.ensemble import MIEnsemble
-from lightning_mi.estimate.folds import MemberSplit
+from lightning_mi.estimation.folds import MemberSplit
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.regularizers import AbstractRegularizer
 
@@ -156,7 +156,9 @@ class KeepBest(L.Callback):
         output = ensemble.compute([view.to(ensemble.device) for view in self._batch])
         ensemble.train()
         improved = False
-        for index, (member, value) in enumerate(zip(ensemble.members.values(), output.terms.value.tolist(), strict=True)):
+        for index, (member, value) in enumerate(
+            zip(ensemble.members.values(), output.terms.value.tolist(), strict=True)
+        ):
             if value > self.values[index]:
                 improved = True
                 self.values[index], self.best_steps[index] = value, trainer.global_step

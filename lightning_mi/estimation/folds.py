@@ -23,9 +23,7 @@ class MemberSplit(NamedTuple):
     validation: Indices
 
 
-def make_folds(
-    n: int, num_folds: int, rng: np.random.Generator, groups: Indices | None = None, blocks: int | None = None
-) -> list[Indices]:
+def make_folds(n: int, num_folds: int, rng: np.random.Generator, groups: Indices | None = None) -> list[Indices]:
     """Split n samples into folds of nearly equal size.
 
     Args:
@@ -33,14 +31,11 @@ def make_folds(
         num_folds: The number of folds.
         rng: Shuffles.
         groups: (n,) samples of one group are in one fold.
-        blocks: The length of blocks of consecutive samples, which are in one fold.
 
     Example:
         >>> [len(fold) for fold in make_folds(10, 4, np.random.default_rng(0))]
         [3, 3, 2, 2]
     """
-    if blocks is not None:
-        groups = np.arange(n) // blocks
     if groups is None:
         return np.array_split(rng.permutation(n), num_folds)
     return _grouped_folds(groups, num_folds, rng)

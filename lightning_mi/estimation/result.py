@@ -137,7 +137,7 @@ class MIEstimate:
 
     def plot(self) -> "Figure":
         """The learning curve, the scores of joint and marginal pairs, and the pointwise MI."""
-        from lightning_mi.estimate.figure import draw
+        from lightning_mi.estimation.figure import draw
 
         return draw(self)
 

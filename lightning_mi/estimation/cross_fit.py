@@ -11,10 +11,9 @@ from torch import Tensor
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.critics.gaussian_copula import GaussianCopulaCritic
-from lightning_mi.estimate.coordinates import Coordinates
-from lightning_mi.estimate.fit import Fitted, Parts, Schedule, fit_members
-from lightning_mi.estimate.folds import Indices, MemberSplit, split_members
-from lightning_mi.estimate.held_out import HeldOutBlock, Reading, held_out_scores, read
+from lightning_mi.estimation.fit import Fitted, Parts, Schedule, fit_members
+from lightning_mi.estimation.folds import Indices, MemberSplit, split_members
+from lightning_mi.estimation.held_out import HeldOutBlock, Reading, held_out_scores, read
 from lightning_mi.regularizers import AbstractRegularizer
 
 
@@ -39,22 +38,25 @@ class CrossFitter:
     """Fits critics on folds of two continuous variables.
 
     Args:
-        x: Coordinates of x.
-        y: Coordinates of y.
+        x: (n, Cx) coordinates of x.
+        y: (n, Cy) coordinates of y.
+        num_ranks: Numbers of the first columns of x and of y that are Gaussian ranks.
         folds: Samples of each fold.
         members: Critics of each fold.
         schedule: How long and how fast critics train.
         bound: Creates the bound that trains the critics.
         regularizer: Creates its regularizer, or None.
         critic: Creates a critic from the numbers of columns; by default a Gaussian copula with a neural residual.
+        groups: (n,) samples of one group are in one fold.
         seed: Seed of splits, initialization and batches.
         **trainer: Arguments of ``lightning.pytorch.Trainer``.
     """
 
     def __init__(
         self,
-        x: Coordinates,
-        y: Coordinates,
+        x: Tensor,
+        y: Tensor,
+        num_ranks: tuple[int, int],
         folds: list[Indices],
         *,
         members: int,
@@ -66,13 +68,14 @@ class CrossFitter:
         seed: int = 0,
         **trainer: Any,
     ) -> None:
-        self._x, self._y, self._folds, self._members, self._schedule = x, y, folds, members, schedule
+        self._x, self._y, self._num_ranks = x, y, num_ranks
+        self._folds, self._members, self._schedule = folds, members, schedule
         self._parts = Parts(partial(self._make_critic, critic), bound, regularizer)
         self._groups, self._seed, self._trainer = groups, seed, trainer
 
     def __call__(self, fraction: float = 1.0) -> CrossFit:
         """Fit the critics to a fraction of the samples outside of their fold, and score all samples."""
-        x, y = self._x.values, self._y.values
+        x, y = self._x, self._y
         rng = np.random.default_rng([self._seed, round(1e6 * fraction)])
         splits = split_members(self._folds, self._members, rng, self._groups, fraction)
         with isolate_rng(include_cuda=False):
@@ -83,13 +86,7 @@ class CrossFitter:
     def _make_critic(self, make: Callable[[int, int], AbstractCritic] | None, split: MemberSplit) -> AbstractCritic:
         x, y = self._x, self._y
         if make is not None:
-            return make(x.values.shape[1], y.values.shape[1])
-        critic = GaussianCopulaCritic(
-            x.values.shape[1], y.values.shape[1], gaussian_dims=(x.num_ranks, y.num_ranks)
-        )
-
-        def rows(indices: Indices) -> tuple[Tensor, Tensor]:
-            return x.values[indices], y.values[indices]
-
-        critic.fit(*rows(split.train), *rows(split.validation))
+            return make(x.shape[1], y.shape[1])
+        critic = GaussianCopulaCritic(x.shape[1], y.shape[1], gaussian_dims=self._num_ranks)
+        critic.fit(x[split.train], y[split.train], x[split.validation], y[split.validation])
         return critic

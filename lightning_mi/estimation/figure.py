@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from lightning_mi.estimate.result import MIEstimate
+from lightning_mi.estimation.result import MIEstimate
 
 
 def draw(result: MIEstimate) -> Figure:

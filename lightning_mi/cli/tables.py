@@ -1,0 +1,109 @@
+"""Read columns of csv, parquet, npy and npz files."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_mi.exceptions import EstimateInputError
+
+
+def read_variables(files: Sequence[Path], x: str | None, y: str | None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read x and y from two npy files, or from columns of one file.
+
+    Args:
+        files: Two npy files, or one csv, parquet or npz file.
+        x: Columns, separated by commas, or the name of an array in an npz file.
+        y: The same for y.
+
+    Raises:
+        EstimateInputError: A file cannot be read, or has no such column.
+    """
+    if len(files) == 2:
+        first, second = (_load_npy(path) for path in files)
+        return first, second
+    [path] = files
+    if x is None or y is None:
+        raise EstimateInputError(f"Got one file, {path}, without --x and --y: name the columns, such as --x a,b --y c.")
+    table = _read_table(path)
+    return _select(table, x, path), _select(table, y, path)
+
+
+def _read_table(path: Path) -> dict[str, NDArray[Any]]:
+    readers = {".csv": _read_csv, ".npz": _read_npz, ".parquet": _read_parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise EstimateInputError(f"Got {path}: give one csv, parquet or npz file, or two npy files, x and then y.")
+    if not path.is_file():
+        raise EstimateInputError(f"Got {path}: there is no such file.")
+    return reader(path)
+
+
+def _read_csv(path: Path) -> dict[str, NDArray[Any]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if len(rows) < 2:
+        raise EstimateInputError(f"Got {path} with {len(rows)} lines: the first line names the columns, data follow.")
+    header, *body = rows
+    for number, row in enumerate(body, start=2):
+        if len(row) != len(header):
+            raise EstimateInputError(f"Got {path}: line {number} has {len(row)} fields, and the header {len(header)}.")
+    columns = zip(*body, strict=True)
+    return {name.strip(): _to_numbers(values) for name, values in zip(header, columns, strict=True)}
+
+
+def _to_numbers(values: Sequence[str]) -> NDArray[Any]:
+    """Integers or floats if all fields are numbers, an empty field is NaN; otherwise text."""
+    texts = [value.strip() for value in values]
+    for convert in (int, lambda text: float(text) if text else float("nan")):
+        try:
+            return np.array([convert(text) for text in texts])
+        except ValueError:
+            continue
+    return np.array(texts)
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise EstimateInputError(f"Got {path}: it cannot be read as an npz file: {error}.") from None
+
+
+def _read_parquet(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise EstimateInputError(f"Got {path}: parquet files need pyarrow. Run: pip install pyarrow.") from None
+    try:
+        table = parquet.read_table(path)
+    except (OSError, ValueError) as error:
+        raise EstimateInputError(f"Got {path}: it cannot be read as a parquet file: {error}.") from None
+    return {name: table.column(name).to_numpy() for name in table.column_names}
+
+
+def _load_npy(path: Path) -> NDArray[Any]:
+    if path.suffix.lower() != ".npy":
+        raise EstimateInputError(f"Got {path} as one of two files: two files are npy arrays, x and then y.")
+    if not path.is_file():
+        raise EstimateInputError(f"Got {path}: there is no such file.")
+    try:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise EstimateInputError(f"Got {path}: it cannot be read as an npy file: {error}.") from None
+    return array
+
+
+def _select(table: dict[str, NDArray[Any]], names: str, path: Path) -> NDArray[Any]:
+    columns = []
+    for name in (part.strip() for part in names.split(",")):
+        if name not in table:
+            raise EstimateInputError(f"Got column {name!r}: {path} has {', '.join(table)}.")
+        columns.append(table[name])
+    if len(columns) == 1:
+        return columns[0]
+    return np.column_stack(columns)

@@ -1,0 +1,176 @@
+"""Findings: what in the data or in the fit limits the meaning of an estimate."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_mi.estimation.fit import Schedule
+from lightning_mi.estimation.folds import Indices
+from lightning_mi.estimation.held_out import Reading
+from lightning_mi.estimation.inputs import Variable
+from lightning_mi.estimation.result import Finding, LearningCurvePoint
+
+_HEAVY_TAIL = 20.0  # excess kurtosis: the sample mean of exp of such values is carried by few samples
+_AUTOCORRELATION = 0.2  # of a column with itself one sample later
+_FEW_SAMPLES = 500
+
+
+class Evidence(NamedTuple):
+    """What the findings are derived from; values in nats.
+
+    Attributes:
+        variables: x and y.
+        mi: The estimate.
+        reading: The held-out scores of the critics that were fitted to all samples.
+        best_steps: The step at which each critic was best.
+        schedule: How long critics train at most.
+        learning_curve: The estimate against the number of samples for the fit, largest last.
+        cross_checks: Other estimates by name.
+        folds: Samples of each fold.
+        ordered: Whether folds respect groups or blocks.
+    """
+
+    variables: tuple[Variable, Variable]
+    mi: float
+    reading: Reading
+    best_steps: Sequence[int]
+    schedule: Schedule
+    learning_curve: Sequence[LearningCurvePoint]
+    cross_checks: dict[str, float]
+    folds: Sequence[Indices]
+    ordered: bool
+
+    @property
+    def fold_size(self) -> int:
+        """The samples of the smallest fold."""
+        return min(map(len, self.folds))
+
+
+def find(evidence: Evidence) -> tuple[Finding, ...]:
+    """All findings, those of the data first."""
+    return (*_of_the_data(evidence), *_of_the_fit(evidence))
+
+
+def _of_the_data(e: Evidence) -> Iterator[Finding]:
+    n = len(e.variables[0].values)
+    if n < _FEW_SAMPLES:
+        yield Finding(
+            "n_too_small", f"{n} samples.", "Collect more: the lower limit holds, the estimate may be far too low."
+        )
+    for variable in e.variables:
+        name = variable.name
+        if variable.constant:
+            yield Finding(
+                "constant_columns",
+                f"Columns {list(variable.constant)} of {name} have a single value.",
+                "They carry no information; drop them.",
+            )
+        if variable.kind == "mixed":
+            yield Finding(
+                "ties_or_discrete",
+                f"Some values of {name} occur many times.",
+                f"If they are rounded numbers, use the unrounded ones; for labels pass discrete={{'{name}': True}}.",
+            )
+        if variable.kind != "discrete":
+            if (kurtosis := _largest_kurtosis(variable.values)) > _HEAVY_TAIL:
+                yield Finding(
+                    "heavy_tails",
+                    f"The largest kurtosis of a column of {name} is {kurtosis:.0f}.",
+                    "Ranks were used, which remove it column by column; tails that several columns share remain hard.",
+                )
+            correlation = _lag_one_correlation(variable.values)
+            if not e.ordered and correlation > max(_AUTOCORRELATION, 4 / math.sqrt(n)):
+                yield Finding(
+                    "autocorrelated",
+                    f"Consecutive samples of {name} have a correlation of {correlation:.2f}.",
+                    "For a time series pass blocks=length, a length over which the correlation vanishes.",
+                )
+            if variable.values.shape[1] > n / 10:
+                yield Finding(
+                    "many_columns",
+                    f"{name} has {variable.values.shape[1]} columns for {n} samples.",
+                    "Reduce them, such as by principal components, before estimating.",
+                )
+    if duplicates := _duplicates(e):
+        yield Finding(
+            "duplicates_across_folds",
+            f"{duplicates} samples are copies of a sample in another fold.",
+            "Drop them, or pass groups= so that copies are in one fold.",
+        )
+
+
+def _of_the_fit(e: Evidence) -> Iterator[Finding]:
+    if e.reading.fold_error > 3 * e.reading.sampling_error and e.reading.fold_error > 0.02:
+        yield Finding(
+            "folds_disagree",
+            f"The folds vary with a standard error of {e.reading.fold_error:.3f}, the samples with {e.reading.sampling_error:.3f} nats.",
+            'Use budget="careful", or look for a subset of samples that differs.',
+        )
+    if e.reading.effective_pairs.min() < e.fold_size:
+        yield Finding(
+            "few_pairs_carry_the_mean",
+            f"{e.reading.effective_pairs.min():.0f} marginal pairs of a fold carry its log-normalizer.",
+            "Samples far outside of the others decide the value; collect more.",
+        )
+    if np.median(e.best_steps) > 0.9 * e.schedule.max_steps:
+        yield Finding(
+            "still_rising",
+            f"Half of the critics were best after 90 % of the {e.schedule.max_steps} steps.",
+            'Use budget="careful".',
+        )
+    if len(e.learning_curve) > 1:
+        *_, half, full = e.learning_curve
+        rise = full.mi - half.mi
+        if rise > max(2 * e.reading.standard_error, 0.05 * abs(full.mi)):
+            yield Finding(
+                "learning_curve_steep",
+                f"From {half.num_train} to {full.num_train} samples the estimate rose by {rise:.3f} nats.",
+                "Collect more samples: the estimate is extrapolated, and the truth may be higher.",
+            )
+    for name, value in e.cross_checks.items():
+        if value > e.mi + max(3 * e.reading.standard_error, 0.05 * abs(e.mi)):
+            yield Finding(
+                "cross_check_higher",
+                f"{name} reads {value:.3f} nats.",
+                "The critics may miss a dependence; pass another critic=, or trust the higher estimate.",
+            )
+    ceiling = math.log(e.fold_size)
+    if e.mi > 0.75 * ceiling:
+        yield Finding(
+            "near_ceiling",
+            f"The estimate is near log n = {ceiling:.1f} nats of a fold.",
+            "No method certifies an MI above log n of the samples that it is read from; collect more.",
+        )
+
+
+def _largest_kurtosis(values: NDArray[np.float64]) -> float:
+    centered = values - values.mean(axis=0)
+    variance = (centered**2).mean(axis=0)
+    fourth = (centered**4).mean(axis=0)
+    kurtosis = np.divide(fourth, variance**2, out=np.zeros_like(fourth), where=variance > 0)
+    return float(kurtosis.max()) - 3
+
+
+def _lag_one_correlation(values: NDArray[np.float64]) -> float:
+    centered = values - values.mean(axis=0)
+    variance = (centered**2).mean(axis=0)
+    products = (centered[1:] * centered[:-1]).mean(axis=0)
+    return float(np.divide(products, variance, out=np.zeros_like(products), where=variance > 0).max())
+
+
+def _duplicates(e: Evidence) -> int:
+    """Samples that equal, in x and y, a sample of another fold; 0 if both variables are discrete."""
+    x, y = e.variables
+    if x.kind == y.kind == "discrete":
+        return 0
+    rows = np.hstack([x.values, y.values])
+    _, inverse = np.unique(rows, axis=0, return_inverse=True)
+    folds = np.empty(len(rows), dtype=np.int64)
+    for index, samples in enumerate(e.folds):
+        folds[samples] = index
+    first = np.full(inverse.max() + 1, -1)
+    first[inverse[::-1]] = folds[::-1]
+    return int((folds != first[inverse]).sum())
