@@ -15,6 +15,9 @@ from torch.nn.functional import softplus
 from lightning_mi.utilities.numerics import AnchoredExp, anchored_exp, log_mean, log_mean_exp
 
 
+_MAX_KEPT_BYTES = 4 * 2**20  # of exponentials kept for metrics: above, tiles are the default, and memory matters more
+
+
 @final
 @dataclass(frozen=True)
 class Exponent:
@@ -137,7 +140,7 @@ class DenseMarginals(AbstractMarginals):
                 return log_mean(self._exponentials.squared(), count)
         x = self._masked(exponent.apply(self._scores, self._columns))
         exponentials = anchored_exp(x, log_weights=self._log_weights)
-        if exponent.is_identity and self._log_weights is None:
+        if exponent.is_identity and self._log_weights is None and x.nbytes <= _MAX_KEPT_BYTES:
             self._exponentials = exponentials.detached()
         return log_mean(exponentials, count)
 
