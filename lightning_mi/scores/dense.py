@@ -14,6 +14,8 @@ from torch.nn.functional import softplus
 
 from lightning_mi.utilities.numerics import AnchoredExp, anchored_exp, log_mean, log_mean_exp
 
+_MAX_KEPT_BYTES = 4 * 2**20  # of exponentials kept for metrics: above, tiles are the default, and memory matters more
+
 
 @final
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class DenseMarginals(AbstractMarginals):
         self._log_weights = log_weights
         self._row_mask = row_mask
         self._row_count = row_count
+        self._masked_scores: Tensor | None = None  # computed once for all reductions of T
         self._exponentials: AnchoredExp | None = None  # of T, without autograd graph; reused by metrics
         self.weighted = log_weights is not None
 
@@ -135,15 +138,15 @@ class DenseMarginals(AbstractMarginals):
                 return log_mean(self._exponentials, count)
             if exponent.is_double:
                 return log_mean(self._exponentials.squared(), count)
-        x = self._masked(exponent.apply(self._scores, self._columns))
+        x = self._masked_once() if exponent.is_identity else self._masked(exponent.apply(self._scores, self._columns))
         exponentials = anchored_exp(x, log_weights=self._log_weights)
-        if exponent.is_identity and self._log_weights is None:
+        if exponent.is_identity and self._log_weights is None and x.nbytes <= _MAX_KEPT_BYTES:
             self._exponentials = exponentials.detached()
         return log_mean(exponentials, count)
 
     def softplus_sum(self) -> Tensor:
         """Sum of log(1 + exp(T))."""
-        values = softplus(self._masked(self._scores))
+        values = softplus(self._masked_once())
         return (values if self._log_weights is None else values * self._log_weights.exp()).sum()
 
     def row_log_mean_exp(self, uniform_upstream: bool = False) -> Tensor:
@@ -162,6 +165,7 @@ class DenseMarginals(AbstractMarginals):
         """The same scores without their autograd graph."""
         detached = copy.copy(self)
         detached._scores = self._scores.detach()
+        detached._masked_scores = None if self._masked_scores is None else self._masked_scores.detach()
         detached._log_weights = None if self._log_weights is None else self._log_weights.detach()
         return detached
 
@@ -172,6 +176,13 @@ class DenseMarginals(AbstractMarginals):
             return values.new_tensor(math.inf), values.new_tensor(-math.inf)
         low, high = values.aminmax()
         return low, high
+
+    def _masked_once(self) -> Tensor:
+        """The scores at marginal pairs, minus infinity elsewhere."""
+        masked = self._masked_scores
+        if masked is None or (torch.is_grad_enabled() and masked.requires_grad != self._scores.requires_grad):
+            masked = self._masked_scores = self._masked(self._scores)
+        return masked
 
     def _masked(self, x: Tensor) -> Tensor:
         """The same numbers at marginal pairs, minus infinity elsewhere."""
