@@ -17,6 +17,7 @@ __all__ = [
     "MIError",
     "MINumericalWarning",
     "MIWarning",
+    "NoLogRatioError",
     "NonFiniteBatchError",
     "NonFiniteStepError",
     "RayClusterError",
@@ -83,6 +84,11 @@ class DatasetDownloadError(MIError, OSError):
 @final
 class CorruptImageError(MIError, ValueError):
     """An image file cannot be decoded; the message names the file."""
+
+
+@final
+class NoLogRatioError(MIError, NotImplementedError):
+    """A law of samples has no known density, and so no log-ratio."""
 
 
 @final
