@@ -39,7 +39,7 @@ class LawDataModule(AbstractStreamDataModule):
 
     A batch is a tuple (x, y): numbers are float32, with N rows; labels are int64 (N,). If y is labels, they are last in
     the batch, where :class:`~lightning_mi.pairs.EnumeratedLabels` takes them, and ``num_classes`` is their number. If
-    only x is labels, wrap the law in :class:`~lightning_mi.data.laws.Swapped`. For critics that take vectors, wrap it in
+    only x is labels, wrap the law in :class:`~lightning_mi.data.laws.Swapped`. For critics that take vectors, map them:
     :class:`~lightning_mi.data.laws.Mapped` with :class:`~lightning_mi.data.laws.OneHotLabels`.
 
     Batches are pure functions of (``seed``, step): they do not depend on the number of workers or on a resume, and two

@@ -32,10 +32,9 @@ def vector_tuple(name: str, values: Sequence[float]) -> tuple[float, ...]:
         >>> vector_tuple("weights", [1, 2])
         (1.0, 2.0)
     """
-    entries = values.tolist() if isinstance(values, torch.Tensor) else values
-    for value in entries:
+    for value in values:
         check_number(f"an entry of {name}", value, "finite")
-    result = tuple(float(value) for value in entries)
+    result = tuple(float(value) for value in values)
     if not result or not all(map(math.isfinite, result)):
         raise ValueError(f"Got {name}={result}: it has at least one entry, and all are finite.")
     return result

@@ -93,7 +93,7 @@ class AbstractGaussian(AbstractLaw):
     def _sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         dim_x, dim_y = self.sides
         noise = torch.randn(n, dim_x + dim_y, generator=generator, dtype=torch.float64)
-        x, y = (noise @ self._factors.joint.T).split([dim_x, dim_y], dim=1)
+        x, y = torch.split(noise @ self._factors.joint.T, [dim_x, dim_y], dim=1)
         return x.contiguous(), y.contiguous()
 
     def _log_ratio(self, x: Tensor, y: Tensor) -> Tensor:

@@ -98,6 +98,6 @@ class Concatenated(AbstractLaw):
         )
 
     def _split(self, x: Tensor, y: Tensor) -> list[tuple[AbstractLaw, tuple[Tensor, Tensor]]]:
-        xs = x.split([pair[0].shape[1] for pair in self._examples], dim=1)
-        ys = y.split([pair[1].shape[1] for pair in self._examples], dim=1)
+        xs = torch.split(x, [pair[0].shape[1] for pair in self._examples], dim=1)
+        ys = torch.split(y, [pair[1].shape[1] for pair in self._examples], dim=1)
         return list(zip(self.laws, zip(xs, ys, strict=True), strict=True))

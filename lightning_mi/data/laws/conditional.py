@@ -80,13 +80,15 @@ class AbstractConditionalGaussian(AbstractConditionalLaw):
         """Draw n triples: x (n, Dx), y (n, Dy), z (n, Dz), float64; ValueError if n is below 1."""
         check_whole("n", n, 1)
         white = torch.randn(n, sum(self.sides), generator=generator, dtype=torch.float64)
-        x, y, z = (white @ torch.linalg.cholesky(self.covariance_matrix()).T).split(list(self.sides), dim=1)
+        triples = white @ torch.linalg.cholesky(self.covariance_matrix()).T
+        x, y, z = torch.split(triples, list(self.sides), dim=1)
         return x.contiguous(), y.contiguous(), z.contiguous()
 
     @final
     def log_ratio(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """(N,) float64 conditional log-ratio of each triple: that of the residuals of x and y given z."""
-        mean_x, mean_y = (z.double() @ self._regression.to(z.device).T).split(list(self.sides[:2]), dim=1)
+        means = z.double() @ self._regression.to(z.device).T
+        mean_x, mean_y = torch.split(means, list(self.sides[:2]), dim=1)
         return self._residual.log_ratio(x.double() - mean_x, y.double() - mean_y)
 
     @cached_property
@@ -94,7 +96,8 @@ class AbstractConditionalGaussian(AbstractConditionalLaw):
         """(Dx + Dy, Dz) matrix B of the conditional mean B z."""
         both = sum(self.sides[:2])
         covariance = self.covariance_matrix()
-        return torch.linalg.solve(covariance[both:, both:], covariance[both:, :both]).T
+        coefficients: Tensor = torch.linalg.solve(covariance[both:, both:], covariance[both:, :both])
+        return coefficients.T
 
     @cached_property
     def _residual(self) -> AbstractGaussian:

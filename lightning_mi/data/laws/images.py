@@ -197,4 +197,5 @@ class Plasma(AbstractMap):
         squares = torch.tensor([square for square, _, _ in chosen], dtype=torch.float64)
         amplitudes = (1 + squares).pow(-self.decay / 2)
         # Each wave has the mean square 1 / S^2 over the pixels.
-        return waves * (self.size * amplitudes / amplitudes.norm()).unsqueeze(1)
+        scaled: Tensor = waves * (self.size * amplitudes / amplitudes.norm()).unsqueeze(1)
+        return scaled

@@ -3,6 +3,7 @@
 Maps of whole vectors are in ``vector_maps.py``.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -165,13 +166,17 @@ class Bimodal(AbstractMap):
         """The standard normal quantile of the mixture's distribution function, float64."""
         value = value.double()
         first, second = value - self.first, value - self.second
-        below = self._average(torch.special.ndtr(first), torch.special.ndtr(second))
-        above = self._average(torch.special.ndtr(-first), torch.special.ndtr(-second))
+        below = self._average(_normal_cdf(first), _normal_cdf(second))
+        above = self._average(_normal_cdf(-first), _normal_cdf(-second))
         # The smaller of the two tails has the smaller rounding error.
         return torch.where(below < above, torch.special.ndtri(below), -torch.special.ndtri(above))
 
     def _average(self, first: Tensor, second: Tensor) -> Tensor:
         return self.weight * first + (1 - self.weight) * second
+
+
+def _normal_cdf(value: Tensor) -> Tensor:
+    return 0.5 * torch.erfc(-math.sqrt(0.5) * value)  # the lower tail of torch.special.ndtr cancels
 
 
 def _increasing_inverse(function: Callable[[Tensor], Tensor], value: Tensor, low: Tensor, high: Tensor) -> Tensor:

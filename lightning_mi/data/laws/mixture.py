@@ -35,8 +35,8 @@ class GaussianMixture(AbstractLaw):
 
     The MI has no closed form. It is the integral of :math:`p(x, y) \ln \frac{p(x, y)}{p(x) p(y)}` by the trapezoidal
     rule on a grid that reaches 9 standard deviations beyond the outermost means. The spacing is halved until the
-    integral changes by less than 1e-9 nats. This bounds the error, because the rule converges exponentially for analytic
-    functions.
+    integral changes by less than 1e-9 nats. This bounds the error, because the rule converges exponentially for
+    analytic functions.
 
     Samples are x (n, 1) and y (n, 1). For more dimensions, concatenate laws and map them by a rotation of x or of y.
 
@@ -164,7 +164,7 @@ class GaussianMixture(AbstractLaw):
         """The trapezoidal rule on a grid, whose boundary terms are negligible."""
         log_y = self._log_marginal(y.unsqueeze(1), 1)
         total = 0.0
-        for rows in x.unsqueeze(1).split(max(1, _CHUNK // len(y))):
+        for rows in torch.split(x.unsqueeze(1), max(1, _CHUNK // len(y))):
             joint = self._log_joint(rows.unsqueeze(1), y.unsqueeze(1))
             ratio = joint - self._log_marginal(rows, 0).unsqueeze(1) - log_y
             total += float((joint.exp() * ratio).sum())

@@ -101,4 +101,4 @@ class StudentT(AbstractLaw):
         """Differential entropy of ``dim`` coordinates with the dispersion 1, nats."""
         half = torch.tensor([self.df / 2, (self.df + dim) / 2], dtype=torch.float64)
         low, high = torch.special.digamma(half).tolist()
-        return (self.df + dim) / 2 * (high - low) - self._log_constant(dim)
+        return float((self.df + dim) / 2 * (high - low) - self._log_constant(dim))

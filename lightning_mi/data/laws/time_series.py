@@ -18,7 +18,8 @@ from lightning_mi.utilities.checks import check_whole
 class VectorAutoregression(AbstractGaussian):
     r"""Stationary Gaussian time series :math:`z_t = A z_{t-1} + e_t`, of which x_t and y_t are parts.
 
-    The noise is :math:`e_t \sim N(0, Q)`. The MI is that of simultaneous x_t and y_t. The stationary covariance solves :math:`S = A S A^T + Q`, and
+    The noise is :math:`e_t \sim N(0, Q)`. The MI is that of simultaneous x_t and y_t. The
+    stationary covariance solves :math:`S = A S A^T + Q`, and
 
     .. math:: I = \frac{1}{2} \ln \frac{\det S_x \det S_y}{\det S}
 
@@ -85,7 +86,8 @@ class VectorAutoregression(AbstractGaussian):
         # S = A S A^T + Q is linear in S, with the matrix A x A in row-major order.
         system = torch.eye(size * size, dtype=torch.float64) - torch.kron(self._matrix, self._matrix)
         solution = torch.linalg.solve(system, self._noise.flatten()).reshape(size, size)
-        return (solution + solution.T) / 2
+        symmetric: Tensor = (solution + solution.T) / 2
+        return symmetric
 
     def describe(self) -> str:
         """One line of plain text."""
@@ -110,5 +112,5 @@ class VectorAutoregression(AbstractGaussian):
         while shift < n:
             series = torch.cat([series[:shift], series[shift:] + series[:-shift] @ power.T])
             shift, power = 2 * shift, power @ power
-        x, y = series.split(list(self.sides), dim=1)
+        x, y = torch.split(series, list(self.sides), dim=1)
         return x.contiguous(), y.contiguous()

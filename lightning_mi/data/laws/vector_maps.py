@@ -101,7 +101,8 @@ class Rotation(AbstractMap):
     def _matrix(self) -> Tensor:
         noise = torch.randn(self.dim, self.dim, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
         q, r = torch.linalg.qr(noise)
-        return q * r.diagonal().sign()  # without the signs the matrix would not be uniformly distributed
+        matrix: Tensor = q * r.diagonal().sign()  # without the signs it would not be uniformly distributed
+        return matrix
 
     def forward(self, value: Tensor) -> Tensor:
         """(n, D) rotated vectors."""
@@ -138,7 +139,7 @@ class SwissRoll(AbstractMap):
 
     def inverse(self, value: Tensor) -> Tensor:
         """(n, 1) float64 numbers in [0, 1]."""
-        t = 21 * value.double().norm(dim=1, keepdim=True)
+        t: Tensor = 21 * value.double().norm(dim=1, keepdim=True)
         return (t / (1.5 * math.pi) - 1) / 2
 
 
