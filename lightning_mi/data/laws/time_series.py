@@ -103,10 +103,15 @@ class VectorAutoregression(AbstractGaussian):
             return torch.eye(len(self.coefficients), dtype=torch.float64)
         return torch.tensor(self.noise_covariance, dtype=torch.float64)
 
+    @cached_property
+    def _noise_factor(self) -> Tensor:
+        factor: Tensor = torch.linalg.cholesky(self._noise)
+        return factor
+
     def _sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         white = torch.randn(n, len(self.coefficients), generator=generator, dtype=torch.float64)
-        series = white @ torch.linalg.cholesky(self._noise).T
-        series[0] = torch.linalg.cholesky(self.covariance_matrix()) @ white[0]
+        series = white @ self._noise_factor.T
+        series[0] = self._factors.joint @ white[0]  # the stationary law
         # Prefix sums in log2(n) passes. Before a pass with shift s, row t is the sum of A^i e_(t-i) over i below s.
         shift, power = 1, self._matrix
         while shift < n:

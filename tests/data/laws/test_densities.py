@@ -122,21 +122,19 @@ def test_zero_inflated_counts_have_their_law():
     assert stats.kstest(x[:, 0].numpy(), stats.expon.cdf).pvalue > 1e-3
     counts = torch.bincount(y[:, 0].long(), minlength=40)[:8]
     expected = 0.7 * 0.5 ** (np.arange(8) + 1) + 0.3 * (np.arange(8) == 0)
-    assert (
-        stats.chisquare([*counts, 20_000 - counts.sum()], 20_000 * np.append(expected, 1 - expected.sum())).pvalue
-        > 1e-3
-    )
+    observed, expected = [*counts, 20_000 - counts.sum()], [*expected, 1 - expected.sum()]
+    assert stats.chisquare(observed, 20_000 * np.array(expected)).pvalue > 1e-3
 
 
 def test_autoregression_is_stationary_with_its_autocorrelation():
     law = laws.VectorAutoregression([[0.8, 0.1], [0.5, 0.4]], [[1.0, 0.3], [0.3, 2.0]])
     covariance, matrix = law.covariance_matrix(), torch.tensor(law.coefficients, dtype=torch.float64)
     source = generator()
-    series = torch.stack([torch.cat(law.sample(9, source), dim=1) for _ in range(20_000)])  # of 9 times
+    series = torch.stack([torch.cat(law.sample(9, source), dim=1) for _ in range(4000)])  # of 9 times
     for time in (0, 1, 4, 8):
-        torch.testing.assert_close(series[:, time].T @ series[:, time] / 20_000, covariance, rtol=0.05, atol=0.05)
-    lagged = series[:, 8].T @ series[:, 5] / 20_000
-    torch.testing.assert_close(lagged, torch.linalg.matrix_power(matrix, 3) @ covariance, rtol=0.05, atol=0.1)
+        torch.testing.assert_close(series[:, time].T @ series[:, time] / 4000, covariance, rtol=0.1, atol=0.1)
+    lagged = series[:, 8].T @ series[:, 5] / 4000
+    torch.testing.assert_close(lagged, torch.linalg.matrix_power(matrix, 3) @ covariance, rtol=0.1, atol=0.2)
     assert not law.independent_samples
 
 
