@@ -140,7 +140,7 @@ LAWS = [
         (2,),
     ),
     LawSpec("Gaussian", laws.Gaussian(CORRELATED, 2), lambda: gaussian_mi(CORRELATED, 2), (2,)),
-    LawSpec("StudentT", laws.StudentT(), lambda: student_mi(np.eye(2), 1, 1)),
+    LawSpec("StudentT", laws.StudentT(laws.GaussianPairs(1, 0.0)), lambda: student_mi(np.eye(2), 1, 1)),
     LawSpec("StudentT(dense, 2.5)", STUDENT, lambda: student_mi(dense(3, 0.4), 2, 2.5), (2,)),
     LawSpec("AdditiveUniform(0.3)", laws.AdditiveUniform(0.3), lambda: additive_mi(0.3)),
     LawSpec("AdditiveUniform(0.75)", laws.AdditiveUniform(0.75), lambda: additive_mi(0.75)),

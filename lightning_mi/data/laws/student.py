@@ -1,7 +1,7 @@
 """Multivariate Student-t: dependence of heavy tails, also between uncorrelated coordinates."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor
 from lightning_mi.data.laws._random import numpy_generator
 from lightning_mi.data.laws.abstract_gaussian import AbstractGaussian, QuadraticForms
 from lightning_mi.data.laws.base import AbstractLaw
-from lightning_mi.data.laws.gaussian import GaussianPairs
 from lightning_mi.utilities.checks import check_instance, check_positive
 
 
@@ -39,11 +38,12 @@ class StudentT(AbstractLaw):
     Source: Arellano-Valle et al. 2013; Czyz et al. 2023.
 
     Example:
+        >>> from lightning_mi.data.laws import GaussianPairs
         >>> StudentT(GaussianPairs(dim=5, rho=0.0), df=2).true_mi
         0.4482
     """
 
-    gaussian: AbstractGaussian = field(default_factory=lambda: GaussianPairs(rho=0.0))
+    gaussian: AbstractGaussian
     df: float = 1.0
 
     def __post_init__(self) -> None:

@@ -175,7 +175,7 @@ X = torch.zeros(3, 1)
         (lambda: laws.Gaussian([[1.0], [0.0, 1.0]]), r"lengths \[1, 2\]"),
         (lambda: laws.Gaussian([[1.0, math.nan], [0.0, 1.0]]), "all are finite"),
         (lambda: laws.Gaussian([[1.0, 0.0], [0.0, 1.0]], 2), "none is left for y"),
-        (lambda: laws.StudentT(df=0), "df=0"),
+        (lambda: laws.StudentT(laws.GaussianPairs(), df=0), "df=0"),
         (lambda: laws.AdditiveUniform(0.0), "noise=0.0"),
         (lambda: laws.GaussianMixture([0.5, 0.6], [[0, 0]], [[[1, 0], [0, 1]]]), "sum 1.1"),
         (lambda: laws.GaussianMixture([1.0], [[0, 0], [1, 1]], [[[1, 0], [0, 1]]]), "1 weights, 2 means"),
