@@ -1,6 +1,5 @@
 """LightningDataModules with known mutual information, and their laws."""
 
-from lightning_mi.data import laws
 from lightning_mi.data.gaussian import GaussianDataModule
 from lightning_mi.data.gaussian_laws import gaussian_log_ratio, gaussian_log_ratio_matrix, gaussian_mi, gaussian_rho
 from lightning_mi.data.images.module import ImageDataModule
@@ -32,5 +31,4 @@ __all__ = [
     "gaussian_rho",
     "get_transform",
     "ignore_job_signals",
-    "laws",
 ]

@@ -27,7 +27,7 @@ class Mapped(AbstractLaw):
     Raises:
         TypeError: If ``law`` is not a law, or a map not a map.
 
-    Source: Kraskov et al. 2004, appendix (invariance); Czyz et al. 2023.
+    Source: Kraskov et al. 2004 (invariance); Czyz et al. 2023.
 
     Example:
         >>> from lightning_mi.data.laws import Elementwise, GaussianPairs

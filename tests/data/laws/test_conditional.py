@@ -1,6 +1,7 @@
 """Laws of x, y and z: conditional MI, samples and log-ratio against covariances."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from scipy.stats import multivariate_normal
 from lightning_mi.data import laws
 
 COVARIANCE = [[2.0, 0.5, 0.3, 0.2], [0.5, 1.5, -0.4, 0.6], [0.3, -0.4, 1.0, 0.1], [0.2, 0.6, 0.1, 1.2]]
-LAWS = [laws.ConditionalGaussian(COVARIANCE, 1, 2), laws.ConditionalGaussian(COVARIANCE, 2, 1)]
+LAWS: list[Any] = [laws.ConditionalGaussian(COVARIANCE, 1, 2), laws.ConditionalGaussian(COVARIANCE, 2, 1)]
 LAWS += [laws.ConfoundedGaussian(), laws.ConfoundedGaussian(2, 0.5, 3.0, -1.0)]
 ANY = pytest.mark.parametrize("law", LAWS, ids=lambda law: law.describe())
 

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ TASKS = [LawSpec(name, law, lambda: math.nan) for name, law in laws.benchmark_ta
 ANY_LAW = pytest.mark.parametrize("spec", LAWS, ids=lambda spec: spec.name)
 ANY_LAW_OR_TASK = pytest.mark.parametrize("spec", [*LAWS, *TASKS], ids=lambda spec: spec.name)
 TABLE = [[0.25, 0.25], [0.5, 0.0]]
+WORDS: Any = [["a"]]
 BLOCKS, ROWS = 100, 40
 
 
@@ -205,7 +207,7 @@ def test_invalid_arguments_raise(call, message):
         (lambda: laws.Mapped("law"), "law='law'"),
         (lambda: laws.Mapped(laws.GaussianPairs(), "cubic"), "x_map='cubic'"),
         (lambda: laws.StudentT(laws.AdditiveUniform()), "gaussian of type AdditiveUniform"),
-        (lambda: laws.Gaussian([["a"]]), "an entry of covariance='a'"),
+        (lambda: laws.Gaussian(WORDS), "an entry of covariance='a'"),
         (lambda: laws.SymmetricChannel(error="0.1"), "error='0.1'"),
     ],
 )
