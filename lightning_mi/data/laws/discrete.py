@@ -202,7 +202,7 @@ class NoisyBits(AbstractLaw):
 
     @property
     def exchangeable(self) -> bool:
-        """Always."""
+        """Whether (x, y) and (y, x) have the same law: always."""
         return True
 
     def describe(self) -> str:

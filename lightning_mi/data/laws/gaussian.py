@@ -73,7 +73,7 @@ class GaussianPairs(AbstractGaussian):
 
     @property
     def exchangeable(self) -> bool:
-        """Always."""
+        """Whether (x, y) and (y, x) have the same law: always."""
         return True
 
     def describe(self) -> str:

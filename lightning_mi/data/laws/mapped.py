@@ -207,7 +207,7 @@ class Independent(AbstractLaw):
 
     @property
     def true_mi(self) -> float:
-        """0."""
+        """I(x; y) in nats: 0."""
         return 0.0
 
     @property
