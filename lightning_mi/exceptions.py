@@ -18,6 +18,7 @@ __all__ = [
     "MIError",
     "MINumericalWarning",
     "MIWarning",
+    "NoLogRatioError",
     "NonFiniteBatchError",
     "NonFiniteStepError",
     "RayClusterError",
@@ -89,6 +90,11 @@ class CorruptImageError(MIError, ValueError):
 @final
 class EstimateInputError(MIError, ValueError):
     """The arrays of :func:`lightning_mi.estimate` do not hold samples of two variables."""
+
+
+@final
+class NoLogRatioError(MIError, NotImplementedError):
+    """A law of samples has no known density, and so no log-ratio."""
 
 
 @final

@@ -4,6 +4,7 @@ from lightning_mi.data.gaussian import GaussianDataModule
 from lightning_mi.data.gaussian_laws import gaussian_log_ratio, gaussian_log_ratio_matrix, gaussian_mi, gaussian_rho
 from lightning_mi.data.images.module import ImageDataModule
 from lightning_mi.data.images.views import ContrastiveTransform
+from lightning_mi.data.law_module import LawDataModule
 from lightning_mi.data.onehot import OneHotDataModule
 from lightning_mi.data.sigterm_workers import ignore_job_signals
 from lightning_mi.data.stream import BatchStream, StreamLoader, batch_generator
@@ -19,6 +20,7 @@ __all__ = [
     "DatasetNotFoundError",
     "GaussianDataModule",
     "ImageDataModule",
+    "LawDataModule",
     "OneHotDataModule",
     "StreamLoader",
     "Transform",

@@ -21,6 +21,7 @@ from lightning_mi.estimation.folds import MemberSplit
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.regularizers import AbstractRegularizer
 
+_MIN_IMPROVEMENT = 1e-3  # nats, of the mean over members: less is not worth further steps
 _MAX_VALIDATION = 2048  # samples: their scores are an array of this size squared for each member
 
 
@@ -31,7 +32,7 @@ class Schedule:
     Attributes:
         max_steps: Maximum number of steps.
         check_every: Steps between two evaluations on the validation samples.
-        patience: Evaluations without an improvement of any member before training stops.
+        patience: Evaluations without an improvement of the members' mean before training stops.
         batch_size: Pairs of a batch.
         lr: Learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
@@ -115,7 +116,7 @@ class KeepBest(L.Callback):
     Args:
         batch: (members, V, ...) x and y.
         every: Steps between two evaluations.
-        patience: Evaluations without an improvement of any member before training stops.
+        patience: Evaluations without an improvement of the members' mean before training stops.
 
     Attributes:
         values: The highest value of each member, nats.
@@ -126,6 +127,7 @@ class KeepBest(L.Callback):
         self._batch, self._every, self._patience = batch, every, patience
         self._states: list[dict[str, Tensor]] = []
         self._without_improvement = 0
+        self._mean = -np.inf  # of the best values, at the last improvement
         self.values: list[float] = []
         self.best_steps: list[int] = []
 
@@ -160,10 +162,12 @@ class KeepBest(L.Callback):
             zip(ensemble.members.values(), output.terms.value.tolist(), strict=True)
         ):
             if value > self.values[index]:
-                improved = True
                 self.values[index], self.best_steps[index] = value, trainer.global_step
                 self._states[index] = {name: v.clone() for name, v in member.mi_loss.state_dict().items()}
+        mean = float(np.mean(self.values))
+        improved = mean > self._mean + _MIN_IMPROVEMENT
         self._without_improvement = 0 if improved else self._without_improvement + 1
+        self._mean = mean if improved else self._mean
 
 
 @final
