@@ -24,6 +24,7 @@ SUITE = [
     "tests/pairs",
     "tests/critics",
     "tests/training/test_module.py",
+    "tests/training/test_module_optimizers.py",
     "tests/checkpoints/test_module_checkpoints.py",
 ]
 

@@ -74,11 +74,14 @@ def test_checkpoint_is_synced_in_its_folder_before_the_rename(tmp_path, monkeypa
 def _save_with_small_files(path, sender):
     """Save with a limit of 20 kB a file, which fails as a full disk does."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         PLUGIN.save_checkpoint(content(2, size=100_000), path)
     except CheckpointError as error:
         sender.send(str(error))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)  # coverage writes its file when the process ends
     sender.close()
 
 

@@ -8,76 +8,21 @@ import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from lightning_mi import (
     MIEnsemble,
-    MIEstimationModule,
     MINumericalWarning,
     ViewScaleWarning,
-    bounds,
     critics,
     encoders,
     pairs,
     regularizers,
 )
 from lightning_mi.data import GaussianDataModule, OneHotDataModule
-from lightning_mi.ensemble.module_stack import same_architecture
 from lightning_mi.ensemble.vmap_group import VmapGroup
-from lightning_mi.training import online_probe as probes
+from tests.helpers.ensembles import LOSSES, STEPS, fit, gaussian, make
 from tests.helpers.recording import recorded
-
-LOSSES: dict[str, Callable[[], bounds.AbstractBound]] = {
-    "DV": bounds.DV,
-    "MINE": bounds.MINE,
-    "SMILE": bounds.SMILE,
-    "InfoNCE": bounds.InfoNCE,
-    "NWJ": bounds.NWJ,
-    "TUBA": bounds.TUBA,
-    "TUBA with a baseline": lambda: bounds.TUBA(baseline=nn.Linear(4, 1)),
-    "JS": bounds.JS,
-    "ReleasedNWJ": bounds.ReleasedNWJ,
-    "ReleasedTUBA": bounds.ReleasedTUBA,
-    "ReleasedJS": bounds.ReleasedJS,
-}
-STEPS = 25
-
-
-def make(loss: str = "DV", seed: int = 0, weight: float | None = None, lr: float = 1e-2, **parts: Any) -> Any:
-    torch.manual_seed(seed)
-    return MIEstimationModule(
-        parts.pop("critic", None) or critics.SeparableCritic(4, 4, hidden=(16,), embed_dim=8),
-        LOSSES[loss](),
-        regularizer=None if weight is None else regularizers.Squared(weight=weight),
-        optimizer=partial(parts.pop("optimizer", torch.optim.Adam), lr=lr),
-        **parts,
-    )
-
-
-class Values(L.Callback):
-    def __init__(self) -> None:
-        self.values: list[Tensor] = []
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        terms = outputs["ensemble"].terms if "ensemble" in outputs else outputs["terms"]
-        self.values.append(torch.stack((terms.value, terms.log_normalizer)))
-
-
-def gaussian() -> GaussianDataModule:
-    return GaussianDataModule(dim=4, mi=2.0, steps_per_mi=STEPS, batch_size=16, val_batches=2, test_batches=2)
-
-
-def fit(
-    module: Any, data: Any = None, callbacks: Any = (), ckpt_path: Any = None, **options: Any
-) -> tuple[Tensor, Any]:
-    values = Values()
-    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    given = {"accelerator": "cpu", "max_epochs": 1, "limit_val_batches": 0} | dict.fromkeys(off, False) | options
-    trainer = L.Trainer(callbacks=[values, *callbacks], **given)
-    trainer.fit(module, gaussian() if data is None else data, ckpt_path=ckpt_path)
-    return torch.stack(values.values), trainer
 
 
 def assert_same_as_alone(makers: dict[str, Callable[[], Any]], data: Callable[[], Any] = gaussian) -> MIEnsemble:
@@ -251,61 +196,3 @@ def test_callbacks_read_scores_of_members() -> None:
 
     ensemble = MIEnsemble({"JS": make("JS"), "a": make("DV", 1), "joint": make("DV", critic=critics.JointCritic(4, 4))})
     fit(ensemble, max_steps=2, callbacks=[Reads()])
-
-
-def test_loss_of_the_wrong_sign_raises() -> None:
-    class Reversed(MIEstimationModule):
-        def loss(self, terms: Any, penalty: Any) -> Tensor:
-            return -super().loss(terms, penalty)
-
-    member = Reversed(critics.BilinearCritic(4, 4), bounds.DV())
-    with pytest.raises(ValueError, match="increases with the bound's objective"):
-        fit(MIEnsemble({"a": member, "b": make()}))
-
-
-@pytest.mark.parametrize(
-    ("members", "error", "words"),
-    [
-        (dict, ValueError, "no members"),
-        (lambda: {"a": nn.Linear(1, 1)}, TypeError, "Linear as member 'a'"),
-        (lambda: dict.fromkeys("ab", make()), ValueError, "share a part"),
-        (lambda: {"a": make(probe=probes.OnlineLinearProbe(4, 2))}, ValueError, "with a probe"),
-        (lambda: {"a": make(scheduler=torch.optim.lr_scheduler.ConstantLR)}, ValueError, "with a scheduler"),
-    ],
-)
-def test_invalid_members_raise(members: Callable[[], Any], error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        MIEnsemble(members())
-
-
-def test_unsuitable_optimizers_raise() -> None:
-    for optimizers in ((torch.optim.Adam, torch.optim.SGD), (torch.optim.Adafactor, torch.optim.Adafactor)):
-        members = {str(i): make(optimizer=optimizer) for i, optimizer in enumerate(optimizers)}
-        with pytest.raises(ValueError, match=r"Got optimizers .*one class"):
-            fit(MIEnsemble(members))
-
-
-def test_clipping_and_accumulation_raise() -> None:
-    for option in ({"gradient_clip_val": 1.0}, {"accumulate_grad_batches": 2}):
-        with pytest.raises(MisconfigurationException, match="manual optimization"):
-            fit(MIEnsemble({"a": make()}), **option)
-
-
-def test_world_size_above_one_raises() -> None:
-    ensemble = MIEnsemble({"a": make()})
-    ensemble.trainer = type("Trainer", (), {"world_size": 2})()
-    with pytest.raises(RuntimeError, match="world size 2"):
-        ensemble.setup("fit")
-
-
-def test_same_architecture_compares_all_settings() -> None:
-    first, second = make("SMILE"), make("SMILE", 1)
-    assert same_architecture(first.bound, second.bound)
-    assert same_architecture(first.critic, second.critic)
-    second.bound.tau = 3.0
-    assert not same_architecture(first.bound, second.bound)
-    first.bound.tau = second.bound.tau = torch.ones(2)
-    assert not same_architecture(first.bound, second.bound)
-    assert not same_architecture(bounds.DV(), bounds.NWJ())
-    second.bound.more = 1
-    assert not same_architecture(first.bound, second.bound)

@@ -8,7 +8,6 @@ import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from torch import multiprocessing as mp
 from torch import nn
@@ -21,6 +20,7 @@ from lightning_mi import (
     bounds,
     critics,
 )
+from tests.helpers.bad_batches import BAD, with_bad_batch, without_bad_batch
 from tests.helpers.ranks import become_rank, free_port
 from tests.helpers.small_module import DIM, Batches, RecordingLogger, draw, equal, fit, make, trainer, weights
 
@@ -29,17 +29,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
     pytest.mark.filterwarnings("ignore:.* gave .* = (nan|-?inf):lightning_mi.MINumericalWarning"),
 ]
-BAD = 2  # the step
-
-
-def with_bad_batch(value=math.nan):
-    batches = draw(8, 8, 8, 8)
-    batches.batches[BAD][0][3, 1] = value
-    return batches
-
-
-def without_bad_batch():
-    return Batches(batch for step, batch in enumerate(draw(8, 8, 8, 8)) if step != BAD)
 
 
 class Spoil(L.Callback):
@@ -230,50 +219,6 @@ def test_values_with_an_overflowing_sum_are_finite():
 class Tanh(nn.Module):
     def forward(self, x):
         return torch.tanh(x)
-
-
-def baseline():
-    return bounds.TUBA(nn.Linear(DIM, 1))
-
-
-@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")
-@pytest.mark.parametrize("fused", [False, True])
-def test_a_step_is_skipped_under_a_scaler(fused):
-    made = {"optimizer": lambda parameters: torch.optim.Adam(parameters, lr=0.01, fused=fused)}
-    module, plain = (make(encoder=norm_encoder(), on_non_finite="skip", **made) for _ in range(2))
-    for fitted, batches in ((module, with_bad_batch()), (plain, without_bad_batch())):
-        fit(fitted, batches, plugins=[Overflow("bf16-mixed", "cpu")], callbacks=[Use(torch.amp.GradScaler("cpu"))])
-    assert module._guard.skipped == 1
-    assert equal(weights(module), weights(plain))
-
-
-@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*:UserWarning")
-@pytest.mark.parametrize(("bound", "policy"), [(lambda: bounds.MINE(ema_rate=0.25), "raise"), (baseline, "off")])
-def test_an_fp16_overflow_undoes_the_step(bound, policy):
-    """With a scaler on the CPU and a scale that makes the first gradients infinite."""
-    module = make(bound(), encoder=norm_encoder(), on_non_finite=policy)
-    before = weights(module)
-    scaler = torch.amp.GradScaler("cpu", init_scale=3e38, growth_interval=1000)
-    fit(module, draw(8), plugins=[Overflow("bf16-mixed", "cpu")], callbacks=[Use(scaler)])
-    assert scaler.get_scale() == pytest.approx(1.5e38)
-    assert equal(weights(module), before)
-    fit(module, draw(8), plugins=[Overflow("bf16-mixed", "cpu")], callbacks=[Use(torch.amp.GradScaler("cpu"))])
-    assert not equal(weights(module), before)
-
-
-class Overflow(MixedPrecision):
-    """A scaler on the CPU, which has no fp16 matrix products: Lightning allows a scaler for fp16 only."""
-
-    def pre_backward(self, tensor, module):
-        return super().pre_backward(tensor * (1e6 if self.scaler.get_scale() > 1e38 else 1.0), module)
-
-
-class Use(L.Callback):
-    def __init__(self, scaler):
-        self.scaler = scaler
-
-    def setup(self, trainer, pl_module, stage):
-        trainer.precision_plugin.scaler = self.scaler
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip"])
