@@ -159,8 +159,9 @@ def _whitening(centered: Tensor) -> Tensor:
     """(D, D) matrix W with W^T S W = 1 for the covariance S of centered samples, with a ridge."""
     covariance = centered.T @ centered / len(centered)
     ridge = _RIDGE * torch.eye(len(covariance), dtype=covariance.dtype)
-    factor = torch.linalg.cholesky(covariance + ridge)
-    return torch.linalg.inv(factor).T
+    factor: Tensor = torch.linalg.cholesky(covariance + ridge)
+    inverse: Tensor = torch.linalg.inv(factor)
+    return inverse.T
 
 
 def _log_ratio(u: Tensor, v: Tensor, rho: Tensor) -> Tensor:

@@ -106,7 +106,8 @@ def _of_the_fit(e: Evidence) -> Iterator[Finding]:
     if e.reading.fold_error > 3 * e.reading.sampling_error and e.reading.fold_error > 0.02:
         yield Finding(
             "folds_disagree",
-            f"The folds vary with a standard error of {e.reading.fold_error:.3f}, the samples with {e.reading.sampling_error:.3f} nats.",
+            f"The standard error is {e.reading.fold_error:.3f} nats over folds, {e.reading.sampling_error:.3f} over "
+            "samples.",
             'Use budget="careful", or look for a subset of samples that differs.',
         )
     if e.reading.effective_pairs.min() < e.fold_size:

@@ -69,12 +69,10 @@ def read_variable(data: Any, name: str, discrete: bool | None = None) -> Variabl
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] == 0:
         raise EstimateInputError(
-            f"Got {name} of shape {array.shape}: it must be (n,) or (n, D), one row for each sample."
+            f"Got {name} of shape {array.shape}: it must be (n,) or (n, D), with one row per sample."
         )
     if len(array) < MIN_SAMPLES:
-        raise EstimateInputError(
-            f"Got {len(array)} samples of {name}: at least {MIN_SAMPLES} are required for critics, validation and folds."
-        )
+        raise EstimateInputError(f"Got {len(array)} samples of {name}: at least {MIN_SAMPLES} are required.")
     if categorical:
         return _discrete(name, array)
     if array.dtype.kind == "c":
@@ -101,8 +99,8 @@ def _discrete(name: str, array: NDArray[Any], constant: tuple[int, ...] = ()) ->
     distinct, labels = np.unique(rows, axis=0, return_inverse=True)
     if len(distinct) > len(array) / 2:
         raise EstimateInputError(
-            f"Got {name} as a discrete variable with {len(distinct)} labels for {len(array)} samples: most labels occur "
-            f"once, so that nothing can be learned of them. Pass discrete={{'{name}': False}} for numbers."
+            f"Got {name} as a discrete variable with {len(distinct)} labels for {len(array)} samples: most labels "
+            f"occur once, and carry no information. Pass discrete={{'{name}': False}} for numbers."
         )
     return Variable(name, "discrete", labels.reshape(-1, 1).astype(np.float64), len(distinct), constant)
 

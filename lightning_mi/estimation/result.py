@@ -98,7 +98,7 @@ class MIEstimate:
         codes = ", ".join(finding.code for finding in self.findings) or "none"
         return (
             f"MI = {self.mi:.3f} {self.units}{state}, {self.confidence:.0%} limits {self.lower:.3f} to {upper}\n"
-            f"{self.num_samples:,} samples, x {self.kinds[0]}, y {self.kinds[1]}; independence: p = {self.p_value:.3g}\n"
+            f"{self.num_samples:,} samples, x {self.kinds[0]}, y {self.kinds[1]}; independence p = {self.p_value:.3g}\n"
             f"findings: {codes}"
         )
 

@@ -20,6 +20,7 @@ def test_folds_partition_the_samples(name):
 @pytest.mark.parametrize("name", ["groups", "blocks"])
 def test_no_group_is_in_two_folds(name):
     groups = OPTIONS[name]
+    assert groups is not None
     folds = make_folds(N, 4, np.random.default_rng(0), OPTIONS[name])
     found = [set(groups[fold]) for fold in folds]
     assert not any(a & b for i, a in enumerate(found) for b in found[:i])
