@@ -31,8 +31,6 @@ class GaussianCopulaCritic(AbstractCritic):
         y_dim: Dy.
         hidden: Widths of the hidden layers of both networks.
         embed_dim: The dimension of the networks' outputs.
-        linear_dim: The number of linear functions of x and of y beside the networks, in g(x) and h(y); 0 for none.
-            They fit dependence between features fast that a network learns slowly.
         gaussian_dims: Numbers of the first columns of x and of y that the Gaussian describes; all by default. Further
             columns are features for the networks alone.
 
@@ -65,7 +63,6 @@ class GaussianCopulaCritic(AbstractCritic):
         *,
         hidden: Sequence[int] = (64, 64),
         embed_dim: int = 16,
-        linear_dim: int = 0,
         gaussian_dims: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
@@ -76,11 +73,10 @@ class GaussianCopulaCritic(AbstractCritic):
         self.x_dim, self.y_dim = x_dim, y_dim
         self.x_net = MLP(x_dim, hidden, out_dim=embed_dim).layers
         self.y_net = MLP(y_dim, hidden, out_dim=embed_dim).layers
-        self.x_linear, self.y_linear = nn.Linear(x_dim, linear_dim), nn.Linear(y_dim, linear_dim)
-        for layer in (self.y_net[-1], self.y_linear):
-            assert isinstance(layer, nn.Linear)
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        last = self.y_net[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         self.register_buffer("x_mean", torch.zeros(columns[0]))
         self.register_buffer("y_mean", torch.zeros(columns[1]))
         self.register_buffer("x_directions", torch.zeros(columns[0], min(columns)))
@@ -150,8 +146,8 @@ class GaussianCopulaCritic(AbstractCritic):
         curvature = rho.square() / (2 * noise)
         x_term = -(curvature * u.square()).sum(1, keepdim=True)
         y_term = -(curvature * v.square()).sum(1, keepdim=True) - 0.5 * noise.log().sum()
-        g = torch.cat([self.x_net(x), self.x_linear(x), u * (rho / noise), x_term, torch.ones_like(x_term)], dim=1)
-        h = torch.cat([self.y_net(y), self.y_linear(y), v, torch.ones_like(y_term), y_term], dim=1)
+        g = torch.cat([self.x_net(x), u * (rho / noise), x_term, torch.ones_like(x_term)], dim=1)
+        h = torch.cat([self.y_net(y), v, torch.ones_like(y_term), y_term], dim=1)
         return g, h
 
 

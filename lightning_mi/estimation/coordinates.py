@@ -32,7 +32,7 @@ class RankCoordinates:
     MI does not change under injective maps of x or of y. Ranks remove heavy tails; the features restore the geometry
     of the original coordinates, which ranks distort, such as a distance from the center.
 
-    Source: van der Waerden 1952 (normal scores).
+    Source: Waerden 1952 (normal scores).
 
     Args:
         reference: (n, D) the samples that ranks and scales are those of.

@@ -1,12 +1,31 @@
 """Figure of an estimate."""
 
+from collections.abc import Sequence
+from typing import Any, Protocol
+
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from lightning_mi.estimation.result import MIEstimate
+
+class Drawable(Protocol):
+    """What the figure shows of a result; see :class:`lightning_mi.MIEstimate`."""
+
+    @property
+    def mi(self) -> float: ...  # noqa: D102
+    @property
+    def lower(self) -> float: ...  # noqa: D102
+    @property
+    def units(self) -> str: ...  # noqa: D102
+    @property
+    def pointwise(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def learning_curve(self) -> Sequence[Any]: ...  # noqa: D102
+    @property
+    def scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...  # noqa: D102
 
 
-def draw(result: MIEstimate) -> Figure:
+def draw(result: Drawable) -> Figure:
     """The learning curve, the scores of joint and marginal pairs, and the pointwise MI."""
     figure = Figure(figsize=(12, 3.2), layout="constrained")
     curve, scores, pointwise = figure.subplots(1, 3)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from lightning_mi.estimation.figure import draw
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 Units = Literal["nats", "bits"]
 
@@ -51,7 +53,7 @@ class MIEstimate:
     """The estimated mutual information of two arrays; all values in ``units``.
 
     No distribution-free method certifies a large MI: with high probability, a lower confidence limit from n samples is
-    not above about log n (McAllester and Stratos 2020). A finding is reported if the estimate is near that ceiling.
+    not above about log n. A finding is reported if the estimate is near that ceiling.
 
     Attributes:
         mi: The estimate: the value of the bound on samples that its critics were not fitted to, extrapolated to
@@ -73,6 +75,8 @@ class MIEstimate:
         findings: What limits the meaning of the estimate.
         scores: Two arrays, a sample of the held-out scores of joint pairs and of marginal pairs.
         complete: False if the estimation was interrupted.
+
+    Source: McAllester and Stratos 2020 (the ceiling).
     """
 
     mi: float
@@ -135,10 +139,8 @@ class MIEstimate:
         row = {name: getattr(self, name) for name in names} | self.cross_checks
         return pd.DataFrame([row | {"findings": ", ".join(finding.code for finding in self.findings)}])
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Figure:
         """The learning curve, the scores of joint and marginal pairs, and the pointwise MI."""
-        from lightning_mi.estimation.figure import draw
-
         return draw(self)
 
 
