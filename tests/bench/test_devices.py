@@ -67,6 +67,7 @@ def test_crash_before_training_shows_stderr(tmp_path: Path) -> None:
         train_on_devices(tmp_path, cell_on(1), -1, ignore, lambda: False)
 
 
+@pytest.mark.slow
 def test_stopped_training_ends_without_temporary_files(tmp_path: Path, empty_temporary_folder: Path) -> None:
     cell = cell_on(1, steps=1_000_000)
     files_during_training: list[Path] = []

@@ -24,7 +24,7 @@ LOSSES: dict[str, Callable[[], bounds.AbstractBound]] = {
     "ReleasedTUBA": bounds.ReleasedTUBA,
     "ReleasedJS": bounds.ReleasedJS,
 }
-STEPS = 25
+STEPS = 15
 
 
 def make(loss: str = "DV", seed: int = 0, weight: float | None = None, lr: float = 1e-2, **parts: Any) -> Any:

@@ -132,6 +132,7 @@ def test_the_drift_shown_is_warned_of_as_quoted(output_of):
         assert -2.5 < rate < -0.7  # -1.6 to -1.1
 
 
+@pytest.mark.slow
 def test_with_the_remedy_no_warning_comes(output_of, tmp_path):
     [block] = [block for block in blocks("python") if "StabilityMonitor" in block]
     [warning] = output_of("StabilityMonitor")[1]
