@@ -1,0 +1,86 @@
+"""`lightning-mi estimate`: files, columns, output and errors."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lightning_mi.cli.main import main
+from lightning_mi.cli.tables import read_variables
+from lightning_mi.exceptions import EstimateInputError
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(200, 2))
+Y = X[:, 0] + RNG.normal(size=200)
+
+
+@pytest.fixture
+def files(here):
+    np.save("x.npy", X)
+    np.save("y.npy", Y)
+    np.savez("both.npz", features=X, target=Y)
+    np.savetxt("table.csv", np.c_[X, Y], delimiter=",", header="a,b,c", comments="", fmt="%.17g")
+    return here
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        (["x.npy", "y.npy"], None, None),
+        (["both.npz"], "features", "target"),
+        (["table.csv"], "a, b", "c"),
+    ],
+    ids=["npy", "npz", "csv"],
+)
+def test_variables_are_read_from_files(files, source):
+    names, x, y = source
+    read = read_variables([files / name for name in names], x, y)
+    np.testing.assert_array_equal(read[0], X)
+    np.testing.assert_array_equal(read[1], Y)
+
+
+def test_estimate_prints_three_lines_and_json(files, capsys):
+    assert main(["estimate", "table.csv", "--x", "a,b", "--y", "c", "--budget", "quick"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("MI = ")
+    assert main(["estimate", "x.npy", "y.npy", "--budget", "quick", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert text.startswith(f"MI = {result['mi']:.3f} nats")
+
+
+def test_text_columns_stay_text_and_empty_fields_are_nan(here):
+    (here / "t.csv").write_text("a,b,c\n1,x,1.5\n2,y,\n")
+    a, b = read_variables([here / "t.csv"], "a", "b")
+    assert a.dtype.kind == "i"
+    assert b.tolist() == ["x", "y"]
+    assert np.isnan(read_variables([here / "t.csv"], "c", "a")[0][1])
+
+
+WRONG = {
+    "missing file": (["no.npy", "x.npy"], None, None, "no.npy: there is no such file"),
+    "missing table": (["no.csv"], "a", "b", "no.csv: there is no such file"),
+    "kind": (["x.txt"], "a", "b", "give one csv, parquet or npz file"),
+    "no columns": (["table.csv"], None, None, "without --x and --y"),
+    "column": (["table.csv"], "a,q", "c", "Got column 'q': .* has a, b, c"),
+    "two tables": (["table.csv", "x.npy"], None, None, "one of two files"),
+    "damaged npy": (["bad.npy", "x.npy"], None, None, "bad.npy: it cannot be read as an npy file"),
+    "damaged npz": (["bad.npz"], "a", "b", "bad.npz: it cannot be read as an npz file"),
+    "ragged csv": (["ragged.csv"], "a", "b", "line 3 has 1 fields, and the header 2"),
+    "empty csv": (["empty.csv"], "a", "b", "with 0 lines"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_unusable_files_raise(files, wrong):
+    for name in ("bad.npy", "bad.npz"):
+        (files / name).write_bytes(b"not an array")
+    (files / "ragged.csv").write_text("a,b\n1,2\n3\n")
+    (files / "empty.csv").write_text("")
+    names, x, y, message = WRONG[wrong]
+    with pytest.raises(EstimateInputError, match=message):
+        read_variables([files / name for name in names], x, y)
+
+
+def test_error_is_one_message(files, capsys):
+    assert main(["estimate", "table.csv", "--x", "q", "--y", "c"]) == 2
+    assert capsys.readouterr().err.startswith("lightning-mi estimate: error: Got column 'q'")
