@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
 
 from lightning_mi.estimation.coordinates import RankCoordinates
 from lightning_mi.estimation.inputs import Variable
@@ -47,6 +46,8 @@ def nearest_neighbors(x: Variable, y: Variable, x_ranks: NDArray[np.float64], y_
 
     Source: Kraskov et al. 2004; Ross 2014 (one discrete variable).
     """
+    from sklearn.feature_selection import mutual_info_classif, mutual_info_regression  # half a second
+
     features, target, discrete = (x_ranks, y, x.kind == "discrete")
     targets = y_ranks[:, 0]
     rows = np.linspace(0, len(features) - 1, min(len(features), _MAX_KSG)).astype(int)
