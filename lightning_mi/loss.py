@@ -148,10 +148,7 @@ class MILoss(nn.Module):
         terms, penalty = self.read(scores)
         if self.training:
             self.num_batches += 1
-        if scores.num_joint == 0:  # the loss stays finite, so that training goes on
-            undefined = torch.full_like(terms.value, math.nan)
-            terms = terms._replace(value=undefined, joint_term=undefined)
-        return MILossOutput(regularized_loss(terms, penalty), terms, penalty, scores)
+        return MILossOutput(regularized_loss(terms, penalty), reported_terms(terms, scores), penalty, scores)
 
     def score(self, *views: Tensor) -> Scores:
         """Score the joint and marginal pairs of one batch."""
@@ -200,6 +197,23 @@ class MILoss(nn.Module):
             form = f"{state.dtype} {tuple(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
             raise RuntimeError(f"Error(s) in loading state_dict for MILoss: Got {form} as the number of batches.")
         self.set_num_batches(int(state))
+
+
+def reported_terms(terms: BoundTerms, scores: Scores) -> BoundTerms:
+    """The terms of a batch as they are reported: without joint pairs, value and joint term are NaN.
+
+    The loss keeps the terms with means of 0, so that it stays finite and training continues.
+
+    Example:
+        >>> terms = BoundTerms(*torch.zeros(5))
+        >>> none = Scores.from_matrix(torch.zeros(2, 2), joint=torch.zeros(2, 2, dtype=torch.bool), allow_no_joint=True)
+        >>> reported_terms(terms, none).value
+        tensor(nan)
+    """
+    if scores.num_joint:
+        return terms
+    undefined = torch.full_like(terms.value, math.nan)
+    return terms._replace(value=undefined, joint_term=undefined)
 
 
 def regularized_loss(terms: BoundTerms, penalty: Tensor | None) -> Tensor:

@@ -5,7 +5,6 @@ import sys
 
 from lightning_mi.cli.tables import read_variables
 from lightning_mi.estimation import estimate
-from lightning_mi.exceptions import EstimateInputError
 
 
 def run(options: argparse.Namespace) -> int:
@@ -22,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
             seed=options.seed,
             accelerator=options.accelerator,
         )
-    except (EstimateInputError, ValueError) as error:
+    except ValueError as error:
         print(f"lightning-mi estimate: error: {error}", file=sys.stderr)
         return 2
     if options.json:

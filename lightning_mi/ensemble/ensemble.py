@@ -173,10 +173,7 @@ class MIEnsemble(L.LightningModule):
             member.trainer = None
 
     def _step(self, batch: Any, backward: Callable[[Tensor], Any]) -> EnsembleOutput:
-        steps = [
-            group.step(batch_of_member(batch, indices) if self.separate_batches else batch, backward)
-            for group, indices in self._groups
-        ]
+        steps = [group.step(self._batch_of(batch, indices), backward) for group, indices in self._groups]
         readings = torch.cat([step.readings for step in steps])[self._order]
         return EnsembleOutput(self._names, readings, tuple(step.output for step in steps), self._places)
 
@@ -198,7 +195,7 @@ class MIEnsemble(L.LightningModule):
             if unencoded and warn_of_scale(member.critic, member.unpack_batch(self._batch_of(batch, index))):
                 return
 
-    def _batch_of(self, batch: Any, index: int) -> Any:
+    def _batch_of(self, batch: Any, index: int | list[int]) -> Any:
         return batch_of_member(batch, index) if self.separate_batches else batch
 
     def _log_step(self, output: EnsembleOutput) -> None:

@@ -48,13 +48,12 @@ def nearest_neighbors(x: Variable, y: Variable, x_ranks: NDArray[np.float64], y_
     """
     from sklearn.feature_selection import mutual_info_classif, mutual_info_regression  # half a second
 
-    features, target, discrete = (x_ranks, y, x.kind == "discrete")
-    targets = y_ranks[:, 0]
-    rows = np.linspace(0, len(features) - 1, min(len(features), _MAX_KSG)).astype(int)
+    rows = np.linspace(0, len(x_ranks) - 1, min(len(x_ranks), _MAX_KSG)).astype(int)
+    features, discrete = x_ranks[rows], x.kind == "discrete"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if target.kind == "discrete":
-            value = mutual_info_classif(features[rows], y.labels[rows], discrete_features=discrete, random_state=0)
+        if y.kind == "discrete":
+            value = mutual_info_classif(features, y.labels[rows], discrete_features=discrete, random_state=0)
         else:
-            value = mutual_info_regression(features[rows], targets[rows], discrete_features=discrete, random_state=0)
+            value = mutual_info_regression(features, y_ranks[rows, 0], discrete_features=discrete, random_state=0)
     return float(value[0])

@@ -1,4 +1,4 @@
-"""Cross-fit critics on continuous variables: fold by fold, each sample is scored by critics fitted to the others."""
+"""Cross-fitting: each fold of the samples is scored by critics fitted to the other folds."""
 
 from collections.abc import Callable
 from functools import partial
@@ -35,7 +35,7 @@ class CrossFit(NamedTuple):
 
 @final
 class CrossFitter:
-    """Fits critics on folds of two continuous variables.
+    """Fits critics on folds of two variables.
 
     Args:
         x: (n, Cx) coordinates of x.

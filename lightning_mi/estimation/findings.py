@@ -50,7 +50,7 @@ class Evidence(NamedTuple):
 
 
 def find(evidence: Evidence) -> tuple[Finding, ...]:
-    """All findings, those of the data first."""
+    """The findings of the data, then the findings of the fit."""
     return (*_of_the_data(evidence), *_of_the_fit(evidence))
 
 

@@ -66,12 +66,10 @@ class Fitted(NamedTuple):
     Attributes:
         members: By member, in evaluation mode.
         best_steps: The training step of each member's weights.
-        num_steps: The number of steps.
     """
 
     members: list[MIEstimationModule]
     best_steps: list[int]
-    num_steps: int
 
 
 def fit_members(
@@ -106,7 +104,7 @@ def fit_members(
         fitting = L.Trainer(max_steps=schedule.max_steps, callbacks=[keep_best], **(options | trainer))
         fitting.fit(ensemble, DataLoader(batches, batch_size=None))
     keep_best.restore(ensemble)
-    return Fitted(list(ensemble.eval().members.values()), keep_best.best_steps, fitting.global_step)
+    return Fitted(list(ensemble.eval().members.values()), keep_best.best_steps)
 
 
 @final
@@ -157,7 +155,6 @@ class KeepBest(L.Callback):
         ensemble.eval()
         output = ensemble.compute([view.to(ensemble.device) for view in self._batch])
         ensemble.train()
-        improved = False
         for index, (member, value) in enumerate(
             zip(ensemble.members.values(), output.terms.value.tolist(), strict=True)
         ):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.estimation.folds import Indices, MemberSplit
+from lightning_mi.scores.scores import Scores
 from lightning_mi.utilities.numerics import log_mean_exp, shifted_exp
 
 Array = NDArray[np.float64]
@@ -169,12 +170,5 @@ def permutation_p_value(blocks: Sequence[HeldOutBlock], permutations: int, rng: 
 
 def _log_normalizer(matrices: Sequence[Tensor]) -> Tensor:
     """Log-mean-exp over the marginal pairs of all blocks, nats."""
-    off_diagonal = [_off_diagonal(matrix) for matrix in matrices]
-    scores = torch.cat(off_diagonal)
+    scores = torch.cat([Scores.from_matrix(matrix).marginal_values() for matrix in matrices])
     return log_mean_exp(scores, count=scores.numel())
-
-
-def _off_diagonal(matrix: Tensor) -> Tensor:
-    """(b * (b - 1),) entries outside of the diagonal."""
-    n = len(matrix)
-    return matrix.flatten()[1:].view(n - 1, n + 1)[:, :-1].flatten()

@@ -74,7 +74,6 @@ class MIEstimate:
         cross_checks: Other estimates by name.
         findings: What limits the meaning of the estimate.
         scores: Two arrays, a sample of the held-out scores of joint pairs and of marginal pairs.
-        complete: False if the estimation was interrupted.
 
     Source: McAllester and Stratos 2020 (the ceiling).
     """
@@ -93,15 +92,13 @@ class MIEstimate:
     cross_checks: dict[str, float]
     findings: tuple[Finding, ...]
     scores: tuple[NDArray[np.float64], NDArray[np.float64]] = dataclasses.field(repr=False)
-    complete: bool = True
 
     def __str__(self) -> str:
         """Three lines: the estimate, its limits, and the findings."""
         upper = "-" if self.upper is None else f"{self.upper:.3f}"
-        state = "" if self.complete else " (interrupted: fewer fits)"
         codes = ", ".join(finding.code for finding in self.findings) or "none"
         return (
-            f"MI = {self.mi:.3f} {self.units}{state}, {self.confidence:.0%} limits {self.lower:.3f} to {upper}\n"
+            f"MI = {self.mi:.3f} {self.units}, {self.confidence:.0%} limits {self.lower:.3f} to {upper}\n"
             f"{self.num_samples:,} samples, x {self.kinds[0]}, y {self.kinds[1]}; independence p = {self.p_value:.3g}\n"
             f"findings: {codes}"
         )
@@ -135,7 +132,7 @@ class MIEstimate:
         """
         import pandas as pd
 
-        names = ("mi", "lower", "upper", "standard_error", "p_value", "units", "num_samples", "complete")
+        names = ("mi", "lower", "upper", "standard_error", "p_value", "units", "num_samples")
         row = {name: getattr(self, name) for name in names} | self.cross_checks
         return pd.DataFrame([row | {"findings": ", ".join(finding.code for finding in self.findings)}])
 

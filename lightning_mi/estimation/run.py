@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,21 +23,7 @@ from lightning_mi.exceptions import EstimateInputError
 _MAX_SCORES = 20_000  # of joint and of marginal pairs, for the figure
 
 
-class Run(NamedTuple):
-    """An estimation.
-
-    Attributes:
-        result: The result.
-        coordinates: The coordinates of x and of y.
-        fits: The critics, by fraction of the samples; all samples last.
-    """
-
-    result: MIEstimate
-    coordinates: tuple[Coordinates, Coordinates]
-    fits: list[CrossFit]
-
-
-def run(x: Variable, y: Variable, options: Options, groups: Indices | None, ordered: bool) -> Run:
+def run(x: Variable, y: Variable, options: Options, groups: Indices | None) -> MIEstimate:
     """Estimate the MI of two variables.
 
     Args:
@@ -46,7 +31,6 @@ def run(x: Variable, y: Variable, options: Options, groups: Indices | None, orde
         y: The second variable.
         options: The options.
         groups: (n,) samples of one group stay in one fold; None for single samples.
-        ordered: The folds respect groups or the order of a time series.
 
     Raises:
         EstimateInputError: The variables differ in length, or a fold is too small.
@@ -80,7 +64,7 @@ def run(x: Variable, y: Variable, options: Options, groups: Indices | None, orde
         accelerator=options.accelerator,
     )
     fits = [fitter(fraction) for fraction in options.plan.fractions]
-    return Run(_result(x, y, options, fits, folds, ordered, rng), coordinates, fits)
+    return _result(x, y, options, fits, folds, groups is not None, rng)
 
 
 def read_groups(groups: ArrayLike | None, blocks: int | None, n: int) -> Indices | None:

@@ -91,4 +91,4 @@ def estimate(
     kinds = dict(discrete or {})
     first, second = (read_variable(data, name, kinds.get(name)) for data, name in ((x, "x"), (y, "y")))
     grouping = read_groups(groups, blocks, len(first.values))
-    return run(first, second, options, grouping, grouping is not None).result
+    return run(first, second, options, grouping)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_mi._compat.lightning_logs import log_step
 from lightning_mi.bounds import AbstractBound, BoundTerms
+from lightning_mi.loss import reported_terms
 from lightning_mi.pairs import AbstractPairing
 from lightning_mi.pairs.known_law import known_mi
 from lightning_mi.scores.scores import Scores
@@ -89,14 +90,12 @@ def term_logs(terms: BoundTerms, scores: Scores, loss: Tensor) -> dict[str, Tens
         >>> sorted(term_logs(bounds.DV()(scores), scores, torch.tensor(0.0)))
         ['joint_term', 'log_normalizer', 'loss', 'marginal_term', 'mi']
     """
-    value, joint_term = terms.value, terms.joint_term
-    if scores.num_joint == 0:
-        value = joint_term = torch.full_like(value, math.nan)
+    reported = reported_terms(terms, scores)
     return {
-        "mi": value,
-        "joint_term": joint_term,
-        "marginal_term": terms.marginal_term,
-        "log_normalizer": terms.log_normalizer,
+        "mi": reported.value,
+        "joint_term": reported.joint_term,
+        "marginal_term": reported.marginal_term,
+        "log_normalizer": reported.log_normalizer,
         "loss": loss,
     }
 

@@ -11,9 +11,30 @@ from lightning_mi.data.laws.maps import AbstractMap
 from lightning_mi.utilities.checks import check_instance
 
 
+class _AbstractWrapped(AbstractLaw):
+    """A law with the MI of another one: ``law``."""
+
+    law: AbstractLaw
+
+    @property
+    def independent_samples(self) -> bool:
+        """Whether the n pairs of a sample are independent."""
+        return self.law.independent_samples
+
+    @property
+    def true_mi(self) -> float:
+        """I(x; y) in nats: that of the base law."""
+        return self.law.true_mi
+
+    @property
+    def has_log_ratio(self) -> bool:
+        """Whether the base law has one."""
+        return self.law.has_log_ratio
+
+
 @final
 @dataclass(frozen=True)
-class Mapped(AbstractLaw):
+class Mapped(_AbstractWrapped):
     """Injective maps of x and of y: the MI stays the same, and the log-ratio is that of the inverse images.
 
     The Jacobians of numerator and denominator cancel, so the log-ratio needs only the inverses. To apply several maps,
@@ -44,21 +65,6 @@ class Mapped(AbstractLaw):
         check_instance("law", self.law, AbstractLaw, "laws.GaussianPairs()")
         for name, value in (("x_map", self.x_map), ("y_map", self.y_map)):
             check_instance(name, value, (AbstractMap, type(None)), 'laws.Elementwise("cubic")')
-
-    @property
-    def independent_samples(self) -> bool:
-        """Whether the n pairs of a sample are independent."""
-        return self.law.independent_samples
-
-    @property
-    def true_mi(self) -> float:
-        """I(x; y) in nats: that of the base law."""
-        return self.law.true_mi
-
-    @property
-    def has_log_ratio(self) -> bool:
-        """Whether the base law has one."""
-        return self.law.has_log_ratio
 
     @property
     def num_x_labels(self) -> int | None:
@@ -103,7 +109,7 @@ class Mapped(AbstractLaw):
 
 @final
 @dataclass(frozen=True)
-class Swapped(AbstractLaw):
+class Swapped(_AbstractWrapped):
     """The law of (y, x): the same MI, with the sides exchanged.
 
     Labels of x become labels of y, where :class:`~lightning_mi.pairs.EnumeratedLabels` takes them.
@@ -124,21 +130,6 @@ class Swapped(AbstractLaw):
 
     def __post_init__(self) -> None:
         check_instance("law", self.law, AbstractLaw, "laws.DiscreteContinuous()")
-
-    @property
-    def independent_samples(self) -> bool:
-        """Whether the n pairs of a sample are independent."""
-        return self.law.independent_samples
-
-    @property
-    def true_mi(self) -> float:
-        """I(x; y) in nats."""
-        return self.law.true_mi
-
-    @property
-    def has_log_ratio(self) -> bool:
-        """Whether the base law has one."""
-        return self.law.has_log_ratio
 
     @property
     def num_x_labels(self) -> int | None:
