@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from lightning_mi.bounds.base import BoundTerms
     from lightning_mi.checkpoints.atomic_io import AtomicCheckpointIO
     from lightning_mi.ensemble.ensemble import MIEnsemble
+    from lightning_mi.estimation.column_pairs import pairwise
+    from lightning_mi.estimation.estimator import MutualInformationEstimator
+    from lightning_mi.estimation.pairwise_result import PairwiseMI
     from lightning_mi.estimation.result import Finding, MIEstimate
     from lightning_mi.estimation.two_arrays import estimate
     from lightning_mi.exceptions import (
@@ -47,12 +50,15 @@ _NAMES = {
     "MILossOutput": "loss",
     "MINumericalWarning": "exceptions",
     "MIWarning": "exceptions",
+    "MutualInformationEstimator": "estimation.estimator",
     "NonFiniteBatchError": "exceptions",
     "NonFiniteStepError": "exceptions",
     "OnlineLinearProbe": "training.online_probe",
+    "PairwiseMI": "estimation.pairwise_result",
     "Scores": "scores.scores",
     "ViewScaleWarning": "exceptions",
     "estimate": "estimation.two_arrays",
+    "pairwise": "estimation.column_pairs",
 }
 
 __all__ = [
@@ -70,9 +76,11 @@ __all__ = [
     "MILossOutput",
     "MINumericalWarning",
     "MIWarning",
+    "MutualInformationEstimator",
     "NonFiniteBatchError",
     "NonFiniteStepError",
     "OnlineLinearProbe",
+    "PairwiseMI",
     "Scores",
     "ViewScaleWarning",
     "bounds",
@@ -84,6 +92,7 @@ __all__ = [
     "exceptions",
     "metrics",
     "pairs",
+    "pairwise",
     "regularizers",
 ]
 

@@ -42,6 +42,7 @@ _OVERVIEW = """\
 examples:
   lightning-mi ls                                   list recipes and benchmarks
   lightning-mi estimate x.npy y.npy                 the mutual information of two arrays
+  lightning-mi pairwise data.csv                    the mutual information of each pair of columns
   lightning-mi fit --config gaussian                train a recipe
   lightning-mi fit --config gaussian --trainer.max_steps 500
   lightning-mi cp gaussian mine.yaml                copy a recipe, to edit it
@@ -55,6 +56,13 @@ examples:
   lightning-mi estimate data.csv --x a,b --y c      columns of a csv or parquet file
   lightning-mi estimate data.npz --x features --y labels --discrete y
   lightning-mi estimate x.npy y.npy --budget quick --json
+"""
+
+_PAIRWISE = """\
+examples:
+  lightning-mi pairwise data.csv                    every pair of columns of a csv, parquet, npz or npy file
+  lightning-mi pairwise data.csv --columns a,b,c --discrete c
+  lightning-mi pairwise data.csv --adjust fdr --json
 """
 
 _LS = """\
@@ -111,6 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=purpose, add_help=False)
     add("ls", "list the recipes and benchmarks", _LS)
     _add_estimate_options(add("estimate", "estimate the mutual information of two arrays", _ESTIMATE))
+    _add_pairwise_options(add("pairwise", "estimate the mutual information of each pair of columns", _PAIRWISE))
     _add_copy_options(add("cp", "copy a recipe or a benchmark's grid, to edit it", _CP))
     _add_bench_options(add("bench", "run a benchmark: every loss, several seeds, a table and figures", _BENCH))
     return parser
@@ -131,13 +140,29 @@ def _add_estimate_options(estimate: argparse.ArgumentParser) -> None:
     estimate.add_argument(
         "--discrete", nargs="+", choices=["x", "y"], default=[], help="labels without an order (default: detected)"
     )
-    estimate.add_argument("--budget", choices=["quick", "standard", "careful"], default="standard")
-    estimate.add_argument("--folds", type=_positive, metavar="K", default=4, help="folds of the samples (default: 4)")
-    estimate.add_argument("--units", choices=["nats", "bits"], default="nats")
-    estimate.add_argument("--seed", type=_seed, default=0)
-    estimate.add_argument("--accelerator", default="cpu", help="cpu, gpu or auto (default: cpu)")
-    estimate.add_argument("--json", action="store_true", help="print a JSON object")
+    _add_estimation_options(estimate, budget="standard")
     estimate.set_defaults(fail=estimate.error)
+
+
+def _add_pairwise_options(pairwise: argparse.ArgumentParser) -> None:
+    pairwise.add_argument("file", metavar="FILE", type=Path, help="a csv, parquet or npz file, or an npy file (n, D)")
+    pairwise.add_argument("--columns", metavar="COLUMNS", help="columns, separated by commas (default: all)")
+    pairwise.add_argument(
+        "--discrete", metavar="COLUMNS", help="columns of labels without an order (default: detected)"
+    )
+    pairwise.add_argument(
+        "--adjust", choices=["holm", "fdr"], default="holm", help="adjustment of the p-values (default: holm)"
+    )
+    _add_estimation_options(pairwise, budget="quick")
+
+
+def _add_estimation_options(command: argparse.ArgumentParser, budget: str) -> None:
+    command.add_argument("--budget", choices=["quick", "standard", "careful"], default=budget)
+    command.add_argument("--folds", type=_positive, metavar="K", default=4, help="folds of the samples (default: 4)")
+    command.add_argument("--units", choices=["nats", "bits"], default="nats")
+    command.add_argument("--seed", type=_seed, default=0)
+    command.add_argument("--accelerator", default="cpu", help="cpu, gpu or auto (default: cpu)")
+    command.add_argument("--json", action="store_true", help="print a JSON object")
 
 
 def _add_bench_options(bench: argparse.ArgumentParser) -> None:

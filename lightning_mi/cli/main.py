@@ -64,6 +64,8 @@ def _run(arguments: list[str]) -> int:
             return _copy(options.name, options.destination, force=options.force)
         if options.command == "estimate":
             return _estimate(options)
+        if options.command == "pairwise":
+            return _pairwise(options)
         return _bench(options)
     except (UnknownRecipeError, OSError) as error:
         print(f"lightning-mi {options.command}: error: {error}", file=sys.stderr)
@@ -111,6 +113,12 @@ def _estimate(options: argparse.Namespace) -> int:
     if len(options.files) > 2:
         options.fail(f"got {len(options.files)} files: give x.npy and y.npy, or one csv, parquet or npz file")
     from lightning_mi.cli.estimate import run  # imports torch and Lightning: seconds
+
+    return run(options)
+
+
+def _pairwise(options: argparse.Namespace) -> int:
+    from lightning_mi.cli.pairwise import run  # imports torch and Lightning: seconds
 
     return run(options)
 

@@ -32,6 +32,26 @@ def read_variables(files: Sequence[Path], x: str | None, y: str | None) -> tuple
     return _select(table, x, path), _select(table, y, path)
 
 
+def read_columns(path: Path, names: str | None) -> dict[str, NDArray[Any]]:
+    """Read columns of a csv or parquet file, arrays of an npz file, or all columns of an npy file of shape (n, D).
+
+    Args:
+        path: The file.
+        names: Columns, separated by commas; all by default. The columns of an npy file are called 0 to D - 1.
+
+    Raises:
+        EstimateInputError: The file cannot be read, or has no such column.
+    """
+    if path.suffix.lower() == ".npy":
+        array = _load_npy(path)
+        if array.ndim != 2:
+            raise EstimateInputError(f"Got {path} of shape {array.shape}: pairs of columns need an (n, D) array.")
+        table = {str(index): column for index, column in enumerate(array.T)}
+    else:
+        table = _read_table(path)
+    return table if names is None else {name: _find(table, name, path) for name in _split(names)}
+
+
 def _read_table(path: Path) -> dict[str, NDArray[Any]]:
     readers = {".csv": _read_csv, ".npz": _read_npz, ".parquet": _read_parquet}
     reader = readers.get(path.suffix.lower())
@@ -99,11 +119,17 @@ def _load_npy(path: Path) -> NDArray[Any]:
 
 
 def _select(table: dict[str, NDArray[Any]], names: str, path: Path) -> NDArray[Any]:
-    columns = []
-    for name in (part.strip() for part in names.split(",")):
-        if name not in table:
-            raise EstimateInputError(f"Got column {name!r}: {path} has {', '.join(table)}.")
-        columns.append(table[name])
+    columns = [_find(table, name, path) for name in _split(names)]
     if len(columns) == 1:
         return columns[0]
     return np.column_stack(columns)
+
+
+def _split(names: str) -> list[str]:
+    return [part.strip() for part in names.split(",")]
+
+
+def _find(table: dict[str, NDArray[Any]], name: str, path: Path) -> NDArray[Any]:
+    if name not in table:
+        raise EstimateInputError(f"Got column {name!r}: {path} has {', '.join(table)}.")
+    return table[name]

@@ -63,14 +63,20 @@ def held_out_scores(
         totals = [torch.zeros(len(part), len(part)) for part in parts]
         for index in members:
             critic = critics[index].cpu().eval()
-            validation = splits[index].validation[:block]
-            cap = critic.pairwise(x[validation], y[validation]).max()
+            cap = score_cap(critic, x, y, splits[index], block)
             scores = [critic.pairwise(x[part], y[part]).clamp(max=cap) for part in parts]
-            shift = _log_normalizer(scores)
+            shift = log_normalizer(scores)
             for total, matrix in zip(totals, scores, strict=True):
                 total += (matrix - shift) / len(members)
         blocks += [HeldOutBlock(fold, part, total) for part, total in zip(parts, totals, strict=True)]
     return blocks
+
+
+@torch.no_grad()
+def score_cap(critic: AbstractCritic, x: Tensor, y: Tensor, split: MemberSplit, block: int = BLOCK) -> Tensor:
+    """The highest score of a member's validation pairs, which caps its scores of other pairs."""
+    validation = split.validation[:block]
+    return critic.pairwise(x[validation], y[validation]).max()
 
 
 @dataclass(frozen=True)
@@ -124,16 +130,16 @@ def read(blocks: Sequence[HeldOutBlock]) -> Reading:
         own = [block for block in blocks if block.fold == fold]
         matrices = [block.scores.double() for block in own]
         joint = torch.cat([matrix.diagonal() for matrix in matrices])
-        log_normalizer = _log_normalizer(matrices)
-        values[fold] = joint.mean() - log_normalizer
+        normalizer = log_normalizer(matrices)
+        values[fold] = joint.mean() - normalizer
         sum_weights = sum_squares = 0.0
         for block, matrix in zip(own, matrices, strict=True):
-            weights = shifted_exp(matrix, log_normalizer).fill_diagonal_(0)
+            weights = shifted_exp(matrix, normalizer).fill_diagonal_(0)
             sums = weights.sum(0) + weights.sum(1)
             diagonal = matrix.diagonal()
             centered = diagonal - joint.mean() - (sums / max(len(matrix) - 1, 1) - 2)
             influence[block.indices] = centered.numpy()
-            pointwise[block.indices] = (diagonal - log_normalizer).numpy()
+            pointwise[block.indices] = (diagonal - normalizer).numpy()
             sum_weights += float(weights.sum())
             sum_squares += float(weights.square().sum())
         effective[fold] = sum_weights**2 / sum_squares
@@ -168,7 +174,7 @@ def permutation_p_value(blocks: Sequence[HeldOutBlock], permutations: int, rng: 
     return float((1 + (permuted >= observed - 1e-12).sum()) / (1 + permutations))
 
 
-def _log_normalizer(matrices: Sequence[Tensor]) -> Tensor:
+def log_normalizer(matrices: Sequence[Tensor]) -> Tensor:
     """Log-mean-exp over the marginal pairs of all blocks, nats."""
     scores = torch.cat([Scores.from_matrix(matrix).marginal_values() for matrix in matrices])
     return log_mean_exp(scores, count=scores.numel())

@@ -27,6 +27,7 @@ class Variable:
         values: (n, D) numbers, of a discrete variable its labels.
         num_classes: The number of labels of a discrete variable, otherwise 0.
         constant: Indices of the columns with a single value.
+        categories: (C, D) rows that the labels of a discrete variable stand for, sorted; otherwise None.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Variable:
     values: NDArray[np.float64]
     num_classes: int
     constant: tuple[int, ...]
+    categories: NDArray[Any] | None = None
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -58,19 +60,14 @@ def read_variable(data: Any, name: str, discrete: bool | None = None) -> Variabl
         >>> read_variable(np.arange(60) % 3, "y").kind
         'discrete'
     """
-    array = _to_array(data, name)
+    array = to_array(data, name)
     categorical = array.dtype.kind in "OUSb"
     if categorical and discrete is None and array.dtype.kind != "b":
         raise EstimateInputError(
             f"Got {name} with text or objects: MI is estimated of numbers, or of labels. For labels, pass "
             f"discrete={{'{name}': True}}."
         )
-    if array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise EstimateInputError(
-            f"Got {name} of shape {array.shape}: it must be (n,) or (n, D), with one row per sample."
-        )
+    array = _to_rows(name, array)
     if len(array) < MIN_SAMPLES:
         raise EstimateInputError(f"Got {len(array)} samples of {name}: at least {MIN_SAMPLES} are required.")
     if categorical:
@@ -78,13 +75,7 @@ def read_variable(data: Any, name: str, discrete: bool | None = None) -> Variabl
     if array.dtype.kind == "c":
         raise EstimateInputError(f"Got complex numbers as {name}: pass the real and the imaginary part as columns.")
     integers = array.dtype.kind in "iu"
-    values = array.astype(np.float64)
-    if bad := int((~np.isfinite(values)).sum()):
-        rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        raise EstimateInputError(
-            f"Got {name} with {bad} values that are NaN or infinite, the first in row {rows[0]}: no row is dropped "
-            "silently. Drop or impute them in x and y together."
-        )
+    values = _finite(name, array)
     constant = tuple(int(column) for column in np.flatnonzero((values == values[0]).all(axis=0)))
     if discrete is None:
         discrete = integers and _num_distinct(values) <= min(_MAX_LABELS, _MAX_LABEL_FRACTION * len(values))
@@ -92,6 +83,34 @@ def read_variable(data: Any, name: str, discrete: bool | None = None) -> Variabl
         return _discrete(name, values, constant)
     kind: Kind = "mixed" if _has_atoms(values) else "continuous"
     return Variable(name, kind, values, 0, constant)
+
+
+def read_new_values(data: Any, fitted: Variable) -> NDArray[np.float64]:
+    """(m, D) values of new samples of a variable; of a discrete variable (m, 1) its labels.
+
+    Args:
+        data: As in :func:`read_variable`.
+        fitted: The variable of the fit.
+
+    Raises:
+        EstimateInputError: The data have another number of columns, NaN or infinite values, or a label that the
+            variable of the fit does not have.
+
+    Example:
+        >>> fitted = read_variable(np.array(["a", "b"] * 30), "y", discrete=True)
+        >>> read_new_values(np.array(["b", "a"]), fitted).ravel()
+        array([1., 0.])
+    """
+    name, array = fitted.name, to_array(data, fitted.name)
+    array = _to_rows(name, array)
+    columns = fitted.values.shape[1] if fitted.categories is None else fitted.categories.shape[1]
+    if array.shape[1] != columns:
+        raise EstimateInputError(f"Got {name} with {array.shape[1]} columns: the fit had {columns}.")
+    if fitted.categories is not None:
+        return _new_labels(array, fitted)
+    if array.dtype.kind not in "biuf":
+        raise EstimateInputError(f"Got {name} of dtype {array.dtype}: the fit had numbers.")
+    return _finite(name, array)
 
 
 def _discrete(name: str, array: NDArray[Any], constant: tuple[int, ...] = ()) -> Variable:
@@ -102,10 +121,62 @@ def _discrete(name: str, array: NDArray[Any], constant: tuple[int, ...] = ()) ->
             f"Got {name} as a discrete variable with {len(distinct)} labels for {len(array)} samples: most labels "
             f"occur once, and carry no information. Pass discrete={{'{name}': False}} for numbers."
         )
-    return Variable(name, "discrete", labels.reshape(-1, 1).astype(np.float64), len(distinct), constant)
+    values = labels.reshape(-1, 1).astype(np.float64)
+    return Variable(name, "discrete", values, len(distinct), constant, distinct)
 
 
-def _to_array(data: Any, name: str) -> NDArray[Any]:
+def _new_labels(array: NDArray[Any], fitted: Variable) -> NDArray[np.float64]:
+    """(m, 1) indices of rows in the categories of a discrete variable."""
+    assert fitted.categories is not None
+    known = fitted.categories
+    rows = array.astype(str) if array.dtype.kind == "O" or known.dtype.kind in "US" else array
+    distinct, index = np.unique(np.concatenate([known, rows]), axis=0, return_inverse=True)
+    label_of = np.full(len(distinct), -1)
+    label_of[index.ravel()[: len(known)]] = np.arange(len(known))
+    labels = label_of[index.ravel()[len(known) :]]
+    if len(unseen := np.flatnonzero(labels < 0)):
+        label = rows[unseen[0]].tolist()
+        raise EstimateInputError(
+            f"Got {fitted.name} with the label {label[0] if len(label) == 1 else label!r} in row {unseen[0]}, which is "
+            f"not among the {len(known)} labels of the fit: the critics have no score for it. Drop such rows, or fit "
+            "to samples of all labels."
+        )
+    return labels.reshape(-1, 1).astype(np.float64)
+
+
+def _to_rows(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """(n, D) of (n,) or (n, D)."""
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise EstimateInputError(
+            f"Got {name} of shape {array.shape}: it must be (n,) or (n, D), with one row per sample."
+        )
+    return array
+
+
+def _finite(name: str, array: NDArray[Any]) -> NDArray[np.float64]:
+    """The array as float64; raise if a value is NaN or infinite."""
+    values = array.astype(np.float64)
+    if bad := int((~np.isfinite(values)).sum()):
+        rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        raise EstimateInputError(
+            f"Got {name} with {bad} values that are NaN or infinite, the first in row {rows[0]}: no row is dropped "
+            "silently. Drop or impute them in x and y together."
+        )
+    return values
+
+
+def to_array(data: Any, name: str) -> NDArray[Any]:
+    """A NumPy array of numbers, text or objects.
+
+    Args:
+        data: A NumPy array, tensor, pandas or polars column or frame, or list.
+        name: The argument, for messages.
+
+    Raises:
+        EstimateInputError: The data are no array, a scalar, or of a dtype such as dates.
+    """
     if hasattr(data, "detach"):  # a tensor
         data = data.detach().cpu()
         data = data.float() if str(data.dtype) == "torch.bfloat16" else data

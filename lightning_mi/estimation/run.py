@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +24,27 @@ from lightning_mi.exceptions import EstimateInputError
 _MAX_SCORES = 20_000  # of joint and of marginal pairs, for the figure
 
 
+class Run(NamedTuple):
+    """An estimate and what made it.
+
+    Attributes:
+        result: The estimate.
+        fit: The critics that were fitted to all samples, and their held-out scores.
+        coordinates: Of x and of y.
+    """
+
+    result: MIEstimate
+    fit: CrossFit
+    coordinates: tuple[Coordinates, Coordinates]
+
+
 def run(x: Variable, y: Variable, options: Options, groups: Indices | None) -> MIEstimate:
-    """Estimate the MI of two variables.
+    """The result of :func:`run_and_keep`, without the critics."""
+    return run_and_keep(x, y, options, groups).result
+
+
+def run_and_keep(x: Variable, y: Variable, options: Options, groups: Indices | None) -> Run:
+    """Estimate the MI of two variables, and return the critics too.
 
     Args:
         x: The first variable.
@@ -64,7 +84,7 @@ def run(x: Variable, y: Variable, options: Options, groups: Indices | None) -> M
         accelerator=options.accelerator,
     )
     fits = [fitter(fraction) for fraction in options.plan.fractions]
-    return _result(x, y, options, fits, folds, groups is not None, rng)
+    return Run(_result(x, y, options, fits, folds, groups is not None, rng), fits[-1], coordinates)
 
 
 def read_groups(groups: ArrayLike | None, blocks: int | None, n: int) -> Indices | None:

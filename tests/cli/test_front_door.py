@@ -168,10 +168,10 @@ def test_version_is_the_package_version(capsys):
 def test_help_lists_every_command(capsys):
     assert exit_code(["--help"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
-    assert listed == ["fit", "validate", "test", "predict", "ls", "estimate", "cp", "bench"]
+    assert listed == ["fit", "validate", "test", "predict", "ls", "estimate", "pairwise", "cp", "bench"]
 
 
-@pytest.mark.parametrize("command", ["ls", "estimate", "cp", "bench"])
+@pytest.mark.parametrize("command", ["ls", "estimate", "pairwise", "cp", "bench"])
 def test_help_of_a_command_shows_examples(command, capsys):
     assert exit_code([command, "--help"]) == 0
     assert f"\n  lightning-mi {command}" in capsys.readouterr().out

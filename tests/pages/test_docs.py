@@ -52,7 +52,7 @@ def test_command_of_a_page_parses(words):
     if words[0] == "python":
         assert (ROOT / words[1]).is_file()
     elif words[0] == "lightning-mi":
-        assert words[1] in ("bench", "estimate")
+        assert words[1] in ("bench", "estimate", "pairwise")
         build_parser().parse_args(words[1:])
     else:
         assert words[0] == "tensorboard"
