@@ -1,14 +1,16 @@
-"""GaussianCopulaCritic: the log-ratio of a Gaussian in closed form, plus a neural residual."""
+"""GaussianCopulaCritic: the log-ratio of a Gaussian in closed form, plus a residual critic."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import NamedTuple, Self, final
 
 import torch
 from torch import Tensor, nn
 
 from lightning_mi.critics.base import AbstractCritic, check_shapes, check_widths
-from lightning_mi.encoders import MLP
+from lightning_mi.critics.separable import SeparableCritic
+from lightning_mi.scores.scores import Scores
 from lightning_mi.scores.tiles import ProductTiles
+from lightning_mi.utilities.checks import check_instance
 
 _RIDGE = 1e-3  # added to the variances of standardized coordinates
 _MAX_CORRELATION = 0.9999  # 4.3 nats for each canonical pair
@@ -16,27 +18,27 @@ _MAX_CORRELATION = 0.9999  # 4.3 nats for each canonical pair
 
 @final
 class GaussianCopulaCritic(AbstractCritic):
-    r"""The log-ratio of a Gaussian, in closed form, plus a separable neural residual that starts at zero.
+    r"""The log-ratio of a Gaussian, in closed form, plus a residual critic that starts at zero.
 
-    .. math:: T(x, y) = \sum_k r(u_k, v_k; \rho_k) + g(x) \cdot h(y), \quad
+    .. math:: T(x, y) = \sum_k r(u_k, v_k; \rho_k) + f(x, y), \quad
         r(u, v; \rho) = -\tfrac{1}{2} \ln(1 - \rho^2) - \frac{\rho^2 (u^2 + v^2) - 2 \rho u v}{2 (1 - \rho^2)}
 
     with the canonical variables u and v of the first columns of x and y and their correlations :math:`\rho`, which
-    :meth:`fit` computes. Before training, h is zero, so that the critic is that of the Gaussian: if x and y are
-    standard normal in each coordinate, the critic of a Gaussian copula. Training adds the dependence that the Gaussian
-    does not describe. Without :meth:`fit`, all correlations are 0.
+    :meth:`fit` computes, and the residual f. The last linear layer of the residual is set to zero, so that the critic
+    starts as that of the Gaussian: if x and y are standard normal in each coordinate, the critic of a Gaussian copula.
+    Training adds the dependence that the Gaussian does not describe. Without :meth:`fit`, all correlations are 0.
 
     Args:
         x_dim: Dx.
         y_dim: Dy.
-        hidden: Widths of the hidden layers of both networks.
-        embed_dim: The dimension of the networks' outputs.
-        gaussian_dims: Numbers of the first columns of x and of y that the Gaussian describes; all by default. Further
-            columns are features for the networks alone.
+        residual: f; by default a small separable critic.
+        gaussian_dims: Numbers of the first columns of x and of y that the Gaussian may describe; all by default.
+            Further columns are features for the residual alone.
 
     Raises:
-        TypeError: A width is not a whole number.
-        ValueError: A width is below 1, or the Gaussian has more columns than x or y; in use, x or y has another shape.
+        TypeError: A width is not a whole number, or the residual is no critic.
+        ValueError: A width is below 1, the residual has no linear layer, or the Gaussian has more columns than x or y;
+            in use, x or y has another shape.
 
     Source: Hotelling 1936 (canonical correlations); Poole et al. 2019 (separable critic).
 
@@ -44,7 +46,7 @@ class GaussianCopulaCritic(AbstractCritic):
         >>> x = torch.randn(2000, 1, generator=torch.Generator().manual_seed(0))
         >>> y = 0.8 * x + 0.6 * torch.randn(2000, 1, generator=torch.Generator().manual_seed(1))
         >>> critic = GaussianCopulaCritic(1, 1)
-        >>> critic.fit(x[:1500], y[:1500], x[1500:], y[1500:])
+        >>> critic.fit((x[:1500], y[:1500]), (x[1500:], y[1500:]))
         1
         >>> critic.paired(x, y).mean().item()  # -0.5 log(1 - 0.8^2) = 0.51 nats
         0.5...
@@ -61,22 +63,18 @@ class GaussianCopulaCritic(AbstractCritic):
         x_dim: int,
         y_dim: int,
         *,
-        hidden: Sequence[int] = (64, 64),
-        embed_dim: int = 16,
+        residual: AbstractCritic | None = None,
         gaussian_dims: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        check_widths(x_dim=x_dim, y_dim=y_dim, embed_dim=embed_dim)
+        check_widths(x_dim=x_dim, y_dim=y_dim)
         columns = (x_dim, y_dim) if gaussian_dims is None else gaussian_dims
         if columns[0] > x_dim or columns[1] > y_dim:
             raise ValueError(f"Got gaussian_dims={columns}: x has {x_dim} columns and y has {y_dim}.")
         self.x_dim, self.y_dim = x_dim, y_dim
-        self.x_net = MLP(x_dim, hidden, out_dim=embed_dim).layers
-        self.y_net = MLP(y_dim, hidden, out_dim=embed_dim).layers
-        last = self.y_net[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self.residual = SeparableCritic(x_dim, y_dim, hidden=(64, 64), embed_dim=16) if residual is None else residual
+        check_instance("residual", self.residual, AbstractCritic, "critics.SeparableCritic(x_dim, y_dim)")
+        _start_at_zero(self.residual)
         self.register_buffer("x_mean", torch.zeros(columns[0]))
         self.register_buffer("y_mean", torch.zeros(columns[1]))
         self.register_buffer("x_directions", torch.zeros(columns[0], min(columns)))
@@ -84,61 +82,98 @@ class GaussianCopulaCritic(AbstractCritic):
         self.register_buffer("correlations", torch.zeros(min(columns)))
 
     @torch.no_grad()
-    def fit(self, x: Tensor, y: Tensor, x_held_out: Tensor, y_held_out: Tensor) -> int:
+    def fit(
+        self,
+        samples: tuple[Tensor, Tensor],
+        held_out: tuple[Tensor, Tensor],
+        choices: Sequence[tuple[int, int]] | None = None,
+    ) -> int:
         """Compute the canonical variables, and drop those that do not predict other samples.
 
         A canonical pair is kept if its mean log-ratio on the held-out samples exceeds one standard error.
 
         Args:
-            x: (N, Dx).
-            y: (N, Dy).
-            x_held_out: (H, Dx).
-            y_held_out: (H, Dy).
+            samples: (N, Dx) and (N, Dy).
+            held_out: (H, Dx) and (H, Dy).
+            choices: Numbers of first columns of x and of y to describe; that with the highest Donsker-Varadhan value
+                on the held-out samples is used. By default all columns of the Gaussian.
 
         Returns:
             The number of canonical pairs that are kept.
         """
-        if min(len(self.x_mean), len(self.y_mean)) == 0:
+        best = -torch.inf
+        chosen = None
+        for columns in choices or [(len(self.x_mean), len(self.y_mean))]:
+            if min(columns) == 0:
+                continue
+            candidate = _Canonical.of(samples, held_out, columns)
+            scores = Scores.from_matrix(candidate.tiles(*held_out).matrix())
+            value = float(scores.joint.mean() - scores.log_mean_exp())
+            if value > best:
+                best, chosen = value, candidate
+        if chosen is None:
             return 0
-        a, b = (view[:, : len(mean)].double() for view, mean in ((x, self.x_mean), (y, self.y_mean)))
-        x_mean, y_mean = a.mean(0), b.mean(0)
-        a, b = a - x_mean, b - y_mean
+        for name, value in chosen._asdict().items():
+            buffer = self.get_buffer(name).zero_()
+            buffer[tuple(slice(size) for size in value.shape)] = value
+        return int((chosen.correlations > 0).sum())
+
+    def paired(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N,) scores of matching rows."""
+        g, h = self._factors(x, y)
+        return (g * h).sum(-1) + self.residual.paired(x, y)
+
+    def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, M) scores of all pairs."""
+        g, h = self._factors(x, y)
+        return g @ h.T + self.residual.pairwise(x, y)
+
+    def tiles(self, x: Tensor, y: Tensor) -> ProductTiles | None:
+        """Inner products, if the residual is one: each term of the Gaussian is a product of functions of x and y."""
+        residual = self.residual.tiles(x, y)
+        if not isinstance(residual, ProductTiles):
+            return None
+        factors = zip(self._factors(x, y), residual.inputs, strict=True)
+        return ProductTiles(*(torch.cat(pair, dim=1) for pair in factors))
+
+    def _factors(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        check_shapes(x, y, self.x_dim, self.y_dim)
+        canonical = _Canonical(*(self.get_buffer(name) for name in _Canonical._fields))
+        return canonical.factors(x, y)
+
+
+class _Canonical(NamedTuple):
+    """Canonical variables of first columns of x and y."""
+
+    x_mean: Tensor
+    y_mean: Tensor
+    x_directions: Tensor
+    y_directions: Tensor
+    correlations: Tensor
+
+    @classmethod
+    def of(cls, samples: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], columns: tuple[int, int]) -> Self:
+        """Those of the samples, with correlation 0 for those that do not predict held-out samples."""
+        a, b = (view[:, :count].double() for view, count in zip(samples, columns, strict=True))
+        means = a.mean(0), b.mean(0)
+        a, b = a - means[0], b - means[1]
         x_whitening, y_whitening = _whitening(a), _whitening(b)
         left, correlations, right = torch.linalg.svd(x_whitening.T @ (a.T @ b / len(a)) @ y_whitening)
         num_pairs = len(correlations)
         correlations = correlations.clamp(max=_MAX_CORRELATION)
         x_directions, y_directions = x_whitening @ left[:, :num_pairs], y_whitening @ right.T[:, :num_pairs]
-        u = (x_held_out[:, : len(x_mean)].double() - x_mean) @ x_directions
-        v = (y_held_out[:, : len(y_mean)].double() - y_mean) @ y_directions
+        u, v = (
+            (view[:, :count].double() - mean) @ directions
+            for view, count, mean, directions in zip(
+                held_out, columns, means, (x_directions, y_directions), strict=True
+            )
+        )
         gains = _log_ratio(u, v, correlations)
         kept = gains.mean(0) > gains.std(0) / len(gains) ** 0.5
-        for buffer, value in (
-            (self.x_mean, x_mean),
-            (self.y_mean, y_mean),
-            (self.x_directions, x_directions),
-            (self.y_directions, y_directions),
-            (self.correlations, correlations * kept),
-        ):
-            buffer.copy_(value)
-        return int(kept.sum())
+        return cls(*(t.float() for t in (*means, x_directions, y_directions, correlations * kept)))
 
-    def paired(self, x: Tensor, y: Tensor) -> Tensor:
-        """(N,) scores of matching rows."""
-        g, h = self._factors(x, y)
-        return (g * h).sum(-1)
-
-    def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
-        """(N, M) scores of all pairs."""
-        return self.tiles(x, y).matrix()
-
-    def tiles(self, x: Tensor, y: Tensor) -> ProductTiles:
-        """Inner products: each term of the Gaussian is a product of a function of x and a function of y."""
-        return ProductTiles(*self._factors(x, y))
-
-    def _factors(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        weight = self.x_net[0].weight
-        assert isinstance(weight, Tensor)
-        check_shapes(x, y, self.x_dim, self.y_dim, weight)
+    def factors(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, K + 2) and (M, K + 2), whose inner products are the log-ratios."""
         rho = self.correlations
         u = (x[:, : len(self.x_mean)] - self.x_mean) @ self.x_directions
         v = (y[:, : len(self.y_mean)] - self.y_mean) @ self.y_directions
@@ -146,9 +181,24 @@ class GaussianCopulaCritic(AbstractCritic):
         curvature = rho.square() / (2 * noise)
         x_term = -(curvature * u.square()).sum(1, keepdim=True)
         y_term = -(curvature * v.square()).sum(1, keepdim=True) - 0.5 * noise.log().sum()
-        g = torch.cat([self.x_net(x), u * (rho / noise), x_term, torch.ones_like(x_term)], dim=1)
-        h = torch.cat([self.y_net(y), v, torch.ones_like(y_term), y_term], dim=1)
-        return g, h
+        ones = torch.ones_like(x_term), torch.ones_like(y_term)
+        return torch.cat([u * (rho / noise), x_term, ones[0]], dim=1), torch.cat([v, ones[1], y_term], dim=1)
+
+    def tiles(self, x: Tensor, y: Tensor) -> ProductTiles:
+        """The log-ratios of all pairs."""
+        return ProductTiles(*self.factors(x, y))
+
+
+def _start_at_zero(critic: AbstractCritic) -> None:
+    """Set the last linear layer to zero."""
+    layers = [module for module in critic.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise ValueError(
+            f"Got a {type(critic).__name__} as residual: it has no linear layer that could start at zero. Use a "
+            "SeparableCritic or a JointCritic."
+        )
+    for parameter in layers[-1].parameters():
+        nn.init.zeros_(parameter)
 
 
 def _whitening(centered: Tensor) -> Tensor:

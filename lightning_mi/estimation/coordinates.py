@@ -10,13 +10,15 @@ from torch import Tensor
 Array = NDArray[np.float64]
 ATOM_FRACTION = 0.02  # of n: a value this frequent has a positive probability
 _MAX_ATOMS = 16  # of a column
+_MAX_RADIUS = 3.0  # standard deviations, in the products
 
 
 class Coordinates(Protocol):
     """A map from a variable to the coordinates of a critic.
 
     Attributes:
-        num_ranks: The number of first columns that are Gaussian ranks; features follow.
+        num_ranks: The number of first columns that are Gaussian ranks. As many products of ranks with the radius
+            follow, then features.
     """
 
     num_ranks: int
@@ -27,10 +29,11 @@ class Coordinates(Protocol):
 
 @final
 class RankCoordinates:
-    """Gaussian ranks of each column; and as features asinh of the standardized columns and the log of the radius.
+    """Gaussian ranks of each column, their products with the log of the radius, and features.
 
-    MI does not change under injective maps of x or of y. Ranks remove heavy tails; the features restore the geometry
-    of the original coordinates, which ranks distort, such as a distance from the center.
+    MI does not change under injective maps of x or of y. Ranks remove heavy tails. The products describe a dependence
+    whose direction turns with the distance from the center. The features, asinh of the standardized columns and the
+    log of the radius, restore the geometry of the original coordinates, which ranks distort.
 
     Source: Waerden 1952 (normal scores).
 
@@ -58,7 +61,8 @@ class RankCoordinates:
         """(n, D) values, of the reference or new, to (n, C) coordinates."""
         radius = (self._radius(values) - self._radius_mean) / self._radius_std
         indicators = [column[:, None] == frequent for column, frequent in zip(values.T, self._atoms, strict=True)]
-        columns = [self.ranks(values), np.arcsinh((values - self._median) / self._scale), radius, *indicators]
+        ranks, scaled = self.ranks(values), np.arcsinh((values - self._median) / self._scale)
+        columns = [ranks, ranks * radius.clip(-_MAX_RADIUS, _MAX_RADIUS), scaled, radius, *indicators]
         return torch.from_numpy(np.hstack(columns)).float()
 
     def ranks(self, values: Array) -> Array:

@@ -1,6 +1,7 @@
 """Other estimates of the same MI, to compare with."""
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,12 @@ def cross_checks(x: Variable, y: Variable) -> dict[str, float]:
     if x_ranks.shape[1] == y_ranks.shape[1] == 1:
         checks["nearest_neighbors"] = nearest_neighbors(x, y, x_ranks, y_ranks)
     return checks
+
+
+def reads_higher(checks: Mapping[str, float], value: float, standard_error: float) -> list[str]:
+    """The names of the checks that read clearly more than a value; nats."""
+    margin = max(3 * standard_error, 0.05 * abs(value))
+    return [name for name, check in checks.items() if check > value + margin]
 
 
 def gaussian_copula(x_ranks: NDArray[np.float64], y_ranks: NDArray[np.float64]) -> float:

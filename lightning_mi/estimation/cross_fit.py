@@ -11,9 +11,11 @@ from torch import Tensor
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.critics.gaussian_copula import GaussianCopulaCritic
-from lightning_mi.estimation.fit import Fitted, Parts, Schedule, fit_members
+from lightning_mi.estimation.families import SEPARABLE, Family
+from lightning_mi.estimation.fit import Fitted, Parts, fit_members
 from lightning_mi.estimation.folds import Indices, MemberSplit, split_members
-from lightning_mi.estimation.held_out import HeldOutBlock, Reading, held_out_scores, read
+from lightning_mi.estimation.held_out import BLOCK, HeldOutBlock, Reading, held_out_scores, read
+from lightning_mi.estimation.schedule import Schedule
 from lightning_mi.regularizers import AbstractRegularizer
 
 
@@ -70,23 +72,28 @@ class CrossFitter:
     ) -> None:
         self._x, self._y, self._num_ranks = x, y, num_ranks
         self._folds, self._members, self._schedule = folds, members, schedule
-        self._parts = Parts(partial(self._make_critic, critic), bound, regularizer)
+        self._make, self._bound, self._regularizer = critic, bound, regularizer
         self._groups, self._seed, self._trainer = groups, seed, trainer
 
-    def __call__(self, fraction: float = 1.0) -> CrossFit:
-        """Fit the critics to a fraction of the samples outside of their fold, and score all samples."""
+    def __call__(self, fraction: float = 1.0, family: Family = SEPARABLE) -> CrossFit:
+        """Fit critics to a fraction of the samples outside of their fold, and score all samples."""
         x, y = self._x, self._y
         rng = np.random.default_rng([self._seed, round(1e6 * fraction)])
         splits = split_members(self._folds, self._members, rng, self._groups, fraction)
+        parts = Parts(partial(self._make_critic, family), self._bound, self._regularizer, family.pairs)
         with isolate_rng(include_cuda=False):
-            fitted = fit_members(x, y, splits, self._parts, self._schedule, self._seed, **self._trainer)
+            fitted = fit_members(x, y, splits, parts, family.adapt(self._schedule), self._seed, **self._trainer)
         blocks = held_out_scores([member.critic for member in fitted.members], x, y, self._folds, splits)
         return CrossFit(blocks, read(blocks), fitted, splits)
 
-    def _make_critic(self, make: Callable[[int, int], AbstractCritic] | None, split: MemberSplit) -> AbstractCritic:
+    def _make_critic(self, family: Family, split: MemberSplit) -> AbstractCritic:
         x, y = self._x, self._y
-        if make is not None:
-            return make(x.shape[1], y.shape[1])
-        critic = GaussianCopulaCritic(x.shape[1], y.shape[1], gaussian_dims=self._num_ranks)
-        critic.fit(x[split.train], y[split.train], x[split.validation], y[split.validation])
+        dims = x.shape[1], y.shape[1]
+        if self._make is not None:
+            return self._make(*dims)
+        ranks = self._num_ranks
+        with_products = 2 * ranks[0], 2 * ranks[1]
+        critic = GaussianCopulaCritic(*dims, residual=family.residual(*dims), gaussian_dims=with_products)
+        held_out = split.validation[:BLOCK]
+        critic.fit((x[split.train], y[split.train]), (x[held_out], y[held_out]), (ranks, with_products))
         return critic

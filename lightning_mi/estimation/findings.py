@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_mi.estimation.fit import Schedule
+from lightning_mi.estimation.cross_checks import reads_higher
 from lightning_mi.estimation.folds import Indices
 from lightning_mi.estimation.held_out import Reading
 from lightning_mi.estimation.inputs import Variable
 from lightning_mi.estimation.result import Finding, LearningCurvePoint
+from lightning_mi.estimation.schedule import Schedule
 
 _HEAVY_TAIL = 20.0  # excess kurtosis: the sample mean of exp of such values is carried by few samples
 _AUTOCORRELATION = 0.2  # of a column with itself one sample later
@@ -131,13 +132,12 @@ def _of_the_fit(e: Evidence) -> Iterator[Finding]:
                 f"From {half.num_train} to {full.num_train} samples the estimate rose by {rise:.3f} nats.",
                 "Collect more samples: the estimate is extrapolated, and the truth may be higher.",
             )
-    for name, value in e.cross_checks.items():
-        if value > e.mi + max(3 * e.reading.standard_error, 0.05 * abs(e.mi)):
-            yield Finding(
-                "cross_check_higher",
-                f"{name} reads {value:.3f} nats.",
-                "The critics may miss a dependence; pass another critic=, or trust the higher estimate.",
-            )
+    for name in reads_higher(e.cross_checks, e.mi, e.reading.standard_error):
+        yield Finding(
+            "cross_check_higher",
+            f"{name} reads {e.cross_checks[name]:.3f} nats.",
+            "The critics may miss a dependence; pass another critic=, or trust the higher estimate.",
+        )
     ceiling = math.log(e.fold_size)
     if e.mi > 0.75 * ceiling:
         yield Finding(

@@ -4,7 +4,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, final
 
@@ -18,32 +17,15 @@ from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.ensemble.ensemble import MIEnsemble
 from lightning_mi.estimation.folds import MemberSplit
+from lightning_mi.estimation.schedule import Schedule
+from lightning_mi.estimation.scoring import pairwise
 from lightning_mi.module import MIEstimationModule
+from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.regularizers import AbstractRegularizer
+from lightning_mi.scores.scores import Scores
 
 _MIN_IMPROVEMENT = 1e-3  # nats, of the mean over members: less is not worth further steps
 _MAX_VALIDATION = 2048  # samples: their scores are an array of this size squared for each member
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast the critics train.
-
-    Attributes:
-        max_steps: Maximum number of steps.
-        check_every: Steps between two evaluations on the validation samples.
-        patience: Evaluations without an improvement of the members' mean before training stops.
-        batch_size: Pairs of a batch.
-        lr: Learning rate of AdamW.
-        weight_decay: Weight decay of AdamW.
-    """
-
-    max_steps: int
-    check_every: int = 50
-    patience: int = 8
-    batch_size: int = 256
-    lr: float = 2e-3
-    weight_decay: float = 1e-2
 
 
 class Parts(NamedTuple):
@@ -53,11 +35,13 @@ class Parts(NamedTuple):
         critic: Takes a member's split, so that it can be fitted in closed form.
         bound: The bound.
         regularizer: The regularizer; returns None for none.
+        pairs: The pairing.
     """
 
     critic: Callable[[MemberSplit], AbstractCritic]
     bound: Callable[[], AbstractBound]
     regularizer: Callable[[], AbstractRegularizer | None]
+    pairs: Callable[[], AbstractPairing] = AllPairs
 
 
 class Fitted(NamedTuple):
@@ -66,10 +50,12 @@ class Fitted(NamedTuple):
     Attributes:
         members: By member, in evaluation mode.
         best_steps: The training step of each member's weights.
+        values: The value of each member on its validation samples, nats.
     """
 
     members: list[MIEstimationModule]
     best_steps: list[int]
+    values: list[float]
 
 
 def fit_members(
@@ -90,7 +76,11 @@ def fit_members(
     optimizer = partial(torch.optim.AdamW, lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
     members = {
         str(index): MIEstimationModule(
-            parts.critic(split), parts.bound(), regularizer=parts.regularizer(), optimizer=optimizer
+            parts.critic(split),
+            parts.bound(),
+            pairs=parts.pairs(),
+            regularizer=parts.regularizer(),
+            optimizer=optimizer,
         )
         for index, split in enumerate(splits)
     }
@@ -104,7 +94,7 @@ def fit_members(
         fitting = L.Trainer(max_steps=schedule.max_steps, callbacks=[keep_best], **(options | trainer))
         fitting.fit(ensemble, DataLoader(batches, batch_size=None))
     keep_best.restore(ensemble)
-    return Fitted(list(ensemble.eval().members.values()), keep_best.best_steps)
+    return Fitted(list(ensemble.eval().members.values()), keep_best.best_steps, keep_best.values)
 
 
 @final
@@ -153,18 +143,22 @@ class KeepBest(L.Callback):
 
     def _check(self, trainer: L.Trainer, ensemble: MIEnsemble) -> None:
         ensemble.eval()
-        output = ensemble.compute([view.to(ensemble.device) for view in self._batch])
-        ensemble.train()
-        for index, (member, value) in enumerate(
-            zip(ensemble.members.values(), output.terms.value.tolist(), strict=True)
-        ):
+        for index, member in enumerate(ensemble.members.values()):
+            value = _value(member, *(view[index].to(ensemble.device) for view in self._batch))
             if value > self.values[index]:
                 self.values[index], self.best_steps[index] = value, trainer.global_step
                 self._states[index] = {name: v.clone() for name, v in member.mi_loss.state_dict().items()}
+        ensemble.train()
         mean = float(np.mean(self.values))
         improved = mean > self._mean + _MIN_IMPROVEMENT
         self._without_improvement = 0 if improved else self._without_improvement + 1
         self._mean = mean if improved else self._mean
+
+
+@torch.no_grad()
+def _value(member: MIEstimationModule, x: Tensor, y: Tensor) -> float:
+    """The bound's value over all pairs, however few the member trains with."""
+    return float(member.bound(Scores.from_matrix(pairwise(member.critic, x, y), y=y)).value)
 
 
 @final

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_mi.estimation.held_out import BLOCK, HeldOutBlock, log_normalizer, read, score_cap
 from lightning_mi.estimation.inputs import Variable, read_new_values
 from lightning_mi.estimation.run import Run
+from lightning_mi.estimation.scoring import pairwise
 from lightning_mi.exceptions import EstimateInputError
 
 
@@ -87,5 +88,5 @@ class FittedCritics:
         """(m, m) mean scores of all pairs."""
         total = torch.zeros(len(x), len(y))
         for critic, cap in zip(self._critics, self._caps, strict=True):
-            total += critic.pairwise(x, y).clamp(max=cap) / len(self._critics)
+            total += pairwise(critic, x, y).clamp(max=cap) / len(self._critics)
         return total

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.estimation.folds import Indices, MemberSplit
+from lightning_mi.estimation.scoring import pairwise
 from lightning_mi.scores.scores import Scores
 from lightning_mi.utilities.numerics import log_mean_exp, shifted_exp
 
@@ -64,7 +65,7 @@ def held_out_scores(
         for index in members:
             critic = critics[index].cpu().eval()
             cap = score_cap(critic, x, y, splits[index], block)
-            scores = [critic.pairwise(x[part], y[part]).clamp(max=cap) for part in parts]
+            scores = [pairwise(critic, x[part], y[part]).clamp(max=cap) for part in parts]
             shift = log_normalizer(scores)
             for total, matrix in zip(totals, scores, strict=True):
                 total += (matrix - shift) / len(members)
@@ -76,7 +77,7 @@ def held_out_scores(
 def score_cap(critic: AbstractCritic, x: Tensor, y: Tensor, split: MemberSplit, block: int = BLOCK) -> Tensor:
     """The highest score of a member's validation pairs, which caps its scores of other pairs."""
     validation = split.validation[:block]
-    return critic.pairwise(x[validation], y[validation]).max()
+    return pairwise(critic, x[validation], y[validation]).max()
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.estimation.fit import Schedule
 from lightning_mi.estimation.result import Units
+from lightning_mi.estimation.schedule import Schedule
 from lightning_mi.regularizers import AbstractRegularizer
 from lightning_mi.utilities.checks import check_choice, check_instance, check_number, check_whole
 

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_mi.estimation.coordinates import Coordinates, OneHotCoordinates, RankCoordinates
-from lightning_mi.estimation.cross_checks import cross_checks
+from lightning_mi.estimation.cross_checks import cross_checks, reads_higher
 from lightning_mi.estimation.cross_fit import CrossFit, CrossFitter
+from lightning_mi.estimation.families import JOINT
 from lightning_mi.estimation.findings import Evidence, find
 from lightning_mi.estimation.folds import Indices, make_folds
 from lightning_mi.estimation.held_out import HeldOutBlock, permutation_p_value
@@ -69,6 +70,7 @@ def run_and_keep(x: Variable, y: Variable, options: Options, groups: Indices | N
             "groups."
         )
     coordinates = (_coordinates(x), _coordinates(y))
+    checks = cross_checks(x, y)
     fitter = CrossFitter(
         coordinates[0](x.values),
         coordinates[1](y.values),
@@ -84,7 +86,10 @@ def run_and_keep(x: Variable, y: Variable, options: Options, groups: Indices | N
         accelerator=options.accelerator,
     )
     fits = [fitter(fraction) for fraction in options.plan.fractions]
-    return Run(_result(x, y, options, fits, folds, groups is not None, rng), fits[-1], coordinates)
+    if options.critic is None and reads_higher(checks, fits[-1].reading.value, fits[-1].reading.standard_error):
+        joint = [fitter(fraction, JOINT) for fraction in options.plan.fractions]
+        fits = max(fits, joint, key=lambda family: np.mean(family[-1].fitted.values))
+    return Run(_result(x, y, options, fits, checks, folds, groups is not None, rng), fits[-1], coordinates)
 
 
 def read_groups(groups: ArrayLike | None, blocks: int | None, n: int) -> Indices | None:
@@ -135,6 +140,7 @@ def _result(
     y: Variable,
     options: Options,
     fits: Sequence[CrossFit],
+    checks: dict[str, float],
     folds: Sequence[Indices],
     ordered: bool,
     rng: np.random.Generator,
@@ -143,7 +149,6 @@ def _result(
     curve = [LearningCurvePoint(len(f.splits[0].train), f.reading.value, f.reading.standard_error) for f in fits]
     limit = extrapolate(curve)
     mi = reading.value if limit is None else limit
-    checks = cross_checks(x, y)
     margin = NormalDist().inv_cdf(0.5 + options.confidence / 2) * reading.standard_error
     evidence = Evidence((x, y), mi, reading, fitted.best_steps, options.plan.schedule, curve, checks, folds, ordered)
     unit = 1.0 if options.units == "nats" else 1 / math.log(2)

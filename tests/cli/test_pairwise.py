@@ -8,7 +8,7 @@ import pytest
 from lightning_mi.cli.main import main
 from lightning_mi.cli.tables import read_columns
 from lightning_mi.estimation import options
-from lightning_mi.estimation.fit import Schedule
+from lightning_mi.estimation.schedule import Schedule
 from lightning_mi.exceptions import EstimateInputError
 
 RNG = np.random.default_rng(0)

@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_mi.estimation import options
-from lightning_mi.estimation.fit import Schedule
+from lightning_mi.estimation.schedule import Schedule
 
 
 def shorten(monkeypatch):

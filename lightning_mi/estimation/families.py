@@ -1,0 +1,43 @@
+"""Families of critics that an estimation fits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from lightning_mi.critics import AbstractCritic, JointCritic, SeparableCritic
+from lightning_mi.estimation.schedule import Schedule
+from lightning_mi.pairs import AbstractPairing, AllPairs, Derangement
+
+
+@dataclass(frozen=True)
+class Family:
+    """Critics of one architecture.
+
+    Attributes:
+        residual: Creates the critic that is added to the Gaussian's, from the numbers of columns of x and y.
+        pairs: Creates the pairing that they train with.
+        batch_size: Pairs of a batch.
+        lr: Learning rate.
+    """
+
+    residual: Callable[[int, int], AbstractCritic]
+    pairs: Callable[[], AbstractPairing]
+    batch_size: int
+    lr: float
+
+    def adapt(self, schedule: Schedule) -> Schedule:
+        """The schedule with this family's batch size and learning rate."""
+        return replace(schedule, batch_size=self.batch_size, lr=self.lr)
+
+
+def _separable(x_dim: int, y_dim: int) -> AbstractCritic:
+    return SeparableCritic(x_dim, y_dim, hidden=(64, 64), embed_dim=16)
+
+
+def _joint(x_dim: int, y_dim: int) -> AbstractCritic:
+    return JointCritic(x_dim, y_dim, hidden=(64, 32))
+
+
+SEPARABLE = Family(_separable, AllPairs, batch_size=256, lr=2e-3)
+# Sharp edges of a density, such as those of bounded noise, need a network of both; all pairs of a batch would cost too
+# much.
+JOINT = Family(_joint, Derangement, batch_size=1024, lr=1e-2)
