@@ -22,6 +22,15 @@ def cross_checks(x: Variable, y: Variable) -> dict[str, float]:
     return checks
 
 
+def conditional_cross_checks(x: Variable, y: Variable, z: Variable) -> dict[str, float]:
+    """``gaussian_copula`` of I(x; y | z) by the chain rule, nats; none if a variable is discrete."""
+    if "discrete" in (x.kind, y.kind, z.kind):
+        return {}
+    x_ranks, y_ranks, z_ranks = (RankCoordinates(variable.values).ranks(variable.values) for variable in (x, y, z))
+    joint = gaussian_copula(x_ranks, np.hstack([y_ranks, z_ranks]))
+    return {"gaussian_copula": max(joint - gaussian_copula(x_ranks, z_ranks), 0.0)}
+
+
 def gaussian_copula(x_ranks: NDArray[np.float64], y_ranks: NDArray[np.float64]) -> float:
     """MI of the Gaussian with the covariance of the ranks, minus its bias to first order, Dx Dy / 2n; nats.
 

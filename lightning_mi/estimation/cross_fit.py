@@ -1,9 +1,10 @@
 """Cross-fitting: each fold of the samples is scored by critics fitted to the other folds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, final
 
+import lightning.pytorch as L
 import numpy as np
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
@@ -14,6 +15,7 @@ from lightning_mi.critics.gaussian_copula import GaussianCopulaCritic
 from lightning_mi.estimation.fit import Fitted, Parts, Schedule, fit_members
 from lightning_mi.estimation.folds import Indices, MemberSplit, split_members
 from lightning_mi.estimation.held_out import HeldOutBlock, Reading, held_out_scores, read
+from lightning_mi.estimation.interruption import Interruption, StopIfInterrupted
 from lightning_mi.regularizers import AbstractRegularizer
 
 
@@ -25,12 +27,14 @@ class CrossFit(NamedTuple):
         reading: The bound's value of the scores.
         fitted: The critics.
         splits: The samples of each critic.
+        complete: False if Ctrl-C ended the fit before its last step.
     """
 
     blocks: list[HeldOutBlock]
     reading: Reading
     fitted: Fitted
     splits: list[MemberSplit]
+    complete: bool = True
 
 
 @final
@@ -48,7 +52,9 @@ class CrossFitter:
         regularizer: Creates its regularizer, or None.
         critic: Creates a critic from the numbers of columns; by default a Gaussian copula with a neural residual.
         groups: (n,) samples of one group are in one fold.
-        seed: Seed of splits, initialization and batches.
+        seed: Seed of splits, initialization and batches. Fitters with equal folds, members and seed have equal splits.
+        callbacks: Of the fits.
+        interruption: Whether Ctrl-C was pressed.
         **trainer: Arguments of ``lightning.pytorch.Trainer``.
     """
 
@@ -66,12 +72,16 @@ class CrossFitter:
         critic: Callable[[int, int], AbstractCritic] | None = None,
         groups: Indices | None = None,
         seed: int = 0,
+        callbacks: Sequence[L.Callback] = (),
+        interruption: Interruption | None = None,
         **trainer: Any,
     ) -> None:
         self._x, self._y, self._num_ranks = x, y, num_ranks
         self._folds, self._members, self._schedule = folds, members, schedule
         self._parts = Parts(partial(self._make_critic, critic), bound, regularizer)
         self._groups, self._seed, self._trainer = groups, seed, trainer
+        self._interruption = interruption or Interruption()
+        self._callbacks = [*callbacks, StopIfInterrupted(self._interruption)]
 
     def __call__(self, fraction: float = 1.0) -> CrossFit:
         """Fit the critics to a fraction of the samples outside of their fold, and score all samples."""
@@ -79,9 +89,12 @@ class CrossFitter:
         rng = np.random.default_rng([self._seed, round(1e6 * fraction)])
         splits = split_members(self._folds, self._members, rng, self._groups, fraction)
         with isolate_rng(include_cuda=False):
-            fitted = fit_members(x, y, splits, self._parts, self._schedule, self._seed, **self._trainer)
+            fitted = fit_members(
+                x, y, splits, self._parts, self._schedule, self._seed, self._callbacks, **self._trainer
+            )
+        complete = not self._interruption.requested
         blocks = held_out_scores([member.critic for member in fitted.members], x, y, self._folds, splits)
-        return CrossFit(blocks, read(blocks), fitted, splits)
+        return CrossFit(blocks, read(blocks), fitted, splits, complete)
 
     def _make_critic(self, make: Callable[[int, int], AbstractCritic] | None, split: MemberSplit) -> AbstractCritic:
         x, y = self._x, self._y

@@ -10,37 +10,45 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_mi.estimation.coordinates import Coordinates, OneHotCoordinates, RankCoordinates
-from lightning_mi.estimation.cross_checks import cross_checks
+from lightning_mi.estimation.cross_checks import conditional_cross_checks, cross_checks
 from lightning_mi.estimation.cross_fit import CrossFit, CrossFitter
-from lightning_mi.estimation.findings import Evidence, find
+from lightning_mi.estimation.findings import Evidence, find, find_conditional, interrupted, not_extrapolated
+from lightning_mi.estimation.fits import Fits, fit_all
 from lightning_mi.estimation.folds import Indices, make_folds
-from lightning_mi.estimation.held_out import HeldOutBlock, permutation_p_value
+from lightning_mi.estimation.held_out import HeldOutBlock, permutation_p_value, plug_in
 from lightning_mi.estimation.inputs import MIN_SAMPLES, Variable
+from lightning_mi.estimation.interruption import catch_interrupts
+from lightning_mi.estimation.joint_coordinates import Columns, join
 from lightning_mi.estimation.options import Options
-from lightning_mi.estimation.result import LearningCurvePoint, MIEstimate
+from lightning_mi.estimation.progress import progress_bar
+from lightning_mi.estimation.readout import Readout, read_out, subtract
+from lightning_mi.estimation.result import Finding, MIEstimate
 from lightning_mi.exceptions import EstimateInputError
 
 _MAX_SCORES = 20_000  # of joint and of marginal pairs, for the figure
 
 
-def run(x: Variable, y: Variable, options: Options, groups: Indices | None) -> MIEstimate:
-    """Estimate the MI of two variables.
+def run(x: Variable, y: Variable, options: Options, groups: Indices | None, z: Variable | None = None) -> MIEstimate:
+    """Estimate the MI of two variables, or their conditional MI given a third.
 
     Args:
         x: The first variable.
         y: The second variable.
         options: The options.
         groups: (n,) samples of one group stay in one fold; None for single samples.
+        z: The condition; None for none.
 
     Raises:
         EstimateInputError: The variables differ in length, or a fold is too small.
+        KeyboardInterrupt: At a second Ctrl-C.
     """
     n = len(x.values)
-    if len(y.values) != n:
-        raise EstimateInputError(
-            f"Got {n} samples of {x.name} and {len(y.values)} of {y.name}: row i of both is one sample, so both have "
-            "the same length."
-        )
+    for other in (y, *([] if z is None else [z])):
+        if len(other.values) != n:
+            raise EstimateInputError(
+                f"Got {n} samples of {x.name} and {len(other.values)} of {other.name}: row i of both is one sample, so "
+                "both have the same length."
+            )
     rng = np.random.default_rng(options.seed)
     folds = make_folds(n, options.folds, rng, groups)
     if (smallest := min(map(len, folds))) < MIN_SAMPLES // 5:
@@ -48,23 +56,14 @@ def run(x: Variable, y: Variable, options: Options, groups: Indices | None) -> M
             f"Got a fold of {smallest} samples: at least {MIN_SAMPLES // 5} are required. Use fewer folds, or smaller "
             "groups."
         )
-    coordinates = (_coordinates(x), _coordinates(y))
-    fitter = CrossFitter(
-        coordinates[0](x.values),
-        coordinates[1](y.values),
-        (coordinates[0].num_ranks, coordinates[1].num_ranks),
-        folds,
-        members=options.members or options.plan.members,
-        schedule=options.plan.schedule,
-        bound=lambda: copy.deepcopy(options.bound),
-        regularizer=lambda: copy.deepcopy(options.regularizer),
-        critic=options.critic,
-        groups=groups,
-        seed=options.seed,
-        accelerator=options.accelerator,
-    )
-    fits = [fitter(fraction) for fraction in options.plan.fractions]
-    return _result(x, y, options, fits, folds, groups is not None, rng)
+    x_columns, y_columns = _columns(x), _columns(y)
+    if z is None:
+        pairs = [(x_columns, y_columns)]
+    else:  # I(x; z) first: if Ctrl-C ends the fits for I(x; y, z), the difference is too low, not too high
+        z_columns = _columns(z)
+        pairs = [(x_columns, z_columns), (x_columns, join([y_columns, z_columns]))]
+    fits = _fit(pairs, options, folds, groups)
+    return _result(x, y, z, options, fits, folds, groups is not None, rng)
 
 
 def read_groups(groups: ArrayLike | None, blocks: int | None, n: int) -> Indices | None:
@@ -85,64 +84,107 @@ def read_groups(groups: ArrayLike | None, blocks: int | None, n: int) -> Indices
     return np.unique(array, return_inverse=True)[1].astype(np.int64)
 
 
-def extrapolate(curve: Sequence[LearningCurvePoint]) -> float | None:
-    """The limit of the learning curve, if the error falls with the square root of the samples; nats.
-
-    With E(m) = E - c / sqrt(m), the last two points give E. None for a curve of one point. Without a rise, or without a
-    value above two standard errors, the last value.
-
-    Example:
-        >>> extrapolate([LearningCurvePoint(100, 0.9, 0.01), LearningCurvePoint(400, 0.95, 0.01)])
-        1.0
-    """
-    if len(curve) < 2:
-        return None
-    half, full = curve[-2:]
-    rise = full.mi - half.mi
-    if full.mi < 2 * full.standard_error or rise <= 0:
-        return full.mi
-    return full.mi + rise / (math.sqrt(full.num_train / half.num_train) - 1)
-
-
-def _coordinates(variable: Variable) -> Coordinates:
+def _columns(variable: Variable) -> Columns:
+    coordinates: Coordinates
     if variable.kind == "discrete":
-        return OneHotCoordinates(variable.num_classes)
-    return RankCoordinates(variable.values, atoms=variable.kind == "mixed")
+        coordinates = OneHotCoordinates(variable.num_classes)
+    else:
+        coordinates = RankCoordinates(variable.values, atoms=variable.kind == "mixed")
+    return Columns(coordinates(variable.values), coordinates.num_ranks)
+
+
+def _fit(
+    pairs: Sequence[tuple[Columns, Columns]], options: Options, folds: list[Indices], groups: Indices | None
+) -> Fits:
+    """Fit critics for each pair of variables, with the same folds, splits and seeds."""
+    plan = options.plan
+    total_steps = len(pairs) * len(plan.fractions) * plan.schedule.max_steps
+    with catch_interrupts() as interruption, progress_bar(options.progress, total_steps) as callbacks:
+        fitters = [
+            CrossFitter(
+                first.values,
+                second.values,
+                (first.num_ranks, second.num_ranks),
+                folds,
+                members=options.members or plan.members,
+                schedule=plan.schedule,
+                bound=lambda: copy.deepcopy(options.bound),
+                regularizer=lambda: copy.deepcopy(options.regularizer),
+                critic=options.critic,
+                groups=groups,
+                seed=options.seed,
+                callbacks=callbacks,
+                interruption=interruption,
+                accelerator=options.accelerator,
+            )
+            for first, second in pairs
+        ]
+        return fit_all(fitters, plan.fractions, interruption)
 
 
 def _result(
     x: Variable,
     y: Variable,
+    z: Variable | None,
     options: Options,
-    fits: Sequence[CrossFit],
+    fits: Fits,
     folds: Sequence[Indices],
     ordered: bool,
     rng: np.random.Generator,
 ) -> MIEstimate:
-    reading, fitted = fits[-1].reading, fits[-1].fitted
-    curve = [LearningCurvePoint(len(f.splits[0].train), f.reading.value, f.reading.standard_error) for f in fits]
-    limit = extrapolate(curve)
-    mi = reading.value if limit is None else limit
-    checks = cross_checks(x, y)
-    margin = NormalDist().inv_cdf(0.5 + options.confidence / 2) * reading.standard_error
-    evidence = Evidence((x, y), mi, reading, fitted.best_steps, options.plan.schedule, curve, checks, folds, ordered)
+    variables = (x, y) if z is None else (x, y, z)
+    last = fits.fits[-1]  # of I(x; y), or of I(x; y, z)
+    blocks = last[-1].blocks
+
+    def evidence(readout: Readout, fits: Sequence[CrossFit], checks: dict[str, float]) -> Evidence:
+        best_steps, schedule = fits[-1].fitted.best_steps, options.plan.schedule
+        curve = readout.learning_curve
+        return Evidence(variables, readout.mi, readout.reading, best_steps, schedule, curve, checks, folds, ordered)
+
+    findings: tuple[Finding, ...]
+    if z is None:
+        readout, checks = read_out(last), cross_checks(x, y)
+        findings = find(evidence(readout, last, checks))
+    else:
+        of_z = fits.fits[0]
+        joint, condition, checks = read_out(last), read_out(of_z), conditional_cross_checks(x, y, z)
+        readout = subtract(joint, condition)
+        findings = find_conditional(
+            evidence(readout, last, checks), evidence(joint, last, {}), evidence(condition, of_z, {})
+        )
+        if condition.ceiling is None:
+            findings = (*findings, not_extrapolated())
+    if not fits.complete:
+        findings = (interrupted([fit[-1].complete for fit in fits.fits]), *findings)
+    if options.holds_log_normalizer:  # not a finding if it is higher: it is no bound, and varies more
+        checks = checks | {"plug_in": plug_in(blocks) - (0.0 if z is None else plug_in(fits.fits[0][-1].blocks))}
+    margin = NormalDist().inv_cdf(0.5 + options.confidence / 2) * readout.reading.standard_error
     unit = 1.0 if options.units == "nats" else 1 / math.log(2)
+    curve = readout.learning_curve
     return MIEstimate(
-        mi=unit * mi,
-        lower=unit * (reading.value - margin),
-        upper=None if limit is None else unit * (max(limit, reading.value) + margin),
-        standard_error=unit * reading.standard_error,
-        p_value=permutation_p_value(fits[-1].blocks, options.permutations, rng),
+        mi=unit * readout.mi,
+        lower=unit * (readout.floor - margin),
+        upper=None if readout.ceiling is None else unit * (readout.ceiling + margin),
+        standard_error=unit * readout.reading.standard_error,
+        p_value=_p_value(blocks, options, rng, z),
         confidence=options.confidence,
         units=options.units,
         num_samples=len(x.values),
-        kinds=(x.kind, y.kind),
-        pointwise=unit * reading.pointwise,
+        kinds=tuple(variable.kind for variable in variables),
+        pointwise=unit * readout.reading.pointwise,
         learning_curve=tuple(p._replace(mi=unit * p.mi, standard_error=unit * p.standard_error) for p in curve),
         cross_checks={name: unit * value for name, value in checks.items()},
-        findings=find(evidence),
-        scores=_sample_scores(fits[-1].blocks),
+        findings=findings,
+        scores=_sample_scores(blocks),
+        complete=fits.complete,
     )
+
+
+def _p_value(blocks: Sequence[HeldOutBlock], options: Options, rng: np.random.Generator, z: Variable | None) -> float:
+    """Of independence, or of conditional independence given labels; NaN given numbers, where no test is exact."""
+    if z is None or z.kind == "discrete":
+        return permutation_p_value(blocks, options.permutations, rng, None if z is None else z.labels)
+    return math.nan
 
 
 def _sample_scores(blocks: Sequence[HeldOutBlock]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
