@@ -55,6 +55,10 @@ examples:
   lightning-mi estimate data.csv --x a,b --y c      columns of a csv or parquet file
   lightning-mi estimate data.npz --x features --y labels --discrete y
   lightning-mi estimate x.npy y.npy --budget quick --json
+  lightning-mi estimate data.csv --x a,b --y c --given age       the conditional mutual information
+  lightning-mi estimate x.npy y.npy z.npy                        given z
+
+Ctrl-C prints the estimate of what was fitted so far, and the exit status is 130.
 """
 
 _LS = """\
@@ -125,11 +129,14 @@ def _add_copy_options(copy: argparse.ArgumentParser) -> None:
 
 
 def _add_estimate_options(estimate: argparse.ArgumentParser) -> None:
-    estimate.add_argument("files", metavar="FILE", nargs="+", type=Path, help="x.npy y.npy, or one csv, parquet or npz")
+    estimate.add_argument("files", metavar="FILE", nargs="+", type=Path, help="x.npy y.npy [z.npy], or one table")
     estimate.add_argument("--x", metavar="COLUMNS", help="columns of x, separated by commas")
     estimate.add_argument("--y", metavar="COLUMNS", help="columns of y, separated by commas")
     estimate.add_argument(
-        "--discrete", nargs="+", choices=["x", "y"], default=[], help="labels without an order (default: detected)"
+        "--given", "--conditional-on", metavar="COLUMNS", help="columns of z, for the conditional mutual information"
+    )
+    estimate.add_argument(
+        "--discrete", nargs="+", choices=["x", "y", "z"], default=[], help="labels without an order (default: detected)"
     )
     estimate.add_argument("--budget", choices=["quick", "standard", "careful"], default="standard")
     estimate.add_argument("--folds", type=_positive, metavar="K", default=4, help="folds of the samples (default: 4)")
