@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mi import critics, estimate
+from lightning_mi import critics, estimate, regularizers
+from lightning_mi.estimation.readout import extrapolate
 from lightning_mi.estimation.result import LearningCurvePoint
-from lightning_mi.estimation.run import extrapolate
 from lightning_mi.exceptions import EstimateInputError
 
 TRUTH = -0.5 * math.log(1 - 0.8**2)
@@ -73,6 +73,13 @@ def test_text_json_html_and_figure(result):
     assert json.loads(result.to_json())["lower"] == result.lower
     assert f"{result.mi:.3f} nats" in result._repr_html_()
     assert len(result.plot().axes) == 3
+
+
+def test_plug_in_is_near_the_value_and_needs_a_regularizer(result, short_plans):
+    assert result.cross_checks["plug_in"] == pytest.approx(result.mi, abs=0.1)
+    for regularizer in (None, regularizers.Squared(weight=0.1, target=1.0), regularizers.Squared(weight=0.0)):
+        other = estimate(*gaussian(100), budget="quick", folds=2, permutations=19, regularizer=regularizer)
+        assert "plug_in" not in other.cross_checks
 
 
 def test_parts_can_be_replaced():
