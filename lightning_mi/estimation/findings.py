@@ -16,6 +16,7 @@ from lightning_mi.estimation.result import Finding, LearningCurvePoint
 _HEAVY_TAIL = 20.0  # excess kurtosis: the sample mean of exp of such values is carried by few samples
 _AUTOCORRELATION = 0.2  # of a column with itself one sample later
 _FEW_SAMPLES = 500
+_NEGATIVE = 0.01  # nats: less below 0 is the error of critics
 
 
 class Evidence(NamedTuple):
@@ -66,7 +67,8 @@ def find_conditional(difference: Evidence, joint: Evidence, condition: Evidence)
     of_the_fits = [
         finding._replace(text=f"{name}: {finding.text}") for name, e in fits.items() for finding in _of_the_fit(e)
     ]
-    return (*_of_the_data(difference), *of_the_fits, *_of_the_cross_checks(difference))
+    of_the_difference = [*_of_the_sign(difference), *_of_the_cross_checks(difference)]
+    return (*_of_the_data(difference), *of_the_fits, *of_the_difference)
 
 
 def interrupted(complete: Sequence[bool]) -> Finding:
@@ -181,6 +183,16 @@ def _of_the_fit(e: Evidence) -> Iterator[Finding]:
             "near_ceiling",
             f"The estimate is near log n = {ceiling:.1f} nats of a fold.",
             "No method certifies an MI above log n of the samples that it is read from; collect more.",
+        )
+
+
+def _of_the_sign(e: Evidence) -> Iterator[Finding]:
+    """Of a difference that is never negative, since I(x; y, z) is at least I(x; z)."""
+    if e.mi < -max(3 * e.reading.standard_error, _NEGATIVE):
+        yield Finding(
+            "negative_difference",
+            f"I(x; z) reads {-e.mi:.3f} nats more than I(x; y, z): the critics of (y, z) learned less.",
+            'The estimate is too low by at least that. Use budget="careful", or collect more samples.',
         )
 
 

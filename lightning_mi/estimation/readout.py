@@ -59,7 +59,7 @@ def subtract(joint: Readout, condition: Readout) -> Readout:
 
     Both critics score the same samples, so that the errors of the difference are those of the differences of each
     sample and of each fold. A lower bound of the difference is a lower bound of I(X; Y, Z) minus the estimate of
-    I(X; Z): a lower bound of I(X; Z) would be on the wrong side.
+    I(X; Z): a lower bound of I(X; Z) would be on the wrong side. I(X; Y, Z) is at least I(X; Z), and so is its ceiling.
 
     Args:
         joint: Of I(X; Y, Z).
@@ -68,12 +68,13 @@ def subtract(joint: Readout, condition: Readout) -> Readout:
     Source: Cover and Thomas 2006, chapter 2.
     """
     pairs = zip(joint.readings, condition.readings, strict=True)
+    ceilings = [readout.ceiling for readout in (joint, condition) if readout.ceiling is not None]
     return Readout(
         joint.num_train,
         tuple(_difference(first, second) for first, second in pairs),
         joint.mi - condition.mi,
         joint.floor - condition.mi,
-        None if joint.ceiling is None else joint.ceiling - condition.floor,
+        max(ceilings) - condition.floor if ceilings else None,
     )
 
 

@@ -88,9 +88,9 @@ def estimate(
 
         A common cause z of x and y:
 
-        >>> z = rng.normal(size=400)
-        >>> x, y = z + rng.normal(size=400), z + rng.normal(size=400)
-        >>> abs(estimate(x, y, conditional_on=z, budget="quick").mi) < 0.1  # truth 0
+        >>> z = rng.normal(size=200)
+        >>> x, y = z + rng.normal(size=200), z + rng.normal(size=200)
+        >>> abs(estimate(x, y, conditional_on=z, budget="quick", folds=2).mi) < 0.2  # truth 0
         True
     """
     options = Options(

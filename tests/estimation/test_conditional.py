@@ -99,6 +99,13 @@ def test_errors_are_those_of_the_differences():
     assert difference.reading.standard_error < 1e-12  # both errors cancel
 
 
+def test_ceiling_of_the_joint_mi_is_that_of_the_condition_at_least():
+    low, high = reading(0.3, [0.3, 0.3], [1, -1]), reading(0.5, [0.5, 0.5], [1, -1])
+    difference = subtract(Readout((9,), (low,), 0.3, 0.3, 0.3), Readout((9,), (high,), 0.7, 0.5, 0.7))
+    assert difference.mi == pytest.approx(-0.4)
+    assert difference.ceiling == pytest.approx(0.2)
+
+
 def scores_of(rng, labels, dependence):
     noise = rng.normal(size=len(labels))
     x, y = labels + noise, labels + dependence * noise + rng.normal(size=len(labels))
@@ -147,6 +154,7 @@ def test_cross_check_of_zero_is_not_higher():
     below = Evidence(variables, -0.1, reading(-0.1, [-0.1, -0.1], np.zeros(600)), [0], *common)
     codes = [finding.code for finding in find_conditional(below, below, below)]
     assert "cross_check_higher" not in codes
+    assert "negative_difference" in codes  # I(x; y, z) is never below I(x; z)
 
 
 def test_lengths_of_the_condition_are_checked():
