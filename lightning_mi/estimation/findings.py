@@ -16,6 +16,7 @@ from lightning_mi.estimation.result import Finding, LearningCurvePoint
 _HEAVY_TAIL = 20.0  # excess kurtosis: the sample mean of exp of such values is carried by few samples
 _AUTOCORRELATION = 0.2  # of a column with itself one sample later
 _FEW_SAMPLES = 500
+_DIFFERENCE_REMEDY = "One of the two is wrong, and a difference of two copulas may be too high; pass another critic=."
 _NEGATIVE = 0.01  # nats: less below 0 is the error of critics
 
 
@@ -67,7 +68,8 @@ def find_conditional(difference: Evidence, joint: Evidence, condition: Evidence)
     of_the_fits = [
         finding._replace(text=f"{name}: {finding.text}") for name, e in fits.items() for finding in _of_the_fit(e)
     ]
-    of_the_difference = [*_of_the_sign(difference), *_of_the_cross_checks(difference)]
+    higher = [finding._replace(remedy=_DIFFERENCE_REMEDY) for finding in _of_the_cross_checks(difference)]
+    of_the_difference = [*_of_the_sign(difference), *higher]
     return (*_of_the_data(difference), *of_the_fits, *of_the_difference)
 
 
