@@ -56,6 +56,10 @@ examples:
   lightning-mi estimate data.csv --x a,b --y c      columns of a csv or parquet file
   lightning-mi estimate data.npz --x features --y labels --discrete y
   lightning-mi estimate x.npy y.npy --budget quick --json
+  lightning-mi estimate data.csv --x a,b --y c --given age       the conditional mutual information
+  lightning-mi estimate x.npy y.npy z.npy                        given z
+
+Ctrl-C prints the estimate of what was fitted so far, and the exit status is 130.
 """
 
 _PAIRWISE = """\
@@ -134,11 +138,14 @@ def _add_copy_options(copy: argparse.ArgumentParser) -> None:
 
 
 def _add_estimate_options(estimate: argparse.ArgumentParser) -> None:
-    estimate.add_argument("files", metavar="FILE", nargs="+", type=Path, help="x.npy y.npy, or one csv, parquet or npz")
+    estimate.add_argument("files", metavar="FILE", nargs="+", type=Path, help="x.npy y.npy [z.npy], or one table")
     estimate.add_argument("--x", metavar="COLUMNS", help="columns of x, separated by commas")
     estimate.add_argument("--y", metavar="COLUMNS", help="columns of y, separated by commas")
     estimate.add_argument(
-        "--discrete", nargs="+", choices=["x", "y"], default=[], help="labels without an order (default: detected)"
+        "--given", "--conditional-on", metavar="COLUMNS", help="columns of z, for the conditional mutual information"
+    )
+    estimate.add_argument(
+        "--discrete", nargs="+", choices=["x", "y", "z"], default=[], help="labels without an order (default: detected)"
     )
     _add_estimation_options(estimate, budget="standard")
     estimate.set_defaults(fail=estimate.error)

@@ -1,19 +1,22 @@
 """`lightning-mi estimate`: the mutual information of two arrays or of columns of a file."""
 
 import argparse
+import signal
 import sys
 
 from lightning_mi.cli.tables import read_variables
 from lightning_mi.estimation import estimate
+from lightning_mi.utilities.interrupts import exit_status
 
 
 def run(options: argparse.Namespace) -> int:
-    """Read the files, print the estimate, and return the exit status."""
+    """Read the files, print the estimate, and return the exit status: after Ctrl-C that of SIGINT."""
     try:
-        x, y = read_variables(options.files, options.x, options.y)
+        x, y, z = read_variables(options.files, options.x, options.y, options.given)
         result = estimate(
             x,
             y,
+            conditional_on=z,
             discrete=dict.fromkeys(options.discrete, True),
             folds=options.folds,
             budget=options.budget,
@@ -24,10 +27,13 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"lightning-mi estimate: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return exit_status(signal.SIGINT)
+    status = 0 if result.complete else exit_status(signal.SIGINT)
     if options.json:
         print(result.to_json())
-        return 0
+        return status
     print(result)
     for finding in result.findings:
         print(f"  {finding.code}: {finding.text} {finding.remedy}")
-    return 0
+    return status

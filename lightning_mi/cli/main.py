@@ -110,8 +110,8 @@ def _find_for_copy(name: str) -> RecipeFile:
 
 
 def _estimate(options: argparse.Namespace) -> int:
-    if len(options.files) > 2:
-        options.fail(f"got {len(options.files)} files: give x.npy and y.npy, or one csv, parquet or npz file")
+    if len(options.files) > 3:
+        options.fail(f"got {len(options.files)} files: give x.npy, y.npy and optionally z.npy, or one table")
     from lightning_mi.cli.estimate import run  # imports torch and Lightning: seconds
 
     return run(options)

@@ -11,25 +11,32 @@ from numpy.typing import NDArray
 from lightning_mi.exceptions import EstimateInputError
 
 
-def read_variables(files: Sequence[Path], x: str | None, y: str | None) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Read x and y from two npy files, or from columns of one file.
+def read_variables(
+    files: Sequence[Path], x: str | None, y: str | None, given: str | None = None
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
+    """Read x, y and optionally z from two or three npy files, or from columns of one file.
 
     Args:
-        files: Two npy files, or one csv, parquet or npz file.
+        files: Two or three npy files, or one csv, parquet or npz file.
         x: Columns, separated by commas, or the name of an array in an npz file.
         y: The same for y.
+        given: The same for z.
 
     Raises:
         EstimateInputError: A file cannot be read, or has no such column.
     """
-    if len(files) == 2:
-        first, second = (_load_npy(path) for path in files)
-        return first, second
+    if len(files) > 1:
+        if given is not None:
+            raise EstimateInputError(
+                f"Got --given {given} with {len(files)} files: it names columns of one file. Give z.npy as third file."
+            )
+        first, second, *third = (_load_npy(path) for path in files)
+        return first, second, third[0] if third else None
     [path] = files
     if x is None or y is None:
         raise EstimateInputError(f"Got one file, {path}, without --x and --y: name the columns, such as --x a,b --y c.")
     table = _read_table(path)
-    return _select(table, x, path), _select(table, y, path)
+    return _select(table, x, path), _select(table, y, path), None if given is None else _select(table, given, path)
 
 
 def read_columns(path: Path, names: str | None) -> dict[str, NDArray[Any]]:
@@ -56,7 +63,7 @@ def _read_table(path: Path) -> dict[str, NDArray[Any]]:
     readers = {".csv": _read_csv, ".npz": _read_npz, ".parquet": _read_parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise EstimateInputError(f"Got {path}: give one csv, parquet or npz file, or two npy files, x and then y.")
+        raise EstimateInputError(f"Got {path}: give one csv, parquet or npz file, or npy files: x, y and optionally z.")
     if not path.is_file():
         raise EstimateInputError(f"Got {path}: there is no such file.")
     return reader(path)
@@ -108,7 +115,7 @@ def _read_parquet(path: Path) -> dict[str, NDArray[Any]]:
 
 def _load_npy(path: Path) -> NDArray[Any]:
     if path.suffix.lower() != ".npy":
-        raise EstimateInputError(f"Got {path} as one of two files: two files are npy arrays, x and then y.")
+        raise EstimateInputError(f"Got {path} as one of several files: these are npy arrays, x, y and optionally z.")
     if not path.is_file():
         raise EstimateInputError(f"Got {path}: there is no such file.")
     try:

@@ -10,7 +10,7 @@ from torch import Tensor
 Array = NDArray[np.float64]
 ATOM_FRACTION = 0.02  # of n: a value this frequent has a positive probability
 _MAX_ATOMS = 16  # of a column
-_MAX_RADIUS = 3.0  # standard deviations, in the products
+_MAX_RADIUS = 1.5  # standard deviations, in the products: more makes their tails heavy
 
 
 class Coordinates(Protocol):

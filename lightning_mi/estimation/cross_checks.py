@@ -24,9 +24,18 @@ def cross_checks(x: Variable, y: Variable) -> dict[str, float]:
 
 
 def reads_higher(checks: Mapping[str, float], value: float, standard_error: float) -> list[str]:
-    """The names of the checks that read clearly more than a value; nats."""
+    """The names of the checks that read clearly more than a value, and than 0; nats."""
     margin = max(3 * standard_error, 0.05 * abs(value))
-    return [name for name, check in checks.items() if check > value + margin]
+    return [name for name, check in checks.items() if check > max(value, 0.0) + margin]
+
+
+def conditional_cross_checks(x: Variable, y: Variable, z: Variable) -> dict[str, float]:
+    """``gaussian_copula`` of I(x; y | z) by the chain rule, nats; none if a variable is discrete."""
+    if "discrete" in (x.kind, y.kind, z.kind):
+        return {}
+    x_ranks, y_ranks, z_ranks = (RankCoordinates(variable.values).ranks(variable.values) for variable in (x, y, z))
+    joint = gaussian_copula(x_ranks, np.hstack([y_ranks, z_ranks]))
+    return {"gaussian_copula": max(joint - gaussian_copula(x_ranks, z_ranks), 0.0)}
 
 
 def gaussian_copula(x_ranks: NDArray[np.float64], y_ranks: NDArray[np.float64]) -> float:

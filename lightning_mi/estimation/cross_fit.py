@@ -1,12 +1,12 @@
 """Cross-fitting: each fold of the samples is scored by critics fitted to the other folds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, final
 
+import lightning.pytorch as L
 import numpy as np
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
@@ -15,6 +15,8 @@ from lightning_mi.estimation.families import SEPARABLE, Family
 from lightning_mi.estimation.fit import Fitted, Parts, fit_members
 from lightning_mi.estimation.folds import Indices, MemberSplit, split_members
 from lightning_mi.estimation.held_out import BLOCK, HeldOutBlock, Reading, held_out_scores, read
+from lightning_mi.estimation.interruption import Interruption, StopIfInterrupted
+from lightning_mi.estimation.joint_coordinates import Columns
 from lightning_mi.estimation.schedule import Schedule
 from lightning_mi.regularizers import AbstractRegularizer
 
@@ -27,12 +29,14 @@ class CrossFit(NamedTuple):
         reading: The bound's value of the scores.
         fitted: The critics.
         splits: The samples of each critic.
+        complete: False if Ctrl-C ended the fit before its last step.
     """
 
     blocks: list[HeldOutBlock]
     reading: Reading
     fitted: Fitted
     splits: list[MemberSplit]
+    complete: bool = True
 
 
 @final
@@ -42,7 +46,6 @@ class CrossFitter:
     Args:
         x: (n, Cx) coordinates of x.
         y: (n, Cy) coordinates of y.
-        num_ranks: Numbers of the first columns of x and of y that are Gaussian ranks.
         folds: Samples of each fold.
         members: Critics of each fold.
         schedule: How long and how fast critics train.
@@ -50,15 +53,16 @@ class CrossFitter:
         regularizer: Creates its regularizer, or None.
         critic: Creates a critic from the numbers of columns; by default a Gaussian copula with a neural residual.
         groups: (n,) samples of one group are in one fold.
-        seed: Seed of splits, initialization and batches.
+        seed: Seed of splits, initialization and batches. Fitters with equal folds, members and seed have equal splits.
+        callbacks: Of the fits.
+        interruption: Whether Ctrl-C was pressed.
         **trainer: Arguments of ``lightning.pytorch.Trainer``.
     """
 
     def __init__(
         self,
-        x: Tensor,
-        y: Tensor,
-        num_ranks: tuple[int, int],
+        x: Columns,
+        y: Columns,
         folds: list[Indices],
         *,
         members: int,
@@ -68,12 +72,17 @@ class CrossFitter:
         critic: Callable[[int, int], AbstractCritic] | None = None,
         groups: Indices | None = None,
         seed: int = 0,
+        callbacks: Sequence[L.Callback] = (),
+        interruption: Interruption | None = None,
         **trainer: Any,
     ) -> None:
-        self._x, self._y, self._num_ranks = x, y, num_ranks
+        self._x, self._y = x.values, y.values
+        self._num_ranks = (x.num_ranks, y.num_ranks)
         self._folds, self._members, self._schedule = folds, members, schedule
         self._make, self._bound, self._regularizer = critic, bound, regularizer
         self._groups, self._seed, self._trainer = groups, seed, trainer
+        self._interruption = interruption or Interruption()
+        self._callbacks = [*callbacks, StopIfInterrupted(self._interruption)]
 
     def __call__(self, fraction: float = 1.0, family: Family = SEPARABLE) -> CrossFit:
         """Fit critics to a fraction of the samples outside of their fold, and score all samples."""
@@ -82,9 +91,12 @@ class CrossFitter:
         splits = split_members(self._folds, self._members, rng, self._groups, fraction)
         parts = Parts(partial(self._make_critic, family), self._bound, self._regularizer, family.pairs)
         with isolate_rng(include_cuda=False):
-            fitted = fit_members(x, y, splits, parts, family.adapt(self._schedule), self._seed, **self._trainer)
+            fitted = fit_members(
+                x, y, splits, parts, family.adapt(self._schedule), self._seed, self._callbacks, **self._trainer
+            )
+        complete = not self._interruption.requested
         blocks = held_out_scores([member.critic for member in fitted.members], x, y, self._folds, splits)
-        return CrossFit(blocks, read(blocks), fitted, splits)
+        return CrossFit(blocks, read(blocks), fitted, splits, complete)
 
     def _make_critic(self, family: Family, split: MemberSplit) -> AbstractCritic:
         x, y = self._x, self._y

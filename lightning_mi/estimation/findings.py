@@ -17,13 +17,15 @@ from lightning_mi.estimation.schedule import Schedule
 _HEAVY_TAIL = 20.0  # excess kurtosis: the sample mean of exp of such values is carried by few samples
 _AUTOCORRELATION = 0.2  # of a column with itself one sample later
 _FEW_SAMPLES = 500
+_DIFFERENCE_REMEDY = "One of the two is wrong, and a difference of two copulas may be too high; pass another critic=."
+_NEGATIVE = 0.01  # nats: less below 0 is the error of critics
 
 
 class Evidence(NamedTuple):
     """What the findings are derived from; values in nats.
 
     Attributes:
-        variables: x and y.
+        variables: x and y, and z if there is a condition.
         mi: The estimate.
         reading: The held-out scores of the critics that were fitted to all samples.
         best_steps: The step at which each critic was best.
@@ -34,7 +36,7 @@ class Evidence(NamedTuple):
         ordered: Whether folds respect groups or blocks.
     """
 
-    variables: tuple[Variable, Variable]
+    variables: tuple[Variable, ...]
     mi: float
     reading: Reading
     best_steps: Sequence[int]
@@ -52,7 +54,53 @@ class Evidence(NamedTuple):
 
 def find(evidence: Evidence) -> tuple[Finding, ...]:
     """The findings of the data, then the findings of the fit."""
-    return (*_of_the_data(evidence), *_of_the_fit(evidence))
+    return (*_of_the_data(evidence), *_of_the_fit(evidence), *_of_the_cross_checks(evidence))
+
+
+def find_conditional(difference: Evidence, joint: Evidence, condition: Evidence) -> tuple[Finding, ...]:
+    """The findings of the data, of the fits for I(x; y, z) and for I(x; z), and of their difference.
+
+    Args:
+        difference: Of I(x; y | z).
+        joint: Of I(x; y, z).
+        condition: Of I(x; z).
+    """
+    fits = {"I(x; y, z)": joint, "I(x; z)": condition}
+    of_the_fits = [
+        finding._replace(text=f"{name}: {finding.text}") for name, e in fits.items() for finding in _of_the_fit(e)
+    ]
+    higher = [finding._replace(remedy=_DIFFERENCE_REMEDY) for finding in _of_the_cross_checks(difference)]
+    of_the_difference = [*_of_the_sign(difference), *higher]
+    return (*_of_the_data(difference), *of_the_fits, *of_the_difference)
+
+
+def interrupted(complete: Sequence[bool]) -> Finding:
+    """The finding of an estimation that Ctrl-C ended.
+
+    Args:
+        complete: For each MI that was fitted, whether the fit to all samples was complete.
+    """
+    if all(complete):
+        text, remedy = "Ctrl-C skipped fits to fewer samples.", "The learning curve is incomplete; run it again."
+    elif len(complete) == 1:
+        text = "Ctrl-C ended the fit; each critic is that of its best step before."
+        remedy = "The lower limit holds, the estimate may be far too low; run it again."
+    elif complete[0]:
+        text = "Ctrl-C ended the fit for I(x; y, z); each critic is that of its best step before."
+        remedy = "The estimate may be far too low; run it again."
+    else:
+        text = "Ctrl-C ended the fits; all critics are those before training."
+        remedy = "The estimate leaves out what is not Gaussian, and its limits do not hold; run it again."
+    return Finding("interrupted", text, remedy)
+
+
+def not_extrapolated() -> Finding:
+    """The finding of a conditional estimate whose I(x; z) is a value at one number of samples."""
+    return Finding(
+        "not_extrapolated",
+        "I(x; z) was not extrapolated, so that it is too low by the error of its critics.",
+        'The lower limit is too high by that error. Use budget="standard".',
+    )
 
 
 def _of_the_data(e: Evidence) -> Iterator[Finding]:
@@ -132,18 +180,31 @@ def _of_the_fit(e: Evidence) -> Iterator[Finding]:
                 f"From {half.num_train} to {full.num_train} samples the estimate rose by {rise:.3f} nats.",
                 "Collect more samples: the estimate is extrapolated, and the truth may be higher.",
             )
-    for name in reads_higher(e.cross_checks, e.mi, e.reading.standard_error):
-        yield Finding(
-            "cross_check_higher",
-            f"{name} reads {e.cross_checks[name]:.3f} nats.",
-            "The critics may miss a dependence; pass another critic=, or trust the higher estimate.",
-        )
     ceiling = math.log(e.fold_size)
     if e.mi > 0.75 * ceiling:
         yield Finding(
             "near_ceiling",
             f"The estimate is near log n = {ceiling:.1f} nats of a fold.",
             "No method certifies an MI above log n of the samples that it is read from; collect more.",
+        )
+
+
+def _of_the_sign(e: Evidence) -> Iterator[Finding]:
+    """Of a difference that is never negative, since I(x; y, z) is at least I(x; z)."""
+    if e.mi < -max(3 * e.reading.standard_error, _NEGATIVE):
+        yield Finding(
+            "negative_difference",
+            f"I(x; z) reads {-e.mi:.3f} nats more than I(x; y, z): the critics of (y, z) learned less.",
+            'The estimate is too low by at least that. Use budget="careful", or collect more samples.',
+        )
+
+
+def _of_the_cross_checks(e: Evidence) -> Iterator[Finding]:
+    for name in reads_higher(e.cross_checks, e.mi, e.reading.standard_error):
+        yield Finding(
+            "cross_check_higher",
+            f"{name} reads {e.cross_checks[name]:.3f} nats.",
+            "The critics may miss a dependence; pass another critic=, or trust the higher estimate.",
         )
 
 
@@ -163,11 +224,10 @@ def _lag_one_correlation(values: NDArray[np.float64]) -> float:
 
 
 def _duplicates(e: Evidence) -> int:
-    """Samples that equal, in x and y, a sample of another fold; 0 if both variables are discrete."""
-    x, y = e.variables
-    if x.kind == y.kind == "discrete":
+    """Samples that equal, in all variables, a sample of another fold; 0 if all variables are discrete."""
+    if all(variable.kind == "discrete" for variable in e.variables):
         return 0
-    rows = np.hstack([x.values, y.values])
+    rows = np.hstack([variable.values for variable in e.variables])
     _, inverse = np.unique(rows, axis=0, return_inverse=True)
     folds = np.empty(len(rows), dtype=np.int64)
     for index, samples in enumerate(e.folds):

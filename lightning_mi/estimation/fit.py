@@ -59,7 +59,14 @@ class Fitted(NamedTuple):
 
 
 def fit_members(
-    x: Tensor, y: Tensor, splits: Sequence[MemberSplit], parts: Parts, schedule: Schedule, seed: int, **trainer: Any
+    x: Tensor,
+    y: Tensor,
+    splits: Sequence[MemberSplit],
+    parts: Parts,
+    schedule: Schedule,
+    seed: int,
+    callbacks: Sequence[L.Callback] = (),
+    **trainer: Any,
 ) -> Fitted:
     """Fit one member for each split.
 
@@ -70,6 +77,7 @@ def fit_members(
         parts: Create each member's parts.
         schedule: How long and how fast to train.
         seed: Seed of initialization and batches.
+        callbacks: Called after each evaluation; they may stop the training.
         **trainer: Arguments of ``lightning.pytorch.Trainer``.
     """
     torch.manual_seed(seed)
@@ -91,7 +99,7 @@ def fit_members(
     options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     options |= {"enable_progress_bar": False, "devices": 1, "log_every_n_steps": schedule.max_steps + 1}
     with _quiet_lightning():
-        fitting = L.Trainer(max_steps=schedule.max_steps, callbacks=[keep_best], **(options | trainer))
+        fitting = L.Trainer(max_steps=schedule.max_steps, callbacks=[keep_best, *callbacks], **(options | trainer))
         fitting.fit(ensemble, DataLoader(batches, batch_size=None))
     keep_best.restore(ensemble)
     return Fitted(list(ensemble.eval().members.values()), keep_best.best_steps, keep_best.values)

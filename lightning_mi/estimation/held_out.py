@@ -26,11 +26,13 @@ class HeldOutBlock:
         fold: The fold.
         indices: (b,) the samples.
         scores: (b, b) float32, T(x_i, y_j): the mean over the members of the fold, each with log-normalizer 0.
+        shift: The mean log-normalizer of the fold's members, which was subtracted from their scores, nats.
     """
 
     fold: int
     indices: Indices
     scores: Tensor
+    shift: float = 0.0
 
 
 @torch.no_grad()
@@ -62,14 +64,16 @@ def held_out_scores(
         parts = np.array_split(samples, -(-len(samples) // block))
         members = [index for index, split in enumerate(splits) if split.fold == fold]
         totals = [torch.zeros(len(part), len(part)) for part in parts]
+        mean_shift = 0.0
         for index in members:
             critic = critics[index].cpu().eval()
             cap = score_cap(critic, x, y, splits[index], block)
             scores = [pairwise(critic, x[part], y[part]).clamp(max=cap) for part in parts]
             shift = log_normalizer(scores)
+            mean_shift += float(shift) / len(members)
             for total, matrix in zip(totals, scores, strict=True):
                 total += (matrix - shift) / len(members)
-        blocks += [HeldOutBlock(fold, part, total) for part, total in zip(parts, totals, strict=True)]
+        blocks += [HeldOutBlock(fold, part, total, mean_shift) for part, total in zip(parts, totals, strict=True)]
     return blocks
 
 
@@ -147,16 +151,32 @@ def read(blocks: Sequence[HeldOutBlock]) -> Reading:
     return Reading(float(values.mean()), values, influence, pointwise, effective)
 
 
-def permutation_p_value(blocks: Sequence[HeldOutBlock], permutations: int, rng: np.random.Generator) -> float:
+def plug_in(blocks: Sequence[HeldOutBlock]) -> float:
+    """The mean joint score of the critics before the shift to log-normalizer 0, the mean over folds; nats.
+
+    It is an estimate of MI if a regularizer held the critics' log-normalizer at 0 in training.
+
+    Source: Choi and Lee 2022 (plug-in estimate).
+    """
+    folds = sorted({block.fold for block in blocks})
+    joint = [torch.cat([b.scores.diagonal().double() + b.shift for b in blocks if b.fold == fold]) for fold in folds]
+    return float(np.mean([scores.mean() for scores in joint]))
+
+
+def permutation_p_value(
+    blocks: Sequence[HeldOutBlock], permutations: int, rng: np.random.Generator, strata: Indices | None = None
+) -> float:
     """The p-value of independence: the fraction of permutations of y within folds whose value is as high.
 
     The critics of a fold did not see its samples. Under independence, its pairs are exchangeable, so that the test is
-    exact without refitting the critics.
+    exact without refitting the critics. With strata, it is a test of conditional independence given the stratum: under
+    it, the pairs of one stratum are exchangeable.
 
     Args:
         blocks: The result of :func:`held_out_scores`.
         permutations: The number of random permutations.
         rng: Draws them.
+        strata: (n,) the stratum of each sample, if y is permuted within strata only.
 
     Source: Phipson and Smyth 2010 (the p-value of random permutations is never 0).
     """
@@ -171,8 +191,18 @@ def permutation_p_value(blocks: Sequence[HeldOutBlock], permutations: int, rng: 
             scores, size = block.scores.double().numpy(), len(block.indices)
             rows = np.arange(size)
             observed += scores.diagonal().sum() / total
-            permuted += [scores[rows, rng.permutation(size)].sum() / total for _ in range(permutations)]
+            labels = None if strata is None else strata[block.indices]
+            permuted += [scores[rows, _permutation(size, labels, rng)].sum() / total for _ in range(permutations)]
     return float((1 + (permuted >= observed - 1e-12).sum()) / (1 + permutations))
+
+
+def _permutation(size: int, strata: Indices | None, rng: np.random.Generator) -> Indices:
+    """(size,) a random permutation, within strata if there are any."""
+    if strata is None:
+        return rng.permutation(size)
+    permutation = np.empty(size, dtype=np.int64)
+    permutation[strata.argsort(kind="stable")] = np.lexsort((rng.random(size), strata))
+    return permutation
 
 
 def log_normalizer(matrices: Sequence[Tensor]) -> Tensor:

@@ -56,6 +56,7 @@ class Options:
     units: Units
     seed: int
     accelerator: str
+    progress: bool | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -70,9 +71,19 @@ class Options:
             check_instance("regularizer", self.regularizer, AbstractRegularizer, "regularizers.Squared(weight=0.1)")
         if self.critic is not None:
             _check_critic(self.critic)
+        if self.progress is not None:
+            check_instance("progress", self.progress, bool, "True, False or None")
         check_number("confidence", self.confidence, "a probability")
         if not 0 < self.confidence < 1:
             raise ValueError(f"Got confidence={self.confidence}: it is a probability between 0 and 1, such as 0.95.")
+
+    @property
+    def holds_log_normalizer(self) -> bool:
+        """Whether the regularizer holds the critics' log-normalizer at 0."""
+        regularizer = self.regularizer
+        if regularizer is None or regularizer.target != 0:
+            return False
+        return callable(regularizer.weight) or regularizer.weight > 0
 
     @property
     def plan(self) -> Plan:

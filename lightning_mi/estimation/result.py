@@ -50,7 +50,7 @@ class LearningCurvePoint(NamedTuple):
 @final
 @dataclass(frozen=True)
 class MIEstimate:
-    """The estimated mutual information of two arrays; all values in ``units``.
+    """The estimated mutual information of two arrays, or their conditional MI given z; all values in ``units``.
 
     No distribution-free method certifies a large MI: with high probability, a lower confidence limit from n samples is
     not above about log n. A finding is reported if the estimate is near that ceiling.
@@ -59,23 +59,30 @@ class MIEstimate:
         mi: The estimate: the value of the bound on samples that its critics were not fitted to, extrapolated to
             infinitely many samples for the fit.
         lower: A lower confidence limit. It does not rest on the extrapolation: the value of a lower bound minus its
-            sampling error is below the MI for any critic.
+            sampling error is below the MI for any critic. A conditional MI is a difference, so that its limit rests on
+            the extrapolation of I(x; z), and on nothing else.
         upper: The extrapolated value plus its error. It assumes that the critics can learn the dependence and that the
             error falls with the square root of the samples; None without an extrapolation.
         standard_error: Sampling error of the value before extrapolation. It leaves out the error of the critics, which
             makes the value too low, and that of the extrapolation.
-        p_value: Of independence, by permutation of the held-out scores; exact, without refitting.
+        p_value: Of independence, by permutation of the held-out scores; exact, without refitting. Of conditional
+            independence given labels, by permutation within labels, as exact. NaN given numbers: no test that is valid
+            for all laws has power; use ``lower``.
         confidence: Probability of ``lower`` and of the interval from ``lower`` to ``upper``.
         units: ``"nats"`` or ``"bits"``.
         num_samples: n.
-        kinds: Whether x and y are continuous, discrete or mixed.
-        pointwise: (n,) log p(x, y) / (p(x) p(y)) of each sample, by critics that were not fitted to it.
+        kinds: Whether x and y, and z for a conditional MI, are continuous, discrete or mixed.
+        pointwise: (n,) log p(x, y) / (p(x) p(y)) of each sample, by critics that were not fitted to it; conditional,
+            log p(x, y | z) / (p(x | z) p(y | z)).
         learning_curve: The estimate against the number of samples for the fit.
-        cross_checks: Other estimates by name.
+        cross_checks: Other estimates by name: ``gaussian_copula``, ``nearest_neighbors`` for one column each, and
+            ``plug_in``, the mean score of the critics as trained, if a regularizer held their log-normalizer at 0.
         findings: What limits the meaning of the estimate.
-        scores: Two arrays, a sample of the held-out scores of joint pairs and of marginal pairs.
+        scores: Two arrays, a sample of the held-out scores of joint pairs and of marginal pairs; conditional, those
+            of x and (y, z).
+        complete: False if Ctrl-C ended the estimation; a finding states what is missing.
 
-    Source: McAllester and Stratos 2020 (the ceiling).
+    Source: McAllester and Stratos 2020 (the ceiling); Shah and Peters 2020 (conditional independence).
     """
 
     mi: float
@@ -86,28 +93,43 @@ class MIEstimate:
     confidence: float
     units: Units
     num_samples: int
-    kinds: tuple[str, str]
+    kinds: tuple[str, ...]
     pointwise: NDArray[np.float64] = dataclasses.field(repr=False)
     learning_curve: tuple[LearningCurvePoint, ...]
     cross_checks: dict[str, float]
     findings: tuple[Finding, ...]
     scores: tuple[NDArray[np.float64], NDArray[np.float64]] = dataclasses.field(repr=False)
+    complete: bool = True
 
     def __str__(self) -> str:
-        """Three lines: the estimate, its limits, and the findings."""
+        """Three lines: the estimate and its limits, the samples and the test, and the findings."""
         upper = "-" if self.upper is None else f"{self.upper:.3f}"
         codes = ", ".join(finding.code for finding in self.findings) or "none"
+        kinds = ", ".join(f"{name} {kind}" for name, kind in zip("xyz", self.kinds, strict=False))
+        test = "conditional independence" if self.conditional else "independence"
+        p_value = "not tested" if math.isnan(self.p_value) else f"p = {self.p_value:.3g}"
         return (
-            f"MI = {self.mi:.3f} {self.units}, {self.confidence:.0%} limits {self.lower:.3f} to {upper}\n"
-            f"{self.num_samples:,} samples, x {self.kinds[0]}, y {self.kinds[1]}; independence p = {self.p_value:.3g}\n"
+            f"{'' if self.complete else 'INCOMPLETE: '}{self._name} = {self.mi:.3f} {self.units}, "
+            f"{self.confidence:.0%} limits {self.lower:.3f} to {upper}\n"
+            f"{self.num_samples:,} samples, {kinds}; {test} {p_value}\n"
             f"findings: {codes}"
         )
 
+    @property
+    def conditional(self) -> bool:
+        """Whether it is the conditional MI given z."""
+        return len(self.kinds) > 2
+
+    @property
+    def _name(self) -> str:
+        return "conditional MI" if self.conditional else "MI"
+
     def _repr_html_(self) -> str:
         """A table for notebooks."""
-        rows = [("MI", f"{self.mi:.3f} {self.units}"), ("lower", f"{self.lower:.3f}")]
+        rows = [(self._name, f"{self.mi:.3f} {self.units}"), ("lower", f"{self.lower:.3f}")]
         rows.append(("upper", "-" if self.upper is None else f"{self.upper:.3f}"))
-        rows += [("standard error", f"{self.standard_error:.3f}"), ("p-value", f"{self.p_value:.3g}")]
+        p_value = "-" if math.isnan(self.p_value) else f"{self.p_value:.3g}"
+        rows += [("standard error", f"{self.standard_error:.3f}"), ("p-value", p_value)]
         rows += [(name.replace("_", " "), f"{value:.3f}") for name, value in self.cross_checks.items()]
         rows += [(finding.code, f"{finding.text} {finding.remedy}") for finding in self.findings]
         cells = "".join(f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in rows)

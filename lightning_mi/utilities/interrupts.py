@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-_SAME_PRESS = 0.5  # seconds: `timeout -s INT` and other wrappers send one Ctrl-C to the process and to its group
+SAME_PRESS = 0.5  # seconds: `timeout -s INT` and other wrappers send one Ctrl-C to the process and to its group
 
 
 def exit_status(number: int) -> int:
@@ -52,7 +52,7 @@ def handle_signals(handle: Callable[[signal.Signals], None]) -> dict[int, Any]:
         elif not times:
             times.append(time.monotonic())
             handle(signal.Signals(number))
-        elif number == signal.SIGINT and time.monotonic() - times[0] > _SAME_PRESS:
+        elif number == signal.SIGINT and time.monotonic() - times[0] > SAME_PRESS:
             os._exit(exit_status(number))
 
     handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]

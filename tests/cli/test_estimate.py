@@ -1,6 +1,11 @@
 """`lightning-mi estimate`: files, columns, output and errors."""
 
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,14 +17,16 @@ from lightning_mi.exceptions import EstimateInputError
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(200, 2))
 Y = X[:, 0] + RNG.normal(size=200)
+Z = RNG.normal(size=200)
 
 
 @pytest.fixture
 def files(here):
     np.save("x.npy", X)
     np.save("y.npy", Y)
-    np.savez("both.npz", features=X, target=Y)
-    np.savetxt("table.csv", np.c_[X, Y], delimiter=",", header="a,b,c", comments="", fmt="%.17g")
+    np.save("z.npy", Z)
+    np.savez("both.npz", features=X, target=Y, cause=Z)
+    np.savetxt("table.csv", np.c_[X, Y, Z], delimiter=",", header="a,b,c,d", comments="", fmt="%.17g")
     return here
 
 
@@ -39,6 +46,51 @@ def test_variables_are_read_from_files(files, source):
     np.testing.assert_array_equal(read[1], Y)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        (["x.npy", "y.npy", "z.npy"], None, None, None),
+        (["both.npz"], "features", "target", "cause"),
+        (["table.csv"], "a, b", "c", "d"),
+    ],
+    ids=["npy", "npz", "csv"],
+)
+def test_condition_is_read_from_files(files, source):
+    names, *columns = source
+    read = read_variables([files / name for name in names], *columns)
+    np.testing.assert_array_equal(read[2], Z)
+
+
+def test_given_prints_the_conditional_mi(files, capsys):
+    assert main(["estimate", "table.csv", "--x", "a,b", "--y", "c", "--given", "d", "--budget", "quick"]) == 0
+    assert capsys.readouterr().out.startswith("conditional MI = ")
+
+
+def test_given_names_columns_of_one_file(files, capsys):
+    assert main(["estimate", "x.npy", "y.npy", "--given", "d"]) == 2
+    assert "Give z.npy as third file" in capsys.readouterr().err
+
+
+def test_ctrl_c_prints_the_incomplete_estimate(here):
+    x = RNG.normal(size=3000)
+    np.save("x.npy", x)
+    np.save("y.npy", x + RNG.normal(size=3000))
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "lightning_mi", "estimate", "x.npy", "y.npy", "--budget", "careful"]
+    environment = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment) as process:
+        os.close(theirs)
+        drawn = b""
+        while b"steps" not in drawn:  # the progress bar: the fits have begun
+            drawn += os.read(ours, 1024)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
+    os.close(ours)
+    assert process.returncode == 130
+    assert output.startswith("INCOMPLETE: MI = ")
+    assert "  interrupted: Ctrl-C" in output
+
+
 def test_estimate_prints_three_lines_and_json(files, capsys):
     assert main(["estimate", "table.csv", "--x", "a,b", "--y", "c", "--budget", "quick"]) == 0
     text = capsys.readouterr().out
@@ -50,7 +102,7 @@ def test_estimate_prints_three_lines_and_json(files, capsys):
 
 def test_text_columns_stay_text_and_empty_fields_are_nan(here):
     (here / "t.csv").write_text("a,b,c\n1,x,1.5\n2,y,\n")
-    a, b = read_variables([here / "t.csv"], "a", "b")
+    a, b, _ = read_variables([here / "t.csv"], "a", "b")
     assert a.dtype.kind == "i"
     assert b.tolist() == ["x", "y"]
     assert np.isnan(read_variables([here / "t.csv"], "c", "a")[0][1])
@@ -61,8 +113,8 @@ WRONG = {
     "missing table": (["no.csv"], "a", "b", "no.csv: there is no such file"),
     "kind": (["x.txt"], "a", "b", "give one csv, parquet or npz file"),
     "no columns": (["table.csv"], None, None, "without --x and --y"),
-    "column": (["table.csv"], "a,q", "c", "Got column 'q': .* has a, b, c"),
-    "two tables": (["table.csv", "x.npy"], None, None, "one of two files"),
+    "column": (["table.csv"], "a,q", "c", "Got column 'q': .* has a, b, c, d"),
+    "two tables": (["table.csv", "x.npy"], None, None, "one of several files"),
     "damaged npy": (["bad.npy", "x.npy"], None, None, "bad.npy: it cannot be read as an npy file"),
     "damaged npz": (["bad.npz"], "a", "b", "bad.npz: it cannot be read as an npz file"),
     "ragged csv": (["ragged.csv"], "a", "b", "line 3 has 1 fields, and the header 2"),

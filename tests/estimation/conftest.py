@@ -2,14 +2,13 @@
 
 import pytest
 
-from lightning_mi.estimation import options
+from lightning_mi.estimation.options import PLANS, Plan
 from lightning_mi.estimation.schedule import Schedule
 
 
 def shorten(monkeypatch):
     """Trainings of four steps with the quick budget."""
-    schedule = Schedule(max_steps=4, check_every=2, patience=1)
-    monkeypatch.setitem(options.PLANS, "quick", options.Plan(1, (1.0,), schedule))
+    monkeypatch.setitem(PLANS, "quick", Plan(1, (1.0,), Schedule(max_steps=4, check_every=2, patience=1)))
 
 
 @pytest.fixture
@@ -24,3 +23,11 @@ def short_training_of_module():
     with pytest.MonkeyPatch.context() as monkeypatch:
         shorten(monkeypatch)
         yield
+
+
+@pytest.fixture
+def short_plans(monkeypatch):
+    """Budgets of 60 steps and one critic for each fold."""
+    schedule = Schedule(max_steps=60, check_every=20)
+    monkeypatch.setitem(PLANS, "quick", Plan(1, (1.0,), schedule))
+    monkeypatch.setitem(PLANS, "standard", Plan(1, (0.5, 1.0), schedule))

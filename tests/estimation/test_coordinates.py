@@ -19,20 +19,23 @@ def test_ranks_do_not_change_with_increasing_maps():
     np.testing.assert_array_equal(RankCoordinates(values).ranks(values), RankCoordinates(mapped).ranks(mapped))
 
 
-def test_features_are_asinh_and_radius():
+def test_features_are_products_asinh_and_radius():
     values = np.random.default_rng(0).normal(size=(50, 2)) * [1, 100] + [5, 0]
     coordinates = RankCoordinates(values)
     lower, median, upper = np.percentile(values, [25, 50, 75], axis=0)
     scaled = (values - median) * 1.349 / (upper - lower)
     radius = np.log1p((scaled**2).mean(axis=1))
     assert coordinates.num_ranks == 2
-    np.testing.assert_allclose(coordinates(values)[:, 2:4], np.arcsinh(scaled), rtol=1e-5)
-    np.testing.assert_allclose(coordinates(values)[:, 4], (radius - radius.mean()) / radius.std(), rtol=1e-4, atol=1e-5)
+    radius = (radius - radius.mean()) / radius.std()
+    ranks, products, asinh, last = np.split(coordinates(values).numpy(), [2, 4, 6], axis=1)
+    np.testing.assert_allclose(products, ranks * radius.clip(-1.5, 1.5)[:, None], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(asinh, np.arcsinh(scaled), rtol=1e-5)
+    np.testing.assert_allclose(last[:, 0], radius, rtol=1e-4, atol=1e-5)
 
 
 def test_atoms_get_an_indicator():
     values = np.where(np.arange(100) % 4 == 0, 0.0, np.random.default_rng(0).normal(size=100))[:, None]
-    indicator = RankCoordinates(values, atoms=True)(values)[:, 3:]
+    indicator = RankCoordinates(values, atoms=True)(values)[:, 4:]
     np.testing.assert_array_equal(indicator[:, 0], np.arange(100) % 4 == 0)
     assert indicator.shape[1] == 1
 

@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 
 from lightning_mi.critics import InnerProductCritic
 from lightning_mi.estimation.folds import MemberSplit
-from lightning_mi.estimation.held_out import HeldOutBlock, held_out_scores, permutation_p_value, read
+from lightning_mi.estimation.held_out import HeldOutBlock, held_out_scores, permutation_p_value, plug_in, read
 
 
 def blocks_of(sizes, seed=0, joint=1.0):
@@ -72,13 +72,15 @@ def test_critics_are_capped_centered_and_averaged():
     fold, validation = np.arange(6), np.array([8, 9])
     splits = [MemberSplit(0, np.array([6, 7]), validation), MemberSplit(0, np.array([10, 11]), validation)]
     [block] = held_out_scores(critics, x, y, [fold], splits)
-    expected = np.zeros((6, 6))
+    expected, raw = np.zeros((6, 6)), 0.0
     for temperature in (1.0, 2.0):
         scores = (x[:6] @ y[:6].T / temperature).double().numpy()
         scores = np.minimum(scores, float((x[8:10] @ y[8:10].T / temperature).max()))
+        raw += scores.diagonal().mean() / 2
         off = scores[~np.eye(6, dtype=bool)]
         expected += (scores - logsumexp(off) + np.log(len(off))) / 2
     np.testing.assert_allclose(block.scores, expected, rtol=1e-4, atol=1e-5)
+    assert plug_in([block]) == pytest.approx(raw, rel=1e-4)
 
 
 def test_large_folds_are_scored_in_blocks():

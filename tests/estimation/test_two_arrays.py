@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mi import critics, estimate
+from lightning_mi import critics, estimate, regularizers
+from lightning_mi.estimation.readout import extrapolate
 from lightning_mi.estimation.result import LearningCurvePoint
-from lightning_mi.estimation.run import extrapolate
 from lightning_mi.exceptions import EstimateInputError
 
 TRUTH = -0.5 * math.log(1 - 0.8**2)
@@ -75,6 +75,13 @@ def test_text_json_html_and_figure(result):
     assert len(result.plot().axes) == 3
 
 
+def test_plug_in_is_near_the_value_and_needs_a_regularizer(result, short_plans):
+    assert result.cross_checks["plug_in"] == pytest.approx(result.mi, abs=0.1)
+    for regularizer in (None, regularizers.Squared(weight=0.1, target=1.0), regularizers.Squared(weight=0.0)):
+        other = estimate(*gaussian(100), budget="quick", folds=2, permutations=19, regularizer=regularizer)
+        assert "plug_in" not in other.cross_checks
+
+
 def test_parts_can_be_replaced():
     made = []
 
@@ -83,7 +90,7 @@ def test_parts_can_be_replaced():
         return critics.BilinearCritic(x_dim, y_dim)
 
     estimate(*gaussian(200), budget="quick", critic=critic, regularizer=None, folds=2, permutations=19)
-    assert made == [(5, 5)] * 2
+    assert made == [(7, 7)] * 2
 
 
 def test_learning_curve_is_extrapolated_only_if_it_rises():

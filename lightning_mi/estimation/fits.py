@@ -1,0 +1,54 @@
+"""The fits of an estimation: all fractions of the samples, for one MI or for two, until Ctrl-C."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lightning_mi.estimation.cross_fit import CrossFit, CrossFitter
+from lightning_mi.estimation.families import SEPARABLE, Family
+from lightning_mi.estimation.interruption import Interruption
+
+
+class Fits(NamedTuple):
+    """The fits of an estimation.
+
+    Attributes:
+        fits: For each fitter its fits, to increasing fractions of the samples.
+        complete: False if Ctrl-C ended them.
+    """
+
+    fits: list[list[CrossFit]]
+    complete: bool
+
+
+def fit_all(
+    fitters: Sequence[CrossFitter], fractions: Sequence[float], interruption: Interruption, family: Family = SEPARABLE
+) -> Fits:
+    """Fit all fractions with each fitter, the largest first: Ctrl-C then costs the smaller ones only.
+
+    If Ctrl-C ends the fits to the largest fraction, a fitter that follows has not trained. Then all fitters fit again,
+    each to its start before training: a difference of trained critics and of such that are not would mean nothing.
+    Only the last may be less trained than the others: put the fitter of what is subtracted first.
+
+    Args:
+        fitters: One for each MI.
+        fractions: Of the samples.
+        interruption: Whether Ctrl-C was pressed; the fitters end their fits by it.
+        family: Of the critics.
+    """
+    largest, *others = sorted(fractions, reverse=True)
+    first: list[CrossFit] = []
+    for fitter in fitters:
+        first.append(fitter(largest, family))
+        if interruption.requested:
+            break
+    if len(first) < len(fitters):
+        first = [fitter(largest, family) for fitter in fitters]
+    rows = [first]
+    for fraction in others:
+        if interruption.requested:
+            break
+        row = [fitter(fraction, family) for fitter in fitters]
+        if all(fit.complete for fit in row):
+            rows.append(row)
+    complete = all(fit.complete for fit in first) and len(rows) == len(fractions)
+    return Fits([list(fits) for fits in zip(*reversed(rows), strict=True)], complete)
