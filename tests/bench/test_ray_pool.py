@@ -15,10 +15,11 @@ from rich.console import Console
 
 from lightning_mi import __version__
 from lightning_mi.bench import local_pool, ray_connection, run
-from lightning_mi.bench.grid import Cell, Grid, Interrupted
+from lightning_mi.bench.cells import Grid, Interrupted
+from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.progress_table import ProgressTable
 from lightning_mi.bench.ray_pool import run_cells
-from lightning_mi.bench.ray_worker import ProgressActor, must_stop, train_on_worker, unpack
+from lightning_mi.bench.ray_worker import ProgressActor, must_stop, run_on_worker, unpack
 from lightning_mi.bench.recorder import FIELDS
 from lightning_mi.bench.results import CURVES, load_curves
 from lightning_mi.bench.train import instantiate
@@ -53,7 +54,7 @@ class LocalActor:
 
 @pytest.fixture(autouse=True)
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also restores the variable that `train_on_worker` sets."""
+    """Also restores the variable that `run_on_worker` sets."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
 
 
@@ -67,7 +68,7 @@ def test_result_of_a_task_unpacks_to_run_files(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "worker"))
     (tmp_path / "worker").mkdir()
     cell, actor = tiny_grid().cells[0], LocalActor()
-    packed = train_on_worker(actor, 3, cell, 0.0, __version__)
+    packed = run_on_worker(actor, 3, cell, 0.0, __version__)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert not list((tmp_path / "worker").iterdir())
     assert list(actor.progress.pop_fractions()) == [3]
@@ -80,7 +81,7 @@ def test_result_of_a_task_unpacks_to_run_files(tmp_path: Path, monkeypatch: pyte
 
 
 def test_training_keeps_the_gpus_reserved_by_ray() -> None:
-    train_on_worker(LocalActor(), 0, tiny_grid().cells[0], 1.0, __version__)
+    run_on_worker(LocalActor(), 0, tiny_grid().cells[0], 1.0, __version__)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
 
 
@@ -94,8 +95,8 @@ def test_worker_stops_after_the_stop_flag(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("lightning_mi.bench.train.instantiate", begin)
     with pytest.raises(Interrupted):
-        train_on_worker(actor, 0, cell, 0.0, __version__)
-    assert train_on_worker(actor, 1, cell, 0.0, __version__) == b""
+        run_on_worker(actor, 0, cell, 0.0, __version__)
+    assert run_on_worker(actor, 1, cell, 0.0, __version__) == b""
     assert not list(tmp_path.iterdir())
 
 
@@ -108,7 +109,7 @@ def test_worker_continues_without_its_actor() -> None:
 
 def test_node_with_another_version_raises() -> None:
     with pytest.raises(RuntimeError, match=r"Got a cell of lightning_mi 9\.9: this node has"):
-        train_on_worker(LocalActor(), 0, tiny_grid().cells[0], 0.0, "9.9")
+        run_on_worker(LocalActor(), 0, tiny_grid().cells[0], 0.0, "9.9")
 
 
 def test_missing_ray_gives_the_install_command(
@@ -122,7 +123,7 @@ def test_missing_ray_gives_the_install_command(
 def test_finished_grid_needs_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     cell = tiny_grid().cells[0]
-    unpack(train_on_worker(LocalActor(), 0, cell, 0.0, __version__), tmp_path, cell)
+    unpack(run_on_worker(LocalActor(), 0, cell, 0.0, __version__), tmp_path, cell)
     finished: list[Cell] = []
     run_cells(
         [cell],
