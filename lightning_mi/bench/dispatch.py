@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from lightning_mi.bench.arrays.cell import ArrayCell
 from lightning_mi.bench.cells import AbstractCell
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.torchrun import train_on_devices
@@ -22,6 +23,11 @@ def run_cell(
     Raises:
         Interrupted: If ``stopped`` returned True.
     """
+    if isinstance(cell, ArrayCell):
+        from lightning_mi.bench.arrays.measure import measure_cell  # imports torch: seconds
+
+        measure_cell(folder, cell, report, stopped)
+        return
     assert isinstance(cell, Cell)
     devices = cell.config.get("trainer", {}).get("devices", 1)
     if devices != 1:
