@@ -131,11 +131,12 @@ DEFAULTS = {
         ),
         (["--output", "out", "--ray", "ray://head:1", "--gpus-per-run", "0.5"], "out",
          {"ray": "ray://head:1", "gpus_per_run": 0.5}),
+        (["--output", "out", "--samples", "500", "2000"], "out", {"samples": [500, 2000]}),
         (["--output", "out", "--gpus-per-run", "2"], "out", {"gpus_per_run": 2.0}),
         (
-            ["--output", "out", *"--tasks a b* --methods cca --samples 500 --peer p=q --peer r=s".split()],
+            ["--output", "out", "--tasks", "a", "b*", "--methods", "cca", "--peer", "p=q", "--peer", "r=s"],
             "out",
-            {"tasks": ["a", "b*"], "methods": ["cca"], "samples": [500], "peers": ["p=q", "r=s"]},
+            {"tasks": ["a", "b*"], "methods": ["cca"], "peers": ["p=q", "r=s"]},
         ),
     ],
 )  # fmt: skip
