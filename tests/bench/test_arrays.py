@@ -49,6 +49,11 @@ def test_paper_preset_has_all_tasks_methods_and_seeds() -> None:
     assert {cell.method for cell in array_grid("sizes").cells} < set(METHODS)
 
 
+def test_note_states_what_the_command_line_replaced() -> None:
+    assert array_grid(samples=[60]).note.endswith("`careful`; samples replaced on the command line")
+    assert array_grid("paper", tasks=["bits-5"], seeds=[1]).note == "seeds, tasks replaced on the command line"
+
+
 @pytest.mark.parametrize(
     ("task", "skipped"),
     [

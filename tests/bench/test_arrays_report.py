@@ -74,7 +74,7 @@ def test_table_shows_the_numbers(tmp_path: Path) -> None:
 def test_method_without_any_estimate_has_no_mean(tmp_path: Path) -> None:
     failed = [(cell("a", "peer", 0), result(NAN, failure="gone", cpu_seconds=NAN)), RUNS[0]]
     lines = written(tmp_path, failed).splitlines()
-    assert "| peer | 100 | 1 | 1 | - | - (0) | - | - | - |" in lines
+    assert "| peer | 100 | 1 | 1 | - | - (1) | - | - | - |" in lines
     assert "| a | 1.000 | failed | -0.100 |" in lines
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from lightning_mi import __version__
 from lightning_mi.bench import local_pool, ray_connection, run
+from lightning_mi.bench.arrays.grid import ArrayChoices, load_array_grid
 from lightning_mi.bench.cells import Grid, Interrupted
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.progress_table import ProgressTable
@@ -25,6 +26,7 @@ from lightning_mi.bench.results import CURVES, load_curves
 from lightning_mi.bench.train import instantiate
 from lightning_mi.cli import main as cli
 from lightning_mi.exceptions import CellFailedError, RayClusterError
+from lightning_mi.utilities.recipe_registry import find_file
 from tests.helpers.grids import ignore, tiny_grid
 from tests.helpers.paths import ROOT
 
@@ -78,6 +80,15 @@ def test_result_of_a_task_unpacks_to_run_files(tmp_path: Path, monkeypatch: pyte
     assert curves is not None
     assert curves["value"].shape == (40,)
     assert list((tmp_path / "results" / "tensorboard" / cell.name).glob("events*"))
+
+
+def test_result_of_an_estimation_unpacks_too(tmp_path: Path) -> None:
+    choices = ArrayChoices(tasks=["1v1-additive-0.1"], methods=["cca"], samples=[60])
+    [cell] = load_array_grid(find_file("arrays", "benchmark").path, "quick", choices).cells
+    unpack(run_on_worker(LocalActor(), 0, cell, 0.0, __version__), tmp_path, cell)
+    result = load_curves(tmp_path, cell)
+    assert result is not None
+    assert result["true_mi"] == pytest.approx(1.7094, abs=1e-4)
 
 
 def test_training_keeps_the_gpus_reserved_by_ray() -> None:

@@ -103,7 +103,10 @@ def load_array_grid(path: Path, preset: str, choices: ArrayChoices) -> Grid[Arra
         raise GridError(
             "Got tasks for which none of the methods is defined: choose another method, such as estimate-quick."
         )
-    return Grid(path.stem, preset, chosen.note, document["report"], cells, noun="estimation", reference="preset paper")
+    note = chosen.note
+    if replaced := [name for name in ("seeds", "tasks", "methods", "samples") if getattr(choices, name)]:
+        note = f"{f'{note}; ' if note else ''}{', '.join(replaced)} replaced on the command line"
+    return Grid(path.stem, preset, note, document["report"], cells, noun="estimation", reference="preset paper")
 
 
 def _select_methods(names: Sequence[str], peers: dict[str, Peer]) -> list[str]:

@@ -106,8 +106,8 @@ def draw(law: AbstractLaw, n: int, seed: int) -> Sample:
     """N samples of a law.
 
     Example:
-        >>> draw(SymmetricChannel(3), 5, seed=0).columns[0].shape
-        (5, 3)
+        >>> draw(SymmetricChannel(3), 50, seed=0).columns[0].shape
+        (50, 3)
     """
     x, y = law.sample(n, torch.Generator().manual_seed(seed))
     return Sample(x.numpy(), y.numpy())

@@ -58,13 +58,16 @@ def size_figure(summaries: Sequence[dict[str, Any]], path: Path) -> None:
         path: The PNG file.
     """
     figure, axes = panels(2, columns=2)
-    quantities = {"common_error": "mean absolute error, nats", "cpu_seconds": "CPU seconds, median"}
+    quantities = {"common_error": "mean absolute error on common runs, nats", "cpu_seconds": "CPU seconds, median"}
     for panel, (quantity, label) in zip(axes, quantities.items(), strict=True):
         for index, method in enumerate(dict.fromkeys(entry["method"] for entry in summaries)):
             points = sorted((entry["samples"], entry[quantity]) for entry in summaries if entry["method"] == method)
             panel.plot(*zip(*points, strict=True), **_style(index), label=method)
         panel.set_xscale("log")
         panel.set_yscale("log")
+        sizes = sorted({entry["samples"] for entry in summaries})
+        panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        panel.minorticks_off()
         panel.set_xlabel("samples")
         panel.set_ylabel(label)
     legend_and_save(figure, axes, path, title="Error and CPU time against the number of samples")

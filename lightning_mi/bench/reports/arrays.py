@@ -43,7 +43,7 @@ def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     Returns:
         ``runs`` and ``failed``; ``mean_absolute_error``; ``common_error``, the same on the runs on which every method
-        with these samples has a finite estimate; ``common_runs``, their number; ``lower`` and ``interval``, each the
+        with these samples has a finite estimate, without the methods that have none; ``common_runs``, their number; ``lower`` and ``interval``, each the
         number of runs whose limits contain the truth and the number with these limits; ``cpu_seconds``, the median.
         Means and medians are NaN without a finite estimate.
     """
@@ -182,12 +182,10 @@ def _failures(rows: Sequence[Row]) -> list[str]:
 
 
 def _common_runs(rows: Sequence[Row]) -> set[tuple[str, int]]:
-    """Task and seed of the runs on which every method has a finite estimate."""
-    finite = [
-        {_run(row) for row in rows if row["method"] == m and math.isfinite(row["error"])}
-        for m in _distinct(rows, "method")
-    ]
-    return set.intersection(*finite)
+    """Task and seed of the runs on which every method has a finite estimate; methods without any are left out."""
+    finite = [row for row in rows if math.isfinite(row["error"])]
+    methods = [{_run(row) for row in finite if row["method"] == method} for method in _distinct(finite, "method")]
+    return set.intersection(*methods) if methods else set()
 
 
 def _run(row: Row) -> tuple[str, int]:
