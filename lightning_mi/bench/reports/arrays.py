@@ -43,9 +43,9 @@ def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     Returns:
         ``runs`` and ``failed``; ``mean_absolute_error``; ``common_error``, the same on the runs on which every method
-        with these samples has a finite estimate, without the methods that have none; ``common_runs``, their number; ``lower`` and ``interval``, each the
-        number of runs whose limits contain the truth and the number with these limits; ``cpu_seconds``, the median.
-        Means and medians are NaN without a finite estimate.
+        with these samples has a finite estimate, without the methods that have none; ``common_runs``, their number;
+        ``lower`` and ``interval``, each the number of runs whose limits contain the truth and the number with these
+        limits; ``cpu_seconds``, the median. Means and medians are NaN without a finite estimate.
     """
     summaries = []
     for samples in _distinct(rows, "samples"):
