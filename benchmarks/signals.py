@@ -36,7 +36,8 @@ _CLUSTER = "LIGHTNING_MI_CLUSTER"
 PROGRAM = """
 import sys
 from lightning_mi.bench import run
-from lightning_mi.bench.grid import Grid, load_grid
+from lightning_mi.bench.cells import Grid
+from lightning_mi.bench.grid import load_grid
 from lightning_mi.cli.main import main as lightning_mi
 
 
@@ -193,7 +194,7 @@ def left_of(folder):
                 continue
             of_case = f"{_CASE}={folder}".encode() in variables
             of_cluster = f"{_CLUSTER}={os.getpid()}".encode() in variables
-            tasks = title.startswith((b"ray::train_on_worker", b"ray::Progress"))
+            tasks = title.startswith((b"ray::run_on_worker", b"ray::Progress"))
             if state != "Z" and (of_case or (of_cluster and tasks)):
                 found.append(int(entry.name))
     return found

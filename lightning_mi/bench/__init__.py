@@ -1,1 +1,1 @@
-"""Benchmarks: a grid of trainings, run in parallel, resumed, tabulated and drawn."""
+"""Benchmarks: a grid of trainings or estimations, run in parallel, resumed, tabulated and drawn."""

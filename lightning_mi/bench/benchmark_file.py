@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import yaml
 
 from lightning_mi.exceptions import GridError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Weight = float | list[float]  # lambda, or the values of a sweep
 Overrides = dict[str, Any]  # dotted key of the recipe -> value
@@ -168,37 +171,53 @@ def read_benchmark(path: Path) -> Benchmark:
         GridError: If a key is unknown or missing.
     """
     document = yaml.safe_load(path.read_text())
-    _check_keys(document, {"recipe", "datasets", "report", "presets", "studies", "losses"}, path.name)
+    check_keys(document, {"recipe", "datasets", "report", "presets", "studies", "losses"}, path.name)
     datasets = document.get("datasets", [])
     return Benchmark(
         file=path.name,
         recipe=document["recipe"],
         report=document["report"],
-        presets={name: _record(Preset, entry, path.name) for name, entry in document["presets"].items()},
-        studies={name: _record(Study, entry, path.name) for name, entry in document["studies"].items()},
+        presets={name: read_record(Preset, entry, path.name) for name, entry in document["presets"].items()},
+        studies={name: read_record(Study, entry, path.name) for name, entry in document["studies"].items()},
         losses=[_loss_row(entry, datasets, path.name) for entry in document["losses"]],
         datasets=datasets,
     )
 
 
 def _loss_row(entry: Mapping[str, Any], datasets: Iterable[str], file: str) -> LossRow:
-    _check_keys(entry.get("data_overrides", {}), datasets, file)
+    check_keys(entry.get("data_overrides", {}), datasets, file)
     published = entry.get("published")
-    record = None if published is None else _record(PublishedForm, published, file)
-    return _record(LossRow, {"paper": entry.get("loss"), **entry, "published": record}, file)
+    record = None if published is None else read_record(PublishedForm, published, file)
+    return read_record(LossRow, {"paper": entry.get("loss"), **entry, "published": record}, file)
 
 
-_Record = TypeVar("_Record", Preset, Study, PublishedForm, LossRow)
+_Record = TypeVar("_Record", bound="DataclassInstance")
 
 
-def _record(kind: type[_Record], entry: Mapping[str, Any], file: str) -> _Record:
-    _check_keys(entry, [attribute.name for attribute in fields(kind)], file)
+def read_record(kind: type[_Record], entry: Mapping[str, Any], file: str) -> _Record:
+    """A dataclass from an entry of a benchmark's file.
+
+    Raises:
+        GridError: If a key is unknown or missing.
+    """
+    check_keys(entry, [attribute.name for attribute in fields(kind)], file)
     try:
         return kind(**entry)
     except TypeError as error:  # a required key is missing
         raise GridError(f"{file}: {error}.") from error
 
 
-def _check_keys(mapping: Mapping[str, Any], known: Iterable[str], file: str) -> None:
+def check_keys(mapping: Mapping[str, Any], known: Iterable[str], file: str) -> None:
+    """Check that a mapping of a benchmark's file has only known keys.
+
+    Raises:
+        GridError: If a key is unknown.
+    """
     if unknown := set(mapping) - set(known):
         raise GridError(f"{file} has the unknown key {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}.")
+
+
+def report_kind(path: Path) -> str:
+    """The kind of report of a benchmark's file, which also decides what its cells are."""
+    document = yaml.safe_load(path.read_text())
+    return str(document.get("report", "")) if isinstance(document, dict) else ""

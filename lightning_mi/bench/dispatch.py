@@ -1,26 +1,34 @@
-"""Train one cell of a grid: in this process on one device, by torchrun on several."""
+"""Run one cell of a grid: a training in this process or by torchrun, or an estimation."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+from lightning_mi.bench.arrays.cell import ArrayCell
+from lightning_mi.bench.cells import AbstractCell
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.torchrun import train_on_devices
 
 
-def train(
-    folder: Path, cell: Cell, report: Callable[[float], None], stopped: Callable[[], bool] = lambda: False
+def run_cell(
+    folder: Path, cell: AbstractCell, report: Callable[[float], None], stopped: Callable[[], bool] = lambda: False
 ) -> None:
-    """Train a cell on the devices of its configuration, and write its curves atomically under ``folder``.
+    """Run a cell, and write its results atomically under ``folder``. A training uses the devices of its configuration.
 
     Args:
         folder: Results of the benchmark.
-        cell: The training.
-        report: Called a few times a second with the fraction of the steps done.
-        stopped: Called as often; the training stops once it returns True.
+        cell: The cell.
+        report: Called a few times a second with the fraction of the steps done; for an estimation, with 0 at its start.
+        stopped: Called as often; the run stops once it returns True. An estimation in this process does not stop.
 
     Raises:
         Interrupted: If ``stopped`` returned True.
     """
+    if isinstance(cell, ArrayCell):
+        from lightning_mi.bench.arrays.measure import measure_cell  # imports torch: seconds
+
+        measure_cell(folder, cell, report, stopped)
+        return
+    assert isinstance(cell, Cell)
     devices = cell.config.get("trainer", {}).get("devices", 1)
     if devices != 1:
         train_on_devices(folder, cell, devices, report, stopped)

@@ -1,15 +1,14 @@
 """The grid of a benchmark: all its trainings, each with its complete configuration."""
 
 import copy
-import hashlib
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, final
 
 import yaml
 
 from lightning_mi.bench.benchmark_file import Benchmark, LossRow, Preset, PublishedForm, Study, Weight, read_benchmark
+from lightning_mi.bench.cells import AbstractCell, Grid
 from lightning_mi.exceptions import GridError
 from lightning_mi.utilities.recipe_registry import find_file
 
@@ -17,37 +16,28 @@ VARIANTS = ("original", "regularized", "published")
 _SELF_NORMALIZED = ("NWJ", "TUBA", "JS")  # losses whose optimum has a fixed log-normalizer without a regularizer
 
 
-class Interrupted(Exception):
-    """The grid was stopped; this training is not finished.
-
-    Defined beside the cells, so that a process can unpickle it without importing torch.
-    """
-
-
 @final
 @dataclass(frozen=True)
-class Cell:
+class Cell(AbstractCell):
     """One training of a grid.
 
     Attributes:
+        seed: Seed of the weights and the data.
+        config: The whole training, in the form of ``lightning-mi fit --config``.
         study: Name of its study.
         loss: Name of the loss.
         paper: Name of the loss in the paper; None for a loss that the paper does not have.
         variant: ``original``, ``regularized`` or ``published`` (regularized as in the authors' released code).
-        seed: Seed of the weights and the data.
         target: The regularizer's target, nats.
         weight: The regularizer's weight, lambda, if the grid sweeps it; None if each loss has one weight.
-        config: The whole training, in the form of ``lightning-mi fit --config``.
     """
 
     study: str
     loss: str
     paper: str | None
     variant: str
-    seed: int
     target: float
     weight: float | None
-    config: dict[str, Any] = field(repr=False)
 
     @property
     def kind(self) -> str:
@@ -61,38 +51,6 @@ class Cell:
         """Whether a regularizer or a self-normalized bound holds the log-normalizer at its target."""
         return self.variant != "original" or self.loss in _SELF_NORMALIZED
 
-    @property
-    def name(self) -> str:
-        """Unique name of the cell, and of its results folder."""
-        return f"{self.kind}-seed{self.seed}"
-
-    @property
-    def digest(self) -> str:
-        """Hash of the configuration. A finished run is reused only if its digest is equal."""
-        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@final
-@dataclass(frozen=True)
-class Grid:
-    """A benchmark under one preset.
-
-    Attributes:
-        name: Name of the benchmark.
-        preset: Name of the preset.
-        note: Differences from the paper's settings; empty if there are none.
-        report: Kind of report: its tables and figures.
-        cells: The trainings.
-        data: The data set, if the benchmark offers several.
-    """
-
-    name: str
-    preset: str
-    note: str
-    report: str
-    cells: list[Cell]
-    data: str | None = None
-
 
 def load_grid(
     name: str,
@@ -102,7 +60,7 @@ def load_grid(
     losses: list[str] | None = None,
     data: str | None = None,
     devices: int = 1,
-) -> Grid:
+) -> Grid[Cell]:
     """Expand a benchmark into its trainings.
 
     Args:
@@ -151,7 +109,14 @@ class _Training:
     def cell(self, config: dict[str, Any]) -> Cell:
         weight = self.weight if self.sweeps_weight else None
         return Cell(
-            self.study_name, self.row.loss, self.row.paper, self.variant, self.seed, self.target, weight, config
+            seed=self.seed,
+            config=config,
+            study=self.study_name,
+            loss=self.row.loss,
+            paper=self.row.paper,
+            variant=self.variant,
+            target=self.target,
+            weight=weight,
         )
 
 

@@ -1,9 +1,9 @@
-"""Train the cells of a grid in parallel processes of this machine. An interrupt loses only the running cells."""
+"""Run the cells of a grid in parallel processes of this machine. An interrupt loses only the running cells."""
 
 import os
 import queue
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
@@ -12,9 +12,9 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
-from lightning_mi.bench.dispatch import train
+from lightning_mi.bench.cells import AbstractCell
+from lightning_mi.bench.dispatch import run_cell
 from lightning_mi.bench.gpus import gpus_of_worker, visible_gpus
-from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.results import OnFinished, OnProgress, find_pending, load_curves
 from lightning_mi.exceptions import CellFailedError
 from lightning_mi.utilities.lifeline import end_after
@@ -24,7 +24,7 @@ _worker: dict[str, Any] = {}
 
 
 def run_cells(
-    cells: list[Cell],
+    cells: Sequence[AbstractCell],
     folder: Path,
     *,
     jobs: int,
@@ -32,7 +32,7 @@ def run_cells(
     on_finished: OnFinished,
     gpus_per_run: float = 0.0,
 ) -> None:
-    """Train the cells that have no finished run.
+    """Run the cells that have no finished run.
 
     Args:
         cells: Cells of a grid.
@@ -43,7 +43,7 @@ def run_cells(
         gpus_per_run: Visible GPUs of each training; up to 1, several trainings share one GPU.
 
     Raises:
-        CellFailedError: If a training raised an error.
+        CellFailedError: If a cell raised an error.
         KeyboardInterrupt: After Ctrl-C. The running cells have ended without results.
     """
     pending = find_pending(cells, folder, on_finished)
@@ -53,8 +53,8 @@ def run_cells(
     messages: Queue[tuple[int, float]] = context.Queue()
     with _executor(min(jobs, len(pending)), context, messages, gpus_per_run) as executor:
         with _terminal_signals_blocked():
-            running: dict[Future[None], Cell] = {
-                executor.submit(_train, index, folder, cell): cell for index, cell in enumerate(pending)
+            running: dict[Future[None], AbstractCell] = {
+                executor.submit(_run, index, folder, cell): cell for index, cell in enumerate(pending)
             }
         while running:
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -112,8 +112,8 @@ def _start_worker(
     _worker.update(messages=messages)
 
 
-def _train(index: int, folder: Path, cell: Cell) -> None:
-    train(folder, cell, report=lambda fraction: _worker["messages"].put((index, fraction)))
+def _run(index: int, folder: Path, cell: AbstractCell) -> None:
+    run_cell(folder, cell, report=lambda fraction: _worker["messages"].put((index, fraction)))
 
 
 def _drain(messages: "Queue[tuple[int, float]]") -> Iterator[tuple[int, float]]:

@@ -36,7 +36,7 @@ def connected(address: str) -> Iterator[Any]:
     _try_to_connect(options)
     try:
         with warnings.catch_warnings():
-            # Older releases warn that GPUs will stay visible to tasks without GPUs; train_on_worker hides them.
+            # Older releases warn that GPUs will stay visible to tasks without GPUs; run_on_worker hides them.
             warnings.simplefilter("ignore", FutureWarning)
             handler = signal.getsignal(signal.SIGTERM)
             ray.init(**options)

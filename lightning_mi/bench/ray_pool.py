@@ -1,9 +1,9 @@
-"""Train the cells of a grid on a Ray cluster, one task a training; the files of each training return to this machine.
+"""Run the cells of a grid on a Ray cluster, one task a cell; the files of each cell return to this machine.
 
-Ray schedules the trainings, detects lost workers and repeats their trainings. It is imported only if it is used.
+Ray schedules the cells, detects lost workers and repeats their cells. It is imported only if it is used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +11,19 @@ from typing import Any
 
 from lightning_mi import __version__
 from lightning_mi._compat.ray_names import preload_ray_shutdown, ray_task_cause
-from lightning_mi.bench.grid import Cell
+from lightning_mi.bench.cells import AbstractCell
 from lightning_mi.bench.ray_connection import check_resources, connected
-from lightning_mi.bench.ray_worker import ProgressActor, train_on_worker, unpack
+from lightning_mi.bench.ray_worker import ProgressActor, run_on_worker, unpack
 from lightning_mi.bench.results import OnFinished, OnProgress, find_pending, load_curves
 from lightning_mi.exceptions import CellFailedError
 from lightning_mi.utilities.interrupts import end_at_once, handle_signals, restore_signals
 
-RETRIES = 3  # repetitions of a training whose worker was lost: Ray's default for tasks
-_STOP_TIMEOUT = 2.0  # seconds that trainings have to stop after an interrupt, before Ray kills them
+RETRIES = 3  # repetitions of a cell whose worker was lost: Ray's default for tasks
+_STOP_TIMEOUT = 2.0  # seconds that cells have to stop after an interrupt, before Ray kills them
 
 
 def run_cells(
-    cells: list[Cell],
+    cells: Sequence[AbstractCell],
     folder: Path,
     *,
     address: str,
@@ -31,7 +31,7 @@ def run_cells(
     on_progress: OnProgress,
     on_finished: OnFinished,
 ) -> None:
-    """Train the cells that have no finished run, in Ray tasks of one CPU.
+    """Run the cells that have no finished run, in Ray tasks of one CPU.
 
     The nodes need the same version of ``lightning_mi`` as this process, and no shared file system.
 
@@ -40,14 +40,14 @@ def run_cells(
         folder: Results on this machine, with a folder for each cell.
         address: ``HOST:PORT`` of a cluster of which this machine is a node, ``auto`` for the cluster on this machine,
             or ``ray://HOST:PORT`` of a cluster's Ray Client server.
-        gpus_per_run: GPUs that Ray reserves for a training, possibly a fraction. With 0 a training sees no GPU.
+        gpus_per_run: GPUs that Ray reserves for a cell, possibly a fraction. With 0 a cell sees no GPU.
         on_progress: Called several times a second with a running cell and the fraction of its steps done. The fraction
             returns to 0 if the worker was lost and the cell starts again.
         on_finished: Called with each finished cell and its curves, at once for cells that finished earlier.
 
     Raises:
-        RayClusterError: If Ray is not installed, the cluster does not respond, or no node can run a training.
-        CellFailedError: If a training raised an error, or lost its worker more than ``RETRIES`` times.
+        RayClusterError: If Ray is not installed, the cluster does not respond, or no node can run a cell.
+        CellFailedError: If a cell raised an error, or lost its worker more than ``RETRIES`` times.
         KeyboardInterrupt: After Ctrl-C. The running cells have stopped without results.
     """
     pending = find_pending(cells, folder, on_finished)
@@ -56,7 +56,7 @@ def run_cells(
     with connected(address) as ray:
         check_resources(ray, gpus_per_run)
         actor = _start_actor(ray)
-        task = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=RETRIES)(train_on_worker)
+        task = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=RETRIES)(run_on_worker)
         running = {
             task.options(name=cell.name).remote(actor, index, cell, gpus_per_run, __version__): index
             for index, cell in enumerate(pending)
@@ -95,7 +95,7 @@ class _Driver:
 
     ray: Any
     actor: Any
-    cells: list[Cell]
+    cells: Sequence[AbstractCell]
     folder: Path
     on_progress: OnProgress
     on_finished: OnFinished

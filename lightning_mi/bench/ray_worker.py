@@ -1,4 +1,4 @@
-"""The part of a Ray grid that runs on the cluster: a task that trains one cell, and an actor for progress and stop."""
+"""The part of a Ray grid that runs on the cluster: a task that runs one cell, and an actor for progress and stop."""
 
 import io
 import os
@@ -10,8 +10,8 @@ from typing import IO, Any, final
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from lightning_mi import __version__
-from lightning_mi.bench.dispatch import train
-from lightning_mi.bench.grid import Cell
+from lightning_mi.bench.cells import AbstractCell
+from lightning_mi.bench.dispatch import run_cell
 from lightning_mi.bench.results import CURVES
 from lightning_mi.utilities.atomic_files import write_atomically
 
@@ -41,22 +41,22 @@ class ProgressActor:
         self._stopping = True
 
 
-def train_on_worker(progress: Any, index: int, cell: Cell, gpus: float, version: str) -> bytes:
-    """Train a cell in a temporary folder and return the files that it wrote.
+def run_on_worker(progress: Any, index: int, cell: AbstractCell, gpus: float, version: str) -> bytes:
+    """Run a cell in a temporary folder and return the files that it wrote.
 
     Args:
         progress: Handle of a :class:`ProgressActor`.
         index: Number of the cell, for ``progress``.
-        cell: The training.
+        cell: The cell.
         gpus: GPUs that Ray reserved for the task.
         version: Version of lightning_mi in the driver.
 
     Returns:
-        A ZIP archive for :func:`unpack`; empty if the grid was stopped before the training began.
+        A ZIP archive for :func:`unpack`; empty if the grid was stopped before the cell began.
 
     Raises:
         RuntimeError: If this node has another version of lightning_mi.
-        Interrupted: If the grid was stopped during the training.
+        Interrupted: If the grid was stopped during the run.
     """
     if version != __version__:
         raise RuntimeError(
@@ -78,7 +78,7 @@ def train_on_worker(progress: Any, index: int, cell: Cell, gpus: float, version:
 
     with TemporaryDirectory(prefix="lightning_mi-") as name:
         folder = Path(name)
-        train(folder, cell, report, stopped=lambda: must_stop(reply))
+        run_cell(folder, cell, report, stopped=lambda: must_stop(reply))
         return _pack(folder)
 
 
@@ -95,13 +95,13 @@ def _pack(folder: Path) -> bytes:
     return packed.getvalue()
 
 
-def unpack(packed: bytes, folder: Path, cell: Cell) -> None:
+def unpack(packed: bytes, folder: Path, cell: AbstractCell) -> None:
     """Write the files of a task under ``folder``. The curves come last, because they mark a cell as finished.
 
     Args:
-        packed: Result of :func:`train_on_worker`.
+        packed: Result of :func:`run_on_worker`.
         folder: Results of the benchmark.
-        cell: The training.
+        cell: The cell.
     """
     curves = f"{cell.name}/{CURVES}"
     with ZipFile(io.BytesIO(packed)) as archive:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mi.bench.grid import Interrupted
+from lightning_mi.bench.cells import Interrupted
 from lightning_mi.callbacks.tensorboard.feature_projection import FeatureProjection
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.training.step import true_value

@@ -1,19 +1,23 @@
-"""`lightning-mi bench`: train a grid, then write its tables and figures."""
+"""`lightning-mi bench`: run a grid, then write its tables and figures."""
 
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from lightning_mi.bench.benchmark_file import report_kind
+from lightning_mi.bench.cells import Grid
 from lightning_mi.bench.gpus import gpus_of_worker, max_parallel_runs, visible_gpus
-from lightning_mi.bench.grid import Grid, load_grid
+from lightning_mi.bench.grid import load_grid
 from lightning_mi.bench.local_pool import run_cells
 from lightning_mi.bench.progress_table import ProgressTable
 from lightning_mi.bench.ray_pool import run_cells as run_cells_on_ray
-from lightning_mi.exceptions import CellFailedError, RayClusterError, UnknownRecipeError
+from lightning_mi.exceptions import CellFailedError, GridError, RayClusterError, UnknownRecipeError
 from lightning_mi.utilities.atomic_files import sweep
 from lightning_mi.utilities.interrupts import interruptible
+from lightning_mi.utilities.recipe_registry import find_file
 
 
 def run(
@@ -25,21 +29,29 @@ def run(
     seeds: list[int] | None = None,
     losses: list[str] | None = None,
     data: str | None = None,
+    tasks: list[str] | None = None,
+    methods: list[str] | None = None,
+    samples: list[int] | None = None,
+    peers: list[str] | None = None,
     ray: str | None = None,
     gpus_per_run: float = 0.0,
 ) -> int:
-    """Run a benchmark: train the cells without results, write tables and figures, print their paths.
+    """Run a benchmark: run the cells without results, write tables and figures, print their paths.
 
     Args:
         name: A benchmark in ``recipes/bench``.
         preset: One of its presets.
-        output: Folder of the results. Finished trainings in it are reused.
+        output: Folder of the results. Finished cells in it are reused.
         jobs: Number of worker processes; by default the number of cores or, with ``gpus_per_run``, as many as fit on
             the GPUs. Ignored on a Ray cluster.
         seeds: Seeds instead of the preset's.
         losses: Losses instead of the preset's.
         data: A data set that the benchmark offers; by default its first.
-        ray: Address of a Ray cluster; by default the trainings run on this machine.
+        tasks: Tasks instead of the preset's; of the benchmark of arrays, as the next three.
+        methods: Methods instead of the preset's.
+        samples: Numbers of samples instead of the preset's.
+        peers: Other packages, as ``NAME=COMMAND``.
+        ray: Address of a Ray cluster; by default the cells run on this machine.
         gpus_per_run: GPUs of a training, or the fraction of one. With 0, trainings use the GPUs of this machine in
             turn, and no GPU on a Ray cluster. With more than 1, the GPUs of a training share every batch.
 
@@ -53,16 +65,25 @@ def run(
         console.print(line, highlight=False, soft_wrap=True)
 
     try:
-        grid = load_grid(name, preset, seeds=seeds, losses=losses, data=data, devices=max(1, int(gpus_per_run)))
+        path = find_file(name, "benchmark").path
+        grid: Grid[Any]
+        if report_kind(path) == "arrays":
+            from lightning_mi.bench.arrays.grid import ArrayChoices, load_array_grid  # imports torch: seconds
+
+            _reject(name, {"--losses": losses, "--data": data, "--gpus-per-run": gpus_per_run})
+            grid = load_array_grid(path, preset, ArrayChoices(seeds, tasks, methods, samples, peers or []))
+        else:
+            _reject(name, {"--tasks": tasks, "--methods": methods, "--samples": samples, "--peer": peers})
+            grid = load_grid(name, preset, seeds=seeds, losses=losses, data=data, devices=max(1, int(gpus_per_run)))
         if ray is None and gpus_per_run:
             gpus_of_worker(0, gpus_per_run, visible_gpus())  # raises for more GPUs than this machine has
             jobs = jobs or max_parallel_runs(gpus_per_run, visible_gpus())
         sweep(output, recursively=True)
     except (ValueError, UnknownRecipeError, OSError) as error:
         return _fail(error, status=2)
-    write(f"{len(grid.cells)} trainings, results in {output}")
+    write(f"{len(grid.cells)} {grid.noun}s, results in {output}")
     if grid.note:
-        write(f"Preset {preset}, differences from the paper: {grid.note}.")
+        write(f"Preset {preset}, differences from {grid.reference}: {grid.note}.")
     table = ProgressTable(grid, console)
     try:
         with interruptible():
@@ -89,14 +110,21 @@ def run(
             for path in _report(grid, output):
                 write(f"wrote {path}")
     except SystemExit as interrupt:
-        console.print("Interrupted. Finished trainings are saved; the same command resumes the grid.")
+        console.print(f"Interrupted. Finished {grid.noun}s are saved; the same command resumes the grid.")
         return int(interrupt.code or 0)
     except RayClusterError as error:
         return _fail(error, status=2)
     except CellFailedError as error:
-        return _fail(f"{error}\nFinished trainings are saved; the same command resumes the grid.", status=1)
-    write(f"curves of every training: tensorboard --logdir {output / 'tensorboard'}")
+        return _fail(f"{error}\nFinished {grid.noun}s are saved; the same command resumes the grid.", status=1)
+    if (logs := output / "tensorboard").is_dir():
+        write(f"curves of every training: tensorboard --logdir {logs}")
     return 0
+
+
+def _reject(name: str, options: dict[str, Any]) -> None:
+    """Raise if an option of another kind of benchmark is given."""
+    if given := [option for option, value in options.items() if value]:
+        raise GridError(f"Got {', '.join(given)} for the benchmark {name}, which has no such choice. Drop the option.")
 
 
 def _fail(message: object, *, status: int) -> int:
@@ -104,15 +132,18 @@ def _fail(message: object, *, status: int) -> int:
     return status
 
 
-def _report(grid: Grid, output: Path) -> list[Path]:
+def _report(grid: Grid[Any], output: Path) -> list[Path]:
+    from lightning_mi.bench.reports.arrays import report as report_arrays
     from lightning_mi.bench.reports.gaussian import report as report_gaussian  # imports matplotlib: seconds
     from lightning_mi.bench.reports.images import report as report_images
     from lightning_mi.bench.reports.onehot import report as report_onehot
 
-    reports = {
+    reports: dict[str, Any] = {
+        "arrays": report_arrays,
         "gaussian": report_gaussian,
         "onehot": report_onehot,
         "supervised": report_images,
         "contrastive": report_images,
     }
-    return reports[grid.report](grid, output)
+    paths: list[Path] = reports[grid.report](grid, output)
+    return paths

@@ -10,7 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Thread
 
-from lightning_mi.bench.grid import Cell, Interrupted
+from lightning_mi.bench.cells import Interrupted
+from lightning_mi.bench.grid import Cell
 
 MESSAGE = "lightning_mi.bench: "  # prefix of a rank's JSON messages on stdout
 

@@ -90,12 +90,20 @@ examples:
   lightning-mi bench gaussian --ray auto            on the Ray cluster of which this machine is a node
   lightning-mi bench gaussian --ray ray://head:10001 --gpus-per-run 0.5
   lightning-mi bench contrastive --data cifar10 --gpus-per-run 2
+  lightning-mi bench arrays                         `estimate` beside other methods, on laws with known MI
+  lightning-mi bench arrays --tasks 'student-*' --methods estimate-quick nearest-neighbors --samples 500 2000
+  lightning-mi bench arrays --peer neuralmi=ENVIRONMENT/bin/python
+
+other packages in `bench arrays`:
+  --peer NAME=COMMAND adds a package that is installed in a Python environment of its own. For neuralmi, torch-mist and
+  bmi, COMMAND is the interpreter of that environment. For any other NAME it is a program of yours: it is called with an
+  npz file (x and y of shape (n, D), labels as one-hot columns, and seed), and prints {"mi": NATS} as its last line.
 
 on a Ray cluster (pip install 'lightning-mi[ray]'):
-  Every training is a task of one CPU and --gpus-per-run GPUs. The nodes need the same version of lightning_mi as this
-  machine, and no shared file system: results and TensorBoard logs are sent to this machine when a training ends. If a
-  worker is lost, its training is repeated, up to three times. Ctrl-C stops the trainings; the same command resumes
-  after the finished ones, on the cluster or on this machine.
+  Every training or estimation is a task of one CPU and --gpus-per-run GPUs. The nodes need the same version of
+  lightning_mi as this machine, and no shared file system: results and TensorBoard logs are sent to this machine when a
+  task ends. If a worker is lost, its task is repeated, up to three times. Ctrl-C stops the tasks; the same command
+  resumes after the finished ones, on the cluster or on this machine.
 """
 
 
@@ -125,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_estimate_options(add("estimate", "estimate the mutual information of two arrays", _ESTIMATE))
     _add_pairwise_options(add("pairwise", "estimate the mutual information of each pair of columns", _PAIRWISE))
     _add_copy_options(add("cp", "copy a recipe or a benchmark's grid, to edit it", _CP))
-    _add_bench_options(add("bench", "run a benchmark: every loss, several seeds, a table and figures", _BENCH))
+    _add_bench_options(add("bench", "run a benchmark: every loss or method, a table and figures", _BENCH))
     return parser
 
 
@@ -177,9 +185,10 @@ def _add_bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("name", metavar="NAME", choices=names, help=f"one of: {', '.join(names)}")
     bench.add_argument(
         "--preset",
-        choices=["quick", "full", "paper"],
+        choices=["quick", "full", "paper", "sizes"],
         default="quick",
-        help="size of the benchmark (default: quick; full exists for contrastive only and uses all training images)",
+        help="size of the benchmark (default: quick). full: contrastive on all training images. sizes: arrays with 500 "
+        "to 20,000 samples",
     )
     bench.add_argument(
         "--output",
@@ -191,7 +200,7 @@ def _add_bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="train on a Ray cluster: HOST:PORT or auto on one of its nodes, ray://HOST:PORT on any other machine",
+        help="run on a Ray cluster: HOST:PORT or auto on one of its nodes, ray://HOST:PORT on any other machine",
     )
     bench.add_argument(
         "--gpus-per-run",
@@ -205,6 +214,11 @@ def _add_bench_options(bench: argparse.ArgumentParser) -> None:
     )
     bench.add_argument("--data", metavar="SET", help="a data set of the benchmark (default: its first)")
     bench.add_argument("--losses", nargs="+", metavar="LOSS", help="names of losses (default: all of the benchmark)")
+    arrays = bench.add_argument_group("options of bench arrays")
+    arrays.add_argument("--tasks", nargs="+", metavar="TASK", help="names, patterns such as 'student-*', or groups")
+    arrays.add_argument("--methods", nargs="+", metavar="METHOD", help="names of methods (default: of the preset)")
+    arrays.add_argument("--samples", type=_positive, nargs="+", metavar="N", help="samples of an estimation")
+    arrays.add_argument("--peer", action="append", metavar="NAME=COMMAND", help="another package; may be repeated")
     bench.set_defaults(fail=bench.error)  # for checks of several options at once
 
 

@@ -125,9 +125,7 @@ def _pairwise(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     if options.ray is not None and options.jobs is not None:
-        options.fail(
-            "got --jobs with --ray: the CPUs and GPUs of the cluster limit the parallel trainings. Drop --jobs"
-        )
+        options.fail("got --jobs with --ray: the CPUs and GPUs of the cluster limit what runs in parallel. Drop --jobs")
     parts = [options.name, options.data, options.preset]
     output = options.output or Path("lightning_mi_runs") / "-".join(part for part in parts if part)
     require_writable(output)
@@ -141,6 +139,10 @@ def _bench(options: argparse.Namespace) -> int:
         seeds=options.seeds,
         losses=options.losses,
         data=options.data,
+        tasks=options.tasks,
+        methods=options.methods,
+        samples=options.samples,
+        peers=options.peer,
         ray=options.ray,
         gpus_per_run=options.gpus_per_run or 0.0,
     )

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from lightning_mi.bench import local_pool, run
-from lightning_mi.bench.dispatch import train
+from lightning_mi.bench.cells import Interrupted
+from lightning_mi.bench.dispatch import run_cell
 from lightning_mi.bench.gpus import gpus_of_worker, max_parallel_runs, visible_gpus
-from lightning_mi.bench.grid import Cell, Interrupted, load_grid
+from lightning_mi.bench.grid import Cell, load_grid
 from lightning_mi.bench.recorder import FIELDS
 from lightning_mi.bench.results import CURVES, load_curves
 from lightning_mi.bench.torchrun import train_on_devices
@@ -41,7 +42,7 @@ def test_two_devices_record_the_curves_of_one(tmp_path: Path) -> None:
     recorded = []
     for devices in (1, 2):
         cell, fractions = cell_on(devices), []  # type: ignore[var-annotated]
-        train(tmp_path, cell, fractions.append)
+        run_cell(tmp_path, cell, fractions.append)
         assert fractions
         assert all(0 < fraction <= 1 for fraction in fractions)
         curves = load_curves(tmp_path, cell)
@@ -120,7 +121,7 @@ def test_worker_trains_on_its_gpus_and_reports(tmp_path: Path, monkeypatch: pyte
     local_pool._start_worker(ignore, messages, numbers, 2)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3"
     cell = tiny_grid().cells[0]
-    local_pool._train(7, tmp_path, cell)
+    local_pool._run(7, tmp_path, cell)
     torch.set_num_threads(threads)
     reports: list[Any] = list(messages.queue)
     assert {index for index, _ in reports} == {7}

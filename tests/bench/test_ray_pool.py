@@ -15,15 +15,18 @@ from rich.console import Console
 
 from lightning_mi import __version__
 from lightning_mi.bench import local_pool, ray_connection, run
-from lightning_mi.bench.grid import Cell, Grid, Interrupted
+from lightning_mi.bench.arrays.grid import ArrayChoices, load_array_grid
+from lightning_mi.bench.cells import Grid, Interrupted
+from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.progress_table import ProgressTable
 from lightning_mi.bench.ray_pool import run_cells
-from lightning_mi.bench.ray_worker import ProgressActor, must_stop, train_on_worker, unpack
+from lightning_mi.bench.ray_worker import ProgressActor, must_stop, run_on_worker, unpack
 from lightning_mi.bench.recorder import FIELDS
 from lightning_mi.bench.results import CURVES, load_curves
 from lightning_mi.bench.train import instantiate
 from lightning_mi.cli import main as cli
 from lightning_mi.exceptions import CellFailedError, RayClusterError
+from lightning_mi.utilities.recipe_registry import find_file
 from tests.helpers.grids import ignore, tiny_grid
 from tests.helpers.paths import ROOT
 
@@ -53,7 +56,7 @@ class LocalActor:
 
 @pytest.fixture(autouse=True)
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also restores the variable that `train_on_worker` sets."""
+    """Also restores the variable that `run_on_worker` sets."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
 
 
@@ -67,7 +70,7 @@ def test_result_of_a_task_unpacks_to_run_files(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "worker"))
     (tmp_path / "worker").mkdir()
     cell, actor = tiny_grid().cells[0], LocalActor()
-    packed = train_on_worker(actor, 3, cell, 0.0, __version__)
+    packed = run_on_worker(actor, 3, cell, 0.0, __version__)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     assert not list((tmp_path / "worker").iterdir())
     assert list(actor.progress.pop_fractions()) == [3]
@@ -79,8 +82,17 @@ def test_result_of_a_task_unpacks_to_run_files(tmp_path: Path, monkeypatch: pyte
     assert list((tmp_path / "results" / "tensorboard" / cell.name).glob("events*"))
 
 
+def test_result_of_an_estimation_unpacks_too(tmp_path: Path) -> None:
+    choices = ArrayChoices(tasks=["1v1-additive-0.1"], methods=["cca"], samples=[60])
+    [cell] = load_array_grid(find_file("arrays", "benchmark").path, "quick", choices).cells
+    unpack(run_on_worker(LocalActor(), 0, cell, 0.0, __version__), tmp_path, cell)
+    result = load_curves(tmp_path, cell)
+    assert result is not None
+    assert result["true_mi"] == pytest.approx(1.7094, abs=1e-4)
+
+
 def test_training_keeps_the_gpus_reserved_by_ray() -> None:
-    train_on_worker(LocalActor(), 0, tiny_grid().cells[0], 1.0, __version__)
+    run_on_worker(LocalActor(), 0, tiny_grid().cells[0], 1.0, __version__)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
 
 
@@ -94,8 +106,8 @@ def test_worker_stops_after_the_stop_flag(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("lightning_mi.bench.train.instantiate", begin)
     with pytest.raises(Interrupted):
-        train_on_worker(actor, 0, cell, 0.0, __version__)
-    assert train_on_worker(actor, 1, cell, 0.0, __version__) == b""
+        run_on_worker(actor, 0, cell, 0.0, __version__)
+    assert run_on_worker(actor, 1, cell, 0.0, __version__) == b""
     assert not list(tmp_path.iterdir())
 
 
@@ -108,7 +120,7 @@ def test_worker_continues_without_its_actor() -> None:
 
 def test_node_with_another_version_raises() -> None:
     with pytest.raises(RuntimeError, match=r"Got a cell of lightning_mi 9\.9: this node has"):
-        train_on_worker(LocalActor(), 0, tiny_grid().cells[0], 0.0, "9.9")
+        run_on_worker(LocalActor(), 0, tiny_grid().cells[0], 0.0, "9.9")
 
 
 def test_missing_ray_gives_the_install_command(
@@ -122,7 +134,7 @@ def test_missing_ray_gives_the_install_command(
 def test_finished_grid_needs_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     cell = tiny_grid().cells[0]
-    unpack(train_on_worker(LocalActor(), 0, cell, 0.0, __version__), tmp_path, cell)
+    unpack(run_on_worker(LocalActor(), 0, cell, 0.0, __version__), tmp_path, cell)
     finished: list[Cell] = []
     run_cells(
         [cell],

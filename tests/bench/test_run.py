@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from lightning_mi.bench import local_pool, run
-from lightning_mi.bench.grid import Interrupted, load_grid
+from lightning_mi.bench.cells import Interrupted
+from lightning_mi.bench.grid import load_grid
 from lightning_mi.bench.progress_table import ProgressTable
 from lightning_mi.bench.recorder import FIELDS
 from lightning_mi.bench.results import CURVES, load_curves

@@ -105,7 +105,18 @@ def test_cp_errors_are_one_line(recipes, capsys):
     assert len(error.splitlines()) == 1
 
 
-DEFAULTS = {"jobs": None, "seeds": None, "losses": None, "data": None, "ray": None, "gpus_per_run": 0.0}
+DEFAULTS = {
+    "jobs": None,
+    "seeds": None,
+    "losses": None,
+    "data": None,
+    "tasks": None,
+    "methods": None,
+    "samples": None,
+    "peers": None,
+    "ray": None,
+    "gpus_per_run": 0.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +131,13 @@ DEFAULTS = {"jobs": None, "seeds": None, "losses": None, "data": None, "ray": No
         ),
         (["--output", "out", "--ray", "ray://head:1", "--gpus-per-run", "0.5"], "out",
          {"ray": "ray://head:1", "gpus_per_run": 0.5}),
+        (["--output", "out", "--samples", "500", "2000"], "out", {"samples": [500, 2000]}),
         (["--output", "out", "--gpus-per-run", "2"], "out", {"gpus_per_run": 2.0}),
+        (
+            ["--output", "out", "--tasks", "a", "b*", "--methods", "cca", "--peer", "p=q", "--peer", "r=s"],
+            "out",
+            {"tasks": ["a", "b*"], "methods": ["cca"], "peers": ["p=q", "r=s"]},
+        ),
     ],
 )  # fmt: skip
 def test_bench_passes_its_options(recipes, bench_calls, arguments, output, options):
@@ -135,6 +152,7 @@ def test_bench_passes_its_options(recipes, bench_calls, arguments, output, optio
         (["beta"], "'beta'"),
         (["alpha", "--preset", "huge"], "'huge'"),
         (["alpha", "--jobs", "0"], "got '0': it must be a positive whole number"),
+        (["alpha", "--samples", "-5"], "got '-5': it must be a positive whole number"),
         (["alpha", "--seeds", "1.5"], "got '1.5': a seed is a whole number"),
         (["alpha", "--loses", "NWJ"], "--loses"),
         (["alpha", "--gpus-per-run", "1.5"], "got '1.5': it must be a whole number of GPUs or a fraction"),

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning_mi.bench.grid import Cell, Grid, load_grid
+from lightning_mi.bench.cells import Grid
+from lightning_mi.bench.grid import Cell, load_grid
 from lightning_mi.bench.results import CURVES, load_curves
 from lightning_mi.bench.train import train_cell
 from tests.helpers.paths import ROOT
@@ -19,7 +20,8 @@ _PROGRAM = """
 import sys
 from pathlib import Path
 from lightning_mi.bench import run
-from lightning_mi.bench.grid import Grid, load_grid
+from lightning_mi.bench.cells import Grid
+from lightning_mi.bench.grid import load_grid
 
 if __name__ == "__main__":  # worker processes import this file too
     grid = load_grid("onehot", "quick", losses=["DV"], seeds=[0, 1, 2])
@@ -35,7 +37,7 @@ def ignore(*args: Any) -> None:
     pass
 
 
-def tiny_grid(name: str = "onehot", losses: tuple[str, ...] = ("DV",), **data: Any) -> Grid:
+def tiny_grid(name: str = "onehot", losses: tuple[str, ...] = ("DV",), **data: Any) -> Grid[Cell]:
     """Original and regularized cells of 40 steps, or with the given settings of the data module."""
     grid = load_grid(name, "quick", losses=list(losses))
     cells = [cell for cell in grid.cells if cell.study in ("drifting", "staircase")]

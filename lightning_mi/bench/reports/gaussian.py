@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_mi.bench.grid import Cell, Grid
+from lightning_mi.bench.cells import Grid
+from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.reports.tables import markdown_table, write_csv, write_text
 from lightning_mi.bench.results import load_curves
 
@@ -49,7 +50,7 @@ def level_statistics(curves: dict[str, Any], reading: str) -> list[dict[str, flo
     return rows
 
 
-def report(grid: Grid, folder: Path) -> list[Path]:
+def report(grid: Grid[Cell], folder: Path) -> list[Path]:
     """Write ``results.csv``, ``table.md`` and ``staircase.png``; return their paths."""
     from lightning_mi.bench.reports.figures import staircase_figure
 
@@ -74,7 +75,7 @@ def report(grid: Grid, folder: Path) -> list[Path]:
     return paths
 
 
-def _markdown(grid: Grid, runs: list[tuple[Cell, dict[str, Any]]], rows: list[dict[str, Any]]) -> str:
+def _markdown(grid: Grid[Cell], runs: list[tuple[Cell, dict[str, Any]]], rows: list[dict[str, Any]]) -> str:
     levels = sorted({float(mi) for _, curves in runs for mi in np.unique(curves["true_mi"])})
     seeds = sorted({cell.seed for cell, _ in runs})
     published = _published()

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_mi.bench.grid import Cell, Grid
+from lightning_mi.bench.cells import Grid
+from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.reports.tables import markdown_table, write_csv, write_text
 from lightning_mi.bench.results import load_curves
 
@@ -59,7 +60,7 @@ def run_statistics(cell: Cell, curves: dict[str, Any], kind: str) -> dict[str, A
     }
 
 
-def report(grid: Grid, folder: Path) -> list[Path]:
+def report(grid: Grid[Cell], folder: Path) -> list[Path]:
     """Write ``results.csv``, ``table.md`` and the figures; return their paths."""
     from lightning_mi.bench.reports.image_figures import accuracy_figure, estimate_figure, map_figure
 
@@ -78,7 +79,7 @@ def report(grid: Grid, folder: Path) -> list[Path]:
     return paths
 
 
-def _markdown(grid: Grid, runs: list[tuple[Cell, dict[str, Any]]], rows: list[dict[str, Any]]) -> str:
+def _markdown(grid: Grid[Cell], runs: list[tuple[Cell, dict[str, Any]]], rows: list[dict[str, Any]]) -> str:
     truth = rows[0]["true_mi"]
     published_set = _PUBLISHED_SET.get(runs[0][1].get("num_classes", 0), "")
     published = _published(grid.report, published_set)

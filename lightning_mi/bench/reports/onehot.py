@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_mi.bench.grid import Grid
+from lightning_mi.bench.cells import Grid
+from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.reports.tables import WINDOWS, count, markdown_table, window_length, write_csv, write_text
 from lightning_mi.bench.results import load_curves
 
@@ -52,7 +53,7 @@ def run_statistics(curves: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def report(grid: Grid, folder: Path) -> list[Path]:
+def report(grid: Grid[Cell], folder: Path) -> list[Path]:
     """Write ``results.csv``, ``table.md`` and the figures; return their paths."""
     from lightning_mi.bench.reports.figures import score_figure, target_figure, terms_figure
 
@@ -83,7 +84,7 @@ def report(grid: Grid, folder: Path) -> list[Path]:
     return paths
 
 
-def _markdown(grid: Grid, rows: list[dict[str, Any]]) -> str:
+def _markdown(grid: Grid[Cell], rows: list[dict[str, Any]]) -> str:
     table = []
     for key in dict.fromkeys((r["study"], r["loss"], r["variant"], r["target"]) for r in rows):
         group = [r for r in rows if (r["study"], r["loss"], r["variant"], r["target"]) == key]
