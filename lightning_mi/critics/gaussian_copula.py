@@ -103,15 +103,15 @@ class GaussianCopulaCritic(AbstractCritic):
         Returns:
             The number of canonical pairs that are kept.
         """
-        chosen, best = None, torch.zeros(0)
+        chosen: _Canonical | None = None
+        best = torch.empty(0)
         for columns in choices or [(len(self.x_mean), len(self.y_mean))]:
             if min(columns) == 0:
                 continue
             candidate = _Canonical.of(samples, held_out, columns)
             marginal = Scores.from_matrix(candidate.tiles(*(view[:_MAX_SAMPLES] for view in samples)).matrix())
             values = candidate.tiles(*held_out).matrix().diagonal() - marginal.log_mean_exp()
-            gains = values - best if chosen is not None else None
-            if gains is None or gains.mean() > 2 * gains.std() / len(gains) ** 0.5:
+            if chosen is None or _exceeds(values - best, 2.0):
                 chosen, best = candidate, values
         if chosen is None:
             return 0
@@ -171,7 +171,7 @@ class _Canonical(NamedTuple):
             )
         )
         gains = _log_ratio(u, v, correlations)
-        kept = gains.mean(0) > gains.std(0) / len(gains) ** 0.5
+        kept = _exceeds(gains, 1.0)
         return cls(*(t.float() for t in (*means, x_directions, y_directions, correlations * kept)))
 
     def factors(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,6 +201,12 @@ def _start_at_zero(critic: AbstractCritic) -> None:
         )
     for parameter in layers[-1].parameters():
         nn.init.zeros_(parameter)
+
+
+def _exceeds(gains: Tensor, standard_errors: float) -> Tensor:
+    """Whether the mean over the first dimension is more than some standard errors above 0."""
+    exceeds: Tensor = gains.mean(0) > standard_errors * gains.std(0) / len(gains) ** 0.5
+    return exceeds
 
 
 def _whitening(centered: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fit an ensemble of critics, each on its own samples, and keep each at its best step on its validation samples."""
+"""Fit an ensemble of critics, each on its own samples."""
 
 import logging
 import warnings
@@ -17,14 +17,12 @@ from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.ensemble.ensemble import MIEnsemble
 from lightning_mi.estimation.folds import MemberSplit
+from lightning_mi.estimation.keep_best import KeepBest
 from lightning_mi.estimation.schedule import Schedule
-from lightning_mi.estimation.scoring import pairwise
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.regularizers import AbstractRegularizer
-from lightning_mi.scores.scores import Scores
 
-_MIN_IMPROVEMENT = 1e-3  # nats, of the mean over members: less is not worth further steps
 _MAX_VALIDATION = 2048  # samples: their scores are an array of this size squared for each member
 
 
@@ -101,72 +99,12 @@ def fit_members(
     with _quiet_lightning():
         fitting = L.Trainer(max_steps=schedule.max_steps, callbacks=[keep_best, *callbacks], **(options | trainer))
         fitting.fit(ensemble, DataLoader(batches, batch_size=None))
-    keep_best.restore(ensemble)
-    return Fitted(list(ensemble.eval().members.values()), keep_best.best_steps, keep_best.values)
-
-
-@final
-class KeepBest(L.Callback):
-    """Keeps each member of an ensemble at the step with its highest value on its validation batch.
-
-    Args:
-        batch: (members, V, ...) x and y.
-        every: Steps between two evaluations.
-        patience: Evaluations without an improvement of the members' mean before training stops.
-
-    Attributes:
-        values: The highest value of each member, nats.
-        best_steps: The step of each member's highest value.
-    """
-
-    def __init__(self, batch: tuple[Tensor, Tensor], every: int, patience: int) -> None:
-        self._batch, self._every, self._patience = batch, every, patience
-        self._states: list[dict[str, Tensor]] = []
-        self._without_improvement = 0
-        self._mean = -np.inf  # of the best values, at the last improvement
-        self.values: list[float] = []
-        self.best_steps: list[int] = []
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Evaluate the critics before training."""
-        assert isinstance(pl_module, MIEnsemble)
-        num_members = len(pl_module.members)
-        self.values, self.best_steps = [-np.inf] * num_members, [0] * num_members
-        self._states = [{} for _ in range(num_members)]
-        self._check(trainer, pl_module)
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Evaluate the critics, and stop if none improves any more."""
-        assert isinstance(pl_module, MIEnsemble)
-        if (batch_idx + 1) % self._every == 0:
-            self._check(trainer, pl_module)
-            trainer.should_stop = self._without_improvement >= self._patience
-
-    def restore(self, ensemble: MIEnsemble) -> None:
-        """Load the weights of the best steps."""
-        for member, state in zip(ensemble.members.values(), self._states, strict=True):
-            member.mi_loss.load_state_dict(state)
-
-    def _check(self, trainer: L.Trainer, ensemble: MIEnsemble) -> None:
-        ensemble.eval()
-        for index, member in enumerate(ensemble.members.values()):
-            value = _value(member, *(view[index].to(ensemble.device) for view in self._batch))
-            if value > self.values[index]:
-                self.values[index], self.best_steps[index] = value, trainer.global_step
-                self._states[index] = {name: v.clone() for name, v in member.mi_loss.state_dict().items()}
-        ensemble.train()
-        mean = float(np.mean(self.values))
-        improved = mean > self._mean + _MIN_IMPROVEMENT
-        self._without_improvement = 0 if improved else self._without_improvement + 1
-        self._mean = mean if improved else self._mean
-
-
-@torch.no_grad()
-def _value(member: MIEstimationModule, x: Tensor, y: Tensor) -> float:
-    """The bound's value over all pairs, however few the member trains with."""
-    return float(member.bound(Scores.from_matrix(pairwise(member.critic, x, y), y=y)).value)
+    best = keep_best.restore(ensemble)
+    return Fitted(
+        list(ensemble.eval().members.values()),
+        [moment.step for moment in best],
+        [moment.reading.value for moment in best],
+    )
 
 
 @final

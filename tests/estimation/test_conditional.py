@@ -11,10 +11,10 @@ from lightning_mi import estimate
 from lightning_mi.data.laws import ConfoundedGaussian
 from lightning_mi.estimation.cross_fit import CrossFitter
 from lightning_mi.estimation.findings import Evidence, find_conditional
-from lightning_mi.estimation.schedule import Schedule
 from lightning_mi.estimation.held_out import HeldOutBlock, Reading, permutation_p_value
 from lightning_mi.estimation.inputs import read_variable
 from lightning_mi.estimation.readout import Readout, subtract
+from lightning_mi.estimation.schedule import Schedule
 from lightning_mi.exceptions import EstimateInputError
 
 
