@@ -22,13 +22,19 @@ def unwrap_compiled(module: Any) -> Any:
 
 
 def module_settings(module: nn.Module) -> dict[str, Any]:
-    """A module's attributes other than its parameters, buffers and submodules. Read in torch 2.14.
+    """A module's attributes, and hooks of its forward and backward. Read in torch 2.14.
+
+    Parameters, buffers, submodules and the hooks of state dicts, which change no output, are left out.
 
     Example:
         >>> {name: module_settings(nn.Linear(2, 3))[name] for name in ("in_features", "training")}
         {'in_features': 2, 'training': True}
     """
-    return {name: value for name, value in vars(module).items() if name not in ("_parameters", "_buffers", "_modules")}
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name not in ("_parameters", "_buffers", "_modules") and "state_dict" not in name
+    }
 
 
 def add_summaries(writer: Any, summaries: Iterable[Any]) -> None:

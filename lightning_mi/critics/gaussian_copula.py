@@ -35,6 +35,7 @@ class GaussianCopulaCritic(AbstractCritic):
         residual: f; by default a small separable critic.
         gaussian_dims: Numbers of the first columns of x and of y that the Gaussian may describe; all by default.
             Further columns are features for the residual alone.
+        hidden_dims: Numbers of the first columns of x and of y that the residual does not see; none by default.
 
     Raises:
         TypeError: A width is not a whole number, or the residual is no critic.
@@ -66,14 +67,16 @@ class GaussianCopulaCritic(AbstractCritic):
         *,
         residual: AbstractCritic | None = None,
         gaussian_dims: tuple[int, int] | None = None,
+        hidden_dims: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
         check_widths(x_dim=x_dim, y_dim=y_dim)
         columns = (x_dim, y_dim) if gaussian_dims is None else gaussian_dims
         if columns[0] > x_dim or columns[1] > y_dim:
             raise ValueError(f"Got gaussian_dims={columns}: x has {x_dim} columns and y has {y_dim}.")
-        self.x_dim, self.y_dim = x_dim, y_dim
-        self.residual = SeparableCritic(x_dim, y_dim, hidden=(64, 64), embed_dim=16) if residual is None else residual
+        self.x_dim, self.y_dim, self._hidden_dims = x_dim, y_dim, hidden_dims
+        seen = x_dim - hidden_dims[0], y_dim - hidden_dims[1]
+        self.residual = SeparableCritic(*seen, hidden=(64, 64), embed_dim=16) if residual is None else residual
         check_instance("residual", self.residual, AbstractCritic, "critics.SeparableCritic(x_dim, y_dim)")
         _start_at_zero(self.residual)
         self.register_buffer("x_mean", torch.zeros(columns[0]))
@@ -87,7 +90,7 @@ class GaussianCopulaCritic(AbstractCritic):
         self,
         samples: tuple[Tensor, Tensor],
         held_out: tuple[Tensor, Tensor],
-        choices: Sequence[tuple[int, int]] | None = None,
+        choices: Sequence[tuple[slice, slice]] | None = None,
     ) -> int:
         """Compute the canonical variables, and drop those that do not predict other samples.
 
@@ -96,47 +99,51 @@ class GaussianCopulaCritic(AbstractCritic):
         Args:
             samples: (N, Dx) and (N, Dy).
             held_out: (H, Dx) and (H, Dy).
-            choices: Numbers of first columns of x and of y to describe, by default all columns of the Gaussian. A later
-                choice replaces an earlier one if its Donsker-Varadhan value is two standard errors higher: the mean
-                score of held-out joint pairs minus the log-normalizer over the marginal pairs of up to 2048 samples.
+            choices: Columns of x and of y to describe, by default all that the Gaussian may. A later choice replaces an
+                earlier one if its Donsker-Varadhan value is two standard errors higher: the mean score of held-out
+                joint pairs minus the log-normalizer over the marginal pairs of up to 2048 samples.
 
         Returns:
             The number of canonical pairs that are kept.
         """
         chosen: _Canonical | None = None
         best = torch.empty(0)
-        for columns in choices or [(len(self.x_mean), len(self.y_mean))]:
-            if min(columns) == 0:
-                continue
-            candidate = _Canonical.of(samples, held_out, columns)
+        widths = len(self.x_mean), len(self.y_mean)
+        if min(widths) == 0:
+            return 0
+        for columns in choices or [(slice(widths[0]), slice(widths[1]))]:
+            candidate = _Canonical.of(samples, held_out, columns).place(columns, widths)
             marginal = Scores.from_matrix(candidate.tiles(*(view[:_MAX_SAMPLES] for view in samples)).matrix())
             values = candidate.tiles(*held_out).matrix().diagonal() - marginal.log_mean_exp()
             if chosen is None or _exceeds(values - best, 2.0):
                 chosen, best = candidate, values
-        if chosen is None:
-            return 0
+        assert chosen is not None
         for name, value in chosen._asdict().items():
-            buffer = self.get_buffer(name).zero_()
-            buffer[tuple(slice(size) for size in value.shape)] = value
+            self.get_buffer(name).copy_(value)
         return int((chosen.correlations > 0).sum())
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) scores of matching rows."""
         g, h = self._factors(x, y)
-        return (g * h).sum(-1) + self.residual.paired(x, y)
+        return (g * h).sum(-1) + self.residual.paired(*self._seen(x, y))
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, M) scores of all pairs."""
+        if (tiles := self.tiles(x, y)) is not None:
+            return tiles.matrix()
         g, h = self._factors(x, y)
-        return g @ h.T + self.residual.pairwise(x, y)
+        return g @ h.T + self.residual.pairwise(*self._seen(x, y))
 
     def tiles(self, x: Tensor, y: Tensor) -> ProductTiles | None:
         """Inner products, if the residual is one: each term of the Gaussian is a product of functions of x and y."""
-        residual = self.residual.tiles(x, y)
+        residual = self.residual.tiles(*self._seen(x, y))
         if not isinstance(residual, ProductTiles):
             return None
         factors = zip(self._factors(x, y), residual.inputs, strict=True)
         return ProductTiles(*(torch.cat(pair, dim=1) for pair in factors))
+
+    def _seen(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, self._hidden_dims[0] :], y[:, self._hidden_dims[1] :]
 
     def _factors(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         check_shapes(x, y, self.x_dim, self.y_dim)
@@ -154,9 +161,9 @@ class _Canonical(NamedTuple):
     correlations: Tensor
 
     @classmethod
-    def of(cls, samples: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], columns: tuple[int, int]) -> Self:
+    def of(cls, samples: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], columns: tuple[slice, slice]) -> Self:
         """Those of the samples, with correlation 0 for those that do not predict held-out samples."""
-        a, b = (view[:, :count].double() for view, count in zip(samples, columns, strict=True))
+        a, b = (view[:, own].double() for view, own in zip(samples, columns, strict=True))
         means = a.mean(0), b.mean(0)
         a, b = a - means[0], b - means[1]
         x_whitening, y_whitening = _whitening(a), _whitening(b)
@@ -165,14 +172,30 @@ class _Canonical(NamedTuple):
         correlations = correlations.clamp(max=_MAX_CORRELATION)
         x_directions, y_directions = x_whitening @ left[:, :num_pairs], y_whitening @ right.T[:, :num_pairs]
         u, v = (
-            (view[:, :count].double() - mean) @ directions
-            for view, count, mean, directions in zip(
-                held_out, columns, means, (x_directions, y_directions), strict=True
-            )
+            (view[:, own].double() - mean) @ directions
+            for view, own, mean, directions in zip(held_out, columns, means, (x_directions, y_directions), strict=True)
         )
         gains = _log_ratio(u, v, correlations)
         kept = _exceeds(gains, 1.0)
         return cls(*(t.float() for t in (*means, x_directions, y_directions, correlations * kept)))
+
+    def place(self, columns: tuple[slice, slice], widths: tuple[int, int]) -> Self:
+        """The same with directions for all columns, 0 for others."""
+        num_pairs = min(widths)
+        directions = [torch.zeros(width, num_pairs) for width in widths]
+        means = [torch.zeros(width) for width in widths]
+        own = ((self.x_mean, self.x_directions), (self.y_mean, self.y_directions))
+        for direction, mean, (own_mean, own_direction), rows in zip(directions, means, own, columns, strict=True):
+            mean[rows], direction[rows, : len(self.correlations)] = own_mean, own_direction
+        correlations = torch.zeros(num_pairs)
+        correlations[: len(self.correlations)] = self.correlations
+        return self._replace(
+            x_mean=means[0],
+            y_mean=means[1],
+            x_directions=directions[0],
+            y_directions=directions[1],
+            correlations=correlations,
+        )
 
     def factors(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """(N, K + 2) and (M, K + 2), whose inner products are the log-ratios."""

@@ -17,8 +17,8 @@ class Coordinates(Protocol):
     """A map from a variable to the coordinates of a critic.
 
     Attributes:
-        num_ranks: The number of first columns that are Gaussian ranks. As many products of ranks with the radius
-            follow, then features.
+        num_ranks: The number D of Gaussian ranks. The first D columns are their products with the radius, the next D
+            are the ranks, and features follow.
     """
 
     num_ranks: int
@@ -43,7 +43,7 @@ class RankCoordinates:
 
     Example:
         >>> values = np.array([[10.0], [-1.0], [1e6]])
-        >>> RankCoordinates(values)(values)[:, 0]
+        >>> RankCoordinates(values)(values)[:, 1]
         tensor([ 0.0000, -0.9674,  0.9674])
     """
 
@@ -62,7 +62,7 @@ class RankCoordinates:
         radius = (self._radius(values) - self._radius_mean) / self._radius_std
         indicators = [column[:, None] == frequent for column, frequent in zip(values.T, self._atoms, strict=True)]
         ranks, scaled = self.ranks(values), np.arcsinh((values - self._median) / self._scale)
-        columns = [ranks, ranks * radius.clip(-_MAX_RADIUS, _MAX_RADIUS), scaled, radius, *indicators]
+        columns = [ranks * radius.clip(-_MAX_RADIUS, _MAX_RADIUS), ranks, scaled, radius, *indicators]
         return torch.from_numpy(np.hstack(columns)).float()
 
     def ranks(self, values: Array) -> Array:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.critics.gaussian_copula import GaussianCopulaCritic
+from lightning_mi.estimation.contingency import table_critic
 from lightning_mi.estimation.families import SEPARABLE, Family
 from lightning_mi.estimation.fit import Fitted, Parts, fit_members
 from lightning_mi.estimation.folds import Indices, MemberSplit, split_members
@@ -51,7 +52,8 @@ class CrossFitter:
         schedule: How long and how fast critics train.
         bound: Creates the bound that trains the critics.
         regularizer: Creates its regularizer, or None.
-        critic: Creates a critic from the numbers of columns; by default a Gaussian copula with a neural residual.
+        critic: Creates a critic from the numbers of columns; by default a Gaussian copula
+            with a neural residual, or of two labels the table of their counts.
         groups: (n,) samples of one group are in one fold.
         seed: Seed of splits, initialization and batches. Fitters with equal folds, members and seed have equal splits.
         callbacks: Of the fits.
@@ -76,8 +78,7 @@ class CrossFitter:
         interruption: Interruption | None = None,
         **trainer: Any,
     ) -> None:
-        self._x, self._y = x.values, y.values
-        self._num_ranks = (x.num_ranks, y.num_ranks)
+        self._x, self._y = x, y
         self._folds, self._members, self._schedule = folds, members, schedule
         self._make, self._bound, self._regularizer = critic, bound, regularizer
         self._groups, self._seed, self._trainer = groups, seed, trainer
@@ -86,9 +87,10 @@ class CrossFitter:
 
     def __call__(self, fraction: float = 1.0, family: Family = SEPARABLE) -> CrossFit:
         """Fit critics to a fraction of the samples outside of their fold, and score all samples."""
-        x, y = self._x, self._y
+        x, y = self._x.values, self._y.values
         rng = np.random.default_rng([self._seed, round(1e6 * fraction)])
-        splits = split_members(self._folds, self._members, rng, self._groups, fraction)
+        members = min(self._members, family.max_members or self._members)
+        splits = split_members(self._folds, members, rng, self._groups, fraction)
         parts = Parts(partial(self._make_critic, family), self._bound, self._regularizer, family.pairs)
         with isolate_rng(include_cuda=False):
             fitted = fit_members(
@@ -100,12 +102,16 @@ class CrossFitter:
 
     def _make_critic(self, family: Family, split: MemberSplit) -> AbstractCritic:
         x, y = self._x, self._y
-        dims = x.shape[1], y.shape[1]
+        dims = x.values.shape[1], y.values.shape[1]
+        samples, held_out = ((x.values[rows], y.values[rows]) for rows in (split.train, split.validation[:BLOCK]))
         if self._make is not None:
             return self._make(*dims)
-        ranks = self._num_ranks
-        with_products = 2 * ranks[0], 2 * ranks[1]
-        critic = GaussianCopulaCritic(*dims, residual=family.residual(*dims), gaussian_dims=with_products)
-        held_out = split.validation[:BLOCK]
-        critic.fit((x[split.train], y[split.train]), (x[held_out], y[held_out]), (ranks, with_products))
+        if x.one_hot and y.one_hot:
+            return table_critic(*samples)
+        ranks = x.num_ranks, y.num_ranks  # products with the radius come first, which the residual does not see
+        residual = family.residual(dims[0] - ranks[0], dims[1] - ranks[1])
+        both = 2 * ranks[0], 2 * ranks[1]
+        critic = GaussianCopulaCritic(*dims, residual=residual, gaussian_dims=both, hidden_dims=ranks)
+        ranks_alone = slice(ranks[0], both[0]), slice(ranks[1], both[1])
+        critic.fit(samples, held_out, (ranks_alone, (slice(both[0]), slice(both[1]))))
         return critic

@@ -17,12 +17,14 @@ class Family:
         pairs: Creates the pairing that they train with.
         batch_size: Pairs of a batch.
         lr: Learning rate.
+        max_members: Critics of each fold at most; None for the number of the budget.
     """
 
     residual: Callable[[int, int], AbstractCritic]
     pairs: Callable[[], AbstractPairing]
     batch_size: int
     lr: float
+    max_members: int | None = None
 
     def adapt(self, schedule: Schedule) -> Schedule:
         """The schedule with this family's batch size and learning rate."""
@@ -40,4 +42,4 @@ def _joint(x_dim: int, y_dim: int) -> AbstractCritic:
 SEPARABLE = Family(_separable, AllPairs, batch_size=256, lr=2e-3)
 # Sharp edges of a density, such as those of bounded noise, need a network of both; all pairs of a batch would cost too
 # much.
-JOINT = Family(_joint, Derangement, batch_size=1024, lr=1e-2)
+JOINT = Family(_joint, Derangement, batch_size=1024, lr=1e-2, max_members=1)

@@ -17,6 +17,7 @@ from lightning_mi.estimation.schedule import Schedule
 _HEAVY_TAIL = 20.0  # excess kurtosis: the sample mean of exp of such values is carried by few samples
 _AUTOCORRELATION = 0.2  # of a column with itself one sample later
 _FEW_SAMPLES = 500
+_STEEP = 0.2  # of the estimate
 _DIFFERENCE_REMEDY = "One of the two is wrong, and a difference of two copulas may be too high; pass another critic=."
 _NEGATIVE = 0.01  # nats: less below 0 is the error of critics
 
@@ -116,12 +117,14 @@ def _of_the_data(e: Evidence) -> Iterator[Finding]:
                 "constant_columns",
                 f"Columns {list(variable.constant)} of {name} have a single value.",
                 "They carry no information; drop them.",
+                "note",
             )
         if variable.kind == "mixed":
             yield Finding(
                 "ties_or_discrete",
                 f"Some values of {name} occur many times.",
                 f"If they are rounded numbers, use the unrounded ones; for labels pass discrete={{'{name}': True}}.",
+                "note",
             )
         if variable.kind != "discrete":
             if (kurtosis := _largest_kurtosis(variable.values)) > _HEAVY_TAIL:
@@ -129,6 +132,7 @@ def _of_the_data(e: Evidence) -> Iterator[Finding]:
                     "heavy_tails",
                     f"The largest kurtosis of a column of {name} is {kurtosis:.0f}.",
                     "Ranks were used, which remove it column by column; tails that several columns share remain hard.",
+                    "note",
                 )
             correlation = _lag_one_correlation(variable.values)
             if not e.ordered and correlation > max(_AUTOCORRELATION, 4 / math.sqrt(n)):
@@ -173,12 +177,13 @@ def _of_the_fit(e: Evidence) -> Iterator[Finding]:
         )
     if len(e.learning_curve) > 1:
         *_, half, full = e.learning_curve
-        rise = full.mi - half.mi
-        if rise > max(2 * e.reading.standard_error, 0.05 * abs(full.mi)):
+        rise = e.mi - full.mi  # that the extrapolation adds
+        if rise > max(2 * e.reading.standard_error, _STEEP * abs(e.mi)):
             yield Finding(
                 "learning_curve_steep",
-                f"From {half.num_train} to {full.num_train} samples the estimate rose by {rise:.3f} nats.",
-                "Collect more samples: the estimate is extrapolated, and the truth may be higher.",
+                f"From {half.num_train} to {full.num_train} samples the value rose by {full.mi - half.mi:.3f} nats; "
+                f"the extrapolation adds {rise:.3f}.",
+                "Collect more samples: the estimate rests on the extrapolation.",
             )
     ceiling = math.log(e.fold_size)
     if e.mi > 0.75 * ceiling:

@@ -50,7 +50,7 @@ def read_variable(data: Any, name: str, discrete: bool | None = None) -> Variabl
         data: A NumPy array, tensor, pandas or polars column or frame, or list: (n,) or (n, D).
         name: The argument, for messages.
         discrete: Whether the values are labels without an order. By default they are if they are Boolean or
-            categories, or integers of few distinct values.
+            categories, or numbers of few distinct values.
 
     Raises:
         EstimateInputError: The data are not numbers, have NaN or infinite values, more than two dimensions, or too
@@ -74,11 +74,10 @@ def read_variable(data: Any, name: str, discrete: bool | None = None) -> Variabl
         return _discrete(name, array)
     if array.dtype.kind == "c":
         raise EstimateInputError(f"Got complex numbers as {name}: pass the real and the imaginary part as columns.")
-    integers = array.dtype.kind in "iu"
     values = _finite(name, array)
     constant = tuple(int(column) for column in np.flatnonzero((values == values[0]).all(axis=0)))
     if discrete is None:
-        discrete = integers and _num_distinct(values) <= min(_MAX_LABELS, _MAX_LABEL_FRACTION * len(values))
+        discrete = _num_distinct(values) <= min(_MAX_LABELS, _MAX_LABEL_FRACTION * len(values))
     if discrete:
         return _discrete(name, values, constant)
     kind: Kind = "mixed" if _has_atoms(values) else "continuous"

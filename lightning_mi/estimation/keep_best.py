@@ -33,8 +33,8 @@ class Moment(NamedTuple):
 class KeepBest(L.Callback):
     """Keeps each member of an ensemble at its best step: that with the highest value on its validation batch.
 
-    If that exceeds the value before training by less than one standard error of the difference, the member is kept as
-    it was before training: the best of many steps would be that of the noise.
+    If that exceeds the value before training by less than half a standard error of the difference, the member is kept
+    as it was before training: the best of many steps would be that of the noise.
 
     Args:
         batch: (members, V, ...) x and y.
@@ -96,4 +96,4 @@ def _copy(member: MIEstimationModule) -> dict[str, Tensor]:
 def _gains(first: Moment, best: Moment) -> bool:
     difference = best.reading.influence - first.reading.influence
     standard_error = difference.std() / np.sqrt(len(difference))
-    return bool(best.reading.value - first.reading.value > standard_error)
+    return bool(best.reading.value - first.reading.value > 0.5 * standard_error)

@@ -35,6 +35,14 @@ class Readout:
         return self.readings[-1]
 
     @property
+    def extrapolation_error(self) -> float:
+        """The standard error of the extrapolated rise, by its variation over folds, nats; 0 without extrapolation."""
+        if self.ceiling is None:
+            return 0.0
+        rises = self.readings[-1].folds - self.readings[-2].folds
+        return float(_steps(*self.num_train[-2:]) * rises.std(ddof=1) / math.sqrt(len(rises)))
+
+    @property
     def learning_curve(self) -> tuple[LearningCurvePoint, ...]:
         """The values against the number of samples for the fit."""
         pairs = zip(self.num_train, self.readings, strict=True)
@@ -94,7 +102,12 @@ def extrapolate(curve: Sequence[LearningCurvePoint]) -> float | None:
     rise = full.mi - half.mi
     if full.mi < 2 * full.standard_error or rise <= 0:
         return full.mi
-    return full.mi + rise / (math.sqrt(full.num_train / half.num_train) - 1)
+    return full.mi + rise * _steps(half.num_train, full.num_train)
+
+
+def _steps(num_half: int, num_full: int) -> float:
+    """How many times the last rise is left to the limit."""
+    return 1 / (math.sqrt(num_full / num_half) - 1)
 
 
 def _difference(first: Reading, second: Reading) -> Reading:

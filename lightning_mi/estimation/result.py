@@ -26,11 +26,14 @@ class Finding(NamedTuple):
         code: A fixed identifier, such as ``"heavy_tails"``.
         text: What was found, with its figures.
         remedy: What to do.
+        level: ``"warning"`` if the estimate or a limit may be wrong, ``"note"`` for a property of the data that was
+            dealt with.
     """
 
     code: str
     text: str
     remedy: str
+    level: Literal["warning", "note"] = "warning"
 
 
 class LearningCurvePoint(NamedTuple):
@@ -61,8 +64,9 @@ class MIEstimate:
         lower: A lower confidence limit. It does not rest on the extrapolation: the value of a lower bound minus its
             sampling error is below the MI for any critic. A conditional MI is a difference, so that its limit rests on
             the extrapolation of I(x; z), and on nothing else.
-        upper: The extrapolated value plus its error. It assumes that the critics can learn the dependence and that the
-            error falls with the square root of the samples; None without an extrapolation.
+        upper: The extrapolated value plus its error, and that of the rise over folds. It assumes that the critics can
+            learn the dependence and that the error falls with the square root of the samples; None without an
+            extrapolation.
         standard_error: Sampling error of the value before extrapolation. It leaves out the error of the critics, which
             makes the value too low, and that of the extrapolation.
         p_value: Of independence, by permutation of the held-out scores; exact, without refitting. Of conditional
@@ -104,7 +108,8 @@ class MIEstimate:
     def __str__(self) -> str:
         """Three lines: the estimate and its limits, the samples and the test, and the findings."""
         upper = "-" if self.upper is None else f"{self.upper:.3f}"
-        codes = ", ".join(finding.code for finding in self.findings) or "none"
+        levels = {level: self._codes(level) for level in ("warning", "note")}
+        codes = "; ".join(f"{level}s: {codes}" for level, codes in levels.items() if codes) or "no findings"
         kinds = ", ".join(f"{name} {kind}" for name, kind in zip("xyz", self.kinds, strict=False))
         test = "conditional independence" if self.conditional else "independence"
         p_value = "not tested" if math.isnan(self.p_value) else f"p = {self.p_value:.3g}"
@@ -112,8 +117,11 @@ class MIEstimate:
             f"{'' if self.complete else 'INCOMPLETE: '}{self._name} = {self.mi:.3f} {self.units}, "
             f"{self.confidence:.0%} limits {self.lower:.3f} to {upper}\n"
             f"{self.num_samples:,} samples, {kinds}; {test} {p_value}\n"
-            f"findings: {codes}"
+            f"{codes}"
         )
+
+    def _codes(self, level: str) -> str:
+        return ", ".join(dict.fromkeys(finding.code for finding in self.findings if finding.level == level))
 
     @property
     def conditional(self) -> bool:

@@ -77,7 +77,7 @@ def run_and_keep(x: Variable, y: Variable, options: Options, groups: Indices | N
     else:  # I(x; z) first: if Ctrl-C ends the fits for I(x; y, z), the difference is too low, not too high
         z_columns = _columns(_coordinates(z), z)
         checks = conditional_cross_checks(x, y, z)
-        pairs = [(x_columns, z_columns), (x_columns, join([y_columns, z_columns]))]
+        pairs = [(x_columns, z_columns), (x_columns, _join(y, z, y_columns, z_columns))]
     fits = _fit(pairs, options, folds, groups, {} if z is not None else checks)
     variables = (x, y) if z is None else (x, y, z)
     result = summarize(Setting(variables, options, folds, groups is not None, checks), fits, rng)
@@ -109,7 +109,15 @@ def _coordinates(variable: Variable) -> Coordinates:
 
 
 def _columns(coordinates: Coordinates, variable: Variable) -> Columns:
-    return Columns(coordinates(variable.values), coordinates.num_ranks)
+    return Columns(coordinates(variable.values), coordinates.num_ranks, variable.kind == "discrete")
+
+
+def _join(y: Variable, z: Variable, y_columns: Columns, z_columns: Columns) -> Columns:
+    """Coordinates of (y, z); of two labels, those of the pair as one label."""
+    if not (y_columns.one_hot and z_columns.one_hot):
+        return join([y_columns, z_columns])
+    distinct, labels = np.unique(np.hstack([y.values, z.values]), axis=0, return_inverse=True)
+    return Columns(OneHotCoordinates(len(distinct))(labels.reshape(-1, 1).astype(np.float64)), 0, one_hot=True)
 
 
 def _fit(

@@ -55,14 +55,14 @@ def summarize(setting: Setting, fits: Fits, rng: np.random.Generator) -> MIEstim
     if options.holds_log_normalizer:  # not a finding if it is higher: it is no bound, and varies more
         plug_ins = [plug_in(of_one[-1].blocks) for of_one in fits.fits]
         checks = checks | {"plug_in": plug_ins[-1] - sum(plug_ins[:-1])}
-    margin = NormalDist().inv_cdf(0.5 + options.confidence / 2) * readout.reading.standard_error
+    quantile, error = NormalDist().inv_cdf(0.5 + options.confidence / 2), readout.reading.standard_error
     unit = 1.0 if options.units == "nats" else 1 / math.log(2)
     curve = readout.learning_curve
     return MIEstimate(
         mi=unit * readout.mi,
-        lower=unit * (readout.floor - margin),
-        upper=None if readout.ceiling is None else unit * (readout.ceiling + margin),
-        standard_error=unit * readout.reading.standard_error,
+        lower=unit * (readout.floor - quantile * error),
+        upper=_upper(readout, quantile, unit),
+        standard_error=unit * error,
         p_value=_p_value(last[-1].blocks, setting, rng),
         confidence=options.confidence,
         units=options.units,
@@ -75,6 +75,13 @@ def summarize(setting: Setting, fits: Fits, rng: np.random.Generator) -> MIEstim
         scores=_sample_scores(last[-1].blocks),
         complete=fits.complete,
     )
+
+
+def _upper(readout: Readout, quantile: float, unit: float) -> float | None:
+    if readout.ceiling is None:
+        return None
+    error = math.hypot(readout.reading.standard_error, readout.extrapolation_error)
+    return unit * (readout.ceiling + quantile * error)
 
 
 def _unconditional(setting: Setting, fits: Sequence[CrossFit]) -> tuple[Readout, tuple[Finding, ...]]:

@@ -27,7 +27,7 @@ def test_features_are_products_asinh_and_radius():
     radius = np.log1p((scaled**2).mean(axis=1))
     assert coordinates.num_ranks == 2
     radius = (radius - radius.mean()) / radius.std()
-    ranks, products, asinh, last = np.split(coordinates(values).numpy(), [2, 4, 6], axis=1)
+    products, ranks, asinh, last = np.split(coordinates(values).numpy(), [2, 4, 6], axis=1)
     np.testing.assert_allclose(products, ranks * radius.clip(-1.5, 1.5)[:, None], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(asinh, np.arcsinh(scaled), rtol=1e-5)
     np.testing.assert_allclose(last[:, 0], radius, rtol=1e-4, atol=1e-5)
