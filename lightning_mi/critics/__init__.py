@@ -3,6 +3,7 @@
 from lightning_mi.critics.base import AbstractCritic
 from lightning_mi.critics.bilinear import BilinearCritic
 from lightning_mi.critics.calibrated import CalibratedCritic
+from lightning_mi.critics.gaussian_copula import GaussianCopulaCritic
 from lightning_mi.critics.inner_product import InnerProductCritic
 from lightning_mi.critics.joint import JointCritic
 from lightning_mi.critics.label import LabelCritic
@@ -12,6 +13,7 @@ __all__ = [
     "AbstractCritic",
     "BilinearCritic",
     "CalibratedCritic",
+    "GaussianCopulaCritic",
     "InnerProductCritic",
     "JointCritic",
     "LabelCritic",

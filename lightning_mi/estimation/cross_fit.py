@@ -9,8 +9,7 @@ import numpy as np
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_mi.bounds import AbstractBound
-from lightning_mi.critics import AbstractCritic
-from lightning_mi.critics.gaussian_copula import GaussianCopulaCritic
+from lightning_mi.critics import AbstractCritic, GaussianCopulaCritic
 from lightning_mi.estimation.contingency import table_critic
 from lightning_mi.estimation.families import SEPARABLE, Family
 from lightning_mi.estimation.fit import Fitted, Parts, fit_members

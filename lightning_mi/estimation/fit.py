@@ -23,7 +23,7 @@ from lightning_mi.module import MIEstimationModule
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.regularizers import AbstractRegularizer
 
-_MAX_VALIDATION = 2048  # samples: their scores are an array of this size squared for each member
+_MAX_VALIDATION = 1024  # samples: their scores are an array of this size squared for each member
 
 
 class Parts(NamedTuple):

@@ -12,10 +12,12 @@ from lightning_mi.critics import AbstractCritic
 from lightning_mi.estimation.folds import Indices, MemberSplit
 from lightning_mi.estimation.scoring import pairwise
 from lightning_mi.scores.scores import Scores
-from lightning_mi.utilities.numerics import log_mean_exp, shifted_exp
+from lightning_mi.utilities.numerics import shifted_exp
 
 Array = NDArray[np.float64]
 BLOCK = 2048  # samples whose pairs are scored together: memory grows with its square, not with that of n
+_MAX_PAIRS = 2**24  # scored in all
+_MIN_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def held_out_scores(
     y: Tensor,
     folds: Sequence[Indices],
     splits: Sequence[MemberSplit],
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> list[HeldOutBlock]:
     """Score each fold by the mean of its members' critics.
 
@@ -57,8 +59,10 @@ def held_out_scores(
         y: (n, Dy).
         folds: Samples of each fold.
         splits: By member.
-        block: Largest number of samples whose pairs are scored together.
+        block: Largest number of samples whose pairs are scored together; by default from the number of samples, so
+            that the memory for scores is bounded up to 65,536 samples and grows with n beyond.
     """
+    block = block or _block_size(len(x))
     blocks = []
     for fold, samples in enumerate(folds):
         parts = np.array_split(samples, -(-len(samples) // block))
@@ -67,7 +71,7 @@ def held_out_scores(
         mean_shift = 0.0
         for index in members:
             critic = critics[index].cpu().eval()
-            cap = score_cap(critic, x, y, splits[index], block)
+            cap = score_cap(critic, x, y, splits[index])
             scores = [pairwise(critic, x[part], y[part]).clamp(max=cap) for part in parts]
             shift = log_normalizer(scores)
             mean_shift += float(shift) / len(members)
@@ -78,9 +82,9 @@ def held_out_scores(
 
 
 @torch.no_grad()
-def score_cap(critic: AbstractCritic, x: Tensor, y: Tensor, split: MemberSplit, block: int = BLOCK) -> Tensor:
+def score_cap(critic: AbstractCritic, x: Tensor, y: Tensor, split: MemberSplit) -> Tensor:
     """The highest score of a member's validation pairs, which caps its scores of other pairs."""
-    validation = split.validation[:block]
+    validation = split.validation[:BLOCK]
     return pairwise(critic, x[validation], y[validation]).max()
 
 
@@ -133,12 +137,12 @@ def read(blocks: Sequence[HeldOutBlock]) -> Reading:
     influence, pointwise = np.empty(n), np.empty(n)
     for fold in range(num_folds):
         own = [block for block in blocks if block.fold == fold]
-        matrices = [block.scores.double() for block in own]
-        joint = torch.cat([matrix.diagonal() for matrix in matrices])
-        normalizer = log_normalizer(matrices)
+        joint = torch.cat([block.scores.diagonal() for block in own]).double()
+        normalizer = log_normalizer([block.scores for block in own])
         values[fold] = joint.mean() - normalizer
         sum_weights = sum_squares = 0.0
-        for block, matrix in zip(own, matrices, strict=True):
+        for block in own:
+            matrix = block.scores.double()
             weights = shifted_exp(matrix, normalizer).fill_diagonal_(0)
             sums = weights.sum(0) + weights.sum(1)
             diagonal = matrix.diagonal()
@@ -206,6 +210,12 @@ def _permutation(size: int, strata: Indices | None, rng: np.random.Generator) ->
 
 
 def log_normalizer(matrices: Sequence[Tensor]) -> Tensor:
-    """Log-mean-exp over the marginal pairs of all blocks, nats."""
-    scores = torch.cat([Scores.from_matrix(matrix).marginal_values() for matrix in matrices])
-    return log_mean_exp(scores, count=scores.numel())
+    """Log-mean-exp over the marginal pairs of all blocks, float64, nats."""
+    counts = torch.tensor([float(len(matrix) * (len(matrix) - 1)) for matrix in matrices], dtype=torch.float64)
+    means = torch.stack([Scores.from_matrix(matrix.double()).log_mean_exp() for matrix in matrices])
+    return (means + counts.log()).logsumexp(0) - counts.sum().log()
+
+
+def _block_size(n: int) -> int:
+    """The largest block, up to 2048, with which n samples have no more pairs than are scored; at least 256."""
+    return max(_MIN_BLOCK, min(BLOCK, _MAX_PAIRS // n))

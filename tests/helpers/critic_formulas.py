@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import numpy as np
+from scipy.stats import multivariate_normal, norm
 from torch import Tensor, nn
 
 from lightning_mi import critics
@@ -44,6 +45,18 @@ def joint(critic: critics.JointCritic, x: np.ndarray, y: np.ndarray) -> np.ndarr
     """The network of every concatenation [x_i, y_j]."""
     every = np.concatenate([np.repeat(x, len(y), axis=0), np.tile(y, (len(x), 1))], axis=1)
     return relu_network([critic.first, *critic.rest], every).reshape(len(x), len(y))
+
+
+def gaussian_copula(critic: critics.GaussianCopulaCritic, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The log-ratio of each canonical pair by the densities of normal distributions, and the residual."""
+    u = (x - array(critic.x_mean)) @ array(critic.x_directions)
+    v = (y - array(critic.y_mean)) @ array(critic.y_directions)
+    scores = separable(critic.residual, x, y)
+    for k, rho in enumerate(array(critic.correlations)):
+        pairs = np.stack(np.meshgrid(u[:, k], v[:, k], indexing="ij"), axis=-1)
+        scores += multivariate_normal([0, 0], [[1, rho], [rho, 1]]).logpdf(pairs).reshape(scores.shape)
+        scores -= norm.logpdf(u[:, k])[:, None] + norm.logpdf(v[:, k])
+    return scores
 
 
 def calibrated(critic: critics.CalibratedCritic, x: np.ndarray, y: np.ndarray, formula: Formula) -> np.ndarray:

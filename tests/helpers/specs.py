@@ -243,6 +243,18 @@ def _calibrated(dim: int) -> critics.AbstractCritic:
     return critic
 
 
+def _gaussian(dim: int) -> critics.AbstractCritic:
+    """With canonical variables, and a residual as after training."""
+    critic = critics.GaussianCopulaCritic(dim, dim)
+    x = torch.randn(50, dim, generator=torch.Generator().manual_seed(0))
+    y = x.roll(1, 1) + torch.randn(50, dim, generator=torch.Generator().manual_seed(1))
+    critic.fit((x, y), (x, y))
+    assert isinstance(critic.residual, critics.SeparableCritic)
+    for parameter in critic.residual.y_net[-1].parameters():
+        nn.init.constant_(parameter, 0.1)
+    return critic
+
+
 # fmt: off
 CRITICS = [
     CriticSpec("inner product", lambda dim: critics.InnerProductCritic(), critic_formulas.inner_product),
@@ -254,6 +266,7 @@ CRITICS = [
     CriticSpec("joint", lambda dim: critics.JointCritic(dim, dim, hidden=(8, 7)), critic_formulas.joint),
     CriticSpec("joint, no output bias", lambda dim: critics.JointCritic(dim, dim, hidden=(8,), output_bias=False),
                critic_formulas.joint),
+    CriticSpec("Gaussian copula", _gaussian, critic_formulas.gaussian_copula),
     CriticSpec("calibrated", _calibrated, partial(critic_formulas.calibrated, formula=critic_formulas.bilinear)),
 ]
 # fmt: on
