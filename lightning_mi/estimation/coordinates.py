@@ -51,8 +51,10 @@ class RankCoordinates:
         self.num_ranks = reference.shape[1]
         self._sorted = np.sort(reference, axis=0)
         lower, self._median, upper = np.quantile(reference, [0.25, 0.5, 0.75], axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            spread = reference.std(axis=0)
         scale = (upper - lower) / 1.349  # the interquartile range of a standard normal variable
-        self._scale = np.where(scale > 0, scale, np.maximum(reference.std(axis=0), 1e-12))
+        self._scale = np.where(scale > 0, scale, np.maximum(spread, 1e-12))
         radius = self._radius(reference)
         self._radius_mean, self._radius_std = float(radius.mean()), max(float(radius.std()), 1e-12)
         self._atoms = [_frequent(column) if atoms else np.empty(0) for column in reference.T]

@@ -1,5 +1,6 @@
 """Other estimates of the same MI, to compare with."""
 
+import math
 import warnings
 from collections.abc import Mapping
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from lightning_mi.estimation.coordinates import RankCoordinates
 from lightning_mi.estimation.inputs import Variable
 
+_MAX_COLUMNS = 0.25  # of n: with more, the covariance is mostly noise
 _MAX_KSG = 10_000  # samples; the cost of neighbors grows with n log n
 
 
@@ -16,16 +18,24 @@ def cross_checks(x: Variable, y: Variable) -> dict[str, float]:
     """Estimates by name, nats: ``gaussian_copula`` and, of one column each, ``nearest_neighbors``."""
     checks = {}
     x_ranks, y_ranks = (RankCoordinates(variable.values).ranks(variable.values) for variable in (x, y))
-    if x.kind != "discrete" and y.kind != "discrete":
+    num_columns = x_ranks.shape[1] + y_ranks.shape[1]
+    if x.kind != "discrete" and y.kind != "discrete" and num_columns < _MAX_COLUMNS * len(x_ranks):
         checks["gaussian_copula"] = gaussian_copula(x_ranks, y_ranks)
     if x_ranks.shape[1] == y_ranks.shape[1] == 1:
         checks["nearest_neighbors"] = nearest_neighbors(x, y, x_ranks, y_ranks)
     return checks
 
 
-def reads_higher(checks: Mapping[str, float], value: float, standard_error: float) -> list[str]:
-    """The names of the checks that read clearly more than a value, and than 0; nats."""
-    margin = max(3 * standard_error, 0.05 * abs(value))
+def reads_higher(checks: Mapping[str, float], value: float, standard_error: float, n: int) -> list[str]:
+    """The names of the checks that read clearly more than a value, and than 0; nats.
+
+    Args:
+        checks: Other estimates by name; their own error from n samples is about 1 / sqrt(n).
+        value: The estimate.
+        standard_error: Its standard error.
+        n: The number of samples.
+    """
+    margin = max(3 * standard_error, 0.05 * abs(value), 1 / math.sqrt(n))
     return [name for name, check in checks.items() if check > max(value, 0.0) + margin]
 
 

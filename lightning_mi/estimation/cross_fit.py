@@ -26,6 +26,8 @@ class CrossFit(NamedTuple):
 
     Attributes:
         blocks: The scores.
+        test_blocks: The scores by critics that have trained, for the test of independence: critics that are as before
+            training may give every pair the same score.
         reading: The bound's value of the scores.
         fitted: The critics.
         splits: The samples of each critic.
@@ -33,6 +35,7 @@ class CrossFit(NamedTuple):
     """
 
     blocks: list[HeldOutBlock]
+    test_blocks: list[HeldOutBlock]
     reading: Reading
     fitted: Fitted
     splits: list[MemberSplit]
@@ -97,7 +100,9 @@ class CrossFitter:
             )
         complete = not self._interruption.requested
         blocks = held_out_scores([member.critic for member in fitted.members], x, y, self._folds, splits)
-        return CrossFit(blocks, read(blocks), fitted, splits, complete)
+        all_trained = min(fitted.best_steps) > 0
+        test_blocks = blocks if all_trained else held_out_scores(fitted.trained, x, y, self._folds, splits)
+        return CrossFit(blocks, test_blocks, read(blocks), fitted, splits, complete)
 
     def _make_critic(self, family: Family, split: MemberSplit) -> AbstractCritic:
         x, y = self._x, self._y

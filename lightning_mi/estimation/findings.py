@@ -205,7 +205,7 @@ def _of_the_sign(e: Evidence) -> Iterator[Finding]:
 
 
 def _of_the_cross_checks(e: Evidence) -> Iterator[Finding]:
-    for name in reads_higher(e.cross_checks, e.mi, e.reading.standard_error):
+    for name in reads_higher(e.cross_checks, e.mi, e.reading.standard_error, len(e.reading.influence)):
         yield Finding(
             "cross_check_higher",
             f"{name} reads {e.cross_checks[name]:.3f} nats.",
@@ -213,8 +213,15 @@ def _of_the_cross_checks(e: Evidence) -> Iterator[Finding]:
         )
 
 
+def _centered(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values minus the mean of their column, with a largest value of 1, so that powers do not overflow."""
+    largest = np.abs(values).max(axis=0)
+    scaled: NDArray[np.float64] = values / np.where(largest > 0, largest, 1.0)
+    return scaled - scaled.mean(axis=0)
+
+
 def _largest_kurtosis(values: NDArray[np.float64]) -> float:
-    centered = values - values.mean(axis=0)
+    centered = _centered(values)
     variance = (centered**2).mean(axis=0)
     fourth = (centered**4).mean(axis=0)
     kurtosis = np.divide(fourth, variance**2, out=np.zeros_like(fourth), where=variance > 0)
@@ -222,7 +229,7 @@ def _largest_kurtosis(values: NDArray[np.float64]) -> float:
 
 
 def _lag_one_correlation(values: NDArray[np.float64]) -> float:
-    centered = values - values.mean(axis=0)
+    centered = _centered(values)
     variance = (centered**2).mean(axis=0)
     products = (centered[1:] * centered[:-1]).mean(axis=0)
     return float(np.divide(products, variance, out=np.zeros_like(products), where=variance > 0).max())

@@ -1,5 +1,6 @@
 """Fit an ensemble of critics, each on its own samples."""
 
+import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.ensemble.ensemble import MIEnsemble
 from lightning_mi.estimation.folds import MemberSplit
-from lightning_mi.estimation.keep_best import KeepBest
+from lightning_mi.estimation.keep_best import KeepBest, load
 from lightning_mi.estimation.schedule import Schedule
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.pairs import AbstractPairing, AllPairs
@@ -49,11 +50,14 @@ class Fitted(NamedTuple):
         members: By member, in evaluation mode.
         best_steps: The training step of each member's weights.
         values: The value of each member on its validation samples, nats.
+        trained: By member, its critic at its best step after the first: the same, unless a member is as before
+            training.
     """
 
     members: list[MIEstimationModule]
     best_steps: list[int]
     values: list[float]
+    trained: list[AbstractCritic]
 
 
 def fit_members(
@@ -99,11 +103,15 @@ def fit_members(
     with _quiet_lightning():
         fitting = L.Trainer(max_steps=schedule.max_steps, callbacks=[keep_best, *callbacks], **(options | trainer))
         fitting.fit(ensemble, DataLoader(batches, batch_size=None))
-    best = keep_best.restore(ensemble)
+    ensemble.cpu().eval()
+    load(keep_best.trained, ensemble)
+    kept, trained = keep_best.kept, [copy.deepcopy(member.critic) for member in ensemble.members.values()]
+    load(kept, ensemble)
     return Fitted(
-        list(ensemble.eval().members.values()),
-        [moment.step for moment in best],
-        [moment.reading.value for moment in best],
+        list(ensemble.members.values()),
+        [moment.step for moment in kept],
+        [moment.reading.value for moment in kept],
+        trained,
     )
 
 

@@ -1,5 +1,6 @@
 """KeepBest: each critic of an ensemble at its best step on its validation samples."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
 import lightning.pytorch as L
@@ -61,20 +62,24 @@ class KeepBest(L.Callback):
         """Evaluate the critics, and stop if none improves any more."""
         assert isinstance(pl_module, MIEnsemble)
         if (batch_idx + 1) % self._every == 0:
-            pairs = zip(self._best, self._read(trainer, pl_module), strict=True)
-            self._best = [max(pair, key=lambda moment: moment.reading.value) for pair in pairs]
-            mean = float(np.mean([moment.reading.value for moment in self._best]))
+            moments = self._read(trainer, pl_module)
+            untrained = self._best[0].step == 0
+            self._best = moments if untrained else list(map(_better, self._best, moments))
+            mean = float(np.mean([moment.reading.value for moment in map(_better, self._first, self._best)]))
             improved = mean > self._mean + _MIN_IMPROVEMENT
             self._without_improvement = 0 if improved else self._without_improvement + 1
             self._mean = mean if improved else self._mean
             trainer.should_stop = self._without_improvement >= self._patience
 
-    def restore(self, ensemble: MIEnsemble) -> list[Moment]:
-        """Load the weights of the moments to keep, and return these."""
-        kept = [best if _gains(first, best) else first for first, best in zip(self._first, self._best, strict=True)]
-        for member, moment in zip(ensemble.members.values(), kept, strict=True):
-            member.mi_loss.load_state_dict(moment.state)
-        return kept
+    @property
+    def kept(self) -> list[Moment]:
+        """The moments to keep, by member."""
+        return [best if _gains(first, best) else first for first, best in zip(self._first, self._best, strict=True)]
+
+    @property
+    def trained(self) -> list[Moment]:
+        """The best moments after the first step, by member, whether they are better than before training or not."""
+        return self._best
 
     @torch.no_grad()
     def _read(self, trainer: L.Trainer, ensemble: MIEnsemble) -> list[Moment]:
@@ -91,6 +96,16 @@ class KeepBest(L.Callback):
 
 def _copy(member: MIEstimationModule) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in member.mi_loss.state_dict().items()}
+
+
+def load(moments: Sequence[Moment], ensemble: MIEnsemble) -> None:
+    """Load the weights of moments, by member."""
+    for member, moment in zip(ensemble.members.values(), moments, strict=True):
+        member.mi_loss.load_state_dict(moment.state)
+
+
+def _better(first: Moment, second: Moment) -> Moment:
+    return second if second.reading.value > first.reading.value else first
 
 
 def _gains(first: Moment, best: Moment) -> bool:

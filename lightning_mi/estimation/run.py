@@ -155,7 +155,11 @@ def _fit(
         ]
         fits = fit_all(fitters, plan.fractions, interruption)
         reading = fits.fits[-1][-1].reading
-        if fits.complete and options.critic is None and reads_higher(checks, reading.value, reading.standard_error):
+        if (
+            fits.complete
+            and options.critic is None
+            and reads_higher(checks, reading.value, reading.standard_error, len(reading.influence))
+        ):
             joint = fit_all(fitters, plan.fractions, interruption, JOINT)
             return max(fits, joint, key=_validation_value) if joint.complete else fits._replace(complete=False)
         return fits

@@ -63,7 +63,7 @@ def summarize(setting: Setting, fits: Fits, rng: np.random.Generator) -> MIEstim
         lower=unit * (readout.floor - quantile * error),
         upper=_upper(readout, quantile, unit),
         standard_error=unit * error,
-        p_value=_p_value(last[-1].blocks, setting, rng),
+        p_value=_p_value(last[-1].test_blocks, setting, rng),
         confidence=options.confidence,
         units=options.units,
         num_samples=len(setting.variables[0].values),

@@ -76,11 +76,12 @@ def test_joint_critics_are_fitted_if_a_check_reads_higher(monkeypatch):
     assert families == [SEPARABLE, JOINT]
 
 
-def test_check_reads_higher_by_three_errors_and_five_percent():
+def test_check_reads_higher_by_its_margins():
     checks = {"copula": 1.04, "neighbors": 1.2, "low": 0.5}
-    assert reads_higher(checks, 1.0, 0.01) == ["neighbors"]
-    assert reads_higher(checks, 1.0, 0.1) == []
-    assert reads_higher({"copula": 0.0}, -0.005, 1e-4) == []
+    assert reads_higher(checks, 1.0, 0.01, 5000) == ["neighbors"]
+    assert reads_higher(checks, 1.0, 0.1, 5000) == []
+    assert reads_higher({"copula": 0.01}, -0.005, 0.0, 5000) == []
+    assert reads_higher(checks, 1.0, 0.0, 16) == []
 
 
 def test_gaussian_base_takes_the_products_only_if_they_predict():
