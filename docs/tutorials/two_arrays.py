@@ -15,7 +15,7 @@
 #
 # This tutorial estimates the mutual information (MI) of two arrays with `lightning_mi.estimate` and reads the result.
 # The code runs when the documentation is built, so every output on this page comes from this version of the package.
-# It needs no knowledge of neural networks. The [reference page](../../estimate/) lists all options and attributes.
+# You need no knowledge of neural networks. The [reference page](../../estimate/) lists all options and attributes.
 #
 # The arrays are drawn from [laws](../../laws/) with known MI, so that each estimate can be compared with the truth.
 
@@ -31,7 +31,8 @@ from lightning_mi.data import laws
 
 def draw(law, n, seed=0):
     """Draw n samples of a law as NumPy arrays."""
-    return [part.numpy() for part in law.sample(n, torch.Generator().manual_seed(seed))]
+    generator = torch.Generator().manual_seed(seed)
+    return [part.numpy() for part in law.sample(n, generator)]
 
 
 folder = Path(tempfile.mkdtemp())  # stands for the folder of your data
@@ -105,7 +106,7 @@ around = laws.GaussianMixture(
 )
 x, y = draw(around, 500)
 clusters = estimate(x, y, budget="quick")
-print(f"correlation {np.corrcoef(x.T, y.T)[0, 1]:.3f}, true MI {around.true_mi:.3f} nats")
+print(f"correlation {np.corrcoef(x.T, y.T)[0, 1]:.3f}, truth {around.true_mi:.3f} nats")
 print(clusters)
 
 # %% [markdown]
@@ -118,7 +119,7 @@ print(clusters)
 classes = laws.DiscreteContinuous(num_values=3)
 x, y = draw(classes, 500)
 labels = estimate(x, y, budget="quick")
-print(f"x: {x[:8]}, true MI {classes.true_mi:.3f} nats")
+print(f"x: {x[:8]}, truth {classes.true_mi:.3f} nats")
 print(labels)
 
 # %% [markdown]
@@ -132,7 +133,7 @@ print(labels)
 series = laws.VectorAutoregression(coefficients=[[0.97, 0.0], [0.0, 0.97]])
 x, y = draw(series, 800)
 alone = estimate(x, y, budget="quick")
-print(f"true MI {series.true_mi:.3f} nats")
+print(f"truth {series.true_mi:.3f} nats")
 print(alone)
 
 # %% [markdown]
@@ -158,8 +159,9 @@ confounded = laws.ConditionalGaussian([[2, 1, 1], [1, 2, 1], [1, 1, 1]])
 x, y, z = draw(confounded, 500)
 without = estimate(x, y, budget="quick")
 given = estimate(x, y, conditional_on=z, budget="quick")
-print(f"true I(x; y) {confounded.unconditional_mi:.3f}, true I(x; y | z) {confounded.true_conditional_mi:.3f} nats")
+print(f"I(x; y): truth {confounded.unconditional_mi:.3f} nats")
 print(without)
+print(f"\nI(x; y | z): truth {confounded.true_conditional_mi:.3f} nats")
 print(given)
 
 # %% [markdown]
@@ -177,7 +179,7 @@ print(given)
 cauchy = laws.StudentT(laws.GaussianPairs(dim=1, rho=0.0), df=1)
 x, y = draw(cauchy, 500)
 heavy = estimate(x, y, budget="quick")
-print(f"correlation {np.corrcoef(x.T, y.T)[0, 1]:.3f}, true MI {cauchy.true_mi:.3f} nats")
+print(f"correlation {np.corrcoef(x.T, y.T)[0, 1]:.3f}, truth {cauchy.true_mi:.3f} nats")
 print(heavy)
 for finding in heavy.findings:
     print(f"- {finding.code}: {finding.text} {finding.remedy}")
@@ -209,7 +211,7 @@ matrix.plot()
 #
 # ```console
 # lightning-mi estimate x.npy y.npy
-# lightning-mi estimate data.csv --x dose --y response --budget quick --folds 2
+# lightning-mi estimate data.csv --x=dose --y=response --budget=quick --folds=2
 # lightning-mi pairwise data.csv
 # ```
 #
@@ -220,8 +222,10 @@ matrix.plot()
 from lightning_mi.cli.main import main
 
 columns = np.column_stack(list(table.values()))
-np.savetxt(folder / "data.csv", columns, fmt="%.17g", delimiter=",", header=",".join(table), comments="")
-main(["estimate", f"{folder}/data.csv", "--x=dose", "--y=response", "--budget=quick", "--folds=2"])
+header = ",".join(table)
+np.savetxt(folder / "data.csv", columns, "%.17g", ",", header=header, comments="")
+options = ["--x=dose", "--y=response", "--budget=quick", "--folds=2"]
+main(["estimate", f"{folder}/data.csv", *options])
 print("\nfrom pairwise:")
 print(matrix.results["dose", "response"])
 
@@ -236,7 +240,7 @@ print(matrix.results["dose", "response"])
 strong = laws.GaussianPairs.from_mi(mi=6.0, dim=1)
 x, y = draw(strong, 500)
 high = estimate(x, y, budget="quick")
-print(f"true MI {strong.true_mi:.3f}, log n of a fold {np.log(500 / 4):.3f} nats")
+print(f"truth {strong.true_mi:.3f}, log n of a fold {np.log(500 / 4):.3f} nats")
 print(high)
 
 # %% [markdown]

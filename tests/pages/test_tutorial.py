@@ -1,5 +1,6 @@
 """The tutorial: its code runs, its text agrees with what the code prints, its links and commands work."""
 
+import math
 import re
 import runpy
 import shlex
@@ -39,6 +40,7 @@ def test_tutorial_runs_with_short_training(monkeypatch):
 @pytest.mark.slow
 def test_statements_of_the_tutorial_hold(capsys):
     names = runpy.run_path(str(TUTORIAL))
+    printed = capsys.readouterr().out
     result, law = names["result"], names["law"]
     assert result.lower < law.true_mi < result.upper
     assert result.p_value == 1 / 1000
@@ -46,7 +48,7 @@ def test_statements_of_the_tutorial_hold(capsys):
     # No correlation, and dependence.
     assert names["clusters"].upper is None
     assert 0 < names["clusters"].lower < names["around"].true_mi
-    assert abs(float(re.search(r"correlation (\S+),", capsys.readouterr().out).group(1))) < 0.1
+    assert abs(float(re.search(r"correlation (\S+),", printed).group(1))) < 0.1
     assert names["labels"].kinds == ("discrete", "continuous")
     # A time series.
     assert "autocorrelated" in codes(names["alone"])
@@ -61,15 +63,12 @@ def test_statements_of_the_tutorial_hold(capsys):
     matrix = names["matrix"]
     stars = [pair for pair in matrix.results if matrix.adjusted_p_values[tuple(map(matrix.names.index, pair))] < 0.05]
     assert stars == [("dose", "response")]
+    command_line, _, rest = printed.partition("\nfrom pairwise:\n")
+    assert command_line.splitlines()[-3:] == rest.splitlines()[:3]
+    # Large MI.
+    assert names["strong"].true_mi > math.log(500 / 4)
     assert "near_ceiling" in codes(names["high"])
     assert names["high"].lower < names["strong"].true_mi
-
-
-@pytest.mark.slow
-def test_command_line_prints_the_result_of_the_pair(capsys):
-    runpy.run_path(str(TUTORIAL))
-    command_line, _, rest = capsys.readouterr().out.partition("\nfrom pairwise:\n")
-    assert command_line.splitlines()[-3:] == rest.splitlines()[:3]
 
 
 def test_commands_of_the_tutorial_parse():
