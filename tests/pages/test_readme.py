@@ -61,6 +61,14 @@ def write_images(folder):
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
 
 
+def write_arrays(folder):
+    """Two arrays with the MI that the README states."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 3))
+    np.save(folder / "x.npy", x)
+    np.save(folder / "y.npy", x + rng.normal(size=x.shape))
+
+
 # Python.
 
 
@@ -69,6 +77,8 @@ def run(code, folder):
     (folder / "block.py").write_text(code, encoding="utf-8")
     if "my_images" in code:
         write_images(folder / "my_images")
+    if "np.load" in code:
+        write_arrays(folder)
     with chdir(folder), redirect_stdout(io.StringIO()) as stdout, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", StabilityWarning)
         runpy.run_path("block.py")

@@ -1,0 +1,118 @@
+"""The tutorial: its code runs, its text agrees with what the code prints, its links and commands work."""
+
+import math
+import re
+import runpy
+import shlex
+from dataclasses import replace
+
+import pytest
+import yaml
+from matplotlib.figure import Figure
+
+from lightning_mi.cli.commands import build_parser
+from lightning_mi.estimation import options
+from tests.helpers.paths import ROOT
+
+DOCS = ROOT / "docs"
+TUTORIAL = DOCS / "tutorials" / "two_arrays.py"
+CELLS = re.split(r"^# %%", TUTORIAL.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+TEXT = "\n".join(re.sub(r"^# ?", "", cell, flags=re.MULTILINE) for cell in CELLS if cell.startswith(" [markdown]"))
+SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+HOOKS = runpy.run_path(str(ROOT / "mkdocs_hooks.py"))
+
+
+def codes(result):
+    return {finding.code for finding in result.findings}
+
+
+def test_tutorial_runs_with_short_training(monkeypatch):
+    short = {
+        name: replace(plan, schedule=replace(plan.schedule, max_steps=2, check_every=1))
+        for name, plan in options.PLANS.items()
+    }
+    monkeypatch.setattr(options, "PLANS", short)
+    names = runpy.run_path(str(TUTORIAL))
+    assert names["result"].upper is not None
+    assert isinstance(names["matrix"].plot(), Figure)
+
+
+@pytest.mark.slow
+def test_statements_of_the_tutorial_hold(capsys):
+    names = runpy.run_path(str(TUTORIAL))
+    printed = capsys.readouterr().out
+    result, law = names["result"], names["law"]
+    assert result.lower < law.true_mi < result.upper
+    assert result.p_value == 1 / 1000
+    assert codes(result) == set()
+    # No correlation, and dependence.
+    assert names["clusters"].upper is None
+    assert 0 < names["clusters"].lower < names["around"].true_mi
+    assert abs(float(re.search(r"correlation (\S+),", printed).group(1))) < 0.1
+    assert names["labels"].kinds == ("discrete", "continuous")
+    # A time series.
+    assert "autocorrelated" in codes(names["alone"])
+    assert "autocorrelated" not in codes(names["blocked"])
+    assert names["alone"].lower > 0.01 > names["blocked"].lower
+    # Conditional MI.
+    assert names["without"].lower > 0.03 > names["given"].lower
+    assert "not_extrapolated" in codes(names["given"])
+    assert "heavy_tails" in codes(names["heavy"])
+    assert 0 < names["heavy"].lower < names["cauchy"].true_mi
+    # All pairs.
+    matrix = names["matrix"]
+    stars = [pair for pair in matrix.results if matrix.adjusted_p_values[tuple(map(matrix.names.index, pair))] < 0.05]
+    assert stars == [("dose", "response")]
+    command_line, _, rest = printed.partition("\nfrom pairwise:\n")
+    assert command_line.splitlines()[-3:] == rest.splitlines()[:3]
+    # Large MI.
+    assert names["strong"].true_mi > math.log(500 / 4)
+    assert "near_ceiling" in codes(names["high"])
+    assert names["high"].lower < names["strong"].true_mi
+
+
+def test_commands_of_the_tutorial_parse():
+    commands = [shlex.split(line) for line in re.findall(r"^lightning-mi .*$", TEXT, flags=re.MULTILINE)]
+    assert len(commands) >= 3
+    for _, *arguments in commands:
+        build_parser().parse_args(arguments)
+
+
+def test_links_of_the_tutorial_lead_to_pages_and_headings():
+    links = re.findall(r"\]\(\.\./\.\./(\w+)/(?:#([\w-]+))?\)", TEXT.replace("\n", " "))
+    assert len(links) == TEXT.count("](") > 0
+    for page, anchor in links:
+        text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+        headings = [
+            re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.+)$", text, re.M)
+        ]
+        assert not anchor or anchor in headings
+
+
+def pages(nav):
+    """The files of a navigation."""
+    values = [value for entry in nav for value in entry.values()]
+    return [page for value in values for page in (pages(value) if isinstance(value, list) else [value])]
+
+
+def test_navigation_has_every_page():
+    sources = [path.relative_to(DOCS).as_posix() for path in (*DOCS.glob("*.md"), *DOCS.glob("tutorials/*.py"))]
+    assert sorted(pages(SITE["nav"])) == sorted([*sources, "index.md"])
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        ("[`DV`](../lightning_mi/bounds/base.py)", "`DV`"),
+        ("[home](../README.md#use-it)", "[home](index.md#use-it)"),
+        ("[laws](laws.md) ![figure](images/a.png)", "[laws](laws.md) ![figure](images/a.png)"),
+    ],
+)
+def test_links_outside_docs_have_no_target(link, expected):
+    assert HOOKS["replace_outside"](link) == expected
+
+
+def test_home_page_is_the_readme():
+    readme = "[a](docs/a.md) ![b](docs/images/b.png) [c](CHANGELOG.md) [d](#d) [e](https://e.org)"
+    expected = "[a](a.md) ![b](images/b.png) c [d](#d) [e](https://e.org)"
+    assert HOOKS["replace_outside"](HOOKS["to_index"](readme)) == expected
