@@ -147,6 +147,12 @@ def _of_the_data(e: Evidence) -> Iterator[Finding]:
                     f"{name} has {variable.values.shape[1]} columns for {n} samples.",
                     "Reduce them, such as by principal components, before estimating.",
                 )
+    if e.ordered:
+        yield Finding(
+            "dependent_samples",
+            "Samples of a group or block may depend on each other; the p-value and the limits take them as independent.",
+            "Do not read a small p-value as a test; compare with pairs whose y is from another time or group.",
+        )
     if duplicates := _duplicates(e):
         yield Finding(
             "duplicates_across_folds",
@@ -186,10 +192,10 @@ def _of_the_fit(e: Evidence) -> Iterator[Finding]:
                 "Collect more samples: the estimate rests on the extrapolation.",
             )
     ceiling = math.log(e.fold_size)
-    if e.mi > 0.75 * ceiling:
+    if (highest := max(e.mi, *e.cross_checks.values(), 0.0)) > 0.75 * ceiling:
         yield Finding(
             "near_ceiling",
-            f"The estimate is near log n = {ceiling:.1f} nats of a fold.",
+            f"An MI of {highest:.1f} nats is near log n = {ceiling:.1f} nats of a fold.",
             "No method certifies an MI above log n of the samples that it is read from; collect more.",
         )
 
@@ -216,8 +222,9 @@ def _of_the_cross_checks(e: Evidence) -> Iterator[Finding]:
 def _centered(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Values minus the mean of their column, with a largest value of 1, so that powers do not overflow."""
     largest = np.abs(values).max(axis=0)
-    scaled: NDArray[np.float64] = values / np.where(largest > 0, largest, 1.0)
-    return scaled - scaled.mean(axis=0)
+    scaled = values / np.where(largest > 0, largest, 1.0)
+    centered: NDArray[np.float64] = scaled - scaled.mean(axis=0)
+    return centered
 
 
 def _largest_kurtosis(values: NDArray[np.float64]) -> float:

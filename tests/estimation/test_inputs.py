@@ -39,10 +39,10 @@ def test_half_precision_tensors_are_accepted():
         (np.arange(N) % 3, "discrete", 3),
         (np.arange(N) % 2 == 0, "discrete", 2),
         (np.arange(N), "continuous", 0),
-        ((np.arange(N) % 3).astype(float), "mixed", 0),
+        ((np.arange(N) % 3).astype(float), "discrete", 3),
         (np.where(np.arange(N) % 3, NUMBERS, 0.0), "mixed", 0),
     ],
-    ids=["few integers", "Boolean", "many integers", "rounded", "zero-inflated"],
+    ids=["few integers", "Boolean", "many integers", "few numbers", "zero-inflated"],
 )
 def test_kind_is_detected(data, kind, num_classes):
     variable = read_variable(data, "x")
