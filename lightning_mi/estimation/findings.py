@@ -150,7 +150,7 @@ def _of_the_data(e: Evidence) -> Iterator[Finding]:
     if e.ordered:
         yield Finding(
             "dependent_samples",
-            "Samples of a group or block may depend on each other; the p-value and the limits take them as independent.",
+            "Samples of a group or block may depend on each other; p-value and limits take them as independent.",
             "Do not read a small p-value as a test; compare with pairs whose y is from another time or group.",
         )
     if duplicates := _duplicates(e):
