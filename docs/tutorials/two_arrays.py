@@ -65,7 +65,7 @@ print(result)
 # - The **first line** is the estimate with its limits, in nats. `units="bits"` changes the unit.
 # - The **second line** is the number of samples, what each array was read as (numbers or labels), and the p-value of a
 #   permutation test of independence. A small p-value is evidence that x and y depend on each other.
-# - The **third line** names the findings: reasons to be careful. `none` means that no check failed.
+# - The **third line** names the findings. Warnings are reasons to be careful; notes describe data that were dealt with.
 #
 # The same numbers are attributes. `lower` is the one to report if you need a safe statement. It is the value of a lower
 # bound of the MI minus its sampling error, so that it holds for any critic. `upper` assumes more: that the critics can
@@ -112,7 +112,7 @@ print(clusters)
 # %% [markdown]
 # ## Labels
 #
-# x or y may be labels, such as a class or a condition of an experiment. Integers with few distinct values are read as
+# x or y may be labels, such as a class or a condition of an experiment. Numbers with few distinct values are read as
 # labels; `discrete={"x": True}` declares them. The second line shows how each array was read.
 
 # %%

@@ -60,6 +60,8 @@ def read_variable(data: Any, name: str, discrete: bool | None = None) -> Variabl
         >>> read_variable(np.arange(60) % 3, "y").kind
         'discrete'
     """
+    if discrete is None and _has_categories(data):
+        discrete = True
     array = to_array(data, name)
     categorical = array.dtype.kind in "OUSb"
     if categorical and discrete is None and array.dtype.kind != "b":
@@ -113,6 +115,14 @@ def read_new_values(data: Any, fitted: Variable) -> NDArray[np.float64]:
 
 
 def _discrete(name: str, array: NDArray[Any], constant: tuple[int, ...] = ()) -> Variable:
+    if array.dtype.kind == "O":
+        missing = np.array([[value is None or value != value for value in row] for row in array])
+        if missing.any():
+            raise EstimateInputError(
+                f"Got {name} with {missing.sum()} labels that are missing, the first in row "
+                f"{np.flatnonzero(missing.any(axis=1))[0]}: no row is dropped silently. Drop such rows in x and y "
+                "together, or give them a label."
+            )
     rows = array.astype(str) if array.dtype.kind == "O" else array
     distinct, labels = np.unique(rows, axis=0, return_inverse=True)
     if len(distinct) > len(array) / 2:
@@ -197,6 +207,12 @@ def to_array(data: Any, name: str) -> NDArray[Any]:
         except (TypeError, ValueError):
             return array
     return array
+
+
+def _has_categories(data: Any) -> bool:
+    """Whether the data are a column of categories of pandas or polars."""
+    kind = str(getattr(data, "dtype", "")).lower()
+    return kind.startswith(("category", "categorical", "enum"))
 
 
 def _num_distinct(values: NDArray[np.float64]) -> int:

@@ -108,6 +108,14 @@ def test_text_columns_stay_text_and_empty_fields_are_nan(here):
     assert np.isnan(read_variables([here / "t.csv"], "c", "a")[0][1])
 
 
+def test_parquet_columns_are_read(here):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    pandas.DataFrame({"a": [1.5, 2.5], "b": ["u", "v"]}).to_parquet("t.parquet")
+    a, b, _ = read_variables([here / "t.parquet"], "a", "b")
+    assert (a.tolist(), b.tolist()) == ([1.5, 2.5], ["u", "v"])
+
+
 WRONG = {
     "missing file": (["no.npy", "x.npy"], None, None, "no.npy: there is no such file"),
     "missing table": (["no.csv"], "a", "b", "no.csv: there is no such file"),

@@ -75,6 +75,11 @@ WRONG = {
     "infinite": (np.where(np.arange(N) == 7, np.inf, NUMBERS), None, "no row is dropped"),
     "complex": (NUMBERS + 1j, None, "complex"),
     "times": (np.arange(N).astype("datetime64[s]"), None, "dtype datetime64"),
+    "missing label": (
+        np.array(["a", None] * (N // 2), dtype=object),
+        True,
+        "30 labels that are missing, the first in row 1",
+    ),
     "labels that occur once": (NUMBERS, True, "60 labels for 60 samples"),
 }
 
@@ -84,3 +89,15 @@ def test_unusable_data_raise(wrong):
     data, discrete, message = WRONG[wrong]
     with pytest.raises(EstimateInputError, match=message):
         read_variable(data, "x", discrete)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_categories_are_labels(library):
+    frames = pytest.importorskip(library)
+    categories = {"pandas": "category", "polars": getattr(frames, "Categorical", None)}[library]
+    column = frames.Series(["a", "b"] * (N // 2))
+    column = column.astype(categories) if library == "pandas" else column.cast(categories)
+    variable = read_variable(column, "x")
+    assert (variable.kind, variable.num_classes) == ("discrete", 2)
+    with pytest.raises(EstimateInputError, match="with text"):
+        read_variable(frames.Series(["a", "b"] * (N // 2)), "x")
