@@ -3,14 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import Any, ClassVar, Protocol, TypeVar, final
 
 import yaml
 
 from lightning_mi.exceptions import GridError
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 Weight = float | list[float]  # lambda, or the values of a sweep
 Overrides = dict[str, Any]  # dotted key of the recipe -> value
@@ -191,7 +188,11 @@ def _loss_row(entry: Mapping[str, Any], datasets: Iterable[str], file: str) -> L
     return read_record(LossRow, {"paper": entry.get("loss"), **entry, "published": record}, file)
 
 
-_Record = TypeVar("_Record", bound="DataclassInstance")
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+_Record = TypeVar("_Record", bound=_Dataclass)
 
 
 def read_record(kind: type[_Record], entry: Mapping[str, Any], file: str) -> _Record:
