@@ -13,6 +13,7 @@ import pytest
 from lightning_mi.cli.main import main
 from lightning_mi.cli.tables import read_variables
 from lightning_mi.exceptions import EstimateInputError
+from tests.helpers.estimation import shorten
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(200, 2))
@@ -21,7 +22,8 @@ Z = RNG.normal(size=200)
 
 
 @pytest.fixture
-def files(here):
+def files(here, monkeypatch):
+    shorten(monkeypatch)
     np.save("x.npy", X)
     np.save("y.npy", Y)
     np.save("z.npy", Z)

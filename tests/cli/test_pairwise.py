@@ -7,9 +7,8 @@ import pytest
 
 from lightning_mi.cli.main import main
 from lightning_mi.cli.tables import read_columns
-from lightning_mi.estimation import options
-from lightning_mi.estimation.schedule import Schedule
 from lightning_mi.exceptions import EstimateInputError
+from tests.helpers.estimation import shorten
 
 RNG = np.random.default_rng(0)
 DATA = RNG.normal(size=(80, 3))
@@ -17,8 +16,7 @@ DATA = RNG.normal(size=(80, 3))
 
 @pytest.fixture
 def file(here, monkeypatch):
-    schedule = Schedule(max_steps=4, check_every=2, patience=1)
-    monkeypatch.setitem(options.PLANS, "quick", options.Plan(1, (1.0,), schedule))
+    shorten(monkeypatch)
     np.savetxt("table.csv", DATA, delimiter=",", header="a,b,c", comments="", fmt="%.17g")
     return here / "table.csv"
 

@@ -4,11 +4,7 @@ import pytest
 
 from lightning_mi.estimation.options import PLANS, Plan
 from lightning_mi.estimation.schedule import Schedule
-
-
-def shorten(monkeypatch):
-    """Trainings of four steps with the quick budget."""
-    monkeypatch.setitem(PLANS, "quick", Plan(1, (1.0,), Schedule(max_steps=4, check_every=2, patience=1)))
+from tests.helpers.estimation import shorten
 
 
 @pytest.fixture
