@@ -114,7 +114,7 @@ class GaussianCopulaCritic(AbstractCritic):
         for columns in choices or [(slice(widths[0]), slice(widths[1]))]:
             candidate = _Canonical.of(samples, held_out, columns).place(columns, widths)
             marginal = Scores.from_matrix(candidate.tiles(*(view[:_MAX_SAMPLES] for view in samples)).matrix())
-            values = candidate.tiles(*held_out).matrix().diagonal() - marginal.log_mean_exp()
+            values = candidate.paired(*held_out) - marginal.log_mean_exp()
             if chosen is None or _exceeds(values - best, 2.0):
                 chosen, best = candidate, values
         assert chosen is not None
@@ -129,18 +129,17 @@ class GaussianCopulaCritic(AbstractCritic):
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, M) scores of all pairs."""
-        if (tiles := self.tiles(x, y)) is not None:
-            return tiles.matrix()
-        g, h = self._factors(x, y)
-        return g @ h.T + self.residual.pairwise(*self._seen(x, y))
+        residual = self.residual.tiles(*self._seen(x, y))  # first: it checks device and dtype
+        factors = self._factors(x, y)
+        if isinstance(residual, ProductTiles):
+            return _join(factors, residual).matrix()
+        scores = self.residual.pairwise(*self._seen(x, y)) if residual is None else residual.matrix()
+        return factors[0] @ factors[1].T + scores
 
     def tiles(self, x: Tensor, y: Tensor) -> ProductTiles | None:
         """Inner products, if the residual is one: each term of the Gaussian is a product of functions of x and y."""
         residual = self.residual.tiles(*self._seen(x, y))
-        if not isinstance(residual, ProductTiles):
-            return None
-        factors = zip(self._factors(x, y), residual.inputs, strict=True)
-        return ProductTiles(*(torch.cat(pair, dim=1) for pair in factors))
+        return _join(self._factors(x, y), residual) if isinstance(residual, ProductTiles) else None
 
     def _seen(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return x[:, self._hidden_dims[0] :], y[:, self._hidden_dims[1] :]
@@ -209,9 +208,19 @@ class _Canonical(NamedTuple):
         ones = torch.ones_like(x_term), torch.ones_like(y_term)
         return torch.cat([u * (rho / noise), x_term, ones[0]], dim=1), torch.cat([v, ones[1], y_term], dim=1)
 
+    def paired(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N,) the log-ratios of matching rows."""
+        g, h = self.factors(x, y)
+        return (g * h).sum(-1)
+
     def tiles(self, x: Tensor, y: Tensor) -> ProductTiles:
         """The log-ratios of all pairs."""
         return ProductTiles(*self.factors(x, y))
+
+
+def _join(factors: tuple[Tensor, Tensor], residual: ProductTiles) -> ProductTiles:
+    """The sum of two inner products as one."""
+    return ProductTiles(*(torch.cat(pair, dim=1) for pair in zip(factors, residual.inputs, strict=True)))
 
 
 def _start_at_zero(critic: AbstractCritic) -> None:

@@ -12,7 +12,7 @@ from lightning_mi.bounds import DV, AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.estimation.columns import Columns, select_columns
 from lightning_mi.estimation.folds import Indices
-from lightning_mi.estimation.inputs import Variable, read_variable
+from lightning_mi.estimation.inputs import Variable, check_lengths, read_variable
 from lightning_mi.estimation.multiple_tests import LEVEL, Adjustment, adjust_p_values, default_permutations
 from lightning_mi.estimation.options import Budget, Options
 from lightning_mi.estimation.pairwise_result import PairwiseMI
@@ -20,7 +20,7 @@ from lightning_mi.estimation.result import MIEstimate, Units
 from lightning_mi.estimation.run import read_groups, run
 from lightning_mi.exceptions import EstimateInputError, MIError, MIWarning
 from lightning_mi.regularizers import AbstractRegularizer, Squared
-from lightning_mi.utilities.checks import check_choice, check_whole
+from lightning_mi.utilities.checks import check_choice
 
 
 def pairwise(
@@ -95,8 +95,6 @@ def pairwise(
         (('height', 'weight'), 0.001)
     """
     check_choice("adjust", adjust, get_args(Adjustment))
-    if blocks is not None:
-        check_whole("blocks", blocks, 1)
     variables = _read_variables(select_columns(frame, columns), dict(discrete or {}))
     pairs = list(combinations(range(len(variables)), 2))
     options = Options(
@@ -154,13 +152,7 @@ def _read_variables(data: dict[str, Any], discrete: dict[str, bool]) -> list[Var
     if unknown := [name for name in discrete if name not in data]:
         raise EstimateInputError(f"Got discrete for {unknown[0]!r}: the columns are {', '.join(data)}.")
     variables = [read_variable(values, name, discrete.get(name)) for name, values in data.items()]
-    first = variables[0]
-    for variable in variables:
-        if len(variable.values) != len(first.values):
-            raise EstimateInputError(
-                f"Got {len(first.values)} samples of {first.name} and {len(variable.values)} of {variable.name}: row i "
-                "of all columns is one sample, so all have the same length."
-            )
+    check_lengths({variable.name: len(variable.values) for variable in variables})
     return variables
 
 

@@ -93,10 +93,10 @@ class CrossFitter:
         rng = np.random.default_rng([self._seed, round(1e6 * fraction)])
         members = min(self._members, family.max_members or self._members)
         splits = split_members(self._folds, members, rng, self._groups, fraction)
-        parts = Parts(partial(self._make_critic, family), self._bound, self._regularizer, family.pairs)
+        parts = Parts(partial(self._make_critic, family), self._bound, self._regularizer)
         with isolate_rng(include_cuda=False):
             fitted = fit_members(
-                x, y, splits, parts, family.adapt(self._schedule), self._seed, self._callbacks, **self._trainer
+                x, y, splits, parts, family, self._schedule, self._seed, self._callbacks, **self._trainer
             )
         complete = not self._interruption.requested
         blocks = held_out_scores([member.critic for member in fitted.members], x, y, self._folds, splits)

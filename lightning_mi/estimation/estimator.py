@@ -4,7 +4,6 @@ The only module that imports scikit-learn at its top, for the base class: nothin
 the lazy export of its name.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, final
 
@@ -126,7 +125,7 @@ class MutualInformationEstimator(BaseEstimator):  # type: ignore[misc]  # scikit
         grouping = read_groups(groups, self.blocks, len(first))
         run = run_and_keep(*variables, options, grouping)
         self._fitted = FittedCritics(run, *variables)
-        self._unit = 1.0 if options.units == "nats" else 1 / math.log(2)
+        self._unit = options.unit
         self.critics_ = [member.critic for member in run.fit.fitted.members]
         self.result_: MIEstimate = run.result
         self.mi_ = run.result.mi
@@ -182,8 +181,6 @@ class MutualInformationEstimator(BaseEstimator):  # type: ignore[misc]  # scikit
         return checked
 
     def _options(self) -> Options:
-        if self.blocks is not None:
-            check_whole("blocks", self.blocks, 1)
         seed = self.random_state
         if seed is None or isinstance(seed, np.random.RandomState):
             seed = int(check_random_state(seed).randint(2**31 - 1))

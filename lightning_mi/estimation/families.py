@@ -1,10 +1,9 @@
 """Families of critics that an estimation fits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lightning_mi.critics import AbstractCritic, JointCritic, SeparableCritic
-from lightning_mi.estimation.schedule import Schedule
 from lightning_mi.pairs import AbstractPairing, AllPairs, Derangement
 
 
@@ -16,7 +15,7 @@ class Family:
         residual: Creates the critic that is added to the Gaussian's, from the numbers of columns of x and y.
         pairs: Creates the pairing that they train with.
         batch_size: Pairs of a batch.
-        lr: Learning rate.
+        lr: Learning rate of AdamW.
         max_members: Critics of each fold at most; None for the number of the budget.
     """
 
@@ -25,10 +24,6 @@ class Family:
     batch_size: int
     lr: float
     max_members: int | None = None
-
-    def adapt(self, schedule: Schedule) -> Schedule:
-        """The schedule with this family's batch size and learning rate."""
-        return replace(schedule, batch_size=self.batch_size, lr=self.lr)
 
 
 def _separable(x_dim: int, y_dim: int) -> AbstractCritic:

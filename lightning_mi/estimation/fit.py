@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.ensemble.ensemble import MIEnsemble
+from lightning_mi.estimation.families import Family
 from lightning_mi.estimation.folds import MemberSplit
 from lightning_mi.estimation.keep_best import KeepBest, load
 from lightning_mi.estimation.schedule import Schedule
 from lightning_mi.module import MIEstimationModule
-from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.regularizers import AbstractRegularizer
 
 _MAX_VALIDATION = 1024  # samples: their scores are an array of this size squared for each member
@@ -34,13 +34,11 @@ class Parts(NamedTuple):
         critic: Takes a member's split, so that it can be fitted in closed form.
         bound: The bound.
         regularizer: The regularizer; returns None for none.
-        pairs: The pairing.
     """
 
     critic: Callable[[MemberSplit], AbstractCritic]
     bound: Callable[[], AbstractBound]
     regularizer: Callable[[], AbstractRegularizer | None]
-    pairs: Callable[[], AbstractPairing] = AllPairs
 
 
 class Fitted(NamedTuple):
@@ -65,6 +63,7 @@ def fit_members(
     y: Tensor,
     splits: Sequence[MemberSplit],
     parts: Parts,
+    family: Family,
     schedule: Schedule,
     seed: int,
     callbacks: Sequence[L.Callback] = (),
@@ -77,18 +76,19 @@ def fit_members(
         y: (n, Dy).
         splits: The samples of each member.
         parts: Create each member's parts.
-        schedule: How long and how fast to train.
+        family: How they train.
+        schedule: How long they train.
         seed: Seed of initialization and batches.
         callbacks: Called after each evaluation; they may stop the training.
         **trainer: Arguments of ``lightning.pytorch.Trainer``.
     """
     torch.manual_seed(seed)
-    optimizer = partial(torch.optim.AdamW, lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
+    optimizer = partial(torch.optim.AdamW, lr=family.lr, weight_decay=schedule.weight_decay, fused=True)
     members = {
         str(index): MIEstimationModule(
             parts.critic(split),
             parts.bound(),
-            pairs=parts.pairs(),
+            pairs=family.pairs(),
             regularizer=parts.regularizer(),
             optimizer=optimizer,
         )
@@ -97,7 +97,7 @@ def fit_members(
     ensemble = MIEnsemble(members, separate_batches=True)
     validation = np.stack([split.validation[:_MAX_VALIDATION] for split in splits])
     keep_best = KeepBest((x[validation], y[validation]), schedule.check_every, schedule.patience)
-    batches = _Batches(x, y, np.stack([split.train for split in splits]), schedule.batch_size, seed)
+    batches = _Batches(x, y, np.stack([split.train for split in splits]), family.batch_size, seed)
     options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     options |= {"enable_progress_bar": False, "devices": 1, "log_every_n_steps": schedule.max_steps + 1}
     with _quiet_lightning():

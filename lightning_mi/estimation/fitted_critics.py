@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_mi.estimation.held_out import BLOCK, HeldOutBlock, log_normalizer, read, score_cap
-from lightning_mi.estimation.inputs import Variable, read_new_values
+from lightning_mi.estimation.inputs import Variable, check_lengths, read_new_values
 from lightning_mi.estimation.run import Run
 from lightning_mi.estimation.scoring import pairwise
 from lightning_mi.exceptions import EstimateInputError
@@ -75,12 +75,7 @@ class FittedCritics:
     def _place(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
         """Coordinates of new pairs."""
         values = [read_new_values(data, fitted) for data, fitted in zip((x, y), self._variables, strict=True)]
-        if len(values[0]) != len(values[1]):
-            first, second = self._variables
-            raise EstimateInputError(
-                f"Got {len(values[0])} samples of {first.name} and {len(values[1])} of {second.name}: row i of both is "
-                "one sample, so both have the same length."
-            )
+        check_lengths({fitted.name: len(own) for fitted, own in zip(self._variables, values, strict=True)})
         return self._coordinates[0](values[0]), self._coordinates[1](values[1])
 
     @torch.no_grad()

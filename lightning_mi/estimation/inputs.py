@@ -1,5 +1,6 @@
 """Arrays, tensors and data-frame columns as one variable: numbers, or labels of a discrete variable."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -213,6 +214,21 @@ def _has_categories(data: Any) -> bool:
     """Whether the data are a column of categories of pandas or polars."""
     kind = str(getattr(data, "dtype", "")).lower()
     return kind.startswith(("category", "categorical", "enum"))
+
+
+def check_lengths(lengths: Mapping[str, int]) -> None:
+    """Check that all variables, by name, have the same number of samples.
+
+    Raises:
+        EstimateInputError: Two differ.
+    """
+    (first, n), *others = lengths.items()
+    for name, length in others:
+        if length != n:
+            raise EstimateInputError(
+                f"Got {n} samples of {first} and {length} of {name}: row i of both is one sample, so both have the "
+                "same length."
+            )
 
 
 def _num_distinct(values: NDArray[np.float64]) -> int:

@@ -1,5 +1,6 @@
 """Options of an estimation, and what each budget buys."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -84,6 +85,11 @@ class Options:
         if regularizer is None or regularizer.target != 0:
             return False
         return callable(regularizer.weight) or regularizer.weight > 0
+
+    @property
+    def unit(self) -> float:
+        """A nat in units."""
+        return 1.0 if self.units == "nats" else 1 / math.log(2)
 
     @property
     def plan(self) -> Plan:

@@ -13,7 +13,7 @@ from lightning_mi.estimation.cross_fit import CrossFit, CrossFitter
 from lightning_mi.estimation.families import JOINT
 from lightning_mi.estimation.fits import Fits, fit_all
 from lightning_mi.estimation.folds import Indices, make_folds
-from lightning_mi.estimation.inputs import MIN_SAMPLES, Variable
+from lightning_mi.estimation.inputs import MIN_SAMPLES, Variable, check_lengths
 from lightning_mi.estimation.interruption import catch_interrupts
 from lightning_mi.estimation.joint_coordinates import Columns, join
 from lightning_mi.estimation.options import Options
@@ -21,6 +21,7 @@ from lightning_mi.estimation.progress import progress_bar
 from lightning_mi.estimation.result import MIEstimate
 from lightning_mi.estimation.summary import Setting, summarize
 from lightning_mi.exceptions import EstimateInputError
+from lightning_mi.utilities.checks import check_whole
 
 
 class Run(NamedTuple):
@@ -56,13 +57,9 @@ def run_and_keep(x: Variable, y: Variable, options: Options, groups: Indices | N
         EstimateInputError: The variables differ in length, or a fold is too small.
         KeyboardInterrupt: At a second Ctrl-C.
     """
+    variables = (x, y) if z is None else (x, y, z)
+    check_lengths({variable.name: len(variable.values) for variable in variables})
     n = len(x.values)
-    for other in (y, *([] if z is None else [z])):
-        if len(other.values) != n:
-            raise EstimateInputError(
-                f"Got {n} samples of {x.name} and {len(other.values)} of {other.name}: row i of both is one sample, so "
-                "both have the same length."
-            )
     rng = np.random.default_rng(options.seed)
     folds = make_folds(n, options.folds, rng, groups)
     if (smallest := min(map(len, folds))) < MIN_SAMPLES // 5:
@@ -79,7 +76,6 @@ def run_and_keep(x: Variable, y: Variable, options: Options, groups: Indices | N
         checks = conditional_cross_checks(x, y, z)
         pairs = [(x_columns, z_columns), (x_columns, _join(y, z, y_columns, z_columns))]
     fits = _fit(pairs, options, folds, groups, {} if z is not None else checks)
-    variables = (x, y) if z is None else (x, y, z)
     result = summarize(Setting(variables, options, folds, groups is not None, checks), fits, rng)
     return Run(result, fits.fits[-1][-1], coordinates)
 
@@ -89,10 +85,14 @@ def read_groups(groups: ArrayLike | None, blocks: int | None, n: int) -> Indices
 
     Raises:
         EstimateInputError: There is not one group for each sample, or both are given.
-        ValueError: The blocks are empty.
+        TypeError: The length of blocks is no whole number.
+        ValueError: It is below 1.
     """
     if groups is None:
-        return None if blocks is None else np.arange(n) // blocks
+        if blocks is None:
+            return None
+        check_whole("blocks", blocks, 1)
+        return np.arange(n) // blocks
     array = np.asarray(groups)
     if array.shape != (n,) or blocks is not None:
         raise EstimateInputError(

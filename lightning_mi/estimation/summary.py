@@ -56,7 +56,7 @@ def summarize(setting: Setting, fits: Fits, rng: np.random.Generator) -> MIEstim
         plug_ins = [plug_in(of_one[-1].blocks) for of_one in fits.fits]
         checks = checks | {"plug_in": plug_ins[-1] - sum(plug_ins[:-1])}
     quantile, error = NormalDist().inv_cdf(0.5 + options.confidence / 2), readout.reading.standard_error
-    unit = 1.0 if options.units == "nats" else 1 / math.log(2)
+    unit = options.unit
     curve = readout.learning_curve
     return MIEstimate(
         mi=unit * readout.mi,

@@ -11,7 +11,7 @@ from lightning_mi.estimation.options import Budget, Options
 from lightning_mi.estimation.result import MIEstimate, Units
 from lightning_mi.estimation.run import read_groups, run
 from lightning_mi.regularizers import AbstractRegularizer, Squared
-from lightning_mi.utilities.checks import check_choice, check_whole
+from lightning_mi.utilities.checks import check_choice
 
 
 def estimate(
@@ -107,8 +107,6 @@ def estimate(
         accelerator=accelerator,
         progress=progress,
     )
-    if blocks is not None:
-        check_whole("blocks", blocks, 1)
     kinds = dict(discrete or {})
     for name in kinds:
         check_choice("key of discrete", name, ("x", "y") if conditional_on is None else ("x", "y", "z"))

@@ -1,13 +1,10 @@
 """Probe metrics on two ranks equal those of one process."""
 
-import datetime
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from tests.helpers.probes import EVERY, digits, updated
+from tests.helpers.processes import on_processes
 
 SHARES = {"even": 0.5, "uneven": 0.7, "all to one": 1.0}
 
@@ -21,10 +18,7 @@ def part_of(data, share, rank):
     return x[local[0]], y[local[0]], reference_x[local[1]], reference_y[local[1]]
 
 
-def run(rank, folder):
-    torch.set_num_threads(1)
-    store, timeout = f"file://{folder}/store", datetime.timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=timeout)
+def run(rank):
     results = {}
     for name, make in EVERY.items():
         for share in SHARES.values():
@@ -44,14 +38,12 @@ def run(rank, folder):
                     results[name, share] = metric.compute()
             # After compute each rank has its local features again.
             assert all(torch.equal(*pair) for pair in zip(metric.gathered(), local, strict=True))
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 and later
 def test_two_ranks_equal_one_process(tmp_path):
-    mp.start_processes(run, (str(tmp_path),), nprocs=2, start_method="fork")
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = on_processes(run, 2, tmp_path)
     assert len(first) == len(EVERY) * len(SHARES)
     for (name, share), actual in first.items():
         assert torch.equal(actual, second[name, share])

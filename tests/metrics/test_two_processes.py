@@ -1,15 +1,13 @@
-import datetime
 from contextlib import nullcontext
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torchmetrics import MetricCollection
 
 from lightning_mi import bounds
 from lightning_mi.metrics import EffectiveSampleFraction, LogNormalizer, MutualInformation, StandardError
 from tests.helpers.cuts import cut_rows
+from tests.helpers.processes import on_processes
 
 BOUNDS = {"DV": bounds.DV(), "InfoNCE": bounds.InfoNCE(), "NWJ": bounds.NWJ()}
 # The batches of each rank: uneven numbers, or all on rank 0.
@@ -32,10 +30,7 @@ def compute(metrics):
     return torch.stack(list(metrics.compute().values()))
 
 
-def run(rank, folder):
-    torch.set_num_threads(1)
-    store, timeout = f"file://{folder}/store", datetime.timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=timeout)
+def run(rank):
     results = {}
     for share, indices in SHARES.items():
         for name, bound in BOUNDS.items():
@@ -48,14 +43,12 @@ def run(rank, folder):
                 results[share, name] = compute(metrics)
             # After compute each rank has its local moments again.
             assert all(torch.equal(metric.moments, local[key]) for key, metric in metrics.items())
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 and later
 def test_two_ranks_equal_one_process(tmp_path):
-    mp.start_processes(run, (str(tmp_path),), nprocs=2, start_method="fork")
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = on_processes(run, 2, tmp_path)
     for (share, name), actual in first.items():
         assert torch.equal(actual, second[share, name])
         expected = compute(updated(BOUNDS[name], range(5)))
