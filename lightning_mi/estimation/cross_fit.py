@@ -41,6 +41,13 @@ class CrossFit(NamedTuple):
     splits: list[MemberSplit]
     complete: bool = True
 
+    @property
+    def has_products(self) -> bool:
+        """Whether the Gaussian of a critic describes products of ranks with the radius."""
+        critics = [member.critic for member in self.fitted.members]
+        gaussian = [critic for critic in critics if isinstance(critic, GaussianCopulaCritic)]
+        return any(critic.x_directions[: len(critic.x_directions) // 2].any() for critic in gaussian)
+
 
 @final
 class CrossFitter:
@@ -117,5 +124,6 @@ class CrossFitter:
         both = 2 * ranks[0], 2 * ranks[1]
         critic = GaussianCopulaCritic(*dims, residual=residual, gaussian_dims=both, hidden_dims=ranks)
         ranks_alone = slice(ranks[0], both[0]), slice(ranks[1], both[1])
-        critic.fit(samples, held_out, (ranks_alone, (slice(both[0]), slice(both[1]))))
+        with_products = slice(both[0]), slice(both[1])
+        critic.fit(samples, held_out, (ranks_alone, with_products) if family.products else (ranks_alone,))
         return critic

@@ -1,7 +1,7 @@
 """Families of critics that an estimation fits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightning_mi.critics import AbstractCritic, JointCritic, SeparableCritic
 from lightning_mi.pairs import AbstractPairing, AllPairs, Derangement
@@ -17,6 +17,7 @@ class Family:
         batch_size: Pairs of a batch.
         lr: Learning rate of AdamW.
         max_members: Critics of each fold at most; None for the number of the budget.
+        products: Whether the Gaussian may describe the products of the ranks with the radius.
     """
 
     residual: Callable[[int, int], AbstractCritic]
@@ -24,6 +25,7 @@ class Family:
     batch_size: int
     lr: float
     max_members: int | None = None
+    products: bool = True
 
 
 def _separable(x_dim: int, y_dim: int) -> AbstractCritic:
@@ -35,6 +37,8 @@ def _joint(x_dim: int, y_dim: int) -> AbstractCritic:
 
 
 SEPARABLE = Family(_separable, AllPairs, batch_size=256, lr=2e-3)
+# A residual may find more from a lower start: the products can hold it where it improves no further.
+SEPARABLE_RANKS = replace(SEPARABLE, products=False)
 # Sharp edges of a density, such as those of bounded noise, need a network of both; all pairs of a batch would cost too
 # much.
 JOINT = Family(_joint, Derangement, batch_size=1024, lr=1e-2, max_members=1)

@@ -56,7 +56,7 @@ class StepProgress(L.Callback):
 
     Args:
         progress: The progress bar.
-        task: Its task, whose total is the maximum number of steps of all fits together.
+        task: Its task, whose total is the maximum number of steps of the fits that are planned.
     """
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
@@ -64,8 +64,10 @@ class StepProgress(L.Callback):
         self._steps = 0  # of this fit
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start with the next fit."""
+        """Start with the next fit, and add its steps to the total if they are not in it."""
         self._steps = 0
+        task = self._progress.tasks[0]
+        self._progress.update(self._task, total=max(task.total or 0, task.completed + trainer.max_steps))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lightning_mi.estimation.coordinates import Coordinates, OneHotCoordinates, RankCoordinates
-from lightning_mi.estimation.cross_checks import conditional_cross_checks, cross_checks, reads_higher
+from lightning_mi.estimation.cross_checks import conditional_cross_checks, cross_checks
 from lightning_mi.estimation.cross_fit import CrossFit, CrossFitter
-from lightning_mi.estimation.families import JOINT
-from lightning_mi.estimation.fits import Fits, fit_all
+from lightning_mi.estimation.fits import Fits, fit_all, fit_best
 from lightning_mi.estimation.folds import Indices, make_folds
 from lightning_mi.estimation.inputs import MIN_SAMPLES, Variable, check_lengths
 from lightning_mi.estimation.interruption import catch_interrupts
@@ -127,11 +126,7 @@ def _fit(
     groups: Indices | None,
     checks: dict[str, float],
 ) -> Fits:
-    """Fit critics for each pair of variables, with the same folds, splits and seeds.
-
-    If a cross-check reads more than separable critics, joint critics are fitted too, and those with the higher value on
-    validation samples remain.
-    """
+    """Fit critics for each pair of variables, with the same folds, splits and seeds."""
     plan = options.plan
     total_steps = len(pairs) * len(plan.fractions) * plan.schedule.max_steps
     with catch_interrupts() as interruption, progress_bar(options.progress, total_steps) as callbacks:
@@ -153,17 +148,6 @@ def _fit(
             )
             for first, second in pairs
         ]
-        fits = fit_all(fitters, plan.fractions, interruption)
-        reading = fits.fits[-1][-1].reading
-        if (
-            fits.complete
-            and options.critic is None
-            and reads_higher(checks, reading.value, reading.standard_error, len(reading.influence))
-        ):
-            joint = fit_all(fitters, plan.fractions, interruption, JOINT)
-            return max(fits, joint, key=_validation_value) if joint.complete else fits._replace(complete=False)
-        return fits
-
-
-def _validation_value(fits: Fits) -> float:
-    return float(np.mean(fits.fits[-1][-1].fitted.values))
+        if options.critic is not None:
+            return fit_all(fitters, plan.fractions, interruption)
+        return fit_best(fitters, plan.fractions, interruption, checks)

@@ -5,14 +5,16 @@ import pytest
 import torch
 
 from lightning_mi import critics, estimate
+from lightning_mi.bench.arrays.tasks import find_law
 from lightning_mi.bounds import DV
 from lightning_mi.data.laws import AdditiveUniform, SymmetricChannel
 from lightning_mi.estimation import options
 from lightning_mi.estimation.contingency import table_critic
 from lightning_mi.estimation.cross_checks import reads_higher
-from lightning_mi.estimation.cross_fit import CrossFitter
-from lightning_mi.estimation.families import JOINT, SEPARABLE
-from lightning_mi.estimation.fits import fit_all
+from lightning_mi.estimation.cross_fit import CrossFit, CrossFitter
+from lightning_mi.estimation.families import JOINT, SEPARABLE, SEPARABLE_RANKS
+from lightning_mi.estimation.fit import Fitted
+from lightning_mi.estimation.fits import Fits, better, fit_all
 from lightning_mi.estimation.folds import make_folds
 from lightning_mi.estimation.joint_coordinates import Columns
 from lightning_mi.estimation.schedule import Schedule
@@ -61,19 +63,43 @@ def test_few_samples_of_two_labels_suffice():
     assert estimate(x, y, budget="quick", permutations=19).mi == pytest.approx(law.true_mi, abs=0.15)
 
 
-def test_joint_critics_are_fitted_if_a_check_reads_higher(monkeypatch):
-    schedule = Schedule(max_steps=60)
-    monkeypatch.setitem(options.PLANS, "quick", options.Plan(1, (1.0,), schedule))
-    families = []
+@pytest.fixture
+def families(monkeypatch):
+    """The families that estimations with a short schedule fit."""
+    monkeypatch.setitem(options.PLANS, "quick", options.Plan(1, (1.0,), Schedule(max_steps=60)))
+    fitted = []
 
     def record(fitters, fractions, interruption, family=SEPARABLE):
-        families.append(family)
+        fitted.append(family)
         return fit_all(fitters, fractions, interruption, family)
 
-    monkeypatch.setattr("lightning_mi.estimation.run.fit_all", record)
+    monkeypatch.setattr("lightning_mi.estimation.fits.fit_all", record)
+    return fitted
+
+
+def test_joint_critics_are_fitted_if_a_check_reads_higher(families):
     x, y = AdditiveUniform(0.1).sample(1000, torch.Generator().manual_seed(0))
     estimate(x, y, budget="quick", folds=2, permutations=19)
     assert families == [SEPARABLE, JOINT]
+
+
+def test_ranks_alone_are_fitted_too_if_products_start_higher(families):
+    x, y = find_law("spiral-multinormal-sparse-3-3-2-2.0").sample(1000, torch.Generator().manual_seed(0))
+    result = estimate(x, y, budget="quick", folds=2, permutations=19)
+    assert families == [SEPARABLE, SEPARABLE_RANKS]
+    assert result.mi > 0.3
+
+
+def test_each_fitter_keeps_its_better_family():
+    def fits(*values):
+        fitted = [Fitted([], [], [value], []) for value in values]
+        return Fits([[CrossFit([], [], None, own, [])] for own in fitted], complete=True)
+
+    first, second = fits(1.0, 2.0), fits(1.5, 1.5)
+    assert [own[0].fitted.values for own in better(first, second).fits] == [[1.5], [2.0]]
+    interrupted = better(first, second._replace(complete=False))
+    assert interrupted.fits == first.fits
+    assert not interrupted.complete
 
 
 def test_check_reads_higher_by_its_margins():

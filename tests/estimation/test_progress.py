@@ -47,11 +47,13 @@ def test_early_stop_takes_steps_off_the_total():
         callback.on_train_end(trainer, None)
     [task] = progress.tasks
     assert (task.completed, task.total) == (130, 130)
+    callback.on_train_start(trainer, None)  # a fit that was not planned
+    assert (task.completed, task.total) == (130, 230)
 
 
 def test_estimate_ends_with_all_steps_done(short_plans, capsys):
     x = np.random.default_rng(0).normal(size=100)
-    estimate(x, x + 1, budget="quick", folds=2, permutations=19, progress=True)
+    estimate(x, np.roll(x, 1), budget="quick", folds=2, permutations=19, progress=True)
     [line] = capsys.readouterr().err.strip().splitlines()
     done, total = line.split(" steps")[0].split()[-1].split("/")
     assert 0 < int(done) == int(total) <= 60
@@ -59,7 +61,7 @@ def test_estimate_ends_with_all_steps_done(short_plans, capsys):
 
 def test_estimate_prints_nothing_by_default(short_plans, capfd):
     x = np.random.default_rng(0).normal(size=100)
-    estimate(x, x + 1, budget="quick", folds=2, permutations=19)
+    estimate(x, np.roll(x, 1), budget="quick", folds=2, permutations=19)
     assert capfd.readouterr() == ("", "")
 
 
