@@ -4,6 +4,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,35 +71,45 @@ def _read_table(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _read_csv(path: Path) -> dict[str, NDArray[Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _unreadable(path, "csv", error) from None
     if len(rows) < 2:
         raise EstimateInputError(f"Got {path} with {len(rows)} lines: the first line names the columns, data follow.")
-    header, *body = rows
+    header, *body = ([field.strip() for field in row] for row in rows)
+    if len(header) == 1 and (separator := next((mark for mark in ";\t|" if mark in header[0]), None)):
+        raise EstimateInputError(f"Got {path} with fields separated by {separator!r}: the separator must be a comma.")
+    _check_names(header, path)
     for number, row in enumerate(body, start=2):
         if len(row) != len(header):
             raise EstimateInputError(f"Got {path}: line {number} has {len(row)} fields, and the header {len(header)}.")
     columns = zip(*body, strict=True)
-    return {name.strip(): _to_numbers(values) for name, values in zip(header, columns, strict=True)}
+    return {name: _to_numbers(values) for name, values in zip(header, columns, strict=True)}
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise EstimateInputError(f"Got {path} with two columns called {repeated[0]!r}: rename or drop one.")
 
 
 def _to_numbers(values: Sequence[str]) -> NDArray[Any]:
     """Integers or floats if all fields are numbers, an empty field is NaN; otherwise text."""
-    texts = [value.strip() for value in values]
     for convert in (int, lambda text: float(text) if text else float("nan")):
         try:
-            return np.array([convert(text) for text in texts])
+            return np.array([convert(text) for text in values])
         except ValueError:
             continue
-    return np.array(texts)
+    return np.array(values)
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError) as error:
-        raise EstimateInputError(f"Got {path}: it cannot be read as an npz file: {error}.") from None
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        raise _unreadable(path, "npz", error) from None
 
 
 def _read_parquet(path: Path) -> dict[str, NDArray[Any]]:
@@ -109,8 +120,15 @@ def _read_parquet(path: Path) -> dict[str, NDArray[Any]]:
     try:
         table = parquet.read_table(path)
     except (OSError, ValueError) as error:
-        raise EstimateInputError(f"Got {path}: it cannot be read as a parquet file: {error}.") from None
+        raise _unreadable(path, "parquet", error) from None
+    _check_names(table.column_names, path)
     return {name: table.column(name).to_numpy() for name in table.column_names}
+
+
+def _unreadable(path: Path, form: str, error: Exception) -> EstimateInputError:
+    """The error of a file that NumPy or pyarrow rejects. NumPy proposes to unpickle, which runs code from the file."""
+    reason = "it is no array of numbers or text" if "allow_pickle" in str(error) else str(error).rstrip(".")
+    return EstimateInputError(f"Got {path}: it cannot be read as a file of type {form}: {reason}.")
 
 
 def _load_npy(path: Path) -> NDArray[Any]:
@@ -121,7 +139,7 @@ def _load_npy(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise EstimateInputError(f"Got {path}: it cannot be read as an npy file: {error}.") from None
+        raise _unreadable(path, "npy", error) from None
     return array
 
 

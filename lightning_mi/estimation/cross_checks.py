@@ -40,12 +40,12 @@ def reads_higher(checks: Mapping[str, float], value: float, standard_error: floa
 
 
 def conditional_cross_checks(x: Variable, y: Variable, z: Variable) -> dict[str, float]:
-    """``gaussian_copula`` of I(x; y | z) by the chain rule, nats; none if a variable is discrete."""
+    """``gaussian_copula`` of I(x; y | z) by the chain rule, nats; none for labels, or if one determines another."""
     if "discrete" in (x.kind, y.kind, z.kind):
         return {}
     x_ranks, y_ranks, z_ranks = (RankCoordinates(variable.values).ranks(variable.values) for variable in (x, y, z))
-    joint = gaussian_copula(x_ranks, np.hstack([y_ranks, z_ranks]))
-    return {"gaussian_copula": max(joint - gaussian_copula(x_ranks, z_ranks), 0.0)}
+    value = gaussian_copula(x_ranks, np.hstack([y_ranks, z_ranks])) - gaussian_copula(x_ranks, z_ranks)
+    return {} if math.isnan(value) else {"gaussian_copula": max(value, 0.0)}
 
 
 def gaussian_copula(x_ranks: NDArray[np.float64], y_ranks: NDArray[np.float64]) -> float:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from lightning_mi.bounds import DV, AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.estimation.fitted_critics import FittedCritics
-from lightning_mi.estimation.inputs import read_variable
+from lightning_mi.estimation.inputs import read_kinds, read_variable
 from lightning_mi.estimation.options import Budget, Options
 from lightning_mi.estimation.result import MIEstimate, Units
 from lightning_mi.estimation.run import read_groups, run_and_keep
@@ -118,9 +118,7 @@ class MutualInformationEstimator(BaseEstimator):  # type: ignore[misc]  # scikit
         """
         options = self._options()
         first = self._check(X, y, reset=True)
-        kinds = dict(self.discrete or {})
-        for name in kinds:
-            check_choice("key of discrete", name, ("x", "y"))
+        kinds = read_kinds(self.discrete, ("x", "y"))
         variables = (read_variable(first, "x", kinds.get("x")), read_variable(y, "y", kinds.get("y")))
         grouping = read_groups(groups, self.blocks, len(first))
         run = run_and_keep(*variables, options, grouping)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_mi.estimation.held_out import BLOCK, HeldOutBlock, log_normalizer, read, score_cap
+from lightning_mi.estimation.held_out import BLOCK, HeldOutBlock, log_normalizer, read, score_range
 from lightning_mi.estimation.inputs import Variable, check_lengths, read_new_values
 from lightning_mi.estimation.run import Run
 from lightning_mi.estimation.scoring import pairwise
@@ -18,7 +18,7 @@ from lightning_mi.exceptions import EstimateInputError
 class FittedCritics:
     """The mean of all critics of an estimation, in the coordinates of its samples.
 
-    Each critic is capped at the highest score of its validation pairs, as for the held-out scores of the estimate. New
+    Scores are clamped to the range that validation pairs support, as for the held-out scores of the estimate. New
     pairs are outside of the samples of all critics, so that the critics of all folds score them.
 
     Args:
@@ -31,8 +31,9 @@ class FittedCritics:
         self._variables, self._coordinates = (x, y), run.coordinates
         first, second = (place(v.values) for place, v in zip(run.coordinates, (x, y), strict=True))
         self._critics = [member.critic.cpu().eval() for member in run.fit.fitted.members]
-        self._caps = [
-            score_cap(critic, first, second, split) for critic, split in zip(self._critics, run.fit.splits, strict=True)
+        self._ranges = [
+            score_range(critic, first, second, split)
+            for critic, split in zip(self._critics, run.fit.splits, strict=True)
         ]
         rows = np.linspace(0, len(first) - 1, min(len(first), BLOCK)).astype(int)
         self._log_normalizer = log_normalizer([self._pairwise(first[rows], second[rows]).double()])
@@ -67,8 +68,8 @@ class FittedCritics:
         """
         first, second = self._place(x, y)
         total = torch.zeros(len(first), dtype=torch.float64)
-        for critic, cap in zip(self._critics, self._caps, strict=True):
-            total += critic.paired(first, second).clamp(max=cap)
+        for critic, allowed in zip(self._critics, self._ranges, strict=True):
+            total += critic.paired(first, second).clamp(*allowed)
         values: NDArray[np.float64] = (total / len(self._critics) - self._log_normalizer).numpy()
         return values
 
@@ -82,6 +83,6 @@ class FittedCritics:
     def _pairwise(self, x: Tensor, y: Tensor) -> Tensor:
         """(m, m) mean scores of all pairs."""
         total = torch.zeros(len(x), len(y))
-        for critic, cap in zip(self._critics, self._caps, strict=True):
-            total += pairwise(critic, x, y).clamp(max=cap) / len(self._critics)
+        for critic, allowed in zip(self._critics, self._ranges, strict=True):
+            total += pairwise(critic, x, y).clamp(*allowed) / len(self._critics)
         return total

@@ -15,7 +15,7 @@ class MemberSplit(NamedTuple):
     Attributes:
         fold: The fold that it scores.
         train: Indices of the samples that it trains on.
-        validation: Indices of the samples that choose its training step and cap its scores.
+        validation: Indices of the samples that choose its training step and the range of its scores.
     """
 
     fold: int

@@ -1,5 +1,6 @@
 """Scores of samples by critics that were not fitted to them, and what they say about MI."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,10 +49,9 @@ def held_out_scores(
 ) -> list[HeldOutBlock]:
     """Score each fold by the mean of its members' critics.
 
-    The scores of each critic are capped at the highest score of its validation pairs, and shifted to log-normalizer 0.
-    Both are critics again, so that the value remains a lower bound; the cap removes single pairs, far outside of the
-    training samples, that would carry the whole mean of exp(T). The value is concave in the scores, so that it is at
-    least the mean of the members' values.
+    The scores of each critic are clamped to its :func:`score_range`, and shifted to log-normalizer 0. Both are critics
+    again, so that the value remains a lower bound. The value is concave in the scores, so that it is at least the mean
+    of the members' values.
 
     Args:
         critics: By member.
@@ -71,8 +71,8 @@ def held_out_scores(
         mean_shift = 0.0
         for index in members:
             critic = critics[index].cpu().eval()
-            cap = score_cap(critic, x, y, splits[index])
-            scores = [pairwise(critic, x[part], y[part]).clamp(max=cap) for part in parts]
+            allowed = score_range(critic, x, y, splits[index])
+            scores = [pairwise(critic, x[part], y[part]).clamp(*allowed) for part in parts]
             shift = log_normalizer(scores)
             mean_shift += float(shift) / len(members)
             for total, matrix in zip(totals, scores, strict=True):
@@ -82,10 +82,18 @@ def held_out_scores(
 
 
 @torch.no_grad()
-def score_cap(critic: AbstractCritic, x: Tensor, y: Tensor, split: MemberSplit) -> Tensor:
-    """The highest score of a member's validation pairs, which caps its scores of other pairs."""
-    validation = split.validation[:BLOCK]
-    return pairwise(critic, x[validation], y[validation]).max()
+def score_range(critic: AbstractCritic, x: Tensor, y: Tensor, split: MemberSplit) -> tuple[Tensor, Tensor]:
+    """The range of the scores of a member's validation pairs, in which its scores of other pairs are trusted.
+
+    Beyond it lie single pairs, far outside of the training samples, that would carry a whole mean: that of exp(T) by
+    high scores, that of T by low ones. The upper end is the highest score. The lower end is 2 log V below the
+    log-normalizer, for V validation samples: scores that are raised to it add at most 1 / V^2 of itself to the mean of
+    exp(T).
+    """
+    rows = split.validation[:BLOCK]
+    scores = pairwise(critic, x[rows], y[rows])
+    lowest = log_normalizer([scores]).float() - 2 * math.log(len(rows))
+    return torch.minimum(lowest, scores.max()), scores.max()
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,10 @@ def plug_in(blocks: Sequence[HeldOutBlock]) -> float:
 def permutation_p_value(
     blocks: Sequence[HeldOutBlock], permutations: int, rng: np.random.Generator, strata: Indices | None = None
 ) -> float:
-    """The p-value of independence: the fraction of permutations of y within folds whose value is as high.
+    """The p-value of independence: the fraction of permutations of y within folds whose statistic is as high.
+
+    The statistic is the mean of tanh(T / 2) over joint pairs: the probability by T that a pair is joint, minus that it
+    is marginal. It is bounded, so that no single pair decides, and proportional to T where dependence is weak.
 
     The critics of a fold did not see its samples. Under independence, its pairs are exchangeable, so that the test is
     exact without refitting the critics. With strata, it is a test of conditional independence given the stratum: under
@@ -184,15 +195,13 @@ def permutation_p_value(
 
     Source: Phipson and Smyth 2010 (the p-value of random permutations is never 0).
     """
-    # The mean over all pairs of exp(T) does not change under permutations, so T_{i,pi(i)} alone decides, except that
-    # the log-normalizer leaves out other pairs: the mean of the scores is the statistic, exact as any other.
     num_folds = 1 + max(block.fold for block in blocks)
     observed, permuted = 0.0, np.zeros(permutations)
     for fold in range(num_folds):
         own = [block for block in blocks if block.fold == fold]
         total = sum(len(block.indices) for block in own)
         for block in own:
-            scores, size = block.scores.double().numpy(), len(block.indices)
+            scores, size = (block.scores.double() / 2).tanh().numpy(), len(block.indices)
             rows = np.arange(size)
             observed += scores.diagonal().sum() / total
             labels = None if strata is None else strata[block.indices]

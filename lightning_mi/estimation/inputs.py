@@ -1,6 +1,6 @@
 """Arrays, tensors and data-frame columns as one variable: numbers, or labels of a discrete variable."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lightning_mi.estimation.coordinates import ATOM_FRACTION
 from lightning_mi.exceptions import EstimateInputError
-from lightning_mi.utilities.checks import describe
+from lightning_mi.utilities.checks import check_choice, describe
 
 Kind = Literal["continuous", "discrete", "mixed"]
 MIN_SAMPLES = 50
@@ -65,12 +65,14 @@ def read_variable(data: Any, name: str, discrete: bool | None = None) -> Variabl
         discrete = True
     array = to_array(data, name)
     categorical = array.dtype.kind in "OUSb"
-    if categorical and discrete is None and array.dtype.kind != "b":
-        raise EstimateInputError(
-            f"Got {name} with text or objects: MI is estimated of numbers, or of labels. For labels, pass "
-            f"discrete={{'{name}': True}}."
-        )
     array = _to_rows(name, array)
+    if categorical and not discrete and array.dtype.kind != "b":
+        remedy = (
+            "Encode each column of text as numbers, such as one-hot columns."
+            if array.shape[1] > 1
+            else (f"For labels, pass discrete={{'{name}': True}} (on the command line --discrete {name}).")
+        )
+        raise EstimateInputError(f"Got {name} with text or objects: MI is estimated of numbers, or of labels. {remedy}")
     if len(array) < MIN_SAMPLES:
         raise EstimateInputError(f"Got {len(array)} samples of {name}: at least {MIN_SAMPLES} are required.")
     if categorical:
@@ -168,6 +170,8 @@ def _to_rows(name: str, array: NDArray[Any]) -> NDArray[Any]:
 def _finite(name: str, array: NDArray[Any]) -> NDArray[np.float64]:
     """The array as float64; raise if a value is NaN or infinite."""
     values = array.astype(np.float64)
+    if array.dtype.kind in "iu":
+        _check_distinct(name, array, values)
     if bad := int((~np.isfinite(values)).sum()):
         rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
         raise EstimateInputError(
@@ -187,6 +191,11 @@ def to_array(data: Any, name: str) -> NDArray[Any]:
     Raises:
         EstimateInputError: The data are no array, a scalar, or of a dtype such as dates.
     """
+    if isinstance(data, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(data).sum())):
+        raise EstimateInputError(
+            f"Got {name} with {masked} masked entries: no row is dropped silently. Drop or impute them in x and y "
+            "together."
+        )
     if hasattr(data, "detach"):  # a tensor
         data = data.detach().cpu()
         data = data.float() if str(data.dtype) == "torch.bfloat16" else data
@@ -204,16 +213,49 @@ def to_array(data: Any, name: str) -> NDArray[Any]:
         )
     if array.dtype.kind == "O":
         try:
-            return array.astype(np.float64)  # numbers in an object array
+            numbers = array.astype(np.float64)  # numbers in an object array
         except (TypeError, ValueError):
             return array
+        _check_distinct(name, array, numbers)
+        return numbers
     return array
+
+
+def _check_distinct(name: str, exact: NDArray[Any], numbers: NDArray[np.float64]) -> None:
+    """Raise if different integers have become equal numbers."""
+    if np.abs(numbers).max(initial=0) > 2**53 and len(set(exact.ravel().tolist())) > len(np.unique(numbers)):
+        raise EstimateInputError(
+            f"Got {name} with integers that float64 does not tell apart: subtract a common offset first."
+        )
 
 
 def _has_categories(data: Any) -> bool:
     """Whether the data are a column of categories of pandas or polars."""
     kind = str(getattr(data, "dtype", "")).lower()
     return kind.startswith(("category", "categorical", "enum"))
+
+
+def read_kinds(discrete: Mapping[str, bool] | None, names: Sequence[str]) -> dict[str, bool]:
+    """Check an argument ``discrete``: whether variables, by name, are labels.
+
+    Raises:
+        TypeError: It is no mapping of names to True or False.
+        ValueError: A name is unknown.
+
+    Example:
+        >>> read_kinds(["x"], ["x", "y"])
+        Traceback (most recent call last):
+        TypeError: Got discrete of type list: pass a mapping of names to True or False, such as {'x': True}.
+    """
+    kinds: Any = {} if discrete is None else discrete
+    if not isinstance(kinds, Mapping) or not all(isinstance(kind, bool) for kind in kinds.values()):
+        raise TypeError(
+            f"Got discrete of type {type(discrete).__name__}: pass a mapping of names to True or False, such as "
+            f"{{{names[0]!r}: True}}."
+        )
+    for name in kinds:
+        check_choice("key of discrete", name, names)
+    return dict(kinds)
 
 
 def check_lengths(lengths: Mapping[str, int]) -> None:

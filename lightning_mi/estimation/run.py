@@ -66,6 +66,11 @@ def run_and_keep(x: Variable, y: Variable, options: Options, groups: Indices | N
             f"Got a fold of {smallest} samples: at least {MIN_SAMPLES // 5} are required. Use fewer folds, or smaller "
             "groups."
         )
+    if groups is not None and (fewest := min(_num_groups_outside(groups, folds))) < 2:
+        raise EstimateInputError(
+            f"Got {len(np.unique(groups))} groups or blocks for {options.folds} folds: outside of a fold there are "
+            f"{fewest}, and critics need one to train on and one to validate. Use smaller ones, or fewer folds."
+        )
     coordinates = (_coordinates(x), _coordinates(y))
     x_columns, y_columns = (_columns(c, variable) for c, variable in zip(coordinates, (x, y), strict=True))
     if z is None:
@@ -92,13 +97,21 @@ def read_groups(groups: ArrayLike | None, blocks: int | None, n: int) -> Indices
             return None
         check_whole("blocks", blocks, 1)
         return np.arange(n) // blocks
-    array = np.asarray(groups)
-    if array.shape != (n,) or blocks is not None:
+    if blocks is not None:
         raise EstimateInputError(
-            f"Got groups of shape {array.shape} for {n} samples, and blocks={blocks}: pass one group for each sample, "
-            "or the length of blocks, not both."
+            f"Got groups and blocks={blocks}: pass the group of each sample, or the length of blocks."
         )
-    return np.unique(array, return_inverse=True)[1].astype(np.int64)
+    array = np.asarray(groups)
+    if array.shape != (n,):
+        raise EstimateInputError(f"Got groups of shape {array.shape} for {n} samples: pass one group for each sample.")
+    try:
+        return np.unique(array, return_inverse=True)[1].astype(np.int64)
+    except TypeError as error:
+        raise EstimateInputError(f"Got groups that cannot be sorted: {error}. Pass numbers or text.") from None
+
+
+def _num_groups_outside(groups: Indices, folds: Sequence[Indices]) -> list[int]:
+    return [len(np.setdiff1d(groups, groups[fold])) for fold in folds]
 
 
 def _coordinates(variable: Variable) -> Coordinates:

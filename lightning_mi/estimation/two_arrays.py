@@ -6,12 +6,11 @@ from numpy.typing import ArrayLike
 
 from lightning_mi.bounds import DV, AbstractBound
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.estimation.inputs import read_variable
+from lightning_mi.estimation.inputs import read_kinds, read_variable
 from lightning_mi.estimation.options import Budget, Options
 from lightning_mi.estimation.result import MIEstimate, Units
 from lightning_mi.estimation.run import read_groups, run
 from lightning_mi.regularizers import AbstractRegularizer, Squared
-from lightning_mi.utilities.checks import check_choice
 
 
 def estimate(
@@ -107,9 +106,7 @@ def estimate(
         accelerator=accelerator,
         progress=progress,
     )
-    kinds = dict(discrete or {})
-    for name in kinds:
-        check_choice("key of discrete", name, ("x", "y") if conditional_on is None else ("x", "y", "z"))
+    kinds = read_kinds(discrete, ("x", "y") if conditional_on is None else ("x", "y", "z"))
     first, second = (read_variable(data, name, kinds.get(name)) for data, name in ((x, "x"), (y, "y")))
     condition = None if conditional_on is None else read_variable(conditional_on, "z", kinds.get("z"))
     grouping = read_groups(groups, blocks, len(first.values))

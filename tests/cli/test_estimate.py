@@ -125,8 +125,12 @@ WRONG = {
     "no columns": (["table.csv"], None, None, "without --x and --y"),
     "column": (["table.csv"], "a,q", "c", "Got column 'q': .* has a, b, c, d"),
     "two tables": (["table.csv", "x.npy"], None, None, "one of several files"),
-    "damaged npy": (["bad.npy", "x.npy"], None, None, "bad.npy: it cannot be read as an npy file"),
-    "damaged npz": (["bad.npz"], "a", "b", "bad.npz: it cannot be read as an npz file"),
+    "damaged npy": (["bad.npy", "x.npy"], None, None, "bad.npy: it cannot be read as a file of type npy"),
+    "damaged npz": (["bad.npz"], "a", "b", "bad.npz: it cannot be read as a file of type npz"),
+    "no zip file": (["bad_zip.npz"], "a", "b", "it cannot be read as a file of type npz"),
+    "other encoding": (["latin.csv"], "a", "b", "latin.csv: it cannot be read as a file of type csv"),
+    "semicolons": (["semicolons.csv"], "a", "b", "the separator must be a comma"),
+    "two columns of a name": (["twice.csv"], "a", "b", "two columns called 'a'"),
     "ragged csv": (["ragged.csv"], "a", "b", "line 3 has 1 fields, and the header 2"),
     "empty csv": (["empty.csv"], "a", "b", "with 0 lines"),
 }
@@ -138,6 +142,10 @@ def test_unusable_files_raise(files, wrong):
         (files / name).write_bytes(b"not an array")
     (files / "ragged.csv").write_text("a,b\n1,2\n3\n")
     (files / "empty.csv").write_text("")
+    (files / "bad_zip.npz").write_bytes(b"PK\x03\x04 not a zip file")
+    (files / "latin.csv").write_bytes("a,b\n1,\u00e9\n".encode("latin-1"))
+    (files / "semicolons.csv").write_text("a;b\n1;2\n")
+    (files / "twice.csv").write_text("a, a,b\n1,2,3\n")
     names, x, y, message = WRONG[wrong]
     with pytest.raises(EstimateInputError, match=message):
         read_variables([files / name for name in names], x, y)

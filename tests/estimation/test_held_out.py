@@ -65,9 +65,9 @@ def test_standard_error_covers_the_sampling_of_a_fixed_critic():
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.15)
 
 
-def test_critics_are_capped_centered_and_averaged():
+def test_critics_are_clamped_centered_and_averaged():
     torch.manual_seed(0)
-    x, y = torch.randn(12, 2), torch.randn(12, 2)
+    x, y = 2 * torch.randn(12, 2), 2 * torch.randn(12, 2)
     critics = [InnerProductCritic(), InnerProductCritic(temperature=2.0)]
     fold, validation = np.arange(6), np.array([8, 9])
     splits = [MemberSplit(0, np.array([6, 7]), validation), MemberSplit(0, np.array([10, 11]), validation)]
@@ -75,7 +75,11 @@ def test_critics_are_capped_centered_and_averaged():
     expected, raw = np.zeros((6, 6)), 0.0
     for temperature in (1.0, 2.0):
         scores = (x[:6] @ y[:6].T / temperature).double().numpy()
-        scores = np.minimum(scores, float((x[8:10] @ y[8:10].T / temperature).max()))
+        own = (x[8:10] @ y[8:10].T / temperature).double().numpy()
+        lowest = logsumexp(own[~np.eye(2, dtype=bool)]) - np.log(2) - 2 * np.log(2)
+        assert (scores < lowest).any()
+        assert (scores > own.max()).any()
+        scores = np.clip(scores, lowest, own.max())
         raw += scores.diagonal().mean() / 2
         off = scores[~np.eye(6, dtype=bool)]
         expected += (scores - logsumexp(off) + np.log(len(off))) / 2
@@ -99,3 +103,10 @@ def test_p_value_is_uniform_under_independence():
 
 def test_p_value_of_dependence_is_the_smallest_possible():
     assert permutation_p_value(blocks_of([(0, 50)], joint=3.0), 99, np.random.default_rng(0)) == 0.01
+
+
+def test_one_pair_does_not_decide_the_p_value():
+    blocks = blocks_of([(0, 50)], joint=3.0)
+    blocks[0].scores[0, 1:] = -1e4  # the marginal pairs of one sample
+    blocks[0].scores[1, 1] = -1e4
+    assert permutation_p_value(blocks, 99, np.random.default_rng(0)) == 0.01

@@ -62,6 +62,11 @@ def test_rows_of_labels_are_joint_labels():
 WRONG = {
     "text": (["a"] * N, None, "with text or objects.*discrete={'x': True}"),
     "objects": (np.array([object()] * N), None, "with text or objects"),
+    "numbers beside text": (np.array([[1.5, "a"]] * N, dtype=object), None, "Encode each column of text as numbers"),
+    "text declared as numbers": (["a"] * N, False, "with text or objects"),
+    "masked": (np.ma.masked_less(NUMBERS, NUMBERS.min() + 0.5), None, "masked entries: no row is dropped"),
+    "integers beyond float64": ([10**30 + i for i in range(N)], None, "float64 does not tell apart"),
+    "int64 beyond float64": (2**62 + np.arange(N), None, "float64 does not tell apart"),
     "scalar": (3.0, None, "Got x=3.0, a float: pass an array"),
     "ragged": ([[1.0], [1.0, 2.0]] * N, None, "no array"),
     "3-D": (np.zeros((N, 2, 2)), None, r"shape \(60, 2, 2\)"),

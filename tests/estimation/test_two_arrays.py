@@ -117,10 +117,17 @@ WRONG = {
         "a function that creates",
     ),
     "bound": (lambda: estimate(*gaussian(), bound="DV"), TypeError, "Got bound='DV'"),
+    "groups of objects": (
+        lambda: estimate(*gaussian(), groups=[None, *range(599)]),
+        EstimateInputError,
+        "cannot be sorted",
+    ),
+    "few blocks": (lambda: estimate(*gaussian(), blocks=400, folds=2), EstimateInputError, "Got 2 groups or blocks"),
+    "list of labels": (lambda: estimate(*gaussian(), discrete=["x"]), TypeError, "pass a mapping of names"),
     "groups and blocks": (
         lambda: estimate(*gaussian(), groups=np.arange(600), blocks=3),
         EstimateInputError,
-        "not both",
+        "Got groups and blocks=3",
     ),
 }
 
