@@ -137,7 +137,8 @@ def _load_npy(path: Path) -> NDArray[Any]:
     if not path.is_file():
         raise EstimateInputError(f"Got {path}: there is no such file.")
     try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:  # not np.load, which opens an npz file of this name too
+            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise _unreadable(path, "npy", error) from None
     return array

@@ -12,7 +12,7 @@ from lightning_mi.bounds import DV, AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.estimation.columns import Columns, select_columns
 from lightning_mi.estimation.folds import Indices
-from lightning_mi.estimation.inputs import Variable, check_lengths, read_variable
+from lightning_mi.estimation.inputs import Variable, check_lengths, read_kinds, read_variable
 from lightning_mi.estimation.multiple_tests import LEVEL, Adjustment, adjust_p_values, default_permutations
 from lightning_mi.estimation.options import Budget, Options
 from lightning_mi.estimation.pairwise_result import PairwiseMI
@@ -95,7 +95,7 @@ def pairwise(
         (('height', 'weight'), 0.001)
     """
     check_choice("adjust", adjust, get_args(Adjustment))
-    variables = _read_variables(select_columns(frame, columns), dict(discrete or {}))
+    variables = _read_variables(select_columns(frame, columns), read_kinds(discrete))
     pairs = list(combinations(range(len(variables)), 2))
     options = Options(
         folds=folds,

@@ -15,7 +15,7 @@ _MAX_KSG = 10_000  # samples; the cost of neighbors grows with n log n
 
 
 def cross_checks(x: Variable, y: Variable) -> dict[str, float]:
-    """Estimates by name, nats: ``gaussian_copula`` and, of one column each, ``nearest_neighbors``."""
+    """Estimates by name, nats: ``gaussian_copula``, if defined, and, of one column each, ``nearest_neighbors``."""
     checks = {}
     x_ranks, y_ranks = (RankCoordinates(variable.values).ranks(variable.values) for variable in (x, y))
     num_columns = x_ranks.shape[1] + y_ranks.shape[1]
@@ -23,7 +23,7 @@ def cross_checks(x: Variable, y: Variable) -> dict[str, float]:
         checks["gaussian_copula"] = gaussian_copula(x_ranks, y_ranks)
     if x_ranks.shape[1] == y_ranks.shape[1] == 1:
         checks["nearest_neighbors"] = nearest_neighbors(x, y, x_ranks, y_ranks)
-    return checks
+    return {name: check for name, check in checks.items() if not math.isnan(check)}
 
 
 def reads_higher(checks: Mapping[str, float], value: float, standard_error: float, n: int) -> list[str]:
@@ -63,7 +63,8 @@ def gaussian_copula(x_ranks: NDArray[np.float64], y_ranks: NDArray[np.float64]) 
     n, x_dim = x_ranks.shape
     covariance = np.cov(joint.T)
     log_det = [np.linalg.slogdet(block)[1] for block in (covariance[:x_dim, :x_dim], covariance[x_dim:, x_dim:])]
-    value = 0.5 * (sum(log_det) - np.linalg.slogdet(covariance)[1]) - x_dim * y_ranks.shape[1] / (2 * n)
+    with np.errstate(invalid="ignore"):  # of a constant column, or one that others determine: NaN
+        value = 0.5 * (sum(log_det) - np.linalg.slogdet(covariance)[1]) - x_dim * y_ranks.shape[1] / (2 * n)
     return float(max(value, 0.0)) if np.isfinite(value) else float("nan")
 
 

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from lightning_mi.bounds import DV, AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.estimation.fitted_critics import FittedCritics
-from lightning_mi.estimation.inputs import read_kinds, read_variable
+from lightning_mi.estimation.inputs import check_unmasked, read_kinds, read_variable
 from lightning_mi.estimation.options import Budget, Options
 from lightning_mi.estimation.result import MIEstimate, Units
 from lightning_mi.estimation.run import read_groups, run_and_keep
@@ -174,6 +174,7 @@ class MutualInformationEstimator(BaseEstimator):  # type: ignore[misc]  # scikit
 
     def _check(self, X: ArrayLike, y: ArrayLike | None, *, reset: bool = False) -> NDArray[Any]:
         """X as an array of its own type, as integers and Booleans may be labels; y is only checked not to be None."""
+        check_unmasked(X, "x")
         target = None if y is None else "no_validation"
         checked: NDArray[Any] = validate_data(self, X, y=target, reset=reset, dtype=None)
         return checked

@@ -70,7 +70,7 @@ def read_variable(data: Any, name: str, discrete: bool | None = None) -> Variabl
         remedy = (
             "Encode each column of text as numbers, such as one-hot columns."
             if array.shape[1] > 1
-            else (f"For labels, pass discrete={{'{name}': True}} (on the command line --discrete {name}).")
+            else f"For labels, pass discrete={{'{name}': True}} (on the command line --discrete {name})."
         )
         raise EstimateInputError(f"Got {name} with text or objects: MI is estimated of numbers, or of labels. {remedy}")
     if len(array) < MIN_SAMPLES:
@@ -191,11 +191,7 @@ def to_array(data: Any, name: str) -> NDArray[Any]:
     Raises:
         EstimateInputError: The data are no array, a scalar, or of a dtype such as dates.
     """
-    if isinstance(data, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(data).sum())):
-        raise EstimateInputError(
-            f"Got {name} with {masked} masked entries: no row is dropped silently. Drop or impute them in x and y "
-            "together."
-        )
+    check_unmasked(data, name)
     if hasattr(data, "detach"):  # a tensor
         data = data.detach().cpu()
         data = data.float() if str(data.dtype) == "torch.bfloat16" else data
@@ -221,6 +217,19 @@ def to_array(data: Any, name: str) -> NDArray[Any]:
     return array
 
 
+def check_unmasked(data: Any, name: str) -> None:
+    """Check that no entry of a masked array is masked: conversions drop the mask.
+
+    Raises:
+        EstimateInputError: An entry is masked.
+    """
+    if isinstance(data, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(data).sum())):
+        raise EstimateInputError(
+            f"Got {name} with {masked} masked entries: no row is dropped silently. Drop or impute them in x and y "
+            "together."
+        )
+
+
 def _check_distinct(name: str, exact: NDArray[Any], numbers: NDArray[np.float64]) -> None:
     """Raise if different integers have become equal numbers."""
     if np.abs(numbers).max(initial=0) > 2**53 and len(set(exact.ravel().tolist())) > len(np.unique(numbers)):
@@ -235,26 +244,31 @@ def _has_categories(data: Any) -> bool:
     return kind.startswith(("category", "categorical", "enum"))
 
 
-def read_kinds(discrete: Mapping[str, bool] | None, names: Sequence[str]) -> dict[str, bool]:
+def read_kinds(discrete: Mapping[str, bool] | None, names: Sequence[str] | None = None) -> dict[str, bool]:
     """Check an argument ``discrete``: whether variables, by name, are labels.
+
+    Args:
+        discrete: The argument.
+        names: The variables; None leaves their check to the caller.
 
     Raises:
         TypeError: It is no mapping of names to True or False.
         ValueError: A name is unknown.
 
     Example:
-        >>> read_kinds(["x"], ["x", "y"])
+        >>> read_kinds(["x"])
         Traceback (most recent call last):
         TypeError: Got discrete of type list: pass a mapping of names to True or False, such as {'x': True}.
     """
     kinds: Any = {} if discrete is None else discrete
-    if not isinstance(kinds, Mapping) or not all(isinstance(kind, bool) for kind in kinds.values()):
+    if not isinstance(kinds, Mapping) or not all(isinstance(kind, bool | np.bool_) for kind in kinds.values()):
         raise TypeError(
             f"Got discrete of type {type(discrete).__name__}: pass a mapping of names to True or False, such as "
-            f"{{{names[0]!r}: True}}."
+            "{'x': True}."
         )
     for name in kinds:
-        check_choice("key of discrete", name, names)
+        if names is not None:
+            check_choice("key of discrete", name, names)
     return dict(kinds)
 
 

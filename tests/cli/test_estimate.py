@@ -127,6 +127,7 @@ WRONG = {
     "two tables": (["table.csv", "x.npy"], None, None, "one of several files"),
     "damaged npy": (["bad.npy", "x.npy"], None, None, "bad.npy: it cannot be read as a file of type npy"),
     "damaged npz": (["bad.npz"], "a", "b", "bad.npz: it cannot be read as a file of type npz"),
+    "npz named npy": (["zip.npy", "x.npy"], None, None, "zip.npy: it cannot be read as a file of type npy"),
     "no zip file": (["bad_zip.npz"], "a", "b", "it cannot be read as a file of type npz"),
     "other encoding": (["latin.csv"], "a", "b", "latin.csv: it cannot be read as a file of type csv"),
     "semicolons": (["semicolons.csv"], "a", "b", "the separator must be a comma"),
@@ -142,6 +143,8 @@ def test_unusable_files_raise(files, wrong):
         (files / name).write_bytes(b"not an array")
     (files / "ragged.csv").write_text("a,b\n1,2\n3\n")
     (files / "empty.csv").write_text("")
+    with (files / "zip.npy").open("wb") as file:
+        np.savez(file, a=np.zeros(3))
     (files / "bad_zip.npz").write_bytes(b"PK\x03\x04 not a zip file")
     (files / "latin.csv").write_bytes("a,b\n1,\u00e9\n".encode("latin-1"))
     (files / "semicolons.csv").write_text("a;b\n1;2\n")

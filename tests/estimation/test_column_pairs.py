@@ -127,6 +127,7 @@ WRONG = {
     "text": (DATA, {}, EstimateInputError, "Got label with text or objects.*discrete={'label': True}"),
     "NaN": ({"a": A, "bad": A * np.nan}, {}, EstimateInputError, "Got bad with 80 values that are NaN"),
     "lengths": ({"a": A, "b": A[:60]}, {}, EstimateInputError, "Got 80 samples of a and 60 of b"),
+    "list of labels": (DATA, {"discrete": ["a"]}, TypeError, "pass a mapping of names"),
     "discrete": (DATA, {"discrete": {"z": True}}, EstimateInputError, "Got discrete for 'z': the columns are a, b"),
     "empty group": (DATA, {"columns": {"g": [], "a": "a"}}, EstimateInputError, "Got 'g' without columns"),
     "1-D": (A, {}, EstimateInputError, r"Got a frame of shape \(80,\)"),

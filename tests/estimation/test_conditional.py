@@ -9,6 +9,7 @@ import torch
 
 from lightning_mi import estimate
 from lightning_mi.data.laws import ConfoundedGaussian
+from lightning_mi.estimation.cross_checks import conditional_cross_checks, cross_checks
 from lightning_mi.estimation.cross_fit import CrossFitter
 from lightning_mi.estimation.findings import Evidence, find_conditional
 from lightning_mi.estimation.held_out import HeldOutBlock, Reading, permutation_p_value
@@ -161,3 +162,9 @@ def test_cross_check_of_zero_is_not_higher():
 def test_lengths_of_the_condition_are_checked():
     with pytest.raises(EstimateInputError, match="60 samples of x and 70 of z"):
         estimate(np.arange(60.0), np.arange(60.0), conditional_on=np.arange(70.0))
+
+
+def test_condition_that_determines_y_has_no_copula():
+    x, y = (read_variable(np.random.default_rng(seed).normal(size=80), name) for seed, name in enumerate("xy"))
+    assert conditional_cross_checks(x, y, y) == {}
+    assert "gaussian_copula" not in cross_checks(x, read_variable(np.zeros(80), "y", discrete=False))

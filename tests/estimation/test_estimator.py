@@ -176,3 +176,9 @@ def test_wrong_options_raise_in_fit(wrong):
 def test_score_without_fit_raises():
     with pytest.raises(NotFittedError):
         MutualInformationEstimator().pointwise(*gaussian(80))
+
+
+def test_masked_samples_raise():
+    x = np.ma.masked_less(np.linspace(-1, 1, 60), 0)[:, None]
+    with pytest.raises(EstimateInputError, match="30 masked entries"):
+        MutualInformationEstimator().fit(x, np.arange(60.0))
