@@ -10,7 +10,7 @@ from lightning_mi.critics.base import AbstractCritic, check_shapes, check_widths
 from lightning_mi.critics.separable import SeparableCritic
 from lightning_mi.scores.scores import Scores
 from lightning_mi.scores.tiles import ProductTiles
-from lightning_mi.utilities.checks import check_instance
+from lightning_mi.utilities.checks import check_instance, check_whole
 
 _RIDGE = 1e-3  # added to the variances of standardized coordinates
 _MAX_SAMPLES = 2048  # whose marginal pairs are scored
@@ -36,6 +36,8 @@ class GaussianCopulaCritic(AbstractCritic):
         gaussian_dims: Numbers of the first columns of x and of y that the Gaussian may describe; all by default.
             Further columns are features for the residual alone.
         hidden_dims: Numbers of the first columns of x and of y that the residual does not see; none by default.
+        canonical_dims: If given, the residual sees this many canonical variables of x and of y instead of columns:
+            those of the highest correlations, 0 for those that :meth:`fit` dropped.
 
     Raises:
         TypeError: A width is not a whole number, or the residual is no critic.
@@ -68,6 +70,7 @@ class GaussianCopulaCritic(AbstractCritic):
         residual: AbstractCritic | None = None,
         gaussian_dims: tuple[int, int] | None = None,
         hidden_dims: tuple[int, int] = (0, 0),
+        canonical_dims: int | None = None,
     ) -> None:
         super().__init__()
         check_widths(x_dim=x_dim, y_dim=y_dim)
@@ -76,6 +79,15 @@ class GaussianCopulaCritic(AbstractCritic):
             raise ValueError(f"Got gaussian_dims={columns}: x has {x_dim} columns and y has {y_dim}.")
         self.x_dim, self.y_dim, self._hidden_dims = x_dim, y_dim, hidden_dims
         seen = x_dim - hidden_dims[0], y_dim - hidden_dims[1]
+        if canonical_dims is not None:
+            check_whole("canonical_dims", canonical_dims, 1)
+            if canonical_dims > min(columns):
+                raise ValueError(
+                    f"Got canonical_dims={canonical_dims}: a Gaussian of {columns[0]} and {columns[1]} columns has "
+                    f"{min(columns)} canonical variables."
+                )
+            seen = canonical_dims, canonical_dims
+        self._canonical_dims = canonical_dims
         self.residual = SeparableCritic(*seen, hidden=(64, 64), embed_dim=16) if residual is None else residual
         check_instance("residual", self.residual, AbstractCritic, "critics.SeparableCritic(x_dim, y_dim)")
         _start_at_zero(self.residual)
@@ -142,12 +154,20 @@ class GaussianCopulaCritic(AbstractCritic):
         return _join(self._factors(x, y), residual) if isinstance(residual, ProductTiles) else None
 
     def _seen(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return x[:, self._hidden_dims[0] :], y[:, self._hidden_dims[1] :]
+        if self._canonical_dims is None:
+            return x[:, self._hidden_dims[0] :], y[:, self._hidden_dims[1] :]
+        check_shapes(x, y, self.x_dim, self.y_dim)
+        canonical = self._canonical()
+        kept = canonical.correlations[: self._canonical_dims] > 0
+        u, v = (variables[:, : self._canonical_dims] * kept for variables in canonical.variables(x, y))
+        return u, v
 
     def _factors(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         check_shapes(x, y, self.x_dim, self.y_dim)
-        canonical = _Canonical(*(self.get_buffer(name) for name in _Canonical._fields))
-        return canonical.factors(x, y)
+        return self._canonical().factors(x, y)
+
+    def _canonical(self) -> "_Canonical":
+        return _Canonical(*(self.get_buffer(name) for name in _Canonical._fields))
 
 
 class _Canonical(NamedTuple):
@@ -196,11 +216,16 @@ class _Canonical(NamedTuple):
             correlations=correlations,
         )
 
+    def variables(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, K) and (M, K) canonical variables."""
+        u = (x[:, : len(self.x_mean)] - self.x_mean) @ self.x_directions
+        v = (y[:, : len(self.y_mean)] - self.y_mean) @ self.y_directions
+        return u, v
+
     def factors(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """(N, K + 2) and (M, K + 2), whose inner products are the log-ratios."""
         rho = self.correlations
-        u = (x[:, : len(self.x_mean)] - self.x_mean) @ self.x_directions
-        v = (y[:, : len(self.y_mean)] - self.y_mean) @ self.y_directions
+        u, v = self.variables(x, y)
         noise = 1 - rho.square()
         curvature = rho.square() / (2 * noise)
         x_term = -(curvature * u.square()).sum(1, keepdim=True)

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic, GaussianCopulaCritic
 from lightning_mi.estimation.contingency import table_critic
-from lightning_mi.estimation.families import SEPARABLE, Family
+from lightning_mi.estimation.families import MANY_COORDINATES, MAX_CANONICAL, SEPARABLE, Family
 from lightning_mi.estimation.fit import Fitted, Parts, fit_members
 from lightning_mi.estimation.folds import Indices, MemberSplit, split_members
 from lightning_mi.estimation.held_out import BLOCK, HeldOutBlock, Reading, held_out_scores, read
@@ -44,9 +44,20 @@ class CrossFit(NamedTuple):
     @property
     def has_products(self) -> bool:
         """Whether the Gaussian of a critic describes products of ranks with the radius."""
-        critics = [member.critic for member in self.fitted.members]
-        gaussian = [critic for critic in critics if isinstance(critic, GaussianCopulaCritic)]
-        return any(critic.x_directions[: len(critic.x_directions) // 2].any() for critic in gaussian)
+        return any(critic.x_directions[: len(critic.x_directions) // 2].any() for critic in self._gaussian)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the Gaussian of a critic keeps canonical variables of many columns."""
+        return any(
+            critic.correlations.any() and max(critic.x_dim, critic.y_dim) > MANY_COORDINATES
+            for critic in self._gaussian
+        )
+
+    @property
+    def _gaussian(self) -> list[GaussianCopulaCritic]:
+        critics = (member.critic for member in self.fitted.members)
+        return [critic for critic in critics if isinstance(critic, GaussianCopulaCritic)]
 
 
 @final
@@ -120,9 +131,16 @@ class CrossFitter:
         if x.one_hot and y.one_hot:
             return table_critic(*samples)
         ranks = x.num_ranks, y.num_ranks  # products with the radius come first, which the residual does not see
-        residual = family.residual(dims[0] - ranks[0], dims[1] - ranks[1])
         both = 2 * ranks[0], 2 * ranks[1]
-        critic = GaussianCopulaCritic(*dims, residual=residual, gaussian_dims=both, hidden_dims=ranks)
+        canonical = min(MAX_CANONICAL, *both) if family.canonical else 0
+        seen = (canonical, canonical) if canonical else (dims[0] - ranks[0], dims[1] - ranks[1])
+        critic = GaussianCopulaCritic(
+            *dims,
+            residual=family.residual(*seen),
+            gaussian_dims=both,
+            hidden_dims=ranks,
+            canonical_dims=canonical or None,
+        )
         ranks_alone = slice(ranks[0], both[0]), slice(ranks[1], both[1])
         with_products = slice(both[0]), slice(both[1])
         critic.fit(samples, held_out, (ranks_alone, with_products) if family.products else (ranks_alone,))

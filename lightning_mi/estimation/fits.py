@@ -7,7 +7,7 @@ import numpy as np
 
 from lightning_mi.estimation.cross_checks import reads_higher
 from lightning_mi.estimation.cross_fit import CrossFit, CrossFitter
-from lightning_mi.estimation.families import JOINT, SEPARABLE, SEPARABLE_RANKS, Family
+from lightning_mi.estimation.families import JOINT, SEPARABLE, SEPARABLE_CANONICAL, SEPARABLE_RANKS, Family
 from lightning_mi.estimation.interruption import Interruption
 
 
@@ -65,8 +65,9 @@ def fit_best(
 ) -> Fits:
     """Fit the families of critics that the samples call for, and keep for each fitter the best on validation samples.
 
-    Separable critics come first. If their Gaussian describes products with the radius, those without follow; if a
-    cross-check reads more than the best, joint critics do.
+    Separable critics come first. If their Gaussian describes products with the radius, those without follow; if
+    there are many columns, those whose residual sees canonical variables alone; if a cross-check reads more than the
+    best, joint critics.
 
     Args:
         fitters: One for each MI.
@@ -77,6 +78,8 @@ def fit_best(
     fits = fit_all(fitters, fractions, interruption)
     if fits.complete and any(own[-1].has_products for own in fits.fits):
         fits = better(fits, fit_all(fitters, fractions, interruption, SEPARABLE_RANKS))
+    if fits.complete and any(own[-1].is_wide for own in fits.fits):
+        fits = better(fits, fit_all(fitters, fractions, interruption, SEPARABLE_CANONICAL))
     reading = fits.fits[-1][-1].reading
     if fits.complete and reads_higher(checks, reading.value, reading.standard_error, len(reading.influence)):
         fits = better(fits, fit_all(fitters, fractions, interruption, JOINT))

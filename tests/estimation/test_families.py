@@ -12,7 +12,7 @@ from lightning_mi.estimation import options
 from lightning_mi.estimation.contingency import table_critic
 from lightning_mi.estimation.cross_checks import reads_higher
 from lightning_mi.estimation.cross_fit import CrossFit, CrossFitter
-from lightning_mi.estimation.families import JOINT, SEPARABLE, SEPARABLE_RANKS
+from lightning_mi.estimation.families import JOINT, SEPARABLE, SEPARABLE_CANONICAL, SEPARABLE_RANKS
 from lightning_mi.estimation.fit import Fitted
 from lightning_mi.estimation.fits import Fits, better, fit_all
 from lightning_mi.estimation.folds import make_folds
@@ -90,6 +90,23 @@ def test_ranks_alone_are_fitted_too_if_products_start_higher(families):
     assert result.mi > 0.3
 
 
+def test_canonical_variables_are_tried_if_there_are_many_columns(families):
+    x, y = find_law("multinormal-sparse-25-25-2-2.0").sample(1000, torch.Generator().manual_seed(0))
+    estimate(x, y, budget="quick", folds=2, permutations=19)
+    assert families[:2] == [SEPARABLE, SEPARABLE_CANONICAL]
+
+
+def test_residual_sees_canonical_variables_that_predict():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1500, 4, generator=generator)
+    y = 0.8 * x[:, :2].flip(1) + 0.6 * torch.randn(1500, 2, generator=generator)
+    critic = critics.GaussianCopulaCritic(4, 2, residual=critics.SeparableCritic(2, 2), canonical_dims=2)
+    assert critic.fit((x[:1000], y[:1000]), (x[1000:], y[1000:])) == 2
+    u, v = ((x - critic.x_mean) @ critic.x_directions, (y - critic.y_mean) @ critic.y_directions)
+    critic.correlations[1] = 0.0
+    torch.testing.assert_close(critic._seen(x, y), (u * torch.tensor([1.0, 0.0]), v * torch.tensor([1.0, 0.0])))
+
+
 def test_each_fitter_keeps_its_better_family():
     def fits(*values):
         fitted = [Fitted([], [], [value], []) for value in values]
@@ -126,10 +143,12 @@ def test_gaussian_base_takes_the_products_only_if_they_predict():
     ("options", "error", "message"),
     [
         ({"gaussian_dims": (4, 1)}, ValueError, "gaussian_dims=\\(4, 1\\)"),
+        ({"canonical_dims": 3}, ValueError, "has 2 canonical variables"),
+        ({"canonical_dims": 0}, ValueError, "canonical_dims"),
         ({"residual": critics.InnerProductCritic()}, ValueError, "no linear layer"),
         ({"residual": torch.nn.Linear(3, 2)}, TypeError, "residual"),
     ],
-    ids=["too many columns", "nothing to start at zero", "no critic"],
+    ids=["too many columns", "too many variables", "no variable", "nothing to start at zero", "no critic"],
 )
 def test_wrong_parts_of_a_gaussian_critic_raise(options, error, message):
     with pytest.raises(error, match=message):
