@@ -58,6 +58,7 @@ examples:
   lightning-mi estimate x.npy y.npy --budget quick --json
   lightning-mi estimate data.csv --x a,b --y c --given age       the conditional mutual information
   lightning-mi estimate x.npy y.npy z.npy                        given z
+  lightning-mi estimate data.csv --x a --y b --groups person     samples of one group stay in one fold
 
 Ctrl-C prints the estimate of what was fitted so far, and the exit status is 130.
 """
@@ -155,6 +156,10 @@ def _add_estimate_options(estimate: argparse.ArgumentParser) -> None:
     estimate.add_argument(
         "--discrete", nargs="+", choices=["x", "y", "z"], default=[], help="labels without an order (default: detected)"
     )
+    estimate.add_argument("--groups", metavar="COLUMN", help="samples of one group stay in one fold")
+    estimate.add_argument("--blocks", type=_positive, metavar="N", help="so do N consecutive samples of a time series")
+    estimate.add_argument("--permutations", type=_positive, metavar="N", default=999, help="for p (default: 999)")
+    estimate.add_argument("--confidence", type=float, metavar="P", default=0.95, help="of the limits (default: 0.95)")
     _add_estimation_options(estimate, budget="standard")
     estimate.set_defaults(fail=estimate.error)
 

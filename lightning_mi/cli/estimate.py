@@ -12,14 +12,18 @@ from lightning_mi.utilities.interrupts import exit_status
 def run(options: argparse.Namespace) -> int:
     """Read the files, print the estimate, and return the exit status: after Ctrl-C that of SIGINT."""
     try:
-        x, y, z = read_variables(options.files, options.x, options.y, options.given)
+        x, y, z, groups = read_variables(options.files, options.x, options.y, options.given, options.groups)
         result = estimate(
             x,
             y,
             conditional_on=z,
             discrete=dict.fromkeys(options.discrete, True),
+            groups=groups,
+            blocks=options.blocks,
             folds=options.folds,
             budget=options.budget,
+            permutations=options.permutations,
+            confidence=options.confidence,
             units=options.units,
             seed=options.seed,
             accelerator=options.accelerator,

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -12,9 +12,18 @@ from numpy.typing import NDArray
 from lightning_mi.exceptions import EstimateInputError
 
 
+class Variables(NamedTuple):
+    """What the files hold: x, y, optionally z and the group of each sample."""
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    z: NDArray[Any] | None = None
+    groups: NDArray[Any] | None = None
+
+
 def read_variables(
-    files: Sequence[Path], x: str | None, y: str | None, given: str | None = None
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
+    files: Sequence[Path], x: str | None, y: str | None, given: str | None = None, groups: str | None = None
+) -> Variables:
     """Read x, y and optionally z from two or three npy files, or from columns of one file.
 
     Args:
@@ -22,6 +31,7 @@ def read_variables(
         x: Columns, separated by commas, or the name of an array in an npz file.
         y: The same for y.
         given: The same for z.
+        groups: Column of one file with the group of each sample.
 
     Raises:
         EstimateInputError: A file cannot be read, or has no such column.
@@ -31,13 +41,18 @@ def read_variables(
             raise EstimateInputError(
                 f"Got --given {given} with {len(files)} files: it names columns of one file. Give z.npy as third file."
             )
-        first, second, *third = (_load_npy(path) for path in files)
-        return first, second, third[0] if third else None
+        if groups is not None:
+            raise EstimateInputError(
+                f"Got --groups {groups} with {len(files)} files: it names a column of one file. Save all arrays in one "
+                "npz file."
+            )
+        return Variables(*(_load_npy(path) for path in files))
     [path] = files
     if x is None or y is None:
         raise EstimateInputError(f"Got one file, {path}, without --x and --y: name the columns, such as --x a,b --y c.")
     table = _read_table(path)
-    return _select(table, x, path), _select(table, y, path), None if given is None else _select(table, given, path)
+    z, group = (None if name is None else _select(table, name, path) for name in (given, groups))
+    return Variables(_select(table, x, path), _select(table, y, path), z, group)
 
 
 def read_columns(path: Path, names: str | None) -> dict[str, NDArray[Any]]:

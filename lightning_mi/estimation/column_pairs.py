@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from lightning_mi.bounds import DV, AbstractBound
 from lightning_mi.critics import AbstractCritic
+from lightning_mi.estimation.arrays import check_lengths
 from lightning_mi.estimation.columns import Columns, select_columns
 from lightning_mi.estimation.folds import Indices
-from lightning_mi.estimation.inputs import Variable, check_lengths, read_kinds, read_variable
+from lightning_mi.estimation.inputs import Variable, read_kinds, read_variable
 from lightning_mi.estimation.multiple_tests import LEVEL, Adjustment, adjust_p_values, default_permutations
 from lightning_mi.estimation.options import Budget, Options
 from lightning_mi.estimation.pairwise_result import PairwiseMI

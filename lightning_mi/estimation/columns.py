@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_mi.estimation.inputs import to_array
+from lightning_mi.estimation.arrays import to_array
 from lightning_mi.exceptions import EstimateInputError
 from lightning_mi.utilities.checks import describe
 

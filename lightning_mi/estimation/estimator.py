@@ -15,8 +15,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lightning_mi.bounds import DV, AbstractBound
 from lightning_mi.critics import AbstractCritic
+from lightning_mi.estimation.arrays import check_unmasked
 from lightning_mi.estimation.fitted_critics import FittedCritics
-from lightning_mi.estimation.inputs import check_unmasked, read_kinds, read_variable
+from lightning_mi.estimation.inputs import read_kinds, read_variable
 from lightning_mi.estimation.options import Budget, Options
 from lightning_mi.estimation.result import MIEstimate, Units
 from lightning_mi.estimation.run import read_groups, run_and_keep

@@ -107,9 +107,7 @@ def not_extrapolated() -> Finding:
 def _of_the_data(e: Evidence) -> Iterator[Finding]:
     n = len(e.variables[0].values)
     if n < _FEW_SAMPLES:
-        yield Finding(
-            "n_too_small", f"{n} samples.", "Collect more: the lower limit holds, the estimate may be far too low."
-        )
+        yield Finding("n_too_small", f"{n} samples.", "Collect more: the estimate may be far too low.")
     for variable in e.variables:
         name = variable.name
         if variable.constant:

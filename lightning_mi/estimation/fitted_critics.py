@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_mi.estimation.arrays import check_lengths
 from lightning_mi.estimation.held_out import BLOCK, HeldOutBlock, log_normalizer, read, score_range
-from lightning_mi.estimation.inputs import Variable, check_lengths, read_new_values
+from lightning_mi.estimation.inputs import Variable, read_new_values
 from lightning_mi.estimation.run import Run
 from lightning_mi.estimation.scoring import pairwise
 from lightning_mi.exceptions import EstimateInputError

@@ -86,14 +86,14 @@ def score_range(critic: AbstractCritic, x: Tensor, y: Tensor, split: MemberSplit
     """The range of the scores of a member's validation pairs, in which its scores of other pairs are trusted.
 
     Beyond it lie single pairs, far outside of the training samples, that would carry a whole mean: that of exp(T) by
-    high scores, that of T by low ones. The upper end is the highest score. The lower end is 2 log V below the
-    log-normalizer, for V validation samples: scores that are raised to it add at most 1 / V^2 of itself to the mean of
-    exp(T).
+    high scores, that of T by low ones. The ends are 2 log V above and below the log-normalizer, for V validation
+    samples; the upper end is at most the highest score. One pair with a score 2 log V above the log-normalizer alone
+    carries the mean of exp(T) over V^2 pairs, and scores that are raised to the lower end add at most 1 / V^2 to it.
     """
     rows = split.validation[:BLOCK]
     scores = pairwise(critic, x[rows], y[rows])
-    lowest = log_normalizer([scores]).float() - 2 * math.log(len(rows))
-    return torch.minimum(lowest, scores.max()), scores.max()
+    center, reach = log_normalizer([scores]).float(), 2 * math.log(len(rows))
+    return center - reach, torch.minimum(center + reach, scores.max())
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Arrays, tensors and data-frame columns as one variable: numbers, or labels of a discrete variable."""
+"""Variables of an estimation: numbers, or labels of a discrete variable."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,10 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_mi.estimation.arrays import to_array, to_finite, to_rows
 from lightning_mi.estimation.coordinates import ATOM_FRACTION
 from lightning_mi.exceptions import EstimateInputError
-from lightning_mi.utilities.checks import check_choice, describe
+from lightning_mi.utilities.checks import check_choice
 
 Kind = Literal["continuous", "discrete", "mixed"]
 MIN_SAMPLES = 50
@@ -65,7 +66,7 @@ def read_variable(data: Any, name: str, discrete: bool | None = None) -> Variabl
         discrete = True
     array = to_array(data, name)
     categorical = array.dtype.kind in "OUSb"
-    array = _to_rows(name, array)
+    array = to_rows(array, name)
     if categorical and not discrete and array.dtype.kind != "b":
         remedy = (
             "Encode each column of text as numbers, such as one-hot columns."
@@ -79,7 +80,7 @@ def read_variable(data: Any, name: str, discrete: bool | None = None) -> Variabl
         return _discrete(name, array)
     if array.dtype.kind == "c":
         raise EstimateInputError(f"Got complex numbers as {name}: pass the real and the imaginary part as columns.")
-    values = _finite(name, array)
+    values = to_finite(array, name)
     constant = tuple(int(column) for column in np.flatnonzero((values == values[0]).all(axis=0)))
     if discrete is None:
         discrete = _num_distinct(values) <= min(_MAX_LABELS, _MAX_LABEL_FRACTION * len(values))
@@ -106,7 +107,7 @@ def read_new_values(data: Any, fitted: Variable) -> NDArray[np.float64]:
         array([1., 0.])
     """
     name, array = fitted.name, to_array(data, fitted.name)
-    array = _to_rows(name, array)
+    array = to_rows(array, name)
     columns = fitted.values.shape[1] if fitted.categories is None else fitted.categories.shape[1]
     if array.shape[1] != columns:
         raise EstimateInputError(f"Got {name} with {array.shape[1]} columns: the fit had {columns}.")
@@ -114,7 +115,7 @@ def read_new_values(data: Any, fitted: Variable) -> NDArray[np.float64]:
         return _new_labels(array, fitted)
     if array.dtype.kind not in "biuf":
         raise EstimateInputError(f"Got {name} of dtype {array.dtype}: the fit had numbers.")
-    return _finite(name, array)
+    return to_finite(array, name)
 
 
 def _discrete(name: str, array: NDArray[Any], constant: tuple[int, ...] = ()) -> Variable:
@@ -123,8 +124,8 @@ def _discrete(name: str, array: NDArray[Any], constant: tuple[int, ...] = ()) ->
         if missing.any():
             raise EstimateInputError(
                 f"Got {name} with {missing.sum()} labels that are missing, the first in row "
-                f"{np.flatnonzero(missing.any(axis=1))[0]}: no row is dropped silently. Drop such rows in x and y "
-                "together, or give them a label."
+                f"{np.flatnonzero(missing.any(axis=1))[0]}, counted from 0: no row is dropped silently. Drop such "
+                "rows in x and y together, or give them a label."
             )
     rows = array.astype(str) if array.dtype.kind == "O" else array
     distinct, labels = np.unique(rows, axis=0, return_inverse=True)
@@ -154,88 +155,6 @@ def _new_labels(array: NDArray[Any], fitted: Variable) -> NDArray[np.float64]:
             "to samples of all labels."
         )
     return labels.reshape(-1, 1).astype(np.float64)
-
-
-def _to_rows(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """(n, D) of (n,) or (n, D)."""
-    if array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise EstimateInputError(
-            f"Got {name} of shape {array.shape}: it must be (n,) or (n, D), with one row per sample."
-        )
-    return array
-
-
-def _finite(name: str, array: NDArray[Any]) -> NDArray[np.float64]:
-    """The array as float64; raise if a value is NaN or infinite."""
-    values = array.astype(np.float64)
-    if array.dtype.kind in "iu":
-        _check_distinct(name, array, values)
-    if bad := int((~np.isfinite(values)).sum()):
-        rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        raise EstimateInputError(
-            f"Got {name} with {bad} values that are NaN or infinite, the first in row {rows[0]}: no row is dropped "
-            "silently. Drop or impute them in x and y together."
-        )
-    return values
-
-
-def to_array(data: Any, name: str) -> NDArray[Any]:
-    """A NumPy array of numbers, text or objects.
-
-    Args:
-        data: A NumPy array, tensor, pandas or polars column or frame, or list.
-        name: The argument, for messages.
-
-    Raises:
-        EstimateInputError: The data are no array, a scalar, or of a dtype such as dates.
-    """
-    check_unmasked(data, name)
-    if hasattr(data, "detach"):  # a tensor
-        data = data.detach().cpu()
-        data = data.float() if str(data.dtype) == "torch.bfloat16" else data
-    elif hasattr(data, "to_numpy"):  # a column or a frame of pandas or polars
-        data = data.to_numpy()
-    try:
-        array = np.asarray(data)
-    except ValueError as error:
-        raise EstimateInputError(f"Got {name} that is no array: {error}. Pass rows of equal length.") from None
-    if array.ndim == 0:
-        raise EstimateInputError(f"Got {describe(name, data)}: pass an array with one row for each sample.")
-    if array.dtype.kind not in "biufcOUS":
-        raise EstimateInputError(
-            f"Got {name} of dtype {array.dtype}: convert it to numbers, such as seconds for times."
-        )
-    if array.dtype.kind == "O":
-        try:
-            numbers = array.astype(np.float64)  # numbers in an object array
-        except (TypeError, ValueError):
-            return array
-        _check_distinct(name, array, numbers)
-        return numbers
-    return array
-
-
-def check_unmasked(data: Any, name: str) -> None:
-    """Check that no entry of a masked array is masked: conversions drop the mask.
-
-    Raises:
-        EstimateInputError: An entry is masked.
-    """
-    if isinstance(data, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(data).sum())):
-        raise EstimateInputError(
-            f"Got {name} with {masked} masked entries: no row is dropped silently. Drop or impute them in x and y "
-            "together."
-        )
-
-
-def _check_distinct(name: str, exact: NDArray[Any], numbers: NDArray[np.float64]) -> None:
-    """Raise if different integers have become equal numbers."""
-    if np.abs(numbers).max(initial=0) > 2**53 and len(set(exact.ravel().tolist())) > len(np.unique(numbers)):
-        raise EstimateInputError(
-            f"Got {name} with integers that float64 does not tell apart: subtract a common offset first."
-        )
 
 
 def _has_categories(data: Any) -> bool:
@@ -270,21 +189,6 @@ def read_kinds(discrete: Mapping[str, bool] | None, names: Sequence[str] | None 
         if names is not None:
             check_choice("key of discrete", name, names)
     return dict(kinds)
-
-
-def check_lengths(lengths: Mapping[str, int]) -> None:
-    """Check that all variables, by name, have the same number of samples.
-
-    Raises:
-        EstimateInputError: Two differ.
-    """
-    (first, n), *others = lengths.items()
-    for name, length in others:
-        if length != n:
-            raise EstimateInputError(
-                f"Got {n} samples of {first} and {length} of {name}: row i of both is one sample, so both have the "
-                "same length."
-            )
 
 
 def _num_distinct(values: NDArray[np.float64]) -> int:

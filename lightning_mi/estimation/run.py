@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lightning_mi.estimation.arrays import check_lengths
 from lightning_mi.estimation.coordinates import Coordinates, OneHotCoordinates, RankCoordinates
 from lightning_mi.estimation.cross_checks import conditional_cross_checks, cross_checks
 from lightning_mi.estimation.cross_fit import CrossFit, CrossFitter
 from lightning_mi.estimation.fits import Fits, fit_all, fit_best
 from lightning_mi.estimation.folds import Indices, make_folds
-from lightning_mi.estimation.inputs import MIN_SAMPLES, Variable, check_lengths
+from lightning_mi.estimation.inputs import MIN_SAMPLES, Variable
 from lightning_mi.estimation.interruption import catch_interrupts
 from lightning_mi.estimation.joint_coordinates import Columns, join
 from lightning_mi.estimation.options import Options

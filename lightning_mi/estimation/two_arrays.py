@@ -1,5 +1,7 @@
 """estimate: the mutual information of two arrays."""
 
+from __future__ import annotations  # the signature shows ArrayLike by its name
+
 from collections.abc import Callable, Mapping
 
 from numpy.typing import ArrayLike

@@ -73,6 +73,23 @@ def test_given_names_columns_of_one_file(files, capsys):
     assert "Give z.npy as third file" in capsys.readouterr().err
 
 
+def test_groups_and_limits_are_options(files, capsys):
+    person = np.repeat(np.arange(40), 5)
+    np.savetxt("people.csv", np.c_[X[:, 0], Y, person], delimiter=",", header="a,c,person", comments="", fmt="%.17g")
+    command = ["estimate", "people.csv", "--x", "a", "--y", "c", "--budget", "quick", "--json", "--permutations", "19"]
+    assert main([*command, "--groups", "person", "--confidence", "0.5"]) == 0
+    grouped = json.loads(capsys.readouterr().out)
+    assert grouped["confidence"] == 0.5
+    assert "dependent_samples" in [finding["code"] for finding in grouped["findings"]]
+    assert main([*command, "--blocks", "5"]) == 0
+    assert json.loads(capsys.readouterr().out)["lower"] != grouped["lower"]
+
+
+def test_groups_name_a_column_of_one_file(files, capsys):
+    assert main(["estimate", "x.npy", "y.npy", "--groups", "person"]) == 2
+    assert "names a column of one file" in capsys.readouterr().err
+
+
 def test_ctrl_c_prints_the_incomplete_estimate(here):
     x = RNG.normal(size=3000)
     np.save("x.npy", x)
@@ -104,7 +121,7 @@ def test_estimate_prints_three_lines_and_json(files, capsys):
 
 def test_text_columns_stay_text_and_empty_fields_are_nan(here):
     (here / "t.csv").write_text("a,b,c\n1,x,1.5\n2,y,\n")
-    a, b, _ = read_variables([here / "t.csv"], "a", "b")
+    a, b, *_ = read_variables([here / "t.csv"], "a", "b")
     assert a.dtype.kind == "i"
     assert b.tolist() == ["x", "y"]
     assert np.isnan(read_variables([here / "t.csv"], "c", "a")[0][1])
@@ -114,7 +131,7 @@ def test_parquet_columns_are_read(here):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     pandas.DataFrame({"a": [1.5, 2.5], "b": ["u", "v"]}).to_parquet("t.parquet")
-    a, b, _ = read_variables([here / "t.parquet"], "a", "b")
+    a, b, *_ = read_variables([here / "t.parquet"], "a", "b")
     assert (a.tolist(), b.tolist()) == ([1.5, 2.5], ["u", "v"])
 
 

@@ -7,7 +7,14 @@ from scipy.special import logsumexp
 
 from lightning_mi.critics import InnerProductCritic
 from lightning_mi.estimation.folds import MemberSplit
-from lightning_mi.estimation.held_out import HeldOutBlock, held_out_scores, permutation_p_value, plug_in, read
+from lightning_mi.estimation.held_out import (
+    HeldOutBlock,
+    held_out_scores,
+    permutation_p_value,
+    plug_in,
+    read,
+    score_range,
+)
 
 
 def blocks_of(sizes, seed=0, joint=1.0):
@@ -76,15 +83,23 @@ def test_critics_are_clamped_centered_and_averaged():
     for temperature in (1.0, 2.0):
         scores = (x[:6] @ y[:6].T / temperature).double().numpy()
         own = (x[8:10] @ y[8:10].T / temperature).double().numpy()
-        lowest = logsumexp(own[~np.eye(2, dtype=bool)]) - np.log(2) - 2 * np.log(2)
-        assert (scores < lowest).any()
-        assert (scores > own.max()).any()
-        scores = np.clip(scores, lowest, own.max())
+        center, reach = logsumexp(own[~np.eye(2, dtype=bool)]) - np.log(2), 2 * np.log(2)
+        highest = min(own.max(), center + reach)
+        assert (scores < center - reach).any()
+        assert (scores > highest).any()
+        scores = np.clip(scores, center - reach, highest)
         raw += scores.diagonal().mean() / 2
         off = scores[~np.eye(6, dtype=bool)]
         expected += (scores - logsumexp(off) + np.log(len(off))) / 2
     np.testing.assert_allclose(block.scores, expected, rtol=1e-4, atol=1e-5)
     assert plug_in([block]) == pytest.approx(raw, rel=1e-4)
+
+
+def test_joint_pairs_far_above_marginal_pairs_are_clamped():
+    x, y = torch.tensor([[100.0, 0.0], [0.0, 100.0]]), torch.eye(2)
+    split = MemberSplit(0, np.arange(2), np.arange(2))
+    lowest, highest = score_range(InnerProductCritic(), x, y, split)  # joint pairs 100, marginal pairs 0
+    assert (float(lowest), float(highest)) == pytest.approx((-2 * np.log(2), 2 * np.log(2)))
 
 
 def test_large_folds_are_scored_in_blocks():
