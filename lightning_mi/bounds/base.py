@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_mi.exceptions import MINumericalWarning
 from lightning_mi.scores.scores import Scores
-from lightning_mi.utilities.checks import check_instance
+from lightning_mi.utilities.checks import check_finite, check_instance
 from lightning_mi.utilities.numerics import exp_linear, finite_checks_enabled, full_precision
 
 
@@ -159,6 +159,19 @@ def check_scores(scores: object) -> None:
         TypeError: ``scores`` is not :class:`Scores`, but, for example, the critic's matrix.
     """
     check_instance("scores", scores, Scores, "Scores.from_matrix(matrix)")
+
+
+def check_cap(cap: float | None) -> None:
+    """Check the log of a mean of exponentials above which an objective continues the exponential linearly.
+
+    Raises:
+        TypeError: The cap is neither a number nor None.
+        ValueError: The cap is negative or not finite.
+    """
+    if cap is not None:
+        check_finite("cap", cap, "the log-normalizer above which the exponential is linear, in nats, or None")
+    if cap is not None and cap < 0:
+        raise ValueError(f"Got cap={cap}: the cap is at least 0. None gives the literal exponential.")
 
 
 def self_normalized_terms(joint_term: Tensor, log_normalizer: Tensor, cap: float | None) -> BoundTerms:
