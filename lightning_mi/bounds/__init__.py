@@ -6,6 +6,7 @@ from lightning_mi.bounds.density_ratio import RPC, Hellinger
 from lightning_mi.bounds.donsker_varadhan import DV, MINE, SMILE
 from lightning_mi.bounds.infonce import InfoNCE
 from lightning_mi.bounds.jensen_shannon import JS, gan_objective
+from lightning_mi.bounds.jensen_shannon_limit import jensen_shannon_limit
 from lightning_mi.bounds.noise_contrastive import NCE
 from lightning_mi.bounds.nwj_tuba import NWJ, TUBA
 from lightning_mi.bounds.released import ReleasedJS, ReleasedNWJ, ReleasedTUBA
@@ -28,4 +29,5 @@ __all__ = [
     "ReleasedNWJ",
     "ReleasedTUBA",
     "gan_objective",
+    "jensen_shannon_limit",
 ]
