@@ -44,11 +44,11 @@ class DCL(AbstractBound):
     def terms(self, scores: Scores) -> BoundTerms:
         """The value and the log-normalizer of InfoNCE."""
         check_scores(scores)
-        negatives = scores.row_log_mean_exp(joint=False)[scores.joint_rows]
-        differences = scores.joint - negatives
-        value, log_normalizer, joint, objective = scores.together(
-            lambda s: (*s.row_means(), s.joint_mean(), s.mean_over_joint(differences))
-        )
+        joint_rows = scores.joint_rows
+        # Not Scores.row_means: of scores in tiles, both kinds of rows then share one deferred gradient.
+        negatives, rows = (scores.row_log_mean_exp(joint=joint)[joint_rows] for joint in (False, True))
+        values = scores.joint - rows, scores.joint - negatives, scores.joint, rows
+        value, objective, joint, log_normalizer = scores.together(lambda s: map(s.mean_over_joint, values))
         return BoundTerms(value, objective, joint, log_normalizer, log_normalizer)
 
     def marginal_at(self, target: float) -> float:
