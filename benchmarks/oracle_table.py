@@ -64,7 +64,8 @@ def read(bound, shift, matrices):
 
 def rows(levels, batches, batch_size, dim, seed):
     """The table's rows: a bound, a reading, and a cell for each level."""
-    columns, others = [], []
+    columns = []
+    others = []
     for mi in levels:
         data = GaussianDataModule(dim=dim, mi=mi, steps_per_mi=batches, batch_size=batch_size, seed=seed)
         matrices = [data.log_ratio_matrix(x.double(), y.double()) for x, y in data.train_dataloader()]

@@ -24,7 +24,7 @@ class BoundTerms(NamedTuple):
     Attributes:
         value: The reported estimate. It never contains a regularizer.
         objective: The quantity that training maximizes. Its gradient may differ from the value's (MINE, SMILE, JS, a
-            capped NWJ).
+            capped NWJ), and it need not estimate the mutual information (NCE, Hellinger, RPC, DCL).
         joint_term: The mean over joint pairs.
         marginal_term: The mean over marginal pairs: value = joint_term - marginal_term.
         log_normalizer: The log-normalizer. It is constant at the optimum and drifts or explodes in practice; a
@@ -45,7 +45,8 @@ class AbstractBound(nn.Module, ABC):
     metrics, pairings and generic tests use.
 
     Attributes:
-        is_lower_bound: With exact expectations, the value of any critic is at most the mutual information.
+        is_lower_bound: With exact expectations, the value of any critic is at most the mutual information. Otherwise
+            the value is neither a lower nor an upper bound.
         capped_at_log_n: The bound is normalized by rows: its value is at most the log of the number of candidates in a
             row.
         self_normalized: The optimal critic is unique and has log-normalizer 0, so no other target is possible.

@@ -36,7 +36,7 @@ class Hellinger(_AbstractDensityRatio):
     saturates at 2: above about 6 nats its gradient is small. Joint pairs with low scores dominate it; as in NWJ, each
     of the two exponentials is continued linearly above ``cap``, which keeps the optimum, where both are at most 1.
 
-    GAN-DIME is :class:`JS` and KL-DIME is :class:`TUBA`, both read by their plug-in estimate.
+    GAN-DIME is :class:`JS` and KL-DIME is :class:`TUBA` with baseline 1, both read by their plug-in estimate.
 
     Source: Letizia et al. 2024.
 

@@ -22,8 +22,7 @@ class NCE(AbstractBound):
     most :math:`e^s` times that of JS: bounded, but less so.
 
     The value is that of JS, :math:`1 + E_P[T] - E_Q[e^T]`. Like all means of :math:`e^T` it has a heavy tail at high
-    MI; the plug-in estimate has none. A regularizer needs little weight, as for JS: one that is too strong for the
-    flat top of the loss moves the critic.
+    MI, and may overflow; the plug-in estimate has none.
 
     Source: Gutmann and Hyvärinen 2012; Poole et al. 2019 (value).
 

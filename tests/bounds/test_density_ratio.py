@@ -133,7 +133,7 @@ def test_dcl_keeps_its_gradient_where_infonce_saturates() -> None:
 @pytest.mark.parametrize(("value", "error"), [(math.nan, ValueError), (51.0, ValueError), ("64", TypeError)])
 def test_log_noise_ratio_out_of_range_is_an_error(value: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"Got log_noise_ratio='?{value}"):
-        bounds.NCE(value)  # type: ignore[arg-type]
+        bounds.NCE(value)
 
 
 def test_weights_of_rpc_out_of_range_are_errors() -> None:
