@@ -49,15 +49,18 @@ class Softplus(AbstractPairFunction):
 
     def value(self, scores: Tensor) -> Tensor:
         """The softplus of the shifted scores."""
-        return softplus(scores if self.shift == 0 else scores - self.shift)
+        return softplus(self._shifted(scores))
 
     def value_into(self, scores: Tensor, out: Tensor) -> Tensor:
         """The softplus of the shifted scores."""
-        return torch.logaddexp(torch.sub(scores, self.shift, out=out), out.new_zeros(()), out=out)
+        return torch.logaddexp(self._shifted(scores, out), out.new_zeros(()), out=out)
 
     def derivative(self, scores: Tensor, out: Tensor | None = None) -> Tensor:
         """The logistic function."""
-        return torch.sub(scores, self.shift, out=out).sigmoid_()
+        return torch.sigmoid(self._shifted(scores, out), out=out)
+
+    def _shifted(self, scores: Tensor, out: Tensor | None = None) -> Tensor:
+        return scores if self.shift == 0 else torch.sub(scores, self.shift, out=out)
 
 
 @final
