@@ -220,8 +220,9 @@ def read(spec: BoundSpec, batch: Batch, t: np.ndarray) -> Loop:
         return Loop(joint - ell, joint - mean_p(marginal_row), joint, ell, ell)
     if spec.name == "Hellinger":
         halves = mean_p(lambda i, j: math.exp(-score(i, j) / 2)), mean_q(lambda i, j: math.exp(score(i, j) / 2))
-        capped = [half if half <= math.e else math.e * math.log(half) for half in halves]
-        return Loop(joint, 2 - sum(capped) - (not batch.joint), joint, 0.0, ell)
+        continued = [half if half <= math.e else math.e * math.log(half) for half in halves]
+        without_joint = 0.0 if batch.joint else 1.0  # the log of the mean counts as 0
+        return Loop(joint, 2 - sum(continued) - without_joint, joint, 0.0, ell)
     if spec.name == "TUBA(learned)":
         joint, marginal = 1 + mean_p(over_baseline), mean_q(lambda i, j: math.exp(over_baseline(i, j)))
         ell = math.log(marginal)
