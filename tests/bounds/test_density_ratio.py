@@ -49,7 +49,7 @@ def test_log_ratio_is_the_optimum_on_batches_of_three(bound: bounds.AbstractBoun
     np.testing.assert_allclose(expected_gradient(bound, shift), 0, atol=1e-14)
 
 
-def test_log_ratio_is_not_the_optimum_of_dcl_on_batches_of_three() -> None:
+def test_log_ratio_is_not_the_optimum_of_dcl() -> None:
     assert np.abs(expected_gradient(bounds.DCL(), 0.0)).max() > 0.01
 
 
@@ -108,7 +108,7 @@ def test_weight_alpha_of_rpc_changes_only_the_scale() -> None:
     torch.testing.assert_close(second, (1 + 5 * 0.005 / 0.995) ** 2 * first)
 
 
-def test_log_outside_the_mean_of_rpc_is_below_the_plug_in() -> None:
+def test_log_outside_the_mean_of_rpc_is_another_number() -> None:
     ratio = torch.tensor(LOG_RATIO).exp()
     alpha, beta, gamma = 0.01, 0.005, 0.995
     mean_f = (torch.tensor(JOINT) * (ratio - alpha) / (beta * ratio + gamma)).sum()
