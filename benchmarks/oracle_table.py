@@ -1,6 +1,7 @@
 """What every bound reads with the exact critic, as a Markdown table: the bias of the bound alone, no training in it.
 
     python benchmarks/oracle_table.py
+    python benchmarks/oracle_table.py --mi 2 6 10 --batch-size 256 --batches 100
 
 The critic is the log density ratio of the Gaussian law, plus the constant at which the bound has its optimum. What
 differs from the mutual information is then the estimate's own bias and spread. Bounds that read the same share a row.
@@ -26,8 +27,19 @@ BOUNDS = {
     "NWJ": (bounds.NWJ(), 1.0),
     "TUBA(1)": (bounds.TUBA(), 0.0),
     "JS": (bounds.JS(), 0.0),
+    "NCE": (bounds.NCE(), 0.0),
+    "Hellinger": (bounds.Hellinger(), 0.0),
+    "RPC": (bounds.RPC(), 0.0),
+    "DCL": (bounds.DCL(), 0.0),
 }
 READINGS = {"macro": "macro ± sd", "micro": "micro ± se", "plug-in": "plug-in ± sd"}
+# What is no estimate, but a lower limit or an objective, of the log density ratio.
+OTHERS = {
+    ("JS", "Jensen-Shannon limit ± sd"): lambda s: bounds.jensen_shannon_limit(bounds.gan_objective(s)).value,
+    ("DCL", "objective ± sd"): lambda s: bounds.DCL()(s).objective,
+    ("Hellinger", "objective ± sd"): lambda s: bounds.Hellinger()(s).objective,
+    ("RPC", "objective ± sd"): lambda s: bounds.RPC()(s).objective,
+}
 
 
 @torch.no_grad()
@@ -53,10 +65,13 @@ def read(bound, shift, matrices):
 def rows(levels, batches, batch_size, dim, seed):
     """The table's rows: a bound, a reading, and a cell for each level."""
     columns = []
+    others = []
     for mi in levels:
         data = GaussianDataModule(dim=dim, mi=mi, steps_per_mi=batches, batch_size=batch_size, seed=seed)
         matrices = [data.log_ratio_matrix(x.double(), y.double()) for x, y in data.train_dataloader()]
         columns.append({name: read(bound, shift, matrices) for name, (bound, shift) in BOUNDS.items()})
+        scores = [Scores.from_matrix(matrix) for matrix in matrices]
+        others.append({key: torch.stack([value(batch) for batch in scores]) for key, value in OTHERS.items()})
     names: dict[tuple[tuple[str, ...], ...], list[str]] = {}
     for name in BOUNDS:
         cells = tuple(tuple(column[name][average] for column in columns) for average in READINGS)
@@ -65,7 +80,7 @@ def rows(levels, batches, batch_size, dim, seed):
         [", ".join(same), label, *line]
         for cells, same in names.items()
         for label, line in zip(READINGS.values(), cells, strict=True)
-    ]
+    ] + [[*key, *(f"{level[key].mean():.2f} ± {level[key].std():.2f}" for level in others)] for key in OTHERS]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -64,7 +64,7 @@ class AbstractRegularizer(nn.Module, ABC):
     Args:
         weight: Lambda, at least 0, or a function that returns it for a training step. At 0 the penalty is a constant
             zero: gradients are bit-equal to those without a regularizer.
-        target: C*, nats. Self-normalized bounds (NWJ, TUBA, JS) admit 0 only; see :func:`check_target`.
+        target: C*, nats. Self-normalized bounds (NWJ, TUBA, JS, NCE, ...) admit 0 only; see :func:`check_target`.
         scale: ``"log"`` compares log-normalizers. ``"linear"`` compares their exponentials, as NWJ's regularizer is
             printed; it has the same optimum and overflows earlier.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_mi.exceptions import MINumericalWarning
 from lightning_mi.scores.scores import Scores
-from lightning_mi.utilities.checks import check_instance
+from lightning_mi.utilities.checks import check_finite, check_instance
 from lightning_mi.utilities.numerics import exp_linear, finite_checks_enabled, full_precision
 
 
@@ -24,7 +24,7 @@ class BoundTerms(NamedTuple):
     Attributes:
         value: The reported estimate. It never contains a regularizer.
         objective: The quantity that training maximizes. Its gradient may differ from the value's (MINE, SMILE, JS, a
-            capped NWJ).
+            capped NWJ), and it need not estimate the mutual information (NCE, Hellinger, RPC, DCL).
         joint_term: The mean over joint pairs.
         marginal_term: The mean over marginal pairs: value = joint_term - marginal_term.
         log_normalizer: The log-normalizer. It is constant at the optimum and drifts or explodes in practice; a
@@ -45,7 +45,8 @@ class AbstractBound(nn.Module, ABC):
     metrics, pairings and generic tests use.
 
     Attributes:
-        is_lower_bound: With exact expectations, the value of any critic is at most the mutual information.
+        is_lower_bound: With exact expectations, the value of any critic is at most the mutual information. Otherwise
+            the value is neither a lower nor an upper bound.
         capped_at_log_n: The bound is normalized by rows: its value is at most the log of the number of candidates in a
             row.
         self_normalized: The optimal critic is unique and has log-normalizer 0, so no other target is possible.
@@ -159,6 +160,19 @@ def check_scores(scores: object) -> None:
         TypeError: ``scores`` is not :class:`Scores`, but, for example, the critic's matrix.
     """
     check_instance("scores", scores, Scores, "Scores.from_matrix(matrix)")
+
+
+def check_cap(cap: float | None) -> None:
+    """Check the log of a mean of exponentials above which an objective continues the exponential linearly.
+
+    Raises:
+        TypeError: The cap is neither a number nor None.
+        ValueError: The cap is negative or not finite.
+    """
+    if cap is not None:
+        check_finite("cap", cap, "the log-normalizer above which the exponential is linear, in nats, or None")
+    if cap is not None and cap < 0:
+        raise ValueError(f"Got cap={cap}: the cap is at least 0. None gives the literal exponential.")
 
 
 def self_normalized_terms(joint_term: Tensor, log_normalizer: Tensor, cap: float | None) -> BoundTerms:

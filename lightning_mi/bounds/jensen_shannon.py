@@ -25,9 +25,9 @@ def gan_objective(scores: Scores) -> Tensor:
     return -joint - marginal
 
 
-def gan_means(scores: Scores) -> tuple[Tensor, Tensor]:
-    """E_P[softplus(-T)] and E_Q[softplus(T)]."""
-    return scores.joint_mean_softplus(), scores.mean_softplus()
+def gan_means(scores: Scores, shift: float = 0.0) -> tuple[Tensor, Tensor]:
+    """E_P[softplus(shift - T)] and E_Q[softplus(T - shift)]."""
+    return scores.joint_mean_softplus(shift), scores.mean_softplus(shift)
 
 
 @final

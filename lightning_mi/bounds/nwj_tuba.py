@@ -5,9 +5,9 @@ from typing import ClassVar, Literal, final
 
 from torch import Tensor, nn
 
-from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_scores, self_normalized_terms
+from lightning_mi.bounds.base import AbstractBound, BoundTerms, check_cap, check_scores, self_normalized_terms
 from lightning_mi.scores.scores import Scores
-from lightning_mi.utilities.checks import check_finite, check_positive
+from lightning_mi.utilities.checks import check_positive
 from lightning_mi.utilities.numerics import full_precision, upcast
 
 
@@ -20,10 +20,7 @@ class _AbstractSelfNormalized(AbstractBound):
 
     def __init__(self, cap: float | None = 1.0) -> None:
         super().__init__()
-        if cap is not None:
-            check_finite("cap", cap, "the log-normalizer above which the exponential is linear, in nats, or None")
-        if cap is not None and cap < 0:
-            raise ValueError(f"Got cap={cap}: the cap is at least 0. None gives the literal exponential.")
+        check_cap(cap)
         self.cap = cap
 
     def marginal_at(self, target: float) -> float:

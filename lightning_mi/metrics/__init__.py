@@ -2,6 +2,7 @@
 
 import lightning_mi.metrics.functional as functional
 from lightning_mi.metrics.effective_sample_fraction import EffectiveSampleFraction
+from lightning_mi.metrics.jensen_shannon_limit import JensenShannonLimit
 from lightning_mi.metrics.linear_probe import LinearProbeAccuracy
 from lightning_mi.metrics.log_normalizer import LogNormalizer
 from lightning_mi.metrics.moments import Estimate
@@ -12,6 +13,7 @@ from lightning_mi.metrics.standard_error import StandardError
 __all__ = [
     "EffectiveSampleFraction",
     "Estimate",
+    "JensenShannonLimit",
     "LinearProbeAccuracy",
     "LogNormalizer",
     "MutualInformation",

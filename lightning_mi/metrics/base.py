@@ -1,6 +1,6 @@
 """Base classes of the metrics of terms and scores: one vector of moments is their only state."""
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from typing import Any
 
 import torch
@@ -41,10 +41,6 @@ class AbstractMomentsMetric(KeepsPrecision, Metric, ABC):
     @moments.setter
     def moments(self, value: Tensor) -> None:
         setattr(self, self._state, value.to(self.device))
-
-    @abstractmethod
-    def update_batches(self, batches: Batches) -> None:
-        """Update with several batches at once."""
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot one result of ``forward`` or ``compute``, or a list of results as a curve.

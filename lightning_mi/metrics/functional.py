@@ -1,11 +1,12 @@
 """The metrics as pure functions. The metric classes store the moments of many batches and call the same code."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
+from lightning_mi.bounds import jensen_shannon_limit as limit_of
 from lightning_mi.metrics._buffer import Batches
 from lightning_mi.metrics.linear_probe import linear_probe_accuracy
 from lightning_mi.metrics.moments import (
@@ -23,6 +24,7 @@ from lightning_mi.scores.scores import Scores
 
 __all__ = [
     "effective_sample_fraction",
+    "jensen_shannon_limit",
     "linear_probe_accuracy",
     "log_normalizer",
     "mutual_information",
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 # log of the effective sample fraction: twice the log of the mean weight minus the log of the mean squared weight
+# minus the objective of JS
+_LOGISTIC_MEANS = (Mean("joint", factor=-1.0), Mean("marginal", factor=-1.0))
 _FRACTION_MEANS = (Mean("marginal", log=True, factor=2.0), Mean("marginal", log=True, factor=-1.0))
 
 
@@ -121,16 +125,60 @@ def fraction_from_moments(moments: Tensor) -> Tensor:
     return read_moments(_FRACTION_MEANS, moments).value.exp()
 
 
+def jensen_shannon_limit(batches: Iterable[Scores]) -> Estimate:
+    """A lower limit of the mutual information, as defined by :class:`~lightning_mi.metrics.JensenShannonLimit`.
+
+    Args:
+        batches: One :class:`Scores` a batch.
+
+    Returns:
+        The limit and its standard error (delta method), nats, float64.
+
+    Raises:
+        ValueError: There is no batch.
+
+    Source: Dorent et al. 2025.
+
+    Example:
+        >>> jensen_shannon_limit([Scores.from_matrix(2 * torch.eye(4) - 1)]).value
+        tensor(1.3838, dtype=torch.float64)
+    """
+    return limit_from_moments(_merge(limit_moments, batches))
+
+
 @torch.no_grad()
+def limit_moments(scores: Scores, dtype: torch.dtype) -> Tensor:
+    """(1, K) the moments for :func:`limit_from_moments`, of the pairs of this rank in one batch."""
+    local = scores.local()
+    return batch_moments(
+        _LOGISTIC_MEANS,
+        (local.joint_mean_softplus(), local.mean_softplus()),
+        num_joint=local.num_joint,
+        num_marginal=local.num_marginal,
+        dtype=dtype,
+    )
+
+
+def limit_from_moments(moments: Tensor) -> Estimate:
+    """The Jensen-Shannon limit from (K,) moments of all batches."""
+    objective, standard_error = read_moments(_LOGISTIC_MEANS, moments)
+    value, slope = limit_of(objective)
+    return Estimate(value, standard_error * slope)
+
+
 def _estimate(readout: Readout, bound: AbstractBound, batches: Iterable[Scores]) -> Estimate:
+    return readout.estimate(_merge(lambda scores, dtype: readout.moments(bound(scores), scores, dtype), batches))
+
+
+@torch.no_grad()
+def _merge(moments_of: Callable[[Scores, torch.dtype], Tensor], batches: Iterable[Scores]) -> Tensor:
+    """(K,) the moments of all batches."""
     moments: Tensor | None = None
     for scores in batches:
-        device = scores.joint.device
-        moments = no_moments(device) if moments is None else moments
-        batch = readout.moments(bound(scores), scores, moments.dtype)
-        moments = merge_moments(torch.cat([moments.unsqueeze(0), batch]))
+        moments = no_moments(scores.joint.device) if moments is None else moments
+        moments = merge_moments(torch.cat([moments.unsqueeze(0), moments_of(scores, moments.dtype)]))
     if moments is None:
         raise ValueError(
             "Got no batch of scores: there is nothing to average. An iterator gives its batches only once."
         )
-    return readout.estimate(moments)
+    return moments

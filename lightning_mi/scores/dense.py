@@ -10,8 +10,8 @@ from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
+from lightning_mi.scores.pair_functions import AbstractPairFunction
 from lightning_mi.utilities.numerics import AnchoredExp, anchored_exp, log_mean, log_mean_exp
 
 _MAX_KEPT_BYTES = 4 * 2**20  # of exponentials kept for metrics: above, tiles are the default, and memory matters more
@@ -68,8 +68,8 @@ class AbstractMarginals(ABC):
         """Log of the sum of exp(exponent) divided by ``count``; a scalar, nats."""
 
     @abstractmethod
-    def softplus_sum(self) -> Tensor:
-        """Sum of log(1 + exp(T)); a scalar, nats."""
+    def function_sum(self, function: AbstractPairFunction) -> Tensor:
+        """Sum of a function of the scores; a scalar."""
 
     @abstractmethod
     def row_log_mean_exp(self, uniform_upstream: bool = False) -> Tensor:
@@ -78,6 +78,10 @@ class AbstractMarginals(ABC):
         Args:
             uniform_upstream: The caller guarantees that grad_output of the result is the same for every row.
         """
+
+    @abstractmethod
+    def marginal_row_log_mean_exp(self) -> Tensor:
+        """(N,) log-mean-exp of each row over its marginal pairs, or over its joint pairs if it has none; nats."""
 
     @abstractmethod
     def values(self, at_most: int | None = None) -> Tensor:
@@ -106,8 +110,8 @@ class DenseMarginals(AbstractMarginals):
         row_count: Number of marginal and joint pairs of each row, (N,), or one number for every row.
 
     Example:
-        >>> DenseMarginals(torch.zeros(2, 3)).softplus_sum()  # 6 log 2
-        tensor(4.1589)
+        >>> DenseMarginals(torch.ones(2, 3)).log_mean_exp(6, Exponent())
+        tensor(1.)
     """
 
     def __init__(
@@ -144,9 +148,9 @@ class DenseMarginals(AbstractMarginals):
             self._exponentials = exponentials.detached()
         return log_mean(exponentials, count)
 
-    def softplus_sum(self) -> Tensor:
-        """Sum of log(1 + exp(T))."""
-        values = softplus(self._masked_once())
+    def function_sum(self, function: AbstractPairFunction) -> Tensor:
+        """Sum of a function of the scores."""
+        values = function.value(self._masked_once())
         return (values if self._log_weights is None else values * self._log_weights.exp()).sum()
 
     def row_log_mean_exp(self, uniform_upstream: bool = False) -> Tensor:
@@ -155,9 +159,18 @@ class DenseMarginals(AbstractMarginals):
             return log_mean_exp(self._scores, count=1, dim=1, log_weights=self._log_weights)
         return log_mean_exp(self._scores, self._row_mask, count=self._row_count, dim=1)
 
+    def marginal_row_log_mean_exp(self) -> Tensor:
+        """(N,) log-mean-exp of the marginal pairs of each row."""
+        mask = self._marginal_mask()
+        if self._log_weights is not None or mask is None:
+            return self.row_log_mean_exp()
+        without = ~mask.any(dim=1, keepdim=True)
+        mask = mask | (without if self._row_mask is None else without & self._row_mask)
+        return log_mean_exp(self._scores, mask, count=mask.sum(dim=1), dim=1)
+
     def values(self, at_most: int | None = None) -> Tensor:
         """(K,) the scores."""
-        mask = self._mask if self._non_marginal is None else all_but(self._scores, self._non_marginal)
+        mask = self._marginal_mask()
         values = self._scores.flatten() if mask is None else self._scores[mask]
         return values if at_most is None else values[:: stride(len(values), at_most)]
 
@@ -176,6 +189,10 @@ class DenseMarginals(AbstractMarginals):
             return values.new_tensor(math.inf), values.new_tensor(-math.inf)
         low, high = values.aminmax()
         return low, high
+
+    def _marginal_mask(self) -> Tensor | None:
+        """Boolean, True at marginal pairs; None if all are."""
+        return self._mask if self._non_marginal is None else all_but(self._scores, self._non_marginal)
 
     def _masked_once(self) -> Tensor:
         """The scores at marginal pairs, minus infinity elsewhere."""

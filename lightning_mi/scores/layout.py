@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_mi.scores.checks import (
     check_columns,
     check_default_columns,
+    check_has_rows,
     check_log_weights,
     check_mask,
     check_one_placement,
@@ -21,10 +22,11 @@ from lightning_mi.scores.checks import (
 from lightning_mi.scores.dense import AbstractMarginals, DenseMarginals, Exponent, all_but
 from lightning_mi.scores.global_counts import GlobalCounts
 from lightning_mi.scores.joint_columns import JointColumns
+from lightning_mi.scores.pair_functions import AbstractPairFunction
 from lightning_mi.scores.tiled import TiledMarginals
 from lightning_mi.scores.tiles import AbstractTiles, tile_rows
 from lightning_mi.utilities.distributed import world_size
-from lightning_mi.utilities.numerics import upcast
+from lightning_mi.utilities.numerics import log_mean_exp, upcast
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,24 @@ class Layout:
             return self.marginals.values().sum() - math.inf
         return self.marginals.log_mean_exp(self._divisor(counts), exponent)
 
-    def mean_softplus(self, counts: GlobalCounts) -> Tensor:
-        """This rank's part of the mean of log(1 + exp(T)) over the marginal pairs in ``counts``."""
-        return self.marginals.softplus_sum() / self._divisor(counts)
+    def row_log_mean_exp(self, joint: bool) -> Tensor:
+        """(N,) log-mean-exp of each row's marginal pairs, with its joint pairs if ``joint``.
+
+        Raises:
+            ValueError: There are no rows.
+        """
+        check_has_rows(self.joint_rows)
+        return self.marginals.row_log_mean_exp() if joint else self.marginals.marginal_row_log_mean_exp()
+
+    def joint_log_mean_exp(self, counts: GlobalCounts, power: float) -> Tensor:
+        """This rank's part of log E_P[exp(power * T)] over the joint pairs in ``counts``; 0 if there are none."""
+        if len(self.joint) == 0:  # the log of an empty sum, with a gradient of 0 and not NaN
+            return self.joint.sum() - (math.inf if counts.num_joint else 0.0)
+        return log_mean_exp(power * self.joint, count=counts.num_joint)
+
+    def mean_over_marginal(self, function: AbstractPairFunction, counts: GlobalCounts) -> Tensor:
+        """This rank's part of the mean of a function of the scores over the marginal pairs in ``counts``."""
+        return self.marginals.function_sum(function) / self._divisor(counts)
 
     def _divisor(self, counts: GlobalCounts) -> int:
         # Weights sum to 1 in each row, so that a weighted mean divides by the number of rows.

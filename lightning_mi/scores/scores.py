@@ -8,13 +8,13 @@ from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from lightning_mi.scores.checks import check_candidates, check_has_both, check_has_pairs, check_has_rows
 from lightning_mi.scores.dense import Exponent
 from lightning_mi.scores.global_counts import GlobalCounts, RankSums
 from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.layout import Layout, lay_out_columns, lay_out_matrix, lay_out_samples
+from lightning_mi.scores.pair_functions import AbstractPairFunction, Softplus
 from lightning_mi.scores.row_ceiling import row_ceiling
 from lightning_mi.scores.tiles import AbstractTiles
 
@@ -149,10 +149,6 @@ class Scores:
 
         Raises:
             ValueError: A list is empty or not one-dimensional, or ``y`` does not have the rows of the default columns.
-
-        Example:
-            >>> Scores.from_samples(torch.ones(2), torch.zeros(5)).num_marginal
-            5
         """
         layout = lay_out_samples(joint, marginal, joint_columns, marginal_columns, y, pooled, allow_no_marginal)
         scores = cls(layout, y, pooled)
@@ -228,10 +224,6 @@ class Scores:
 
         It is log N for one joint pair among N candidates, log(N / k) for k of them, and -log q(y) for labels with a
         prior q. Without joint pairs it is that of one joint pair in the longest row, or inf with unequal weights.
-
-        Example:
-            >>> Scores.from_matrix(torch.zeros(4, 4)).row_ceiling()  # log 4
-            tensor(1.3863)
         """
         return row_ceiling(self._layout, self.num_joint, self.num_candidates, self.mean_over_joint)
 
@@ -254,10 +246,9 @@ class Scores:
         local = self._layout.log_mean_exp(self._ranks.counts, Exponent(offset, clip, power))
         return self._ranks.reduce(local, is_log=True)
 
-    def row_log_mean_exp(self) -> Tensor:
-        """(N,) log of the mean of exp(T) over the marginal and joint pairs of each row of this rank, nats."""
-        check_has_rows(self._layout.joint_rows)
-        return self._layout.marginals.row_log_mean_exp()
+    def row_log_mean_exp(self, *, joint: bool = True) -> Tensor:
+        """(N,) log-mean-exp of each row of this rank: of its marginal pairs and, by default, its joint pairs; nats."""
+        return self._layout.row_log_mean_exp(joint)
 
     def row_means(self) -> tuple[Tensor, Tensor]:
         """Means over joint pairs: of the score minus its row's log-mean-exp, and of the log-mean-exp; scalars, nats.
@@ -270,9 +261,13 @@ class Scores:
         difference, row = self.together(lambda local: (local.mean_over_joint(differences), local.mean_over_joint(rows)))
         return difference, row
 
-    def mean_softplus(self) -> Tensor:
-        """E_Q[log(1 + exp(T))] over the marginal pairs: a scalar, nats."""
-        return self._ranks.reduce(self._layout.mean_softplus(self._ranks.counts))
+    def mean_softplus(self, shift: float = 0.0) -> Tensor:
+        """E_Q[log(1 + exp(T - shift))] over the marginal pairs: a scalar, nats."""
+        return self.mean_over_marginal(Softplus(shift))
+
+    def mean_over_marginal(self, function: AbstractPairFunction) -> Tensor:
+        """Mean of a function of the scores over the marginal pairs: a scalar."""
+        return self._ranks.reduce(self._layout.mean_over_marginal(function, self._ranks.counts))
 
     def joint_mean(self, *, offset: Tensor | float | None = None, clip: float | None = None) -> Tensor:
         """E_P[clip(T) - offset] over the joint pairs: a scalar, nats.
@@ -286,9 +281,14 @@ class Scores:
             scores = scores - (offset[self.joint_columns] if isinstance(offset, Tensor) else offset)
         return self.mean_over_joint(scores)
 
-    def joint_mean_softplus(self) -> Tensor:
-        """E_P[log(1 + exp(-T))] over the joint pairs: a scalar, nats."""
-        return self.mean_over_joint(softplus(-self.joint))
+    def joint_mean_softplus(self, shift: float = 0.0) -> Tensor:
+        """E_P[log(1 + exp(shift - T))] over the joint pairs: a scalar, nats."""
+        return self.mean_over_joint(Softplus(-shift).value(-self.joint))
+
+    def joint_log_mean_exp(self, power: float) -> Tensor:
+        """Log E_P[exp(power * T)] over the joint pairs: a scalar, nats; 0 with a zero gradient without joint pairs."""
+        local = self._layout.joint_log_mean_exp(self._ranks.counts, power)
+        return self._ranks.reduce(local, is_log=self.num_joint > 0)
 
     def mean_over_joint(self, values: Tensor) -> Tensor:
         """Mean of (J,) values of the joint pairs; 0 with a zero gradient without joint pairs."""

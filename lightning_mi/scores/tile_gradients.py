@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.scores.dense import Exponent
+from lightning_mi.scores.pair_functions import AbstractPairFunction
 from lightning_mi.scores.tile_reductions import AbstractTileReduction, RowSums, Tile, TilePass
 from lightning_mi.utilities.numerics import shifted_exp
 
@@ -180,12 +181,19 @@ class RowWeights(AbstractWeights):
 
 
 @final
-class SoftplusWeights(AbstractWeights):
-    """Gradient weights of the sum of log(1 + exp(T)): the logistic function."""
+@dataclass(frozen=True)
+class FunctionWeights(AbstractWeights):
+    """Gradient weights of the sum of a function of the scores: its derivative.
+
+    Attributes:
+        function: The function.
+    """
+
+    function: AbstractPairFunction
 
     def __call__(self, tile: Tile, grad_output: Tensor, grad_offset: Tensor | None, out: Tensor | None) -> Tensor:
         """The weights, (R, M)."""
-        return torch.sigmoid(tile.scores, out=out).mul_(grad_output)
+        return self.function.derivative(tile.scores, out).mul_(grad_output)
 
 
 @final

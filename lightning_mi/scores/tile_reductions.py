@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.scores.dense import Exponent
+from lightning_mi.scores.pair_functions import AbstractPairFunction
 from lightning_mi.scores.tiles import AbstractTiles, TileBackward
 from lightning_mi.utilities.numerics import RowSoftmax, log_mean_exp, row_softmax, shifted_exp
 
@@ -143,22 +144,24 @@ class RowSums(AbstractTileReduction):
 
 
 @final
-class SoftplusSum(AbstractTileReduction):
-    """Sum of log(1 + exp(T)) over the marginal pairs.
+class FunctionSum(AbstractTileReduction):
+    """Sum of a function of the scores over the marginal pairs.
 
     Args:
+        function: The function.
         joint: For the dtype and the device.
 
     Attributes:
         total: The sum, a scalar.
     """
 
-    def __init__(self, joint: Tensor) -> None:
+    def __init__(self, function: AbstractPairFunction, joint: Tensor) -> None:
+        self._function = function
         self.total = joint.new_zeros(())
 
     def append(self, tile: Tile) -> None:
         """Add a tile."""
-        self.total += torch.logaddexp(tile.scores, tile.scores.new_zeros(()), out=tile.scratch).sum()
+        self.total += self._function.value_into(tile.scores, tile.scratch).sum()
 
 
 @final

@@ -23,16 +23,17 @@ from torch import Tensor
 from lightning_mi.scores.custom_gradient import zeros_with_gradient
 from lightning_mi.scores.dense import AbstractMarginals, Exponent, stride
 from lightning_mi.scores.joint_columns import JointColumns
+from lightning_mi.scores.pair_functions import AbstractPairFunction
 from lightning_mi.scores.tile_gradients import (
     AbstractWeights,
+    FunctionWeights,
     LogMeanExpGradient,
     LogMeanExpWeights,
     RowMeanGradient,
     RowWeights,
-    SoftplusWeights,
     WeightedGradient,
 )
-from lightning_mi.scores.tile_reductions import AbstractTileReduction, Extremes, RowSums, SoftplusSum, TilePass
+from lightning_mi.scores.tile_reductions import AbstractTileReduction, Extremes, FunctionSum, RowSums, TilePass
 from lightning_mi.scores.tiles import AbstractTiles
 
 _SUMS_PER_PASS = 4  # deferred sums that share one pass; a bound with its regularizer has three at most
@@ -74,14 +75,20 @@ class TiledMarginals(AbstractMarginals):
             return self._log_mean_exp(count, exponent)
         return self._cached((count, exponent), lambda: self._log_mean_exp(count, exponent))
 
-    def softplus_sum(self) -> Tensor:
-        """Sum of log(1 + exp(T))."""
-        return self._cached(("softplus", self._needs_grad()), self._softplus_sum)
+    def function_sum(self, function: AbstractPairFunction) -> Tensor:
+        """Sum of a function of the scores."""
+        return self._cached((function, self._needs_grad()), lambda: self._function_sum(function))
 
     def row_log_mean_exp(self, uniform_upstream: bool = False) -> Tensor:
         """(N,) log-mean-exp of each row."""
         key = "rows", uniform_upstream, self._needs_grad()
         return self._cached(key, lambda: self._row_log_mean_exp(uniform_upstream))
+
+    def marginal_row_log_mean_exp(self) -> Tensor:
+        """(N,) log-mean-exp of the marginal pairs of each row."""
+        if self._row_count == 1:
+            return self.row_log_mean_exp()
+        return self._row_log_sums() - math.log(self._row_count - 1)
 
     def values(self, at_most: int | None = None) -> Tensor:
         """(K,) the scores."""
@@ -125,28 +132,36 @@ class TiledMarginals(AbstractMarginals):
         )
         return reduction.sums.log_mean_exp(count) + zero
 
-    def _softplus_sum(self) -> Tensor:
-        softplus = SoftplusSum(self._pass.joint)
-        self._read(softplus)
-        return softplus.total + self._defer(SoftplusWeights()) if self._needs_grad() else softplus.total
+    def _function_sum(self, function: AbstractPairFunction) -> Tensor:
+        reduction = FunctionSum(function, self._pass.joint)
+        self._read(reduction)
+        return reduction.total + self._defer(FunctionWeights(function)) if self._needs_grad() else reduction.total
 
     def _row_log_mean_exp(self, uniform_upstream: bool) -> Tensor:
-        if not self._needs_grad():
-            return self._with_joint(self._read().log_sums())
+        if not (uniform_upstream and self._needs_grad()):
+            return self._with_joint(self._row_log_sums())
         tile_pass = self._pass
-        if uniform_upstream:
-            reduction = RowMeanGradient(tile_pass)
-            tile_pass.run(reduction, differentiate=True)
-            self._row_sums = reduction.sums
-            zero = _zero_with_gradient(
-                (*tile_pass.tiles.inputs, self._joint),
-                reduction.finish(),
-                recompute=lambda: _run(tile_pass, RowMeanGradient(tile_pass)),
-            )
-            return self._with_joint(reduction.sums.log_sums()).detach() + zero
+        reduction = RowMeanGradient(tile_pass)
+        tile_pass.run(reduction, differentiate=True)
+        self._row_sums = reduction.sums
+        zero = _zero_with_gradient(
+            (*tile_pass.tiles.inputs, self._joint),
+            reduction.finish(),
+            recompute=lambda: _run(tile_pass, RowMeanGradient(tile_pass)),
+        )
+        return self._with_joint(reduction.sums.log_sums()).detach() + zero
+
+    def _row_log_sums(self) -> Tensor:
+        """(N,) log of the sum of exp(T) over the marginal pairs of each row."""
         sums = self._read()
-        zeros = _DeferredGradients(tile_pass, [self._joint.shape]).append(RowWeights(sums))
-        return self._with_joint(sums.log_sums() + zeros)
+        if not self._needs_grad():
+            return sums.log_sums()
+
+        def compute() -> Tensor:
+            zeros = _DeferredGradients(self._pass, [self._joint.shape])
+            return sums.log_sums() + zeros.append(RowWeights(sums))
+
+        return self._cached("row log-sums", compute)
 
     def _with_joint(self, log_sums: Tensor) -> Tensor:
         return torch.logaddexp(log_sums, self._joint) - math.log(self._row_count)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 _FINITE_CHECKS: ContextVar[bool] = ContextVar("finite_checks", default=True)
 
@@ -207,6 +208,16 @@ def exp_linear(x: Tensor, cap: float | None) -> Tensor:
         return x.exp()
     # masked_fill, not clamp: the gradient of clamp at the cap itself is 0, and with cap=0 the optimum lies there.
     return x.masked_fill(x > cap, cap).exp() * (1 + (x - cap).relu())
+
+
+def squared_sigmoid(x: Tensor) -> Tensor:
+    """Square of the logistic function. Its gradient is precise where the logistic function rounds to 1.
+
+    Example:
+        >>> squared_sigmoid(torch.tensor([0.0, 100.0]))
+        tensor([0.2500, 1.0000])
+    """
+    return (2 * logsigmoid(x)).exp()  # autograd of sigmoid(x)^2 multiplies by 1 - sigmoid(x), which rounds to 0
 
 
 def log_ema(average: Tensor, new: Tensor, rate: float) -> Tensor:

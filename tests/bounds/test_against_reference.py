@@ -18,11 +18,11 @@ DRAWS = [{"seed": 1}, {"seed": 2, "std": 4.0}, {"seed": 3, "mean": 6.0}, {"seed"
 
 def assert_terms_equal(terms: BoundTerms, reading: Reading, tolerance: float) -> None:
     """Relative to the larger of a term and 1; a difference is no more precise than its two terms."""
-    scale = max(1.0, abs(reading.joint_term), abs(reading.marginal_term))
+    terms_scale = max(abs(reading.joint_term), abs(reading.marginal_term))
     for name, term in terms._asdict().items():
         assert term.shape == (), name
         expected = getattr(reading, name)
-        size = scale if name in ("value", "objective") else max(1.0, abs(expected))
+        size = max(1.0, abs(expected), terms_scale if name in ("value", "objective") else 0.0)
         assert term.item() == pytest.approx(expected, rel=0, abs=tolerance * size), name
 
 

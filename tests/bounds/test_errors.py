@@ -43,7 +43,7 @@ def test_positive_option_out_of_range_is_an_error(name: str, value: float) -> No
 
 @pytest.mark.parametrize(("cap", "message"), [(-0.1, "at least 0"), (math.inf, "or None"), (math.nan, "or None")])
 def test_cap_out_of_range_is_an_error(cap: float, message: str) -> None:
-    for make in (bounds.NWJ, partial(bounds.TUBA, 1.0)):
+    for make in (bounds.NWJ, partial(bounds.TUBA, 1.0), bounds.Hellinger):
         with pytest.raises(ValueError, match=f"Got cap={cap}: .*{message}"):
             make(cap=cap)
 

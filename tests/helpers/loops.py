@@ -199,6 +199,12 @@ def read(spec: BoundSpec, batch: Batch, t: np.ndarray) -> Loop:
     def row(i: int, j: int) -> float:
         return math.log(math.fsum(weight * math.exp(t[i, k]) for weight, k in batch.rows[i]))
 
+    def marginal_row(i: int, j: int) -> float:
+        weights = {k: weight for weight, x, k in batch.marginal if x == i}
+        weights = weights or {k: 1.0 for x, k in batch.joint if x == i}
+        total = math.fsum(weight * math.exp(t[i, k]) for k, weight in weights.items())
+        return math.log(total / math.fsum(weights.values()))
+
     joint = mean_p(score)
     ell = math.log(mean_q(lambda i, j: math.exp(score(i, j))))
     if spec.name == "DV":
@@ -209,6 +215,14 @@ def read(spec: BoundSpec, batch: Batch, t: np.ndarray) -> Loop:
     if spec.name == "InfoNCE":
         ell = mean_p(row)
         return Loop(joint - ell, joint - ell, joint, ell, ell)
+    if spec.name == "DCL":
+        ell = mean_p(row)
+        return Loop(joint - ell, joint - mean_p(marginal_row), joint, ell, ell)
+    if spec.name == "Hellinger":
+        halves = mean_p(lambda i, j: math.exp(-score(i, j) / 2)), mean_q(lambda i, j: math.exp(score(i, j) / 2))
+        continued = [half if half <= math.e else math.e * math.log(half) for half in halves]
+        without_joint = 0.0 if batch.joint else 1.0  # the log of the mean counts as 0
+        return Loop(joint, 2 - sum(continued) - without_joint, joint, 0.0, ell)
     if spec.name == "TUBA(learned)":
         joint, marginal = 1 + mean_p(over_baseline), mean_q(lambda i, j: math.exp(over_baseline(i, j)))
         ell = math.log(marginal)

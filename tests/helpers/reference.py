@@ -95,6 +95,20 @@ def infonce(sheet: Sheet) -> Reading:
     return Reading(value, value, joint_mean(sheet)[0], ell, ell, d_joint - d_ell, d_ell)
 
 
+def dcl(sheet: Sheet) -> Reading:
+    """InfoNCE, with an objective over the marginal pairs of each joint pair's row; its joint pairs if it has none."""
+    reading = infonce(sheet)
+    objective, gradient = 0.0, np.zeros(sheet.t.shape)
+    pairs = np.argwhere(sheet.joint)
+    for i, j in pairs:
+        candidates = np.flatnonzero(sheet.marginal[i] if sheet.marginal[i].any() else sheet.joint[i])
+        row = sheet.t[i, candidates]
+        objective += (sheet.t[i, j] - logsumexp(row) + np.log(len(row))) / len(pairs)
+        gradient[i, j] += 1 / len(pairs)
+        gradient[i, candidates] -= softmax(row) / len(pairs)
+    return reading._replace(objective=objective, d_objective=gradient)
+
+
 def exp_linear(ell: float, cap: float | None) -> tuple[float, float]:
     """The exponential, continued by its tangent above ``cap``; value and slope."""
     if cap is None or ell <= cap:
@@ -121,6 +135,41 @@ def js(sheet: Sheet) -> Reading:
     """The value 1 + E_P[T] - E_Q[e^T]; training maximizes the GAN objective."""
     objective, d_objective = gan_objective(sheet)
     return tuba(sheet, 0.0, cap=None)._replace(objective=objective, d_objective=d_objective)
+
+
+def nce(sheet: Sheet, shift: float | None = None) -> Reading:
+    """The value of JS; training classifies with ``exp(shift)`` marginal pairs for each joint pair."""
+    t, p, q = sheet.t, sheet.joint, sheet.marginal
+    s = np.log(q.sum() / p.sum()) if shift is None else shift
+    objective = -np.logaddexp(0, s - t[p]).mean() - np.exp(s) * np.logaddexp(0, t[q] - s).mean()
+    gradient = p / p.sum() * expit(s - t) - np.exp(s) * q / q.sum() * expit(t - s)
+    return js(sheet)._replace(objective=objective, d_objective=gradient)
+
+
+def plug_in(sheet: Sheet, objective: float, d_objective: np.ndarray) -> Reading:
+    """The value E_P[T]."""
+    joint, (ell, d_ell) = joint_mean(sheet)[0], log_mean_exp(sheet)
+    return Reading(joint, objective, joint, 0.0, ell, d_objective, d_ell)
+
+
+def hellinger(sheet: Sheet, cap: float | None) -> Reading:
+    """2 - E_P[e^(-T/2)] - E_Q[e^(T/2)], with the continued exponential."""
+    joint, d_joint = log_mean_exp(Sheet(sheet.t, sheet.joint, sheet.joint), -sheet.t / 2)
+    marginal, d_marginal = log_mean_exp(sheet, sheet.t / 2)
+    (first, first_slope), (second, second_slope) = exp_linear(joint, cap), exp_linear(marginal, cap)
+    return plug_in(sheet, 2 - first - second, first_slope * d_joint / 2 - second_slope * d_marginal / 2)
+
+
+def rpc(sheet: Sheet, alpha: float = 0.01, beta: float = 0.005, gamma: float = 0.995) -> Reading:
+    """E_P[f] - alpha E_Q[f] - beta / 2 E_P[f^2] - gamma / 2 E_Q[f^2], with f a function of the ratio e^T."""
+    p, q, small = sheet.joint, sheet.marginal, np.exp(-np.abs(sheet.t))
+    up = sheet.t > 0  # numerator and denominator of f over e^T
+    above, below = np.where(up, 1.0, small), np.where(up, small, 1.0)
+    denominator = beta * above + gamma * below
+    f, slope = (above - alpha * below) / denominator, small * (gamma + alpha * beta) / denominator**2
+    objective = f[p].mean() - alpha * f[q].mean() - beta / 2 * (f[p] ** 2).mean() - gamma / 2 * (f[q] ** 2).mean()
+    gradient = p / p.sum() * (1 - beta * f) * slope - q / q.sum() * (alpha + gamma * f) * slope
+    return plug_in(sheet, objective, gradient)
 
 
 def released(sheet: Sheet, clip: float, shift: float) -> Reading:

@@ -99,6 +99,7 @@ BOUNDS = [
     _other_marginal("SMILE(clip_joint)", partial(bounds.SMILE, tau=2.0, clip_joint=True),
                     partial(reference.smile, tau=2.0, clip_joint=True)),
     _shift_invariant("InfoNCE", bounds.InfoNCE, reference.infonce, needs_rows=True),
+    _shift_invariant("DCL", bounds.DCL, reference.dcl, needs_rows=True),
     BoundSpec("NWJ", bounds.NWJ, partial(reference.nwj, cap=1.0), optimum=1.0),
     BoundSpec("NWJ(cap=None)", partial(bounds.NWJ, cap=None), partial(reference.nwj, cap=None), optimum=1.0),
     BoundSpec("TUBA", bounds.TUBA, partial(reference.tuba, log_a=0.0, cap=1.0)),
@@ -108,6 +109,12 @@ BOUNDS = [
     BoundSpec("TUBA(learned)", _learned_tuba, _learned_tuba_reference, optimum=None, exponentiates_difference=True,
               with_baseline=bounds.TUBA),
     BoundSpec("JS", bounds.JS, reference.js),
+    BoundSpec("NCE", bounds.NCE, reference.nce),
+    BoundSpec("NCE(3)", partial(bounds.NCE, 3.0), partial(reference.nce, shift=3.0)),
+    BoundSpec("Hellinger", bounds.Hellinger, partial(reference.hellinger, cap=1.0), exceeds=True),
+    BoundSpec("Hellinger(cap=None)", partial(bounds.Hellinger, None), partial(reference.hellinger, cap=None),
+              exceeds=True),
+    BoundSpec("RPC", bounds.RPC, reference.rpc, exceeds=True),
     _other_marginal("ReleasedNWJ", partial(bounds.ReleasedNWJ, clip=2.5),
                     partial(reference.released, clip=2.5, shift=1.0), optimum=1.0, log_normalizer=1.0),
     _other_marginal("ReleasedTUBA", partial(bounds.ReleasedTUBA, clip=2.5),
@@ -126,8 +133,9 @@ def _declaration(spec: BoundSpec) -> tuple[str, bool, bool]:
 # One bound for each combination of declarations: metrics depend on nothing else of a bound.
 BOUND_KINDS = list({_declaration(spec): spec for spec in reversed(BOUNDS)}.values())[::-1]
 # One bound for each reduction of scores; pairings depend on nothing else of a bound: a log-mean-exp, clipped, with an
-# offset, or in rows, and a softplus.
-REDUCTIONS = [spec for spec in BOUNDS if spec.name in ("DV", "SMILE", "TUBA(learned)", "InfoNCE", "JS")]
+# offset, in rows with and without the joint pair, or of the joint pairs, and the mean of a function.
+_ONE_EACH = ("DV", "SMILE", "TUBA(learned)", "InfoNCE", "DCL", "Hellinger", "JS")
+REDUCTIONS = [spec for spec in BOUNDS if spec.name in _ONE_EACH]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from lightning_mi import Scores, bounds, critics, pairs
 from lightning_mi.critics import InnerProductCritic
 from lightning_mi.metrics import EffectiveSampleFraction, MutualInformation, StandardError
 from lightning_mi.scores.joint_columns import JointColumns
+from lightning_mi.scores.pair_functions import SquaredSigmoid
 from tests.helpers.processes import on_processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -18,6 +19,9 @@ LAW = torch.tensor([0.4, 0.1, 0.0, 0.3, 0.2], dtype=torch.float64)
 REDUCTIONS = {
     "log-mean-exp": lambda scores: scores.log_mean_exp(power=2.0),
     "softplus": lambda scores: scores.mean_softplus(),
+    "shifted softplus": lambda scores: scores.mean_softplus(1.3),
+    "Brier score": lambda scores: scores.mean_over_marginal(SquaredSigmoid(0.4)),
+    "joint log-mean-exp": lambda scores: scores.joint_log_mean_exp(-0.5),
     "joint mean": lambda scores: scores.joint_mean(clip=1.0),
     "joint softplus": lambda scores: scores.joint_mean_softplus(),
 }

@@ -8,6 +8,7 @@ import torch
 
 from lightning_mi import Scores
 from lightning_mi.scores.dense import DenseMarginals, stride
+from lightning_mi.scores.pair_functions import SquaredSigmoid
 from tests.helpers.layouts import LAYOUTS, Layout
 from tests.helpers.specs import by_name
 
@@ -84,11 +85,29 @@ def test_joint_mean_equals_a_loop(layout: Layout, offset: str, clip: float | Non
 def test_mean_softplus_equals_a_loop(layout: Layout) -> None:
     t = layout.draw(std=3.0)
     scores = layout.scores(torch.tensor(t))
-    marginal = mean([math.log1p(math.exp(t[index])) for index in pairs(layout, "marginal")])
-    joint = mean([math.log1p(math.exp(-t[index])) for index in pairs(layout, "joint")])
-    # PyTorch's softplus is the identity above 20; nothing is that large here.
-    assert scores.mean_softplus().item() == pytest.approx(marginal, abs=1e-12)
-    assert scores.joint_mean_softplus().item() == pytest.approx(joint, abs=1e-12)
+    for shift in (0.0, 1.4):
+        marginal = mean([math.log1p(math.exp(t[index] - shift)) for index in pairs(layout, "marginal")])
+        joint = mean([math.log1p(math.exp(shift - t[index])) for index in pairs(layout, "joint")])
+        # PyTorch's softplus is the identity above 20; nothing is that large here.
+        assert scores.mean_softplus(shift).item() == pytest.approx(marginal, abs=1e-12)
+        assert scores.joint_mean_softplus(shift).item() == pytest.approx(joint, abs=1e-12)
+
+
+@over_layouts
+def test_log_mean_exp_of_joint_pairs_equals_a_loop(layout: Layout) -> None:
+    t = layout.draw(std=3.0)
+    for power in (-0.5, 2.0):
+        expected = math.log(mean([math.exp(power * t[index]) for index in pairs(layout, "joint")]))
+        observed = layout.scores(torch.tensor(t)).joint_log_mean_exp(power)
+        assert observed.item() == pytest.approx(expected, abs=1e-12)
+
+
+@over_layouts
+def test_brier_score_equals_a_loop(layout: Layout) -> None:
+    t = layout.draw(std=3.0)
+    expected = mean([1 / (1 + math.exp(0.6 - t[index])) ** 2 for index in pairs(layout, "marginal")])
+    observed = layout.scores(torch.tensor(t)).mean_over_marginal(SquaredSigmoid(0.6))
+    assert observed.item() == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("layout", MATRICES, ids=by_name)
@@ -98,12 +117,13 @@ def test_rows_hold_their_joint_and_marginal_pairs(layout: Layout) -> None:
     used = layout.joint | layout.marginal
     assert scores.joint_rows.tolist() == [i for i, _ in pairs(layout, "joint")]
     assert scores.num_candidates == max(row.sum() for row in used)
-    observed = scores.row_log_mean_exp()
-    assert observed.shape == (len(t),)
-    for i, row in enumerate(used):
-        if row.any():
-            expected = math.log(mean([math.exp(x) for x in t[i, row]]))
-            assert observed[i].item() == pytest.approx(expected, abs=1e-12)
+    alone = np.where(layout.marginal.any(axis=1, keepdims=True), layout.marginal, layout.joint)
+    for observed, members in ((scores.row_log_mean_exp(), used), (scores.row_log_mean_exp(joint=False), alone)):
+        assert observed.shape == (len(t),)
+        for i, row in enumerate(members):
+            if row.any():
+                expected = math.log(mean([math.exp(x) for x in t[i, row]]))
+                assert observed[i].item() == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("given", ["joint", "marginal"])

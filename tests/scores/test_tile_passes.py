@@ -50,7 +50,8 @@ class Counted(AbstractTiles):
         return scores, counted
 
 
-PASSES = {"DV": 1, "MINE": 1, "InfoNCE": 1, "NWJ": 1, "TUBA": 1, "JS": 2, "SMILE": 2}
+PASSES = dict.fromkeys(["DV", "MINE", "InfoNCE", "NWJ", "TUBA"], 1)
+PASSES |= dict.fromkeys(["JS", "SMILE", "NCE", "RPC", "Hellinger", "DCL"], 2)
 
 
 @pytest.mark.parametrize("name", PASSES)

@@ -12,6 +12,7 @@ from torch import nn
 from lightning_mi import Scores, bounds, critics, pairs, regularizers
 from lightning_mi.critics.joint_tiles import NetworkTiles
 from lightning_mi.scores.joint_columns import JointColumns
+from lightning_mi.scores.pair_functions import SquaredSigmoid
 from lightning_mi.scores.tiled import TiledMarginals
 from tests.helpers import specs
 from tests.helpers.specs import BOUNDS, BoundSpec
@@ -110,6 +111,10 @@ REDUCTIONS = {
     "second moment": lambda scores, offset: scores.log_mean_exp(power=2.0),
     "all of these": lambda scores, offset: scores.log_mean_exp(offset=offset, clip=0.8, power=-0.5),
     "softplus": lambda scores, offset: scores.mean_softplus(),
+    "shifted softplus": lambda scores, offset: scores.mean_softplus(1.3),
+    "Brier score": lambda scores, offset: scores.mean_over_marginal(SquaredSigmoid(-0.7)),
+    "marginal rows": lambda scores, offset: scores.row_log_mean_exp(joint=False).square().sum(),
+    "all rows": lambda scores, offset: sum(scores.row_log_mean_exp(joint=joint).exp().sum() for joint in (True, False)),
     "rows": lambda scores, offset: scores.row_log_mean_exp().square().sum(),
     "means of rows": lambda scores, offset: scores.row_means()[0].square() + scores.row_means()[1],
     "values": lambda scores, offset: scores.marginal_values().square().sum(),

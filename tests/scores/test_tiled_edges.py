@@ -53,8 +53,10 @@ def factors(*values, seed=0, n=N):
     [(1e4,) * N, (-1e4,) * N, (1e4, -1e4, 0.0, 1e4, 3.0, -50.0, 80.0), (1e30, -1e30, 0, 0, 0, 0, 0), (90.0,) * N],
     ids=str,
 )
-# Between them they use every reduction: plain, clipped, softplus, rows, and several together.
-@pytest.mark.parametrize("name", ["DV", "SMILE(js)", "InfoNCE", "NWJ(cap=None)", "ReleasedTUBA"])
+# Between them they use every reduction: plain, clipped, softplus, Brier score, rows, and several together.
+@pytest.mark.parametrize(
+    "name", ["DV", "SMILE(js)", "InfoNCE", "NWJ(cap=None)", "ReleasedTUBA", "NCE", "RPC", "Hellinger", "DCL"]
+)
 def test_extreme_scores_give_the_dense_terms_and_gradients(name: str, values) -> None:
     spec = next(spec for spec in BOUNDS if spec.name == name)
     g, h = factors(*values)

@@ -50,7 +50,8 @@ def test_two_ranks_give_the_gradient_of_one():
 
 @pytest.mark.parametrize("shards", UNEVEN, ids=str)
 def test_two_uneven_ranks_give_the_gradient_of_one(shards):
-    chosen = exactness.cases(["DV", "MINE", "InfoNCE", "TUBA(learned)", "JS"], regularizer_names=["Huber-linear"])
+    names = ["DV", "MINE", "InfoNCE", "TUBA(learned)", "JS", "NCE", "RPC", "Hellinger", "DCL"]
+    chosen = exactness.cases(names, regularizer_names=["Huber-linear"])
     check(exactness.run(chosen, shards, torch.float64), 1e-12)
 
 
