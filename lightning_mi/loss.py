@@ -67,7 +67,7 @@ class MILoss(nn.Module):
 
     Raises:
         TypeError: An argument has the wrong type, such as a class instead of an instance.
-        ValueError: The regularizer's target does not suit the bound.
+        ValueError: The regularizer or the critic does not suit the bound.
 
     Source: Choi and Lee 2022.
 
@@ -104,6 +104,7 @@ class MILoss(nn.Module):
         if regularizer is not None:
             check_instance("regularizer", regularizer, AbstractRegularizer, "regularizers.Squared(weight=0.1)")
         log_normalizer_target(bound, regularizer)
+        check_log_density(critic, bound)
         self.critic = critic
         self.bound = bound
         self.pairs = AllPairs() if pairs is None else pairs
@@ -197,6 +198,25 @@ class MILoss(nn.Module):
             form = f"{state.dtype} {tuple(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
             raise RuntimeError(f"Error(s) in loading state_dict for MILoss: Got {form} as the number of batches.")
         self.set_num_batches(int(state))
+
+
+def check_log_density(critic: AbstractCritic, bound: AbstractBound) -> None:
+    """Check that a bound of log-densities gets them.
+
+    Raises:
+        ValueError: The bound's scores are log-densities, and the critic's are not.
+
+    Example:
+        >>> from lightning_mi import bounds, critics
+        >>> check_log_density(critics.InnerProductCritic(), bounds.L1Out())
+        Traceback (most recent call last):
+        ValueError: Got InnerProductCritic for L1Out: this bound needs log-densities log q(y | x) as scores. Use ...
+    """
+    if bound.needs_log_density and not critic.is_log_density:
+        raise ValueError(
+            f"Got {type(critic).__name__} for {type(bound).__name__}: this bound needs log-densities log q(y | x) as "
+            "scores. Use critics.GaussianConditional, or another bound."
+        )
 
 
 def reported_terms(terms: BoundTerms, scores: Scores) -> BoundTerms:

@@ -28,11 +28,19 @@ from lightning_mi.scores.tile_gradients import (
     LogMeanExpGradient,
     LogMeanExpWeights,
     RowMeanGradient,
+    RowTotalWeights,
     RowWeights,
     SoftplusWeights,
     WeightedGradient,
 )
-from lightning_mi.scores.tile_reductions import AbstractTileReduction, Extremes, RowSums, SoftplusSum, TilePass
+from lightning_mi.scores.tile_reductions import (
+    AbstractTileReduction,
+    Extremes,
+    RowSums,
+    RowTotals,
+    SoftplusSum,
+    TilePass,
+)
 from lightning_mi.scores.tiles import AbstractTiles
 
 _SUMS_PER_PASS = 4  # deferred sums that share one pass; a bound with its regularizer has three at most
@@ -78,10 +86,18 @@ class TiledMarginals(AbstractMarginals):
         """Sum of log(1 + exp(T))."""
         return self._cached(("softplus", self._needs_grad()), self._softplus_sum)
 
-    def row_log_mean_exp(self, uniform_upstream: bool = False) -> Tensor:
+    def sum(self) -> Tensor:
+        """Sum of T."""
+        return self._row_totals().sum()
+
+    def row_log_mean_exp(self, uniform_upstream: bool = False, with_joint: bool = True) -> Tensor:
         """(N,) log-mean-exp of each row."""
-        key = "rows", uniform_upstream, self._needs_grad()
-        return self._cached(key, lambda: self._row_log_mean_exp(uniform_upstream))
+        key = "rows", uniform_upstream, with_joint, self._needs_grad()
+        return self._cached(key, lambda: self._row_log_mean_exp(uniform_upstream, with_joint))
+
+    def row_mean(self) -> Tensor:
+        """(N,) mean of each row."""
+        return (self._row_totals() + self._joint) / self._row_count
 
     def values(self, at_most: int | None = None) -> Tensor:
         """(K,) the scores."""
@@ -130,26 +146,39 @@ class TiledMarginals(AbstractMarginals):
         self._read(softplus)
         return softplus.total + self._defer(SoftplusWeights()) if self._needs_grad() else softplus.total
 
-    def _row_log_mean_exp(self, uniform_upstream: bool) -> Tensor:
+    def _row_totals(self) -> Tensor:
+        """(N,) sum of T over the marginal pairs of each row."""
+        return self._cached(("totals", self._needs_grad()), self._compute_row_totals)
+
+    def _compute_row_totals(self) -> Tensor:
+        reduction = RowTotals(self._pass.joint)
+        self._read(reduction)
         if not self._needs_grad():
-            return self._with_joint(self._read().log_sums())
+            return reduction.totals
+        return reduction.totals + _DeferredGradients(self._pass, [self._joint.shape]).append(RowTotalWeights())
+
+    def _row_log_mean_exp(self, uniform_upstream: bool, with_joint: bool) -> Tensor:
+        if not self._needs_grad():
+            return self._log_mean(self._read().log_sums(), with_joint)
         tile_pass = self._pass
         if uniform_upstream:
-            reduction = RowMeanGradient(tile_pass)
+            reduction = RowMeanGradient(tile_pass, with_joint)
             tile_pass.run(reduction, differentiate=True)
             self._row_sums = reduction.sums
             zero = _zero_with_gradient(
                 (*tile_pass.tiles.inputs, self._joint),
                 reduction.finish(),
-                recompute=lambda: _run(tile_pass, RowMeanGradient(tile_pass)),
+                recompute=lambda: _run(tile_pass, RowMeanGradient(tile_pass, with_joint)),
             )
-            return self._with_joint(reduction.sums.log_sums()).detach() + zero
+            return self._log_mean(reduction.sums.log_sums(), with_joint).detach() + zero
         sums = self._read()
         zeros = _DeferredGradients(tile_pass, [self._joint.shape]).append(RowWeights(sums))
-        return self._with_joint(sums.log_sums() + zeros)
+        return self._log_mean(sums.log_sums() + zeros, with_joint)
 
-    def _with_joint(self, log_sums: Tensor) -> Tensor:
-        return torch.logaddexp(log_sums, self._joint) - math.log(self._row_count)
+    def _log_mean(self, log_sums: Tensor, with_joint: bool) -> Tensor:
+        if with_joint:
+            return torch.logaddexp(log_sums, self._joint) - math.log(self._row_count)
+        return log_sums - math.log(max(self._row_count - 1, 1))
 
     def _sums(self, exponent: Exponent) -> RowSums:
         if exponent.is_identity:

@@ -10,7 +10,8 @@ import torch
 
 from lightning_mi import critics, pairs
 from tests.helpers import critic_formulas
-from tests.helpers.specs import CRITICS, CriticSpec, by_name
+from tests.helpers.critic_specs import CRITICS, CriticSpec
+from tests.helpers.specs import by_name
 
 N, D = 64, 256
 SUBNORMAL = 1e-41

@@ -39,10 +39,10 @@ class StabilityMonitor(L.Callback):
     *Drift*: over the blocks of the window, the joint term and the log-normalizer have trends of the same sign
     (Mann-Kendall, both significant) of at least ``min_rate`` (Theil-Sen), while the value's trend is less than half as
     fast.
-    For a bound that is capped at log N, the rate is only logged.
+    For a bound that is normalized by rows, or of log-densities, the rate is only logged.
 
-    *Explosion*: a term is not finite, or the mean value is above ``max_mi`` or InfoNCE's ceiling; for a bound without
-    that cap also: three batches have five times the gradient weight of the optimum, the scores span more than float32's
+    *Explosion*: a term is not finite, or the mean value is above ``max_mi`` or InfoNCE's ceiling; for other bounds than
+    these also: three batches have five times the gradient weight of the optimum, the scores span more than float32's
     exponentials, or the marginal term rests on single pairs. ``docs/monitoring.md`` gives the criteria, their
     false-alarm rates and their results on known cases.
 
@@ -205,7 +205,7 @@ class StabilityMonitor(L.Callback):
             target = _active_target(pl_module, bound)
             drift = detect_drift(self._blocks, self._num_blocks, self._min_rate, self._alpha, target)
             logs["drift_rate"] = drift.rate
-            if drift.detected and not bound.capped_at_log_n:
+            if drift.detected and not (bound.normalized_by_row or bound.needs_log_density):
                 detected["drifting_at"] = (
                     f"the two terms of {type(bound).__name__} drift by {drift.rate:.2g} nats per 1000 steps while the "
                     f"value is steady (it moves by {drift.value_rate:.2g})"
