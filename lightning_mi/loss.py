@@ -104,7 +104,7 @@ class MILoss(nn.Module):
         if regularizer is not None:
             check_instance("regularizer", regularizer, AbstractRegularizer, "regularizers.Squared(weight=0.1)")
         log_normalizer_target(bound, regularizer)
-        check_log_density(critic, bound)
+        check_log_densities(critic, bound, regularizer)
         self.critic = critic
         self.bound = bound
         self.pairs = AllPairs() if pairs is None else pairs
@@ -200,22 +200,32 @@ class MILoss(nn.Module):
         self.set_num_batches(int(state))
 
 
-def check_log_density(critic: AbstractCritic, bound: AbstractBound) -> None:
-    """Check that a bound of log-densities gets them.
+def check_log_densities(
+    critic: AbstractCritic, bound: AbstractBound, regularizer: AbstractRegularizer | None = None
+) -> None:
+    """Check that a bound of log-densities gets them, and no regularizer.
 
     Raises:
-        ValueError: The bound's scores are log-densities, and the critic's are not.
+        ValueError: The bound's scores are log-densities, and the critic's are not, or there is a regularizer.
 
     Example:
         >>> from lightning_mi import bounds, critics
-        >>> check_log_density(critics.InnerProductCritic(), bounds.L1Out())
+        >>> check_log_densities(critics.InnerProductCritic(), bounds.L1Out())
         Traceback (most recent call last):
         ValueError: Got InnerProductCritic for L1Out: this bound needs log-densities log q(y | x) as scores. Use ...
     """
-    if bound.needs_log_density and not critic.is_log_density:
+    if not bound.needs_log_density:
+        return
+    name = type(bound).__name__
+    if not critic.is_log_density:
         raise ValueError(
-            f"Got {type(critic).__name__} for {type(bound).__name__}: this bound needs log-densities log q(y | x) as "
-            "scores. Use critics.GaussianConditional, or another bound."
+            f"Got {type(critic).__name__} for {name}: this bound needs log-densities log q(y | x) as scores. Use "
+            "critics.GaussianConditional, or another bound."
+        )
+    if regularizer is not None:
+        raise ValueError(
+            f"Got {type(regularizer).__name__} for {name}: log-densities are normalized, so there is nothing to "
+            "regularize. Leave the regularizer out."
         )
 
 

@@ -247,7 +247,7 @@ def check_target(bound: AbstractBound, regularizer: AbstractRegularizer | None) 
     The optimal critic of a self-normalized bound is unique and has log-normalizer 0.
 
     Raises:
-        ValueError: The bound is self-normalized and the target is not 0, or its scores are log-densities.
+        ValueError: The bound is self-normalized and the target is not 0.
 
     Example:
         >>> from lightning_mi import bounds
@@ -255,11 +255,6 @@ def check_target(bound: AbstractBound, regularizer: AbstractRegularizer | None) 
         Traceback (most recent call last):
         ValueError: Got target=2.0 for NWJ: a self-normalized bound has log-normalizer 0 at its optimal critic, so ...
     """
-    if regularizer is not None and bound.needs_log_density:
-        raise ValueError(
-            f"Got a regularizer for {type(bound).__name__}: its scores are log-densities, which are normalized "
-            "already. Write regularizer=None."
-        )
     if regularizer is not None and bound.self_normalized and regularizer.target != 0:
         raise ValueError(
             f"Got target={regularizer.target} for {type(bound).__name__}: a self-normalized bound has log-normalizer 0 "

@@ -199,7 +199,24 @@ def read(spec: BoundSpec, batch: Batch, t: np.ndarray) -> Loop:
     def row(i: int, j: int) -> float:
         return math.log(math.fsum(weight * math.exp(t[i, k]) for weight, k in batch.rows[i]))
 
+    def row_mean(i: int, j: int) -> float:
+        return math.fsum(weight * t[i, k] for weight, k in batch.rows[i])
+
+    def others(i: int, j: int) -> float:
+        """The log-mean-exp of the marginal pairs of a row."""
+        pairs = [(weight, k) for weight, x, k in batch.marginal if x == i]
+        total = math.fsum(weight for weight, _ in pairs)
+        return math.log(math.fsum(weight / total * math.exp(t[i, k]) for weight, k in pairs))
+
     joint = mean_p(score)
+    surrogates = {
+        "L1Out": lambda: mean_p(others),
+        "CLUB": lambda: mean_p(row_mean),
+        "CLUBSample": lambda: mean_q(score),
+    }
+    if spec.name in surrogates:
+        marginal = surrogates[spec.name]()
+        return Loop(joint - marginal, joint, joint, marginal, marginal)
     ell = math.log(mean_q(lambda i, j: math.exp(score(i, j))))
     if spec.name == "DV":
         return Loop(joint - ell, joint - ell, joint, ell, ell)
