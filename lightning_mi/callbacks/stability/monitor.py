@@ -140,8 +140,13 @@ class StabilityMonitor(L.Callback):
         if stage != "fit":
             return
         self._reset()
-        find_bound(pl_module, self._bound, _NAME)
+        bound = find_bound(pl_module, self._bound, _NAME)
         if self.action == "roll_back":
+            if bound.needs_log_density:
+                raise ValueError(
+                    f"Got action='roll_back' for {type(bound).__name__}: log-densities are normalized, so there is no "
+                    "regularizer to strengthen. Use action='stop' or 'warn'."
+                )
             check_can_roll_back(trainer, pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -260,6 +265,8 @@ def _active_target(pl_module: L.LightningModule, bound: AbstractBound) -> float 
 
 
 def _remedy(pl_module: L.LightningModule, bound: AbstractBound) -> str:
+    if bound.needs_log_density:
+        return "lower the learning rate, or raise the lowest log-variance of the density"
     regularizer = find_regularizer(pl_module)
     robust = (
         f" and use the robust exponential of {type(bound).__name__} (cap=1)" if has_literal_exponential(bound) else ""
