@@ -18,7 +18,7 @@ from tests.helpers.law import COUNTS, JOINT, LOG_DENSITY, MI
 DIM = 20
 ENTROPY = DIM * norm.entropy()  # of y, nats
 CASES = list(itertools.product((2.0, 6.0, 10.0), (64, 256)))
-BATCHES = {64: 100, 256: 20}
+BATCHES = {64: 100, 256: 5}
 
 
 class Batch(NamedTuple):
@@ -38,7 +38,8 @@ def batches(mi: float, n: int) -> list[Batch]:
     for _ in range(BATCHES[n]):
         x = rng.normal(size=(n, DIM))
         y = rho * x + np.sqrt(1 - rho**2) * rng.normal(size=x.shape)
-        made.append(Batch(x, y, norm.logpdf(y, rho * x[:, None], np.sqrt(1 - rho**2)).sum(-1)))
+        squares = ((y - rho * x[:, None]) ** 2).sum(-1) / (1 - rho**2)
+        made.append(Batch(x, y, -0.5 * (squares + DIM * np.log(2 * np.pi * (1 - rho**2)))))
     return made
 
 

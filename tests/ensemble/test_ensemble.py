@@ -8,12 +8,15 @@ import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_mi import (
     MIEnsemble,
+    MIEstimationModule,
     MINumericalWarning,
     ViewScaleWarning,
+    bounds,
     critics,
     encoders,
     pairs,
