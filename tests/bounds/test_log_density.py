@@ -175,14 +175,15 @@ def test_training_maximizes_the_likelihood() -> None:
     """The conditional of a linear channel is found, and the sandwich then encloses the mutual information."""
     torch.manual_seed(0)
     rho, dim = 0.8, 3
-    loss = MILoss(critics.GaussianConditional(torch.nn.Linear(dim, 2 * dim)), bounds.L1Out())
+    critic = critics.GaussianConditional(torch.nn.Linear(dim, 2 * dim))
+    loss = MILoss(critic, bounds.L1Out())
     optimizer = torch.optim.Adam(loss.parameters(), lr=0.03)
     for _ in range(300):
         x = torch.randn(128, dim)
         optimizer.zero_grad()
         loss(x, rho * x + (1 - rho**2) ** 0.5 * torch.randn(128, dim)).backward()
         optimizer.step()
-    density = loss.critic.given(torch.ones(1, dim))
+    density = critic.given(torch.ones(1, dim))
     torch.testing.assert_close(density.mean, torch.full((1, dim), rho), rtol=0, atol=0.1)
     torch.testing.assert_close(density.log_variance.exp(), torch.full((1, dim), 1 - rho**2), rtol=0, atol=0.1)
 

@@ -128,7 +128,7 @@ def test_row_of_all_pairs_is_one_y_against_every_x() -> None:
 
 def test_invalid_arguments_are_an_error() -> None:
     with pytest.raises(TypeError, match=r"Got network=8, an int: .*encoders\.MLP"):
-        GaussianConditional(8)  # type: ignore[arg-type]  # the error under test
+        GaussianConditional(8)
     with pytest.raises(ValueError, match=r"Got log_variance_range=\(1, -1\): the first number is the lower one"):
         GaussianConditional(nn.Identity(), log_variance_range=(1, -1))
     with pytest.raises(ValueError, match=r"Got variance=.*variances are positive"):

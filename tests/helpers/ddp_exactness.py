@@ -84,8 +84,8 @@ def module_of(case: Case, dtype: torch.dtype) -> MIEstimationModule:
     if with_baseline is not None:
         bound = with_baseline(nn.Embedding(CLASSES, 1) if labels else nn.Linear(DIM, 1))
     regularizer = REGULARIZERS[case.regularizer]
-    critic = critics.LabelCritic() if labels else critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4)
-    critic = critics.CalibratedCritic(critic, scale=True, offset_unit=1.0)
+    inner = critics.LabelCritic() if labels else critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4)
+    critic: critics.AbstractCritic = critics.CalibratedCritic(inner, scale=True, offset_unit=1.0)
     if BOUNDS[case.bound].needs_log_density:
         critic = critics.GaussianConditional(nn.Sequential(nn.Linear(DIM, 8), nn.Tanh(), nn.Linear(8, 2 * DIM)))
     module = MIEstimationModule(
