@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lightning_mi import bounds, callbacks, critics, data, encoders, exceptions, metrics, pairs, regularizers
+    from lightning_mi.bottleneck import BottleneckModule, GaussianBottleneck
     from lightning_mi.bounds.base import BoundTerms
     from lightning_mi.checkpoints.atomic_io import AtomicCheckpointIO
     from lightning_mi.ensemble.ensemble import MIEnsemble
@@ -37,11 +38,13 @@ if TYPE_CHECKING:
 _MODULES = ("bounds", "callbacks", "critics", "data", "encoders", "exceptions", "metrics", "pairs", "regularizers")
 _NAMES = {
     "AtomicCheckpointIO": "checkpoints.atomic_io",
+    "BottleneckModule": "bottleneck",
     "BoundTerms": "bounds.base",
     "CheckpointError": "exceptions",
     "DoubleBackwardError": "exceptions",
     "EstimateInputError": "exceptions",
     "Finding": "estimation.result",
+    "GaussianBottleneck": "bottleneck",
     "MIEnsemble": "ensemble.ensemble",
     "MIError": "exceptions",
     "MIEstimate": "estimation.result",
@@ -63,11 +66,13 @@ _NAMES = {
 
 __all__ = [
     "AtomicCheckpointIO",
+    "BottleneckModule",
     "BoundTerms",
     "CheckpointError",
     "DoubleBackwardError",
     "EstimateInputError",
     "Finding",
+    "GaussianBottleneck",
     "MIEnsemble",
     "MIError",
     "MIEstimate",

@@ -67,7 +67,7 @@ class MILoss(nn.Module):
 
     Raises:
         TypeError: An argument has the wrong type, such as a class instead of an instance.
-        ValueError: The regularizer's target does not suit the bound.
+        ValueError: The regularizer or the critic does not suit the bound.
 
     Source: Choi and Lee 2022.
 
@@ -104,6 +104,7 @@ class MILoss(nn.Module):
         if regularizer is not None:
             check_instance("regularizer", regularizer, AbstractRegularizer, "regularizers.Squared(weight=0.1)")
         log_normalizer_target(bound, regularizer)
+        check_log_densities(critic, bound, regularizer)
         self.critic = critic
         self.bound = bound
         self.pairs = AllPairs() if pairs is None else pairs
@@ -197,6 +198,35 @@ class MILoss(nn.Module):
             form = f"{state.dtype} {tuple(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
             raise RuntimeError(f"Error(s) in loading state_dict for MILoss: Got {form} as the number of batches.")
         self.set_num_batches(int(state))
+
+
+def check_log_densities(
+    critic: AbstractCritic, bound: AbstractBound, regularizer: AbstractRegularizer | None = None
+) -> None:
+    """Check that a bound of log-densities gets them, and no regularizer.
+
+    Raises:
+        ValueError: The bound's scores are log-densities, and the critic's are not, or there is a regularizer.
+
+    Example:
+        >>> from lightning_mi import bounds, critics
+        >>> check_log_densities(critics.InnerProductCritic(), bounds.L1Out())
+        Traceback (most recent call last):
+        ValueError: Got InnerProductCritic for L1Out: this bound needs log-densities log q(y | x) as scores. Use ...
+    """
+    if not bound.needs_log_density:
+        return
+    name = type(bound).__name__
+    if not critic.is_log_density:
+        raise ValueError(
+            f"Got {type(critic).__name__} for {name}: this bound needs log-densities log q(y | x) as scores. Use "
+            "critics.GaussianConditional, or another bound."
+        )
+    if regularizer is not None:
+        raise ValueError(
+            f"Got {type(regularizer).__name__} for {name}: log-densities are normalized, so there is nothing to "
+            "regularize. Leave the regularizer out."
+        )
 
 
 def reported_terms(terms: BoundTerms, scores: Scores) -> BoundTerms:

@@ -7,11 +7,14 @@ from lightning_mi.bounds.donsker_varadhan import DV, MINE, SMILE
 from lightning_mi.bounds.infonce import InfoNCE
 from lightning_mi.bounds.jensen_shannon import JS, gan_objective
 from lightning_mi.bounds.jensen_shannon_limit import jensen_shannon_limit
+from lightning_mi.bounds.log_density import BA, CLUB, CLUBSample, L1Out, Sandwich, sandwich
 from lightning_mi.bounds.noise_contrastive import NCE
 from lightning_mi.bounds.nwj_tuba import NWJ, TUBA
 from lightning_mi.bounds.released import ReleasedJS, ReleasedNWJ, ReleasedTUBA
 
 __all__ = [
+    "BA",
+    "CLUB",
     "DCL",
     "DV",
     "JS",
@@ -23,11 +26,15 @@ __all__ = [
     "TUBA",
     "AbstractBound",
     "BoundTerms",
+    "CLUBSample",
     "Hellinger",
     "InfoNCE",
+    "L1Out",
     "ReleasedJS",
     "ReleasedNWJ",
     "ReleasedTUBA",
+    "Sandwich",
     "gan_objective",
     "jensen_shannon_limit",
+    "sandwich",
 ]

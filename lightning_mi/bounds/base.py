@@ -45,16 +45,24 @@ class AbstractBound(nn.Module, ABC):
     metrics, pairings and generic tests use.
 
     Attributes:
-        is_lower_bound: With exact expectations, the value of any critic is at most the mutual information. Otherwise
-            the value is neither a lower nor an upper bound.
-        capped_at_log_n: The bound is normalized by rows: its value is at most the log of the number of candidates in a
-            row.
+        is_lower_bound: With exact expectations, the value of any critic is at most the mutual information; with
+            ``needs_log_density``, that of any log-density. If neither this nor ``is_upper_bound``, the value may be on
+            either side.
+        is_upper_bound: With the exact log-density of y given x as critic, the expectation over batches is at least the
+            mutual information. With a learned density it may be below.
+        needs_log_density: The scores are log-densities, log q(y | x). They are normalized by construction, so a
+            regularizer of the log-normalizer is an error.
+        normalized_by_row: Both terms are means over joint pairs: of the score, and of a statistic of its row.
+        capped_at_log_n: The value is at most the log of the number of candidates in a row.
         self_normalized: The optimal critic is unique and has log-normalizer 0, so no other target is possible.
         marginal_pooling: How the marginal terms of batches combine into that of all their pairs: the log of the mean
             of exponentials, or the mean; weighted by numbers of pairs.
     """
 
     is_lower_bound: ClassVar[bool]
+    is_upper_bound: ClassVar[bool] = False
+    needs_log_density: ClassVar[bool] = False
+    normalized_by_row: ClassVar[bool] = False
     capped_at_log_n: ClassVar[bool] = False
     self_normalized: ClassVar[bool]
     marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]]

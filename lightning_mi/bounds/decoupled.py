@@ -37,6 +37,7 @@ class DCL(AbstractBound):
     """
 
     is_lower_bound: ClassVar[bool] = True
+    normalized_by_row: ClassVar[bool] = True
     capped_at_log_n: ClassVar[bool] = True
     self_normalized: ClassVar[bool] = False
     marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]] = "mean"

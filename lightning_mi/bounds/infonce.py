@@ -13,7 +13,8 @@ class InfoNCE(AbstractBound):
     r"""Contrastive predictive coding: the mean over joint pairs of :math:`T_{ij} - \log \frac{1}{N} \sum_k e^{T_{ik}}`.
 
     The row includes the joint pair, so the value is at most log N, with N candidates in a row. A constant added to a
-    row does not change it. A row counts once for each of its joint pairs.
+    row does not change it. A row counts once for each of its joint pairs. With log-densities q(y | x) as scores it is
+    the lower bound of a known conditional; :func:`sandwich` adds the upper one.
 
     Source: van den Oord et al. 2018; Poole et al. 2019; Choi and Lee 2022.
 
@@ -27,6 +28,7 @@ class InfoNCE(AbstractBound):
     """
 
     is_lower_bound: ClassVar[bool] = True
+    normalized_by_row: ClassVar[bool] = True
     capped_at_log_n: ClassVar[bool] = True
     self_normalized: ClassVar[bool] = False
     marginal_pooling: ClassVar[Literal["log_mean_exp", "mean"]] = "mean"

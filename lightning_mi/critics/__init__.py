@@ -3,6 +3,8 @@
 from lightning_mi.critics.base import AbstractCritic
 from lightning_mi.critics.bilinear import BilinearCritic
 from lightning_mi.critics.calibrated import CalibratedCritic
+from lightning_mi.critics.diagonal_gaussian import DiagonalGaussian
+from lightning_mi.critics.gaussian_conditional import GaussianConditional
 from lightning_mi.critics.gaussian_copula import GaussianCopulaCritic
 from lightning_mi.critics.inner_product import InnerProductCritic
 from lightning_mi.critics.joint import JointCritic
@@ -13,6 +15,8 @@ __all__ = [
     "AbstractCritic",
     "BilinearCritic",
     "CalibratedCritic",
+    "DiagonalGaussian",
+    "GaussianConditional",
     "GaussianCopulaCritic",
     "InnerProductCritic",
     "JointCritic",

@@ -1,6 +1,7 @@
 """Base class of critics, and their common argument checks."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -13,7 +14,13 @@ class AbstractCritic(nn.Module, ABC):
     """A function T(x, y) of two representations.
 
     A subclass implements :meth:`paired` and :meth:`pairwise`: ``paired(x, y)`` is the diagonal of ``pairwise(x, y)``.
+
+    Attributes:
+        is_log_density: The scores are log-densities, T(x, y) = log q(y | x): for each x, exp(T) has integral 1 over y.
+            Pairings of all pairs then compare y with every x: a row of scores is one y.
     """
+
+    is_log_density: ClassVar[bool] = False
 
     @abstractmethod
     def paired(self, x: Tensor, y: Tensor) -> Tensor:

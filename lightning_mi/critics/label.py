@@ -3,18 +3,23 @@
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_mi.critics.base import AbstractCritic
+from lightning_mi.utilities.checks import check_instance
 
 
 @final
 class LabelCritic(AbstractCritic):
-    """T(x, y) = x_y: the logit of label y, without parameters.
+    """T(x, y) = f(x)_y: the logit of label y; without a network, f is the identity.
 
-    x are the encoder's outputs, one for each label, and y are labels. A bound is then a loss for classification.
+    x are the encoder's outputs, one for each label, or the inputs of the network, and y are labels. A bound is then a
+    loss for classification.
 
     Source: Choi and Lee 2022.
+
+    Args:
+        network: f, maps x to (N, C), one logit for each label; none by default.
 
     Raises:
         TypeError: In use, the labels are not integers.
@@ -29,8 +34,15 @@ class LabelCritic(AbstractCritic):
                 [5., 3.]])
     """
 
+    def __init__(self, network: nn.Module | None = None) -> None:
+        super().__init__()
+        if network is not None:
+            check_instance("network", network, nn.Module, "torch.nn.Linear(x_dim, num_classes)")
+        self.network = network
+
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) the output of row i of x (N, C) for label i of y (N,)."""
+        x = x if self.network is None else self.network(x)
         y = _check(x, y)
         if len(x) != len(y):
             raise ValueError(f"Got {len(x)} x and {len(y)} labels: row i of both is one pair. Pass one label for each.")
@@ -38,6 +50,7 @@ class LabelCritic(AbstractCritic):
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, M) the outputs of every row of x (N, C) for every label of y (M,)."""
+        x = x if self.network is None else self.network(x)
         return x[:, _check(x, y)]
 
 

@@ -218,6 +218,7 @@ def _can_be_vmapped(member: MIEstimationModule) -> bool:
         type(member) is MIEstimationModule
         and isinstance(member.pairs, AllPairs | IndependentMarginal)
         and not (isinstance(member.pairs, AllPairs) and isinstance(member.critic, JointCritic))
+        and not member.critic.is_log_density  # recorded scores have rows of x
         and next(member.encoders.parameters(), None) is None
     )
 

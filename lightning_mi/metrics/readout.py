@@ -63,8 +63,8 @@ def mutual_information_readout(bound: AbstractBound, average: Average, target: f
     if average == "plug-in":
         constant = -float(bound.plug_in(torch.zeros((), dtype=torch.float64), target))
         return Readout("plug_in", ("joint_term",), (Mean("joint"),), constant)
-    if bound.capped_at_log_n:
-        # Normalized by rows: both terms have the weight of a row, so their difference is averaged. This is more precise
+    if bound.normalized_by_row:
+        # Both terms have the weight of a row, so their difference is averaged. This is more precise
         # than the difference of two means of large terms.
         return Readout("micro", ("value",), (Mean("row"),))
     marginal = Mean("marginal", log=bound.marginal_pooling == "log_mean_exp", factor=-1.0)
@@ -78,7 +78,7 @@ def log_normalizer_readout(bound: AbstractBound) -> Readout:
         TypeError: ``bound`` is not a bound.
     """
     check_instance("bound", bound, AbstractBound, "bounds.DV()")
-    if bound.capped_at_log_n:  # normalized by rows
+    if bound.normalized_by_row:
         mean = Mean("row")
     else:
         mean = Mean("marginal", log=bound.self_normalized or bound.marginal_pooling == "log_mean_exp")

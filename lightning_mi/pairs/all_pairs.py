@@ -15,7 +15,8 @@ from lightning_mi.scores.scores import Scores
 class AllPairs(AbstractTiledPairing):
     """Row i of x and row i of y are a joint pair; the N (N - 1) other combinations are marginal pairs.
 
-    For InfoNCE a row is x_i against every y, including y_i.
+    For InfoNCE a row is x_i against every y, including y_i. With a critic of log-densities q(y | x), which are
+    normalized over y, a row is y_i against every x, and the candidates are the x.
 
     Args:
         gather: As in :class:`AbstractPairing`.
@@ -40,5 +41,6 @@ class AllPairs(AbstractTiledPairing):
         check_num_views(views, "x", "y", pairing="AllPairs")
         shard = self.shard(*views)
         check_batch_size(shard, self.training)
-        x, y = views[0], shard.gather(views[1])
+        x, y = views[::-1] if critic.is_log_density else views
+        y = shard.gather(y)
         return self.score_all(critic, x, y, JointColumns.of_diagonal(x, shard.start), shard)

@@ -92,7 +92,7 @@ class AbstractPairing(nn.Module, ABC):
 
         Args:
             data: The data module; ``lightning_mi/utilities/protocols.py`` lists its optional methods.
-            bound: The value may depend on whether the bound is normalized by rows (``capped_at_log_n``).
+            bound: The value may depend on whether the bound is normalized by rows (``normalized_by_row``).
         """
         del bound
         return known_mi(data)
@@ -173,14 +173,19 @@ class AbstractTiledPairing(AbstractPairing):
         """Scores of x (N, Dx) with all candidates y (M, Dy), in tiles if the critic has them.
 
         Args:
-            critic: T(x, y).
+            critic: T(x, y); of log-densities, T(y, x), because they are compared over the variable that is given.
             x: The samples of this rank.
             y: The candidates.
             columns: For each x, the candidate of its joint pair and the candidate that is excluded, if any.
             shard: The position of x in the batch of all ranks.
         """
-        tiles = critic.tiles(x, y)
-        scores = critic.pairwise(x, y) if tiles is None else tiles
+        if critic.is_log_density:
+            tiles = critic.tiles(y, x)
+            tiles = None if tiles is None else tiles.transpose()
+            scores = critic.pairwise(y, x).T if tiles is None else tiles
+        else:
+            tiles = critic.tiles(x, y)
+            scores = critic.pairwise(x, y) if tiles is None else tiles
         # All ranks together have one row for each candidate, and all rows have the same number of pairs.
         num_rows, in_row = len(y), columns.row_count(len(y))
         pooled = shard.pooled and GlobalCounts(num_rows, num_rows * (in_row - 1), num_rows, in_row, len(shard.counts))

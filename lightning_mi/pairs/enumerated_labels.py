@@ -223,7 +223,7 @@ class EnumeratedLabels(AbstractPairing):
         while isinstance(inner, CalibratedCritic):
             inner = inner.critic
         # A LabelCritic would silently ignore outputs beyond num_classes.
-        if isinstance(inner, LabelCritic) and x.shape[1:] != (self.num_classes,):
+        if isinstance(inner, LabelCritic) and inner.network is None and x.shape[1:] != (self.num_classes,):
             raise ValueError(
                 f"Got x of shape {tuple(x.shape)}: the encoder has {x.shape[-1]} outputs for the {self.num_classes} "
                 f"labels of EnumeratedLabels. Give it {self.num_classes} outputs, or set `num_classes`."

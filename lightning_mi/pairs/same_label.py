@@ -111,7 +111,7 @@ class SameLabel(AbstractPairing):
         if not math.isclose(mi, cross_entropy(law, law), abs_tol=1e-6):
             return None
         squares = law.square()
-        if bound.capped_at_log_n:
+        if bound.normalized_by_row:
             return cross_entropy(squares / squares.sum(), law)
         return -math.log(squares.sum())
 

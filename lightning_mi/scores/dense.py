@@ -72,16 +72,21 @@ class AbstractMarginals(ABC):
         """Sum of a function of the scores; a scalar."""
 
     @abstractmethod
-    def row_log_mean_exp(self, uniform_upstream: bool = False) -> Tensor:
+    def sum(self) -> Tensor:
+        """Sum of T; a scalar, nats."""
+
+    @abstractmethod
+    def row_log_mean_exp(self, uniform_upstream: bool = False, with_joint: bool = True) -> Tensor:
         """(N,) log of the mean of exp(T) over the marginal and joint pairs of each row, nats.
 
         Args:
             uniform_upstream: The caller guarantees that grad_output of the result is the same for every row.
+            with_joint: If False, only the marginal pairs; -inf for a row without any.
         """
 
     @abstractmethod
-    def marginal_row_log_mean_exp(self) -> Tensor:
-        """(N,) log-mean-exp of each row over its marginal pairs, or over its joint pairs if it has none; nats."""
+    def row_mean(self) -> Tensor:
+        """(N,) mean of T over the marginal and joint pairs of each row, nats."""
 
     @abstractmethod
     def values(self, at_most: int | None = None) -> Tensor:
@@ -153,20 +158,28 @@ class DenseMarginals(AbstractMarginals):
         values = function.value(self._masked_once())
         return (values if self._log_weights is None else values * self._log_weights.exp()).sum()
 
-    def row_log_mean_exp(self, uniform_upstream: bool = False) -> Tensor:
+    def sum(self) -> Tensor:
+        """Sum of T."""
+        values = self._masked(self._scores, 0.0)
+        return (values if self._log_weights is None else values * self._log_weights.exp()).sum()
+
+    def row_log_mean_exp(self, uniform_upstream: bool = False, with_joint: bool = True) -> Tensor:
         """(N,) log-mean-exp of each row."""
         if self._log_weights is not None:
             return log_mean_exp(self._scores, count=1, dim=1, log_weights=self._log_weights)
-        return log_mean_exp(self._scores, self._row_mask, count=self._row_count, dim=1)
-
-    def marginal_row_log_mean_exp(self) -> Tensor:
-        """(N,) log-mean-exp of the marginal pairs of each row."""
-        mask = self._marginal_mask()
-        if self._log_weights is not None or mask is None:
-            return self.row_log_mean_exp()
+        mask = None if with_joint else self._marginal_mask()
+        if mask is None:
+            return log_mean_exp(self._scores, self._row_mask, count=self._row_count, dim=1)
         without = ~mask.any(dim=1, keepdim=True)
         mask = mask | (without if self._row_mask is None else without & self._row_mask)
         return log_mean_exp(self._scores, mask, count=mask.sum(dim=1), dim=1)
+
+    def row_mean(self) -> Tensor:
+        """(N,) mean of each row."""
+        if self._log_weights is not None:
+            return (self._scores * self._log_weights.exp()).sum(dim=1)
+        scores = self._scores if self._row_mask is None else self._scores.masked_fill(~self._row_mask, 0.0)
+        return scores.sum(dim=1) / self._row_count
 
     def values(self, at_most: int | None = None) -> Tensor:
         """(K,) the scores."""
@@ -201,11 +214,11 @@ class DenseMarginals(AbstractMarginals):
             masked = self._masked_scores = self._masked(self._scores)
         return masked
 
-    def _masked(self, x: Tensor) -> Tensor:
-        """The same numbers at marginal pairs, minus infinity elsewhere."""
+    def _masked(self, x: Tensor, fill: float = -math.inf) -> Tensor:
+        """The same numbers at marginal pairs, ``fill`` elsewhere."""
         if self._non_marginal is not None:
-            return x.scatter(1, self._non_marginal, -math.inf)
-        return x if self._mask is None else x.masked_fill(~self._mask, -math.inf)
+            return x.scatter(1, self._non_marginal, fill)
+        return x if self._mask is None else x.masked_fill(~self._mask, fill)
 
 
 def all_but(scores: Tensor, columns: Tensor) -> Tensor:

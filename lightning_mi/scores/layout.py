@@ -42,6 +42,7 @@ class Layout:
         joint_rows: (J,) the row of each joint pair; None for lists of pairs, which have no rows.
         row_count: (N,) the number of marginal and joint pairs of each row; an int if it is the same in every row.
         log_weights: (M,) the log-weights of the candidates in a row; None if equal.
+        has_marginal: (N,) whether a row has a marginal pair; None if all rows have.
     """
 
     joint: Tensor
@@ -52,6 +53,7 @@ class Layout:
     joint_rows: Tensor | None = None
     row_count: Tensor | int = 0
     log_weights: Tensor | None = None
+    has_marginal: Tensor | None = None
 
     @property
     def longest_row(self) -> int | None:
@@ -84,7 +86,7 @@ class Layout:
             ValueError: There are no rows.
         """
         check_has_rows(self.joint_rows)
-        return self.marginals.row_log_mean_exp() if joint else self.marginals.marginal_row_log_mean_exp()
+        return self.marginals.row_log_mean_exp(with_joint=joint)
 
     def joint_log_mean_exp(self, counts: GlobalCounts, power: float) -> Tensor:
         """This rank's part of log E_P[exp(power * T)] over the joint pairs in ``counts``; 0 if there are none."""
@@ -95,6 +97,10 @@ class Layout:
     def mean_over_marginal(self, function: AbstractPairFunction, counts: GlobalCounts) -> Tensor:
         """This rank's part of the mean of a function of the scores over the marginal pairs in ``counts``."""
         return self.marginals.function_sum(function) / self._divisor(counts)
+
+    def mean(self, counts: GlobalCounts) -> Tensor:
+        """This rank's part of the mean of T over the marginal pairs in ``counts``."""
+        return self.marginals.sum() / self._divisor(counts)
 
     def _divisor(self, counts: GlobalCounts) -> int:
         # Weights sum to 1 in each row, so that a weighted mean divides by the number of rows.
@@ -198,6 +204,7 @@ def lay_out_masks(
         joint_rows=joint_rows,
         row_count=row_count,
         log_weights=log_weights,
+        has_marginal=marginal.any(dim=1),
     )
 
 

@@ -16,6 +16,7 @@ from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.layout import Layout, lay_out_columns, lay_out_matrix, lay_out_samples
 from lightning_mi.scores.pair_functions import AbstractPairFunction, Softplus
 from lightning_mi.scores.row_ceiling import row_ceiling
+from lightning_mi.scores.row_means import RowStatistic, row_means
 from lightning_mi.scores.tiles import AbstractTiles
 
 
@@ -192,11 +193,7 @@ class Scores:
 
     def detach(self) -> Scores:
         """The same scores without their autograd graph."""
-        detached = self._with(self._ranks)
-        detached._layout = self._layout.detach()
-        detached.joint = detached._layout.joint
-        detached.y = None if self.y is None else self.y.detach()
-        return detached
+        return Scores(self._layout.detach(), None if self.y is None else self.y.detach(), self._ranks.counts)
 
     def together(self, read: Callable[[Scores], Iterable[Tensor]]) -> tuple[Tensor, ...]:
         """Several means with one all-gather.
@@ -250,16 +247,17 @@ class Scores:
         """(N,) log-mean-exp of each row of this rank: of its marginal pairs and, by default, its joint pairs; nats."""
         return self._layout.row_log_mean_exp(joint)
 
-    def row_means(self) -> tuple[Tensor, Tensor]:
-        """Means over joint pairs: of the score minus its row's log-mean-exp, and of the log-mean-exp; scalars, nats.
+    def row_means(self, statistic: RowStatistic = "log_mean_exp") -> tuple[Tensor, Tensor]:
+        """Means over joint pairs: of the score minus a statistic of its row, and of the statistic; scalars, nats.
 
-        The difference within each row is more precise than the difference of two means of large scores.
+        Args:
+            statistic: As in :func:`~lightning_mi.scores.row_means.row_means`.
         """
-        joint_rows = self.joint_rows
-        rows = self._layout.marginals.row_log_mean_exp(uniform_upstream=True)[joint_rows]
-        differences = self.joint - rows
-        difference, row = self.together(lambda local: (local.mean_over_joint(differences), local.mean_over_joint(rows)))
-        return difference, row
+        return row_means(self._layout, statistic, self.together)
+
+    def marginal_mean(self) -> Tensor:
+        """E_Q[T] over the marginal pairs: a scalar, nats."""
+        return self._ranks.reduce(self._layout.mean(self._ranks.counts))
 
     def mean_softplus(self, shift: float = 0.0) -> Tensor:
         """E_Q[log(1 + exp(T - shift))] over the marginal pairs: a scalar, nats."""

@@ -98,15 +98,16 @@ class RowMeanGradient(AbstractTileReduction):
 
     Args:
         tile_pass: The tiles.
+        with_joint: If False, the mean over rows of log(row sum): the whole share belongs to the marginal pairs.
 
     Attributes:
         sums: The row sums s of exp(T).
     """
 
-    def __init__(self, tile_pass: TilePass) -> None:
+    def __init__(self, tile_pass: TilePass, with_joint: bool) -> None:
         self.sums = RowSums(Exponent(), tile_pass.joint)
         self._gradient = TileGradient(tile_pass)
-        self._joint = tile_pass.joint
+        self._joint = tile_pass.joint if with_joint else torch.full_like(tile_pass.joint, -torch.inf)
 
     def append(self, tile: Tile) -> None:
         """Add a tile."""
@@ -178,6 +179,16 @@ class RowWeights(AbstractWeights):
         factors = grad_output[rows] / self.sums.total[rows]
         weights = shifted_exp(tile.scores, self.sums.maximum[rows].unsqueeze(1), out=out)
         return weights.mul_(factors.unsqueeze(1))
+
+
+@final
+class RowTotalWeights(AbstractWeights):
+    """Gradient weights of the rows' sums of T: one for each marginal pair."""
+
+    def __call__(self, tile: Tile, grad_output: Tensor, grad_offset: Tensor | None, out: Tensor | None) -> Tensor:
+        """The weights, (R, M); ``grad_output`` is (N,)."""
+        weights = torch.empty_like(tile.scores) if out is None else out
+        return weights.copy_(grad_output[tile.rows].unsqueeze(1)).scatter_(1, tile.non_marginal, 0.0)
 
 
 @final

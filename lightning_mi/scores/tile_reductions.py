@@ -144,6 +144,25 @@ class RowSums(AbstractTileReduction):
 
 
 @final
+class RowTotals(AbstractTileReduction):
+    """Sum of T over the marginal pairs of each row.
+
+    Args:
+        joint: (N,) for the number of rows, the dtype and the device.
+
+    Attributes:
+        totals: (N,) the sums.
+    """
+
+    def __init__(self, joint: Tensor) -> None:
+        self.totals = torch.zeros_like(joint)
+
+    def append(self, tile: Tile) -> None:
+        """Add a tile."""
+        self.totals[tile.rows] = tile.scratch.copy_(tile.scores).scatter_(1, tile.non_marginal, 0.0).sum(dim=1)
+
+
+@final
 class FunctionSum(AbstractTileReduction):
     """Sum of a function of the scores over the marginal pairs.
 

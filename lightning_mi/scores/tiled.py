@@ -30,10 +30,18 @@ from lightning_mi.scores.tile_gradients import (
     LogMeanExpGradient,
     LogMeanExpWeights,
     RowMeanGradient,
+    RowTotalWeights,
     RowWeights,
     WeightedGradient,
 )
-from lightning_mi.scores.tile_reductions import AbstractTileReduction, Extremes, FunctionSum, RowSums, TilePass
+from lightning_mi.scores.tile_reductions import (
+    AbstractTileReduction,
+    Extremes,
+    FunctionSum,
+    RowSums,
+    RowTotals,
+    TilePass,
+)
 from lightning_mi.scores.tiles import AbstractTiles
 
 _SUMS_PER_PASS = 4  # deferred sums that share one pass; a bound with its regularizer has three at most
@@ -79,16 +87,19 @@ class TiledMarginals(AbstractMarginals):
         """Sum of a function of the scores."""
         return self._cached((function, self._needs_grad()), lambda: self._function_sum(function))
 
-    def row_log_mean_exp(self, uniform_upstream: bool = False) -> Tensor:
-        """(N,) log-mean-exp of each row."""
-        key = "rows", uniform_upstream, self._needs_grad()
-        return self._cached(key, lambda: self._row_log_mean_exp(uniform_upstream))
+    def sum(self) -> Tensor:
+        """Sum of T."""
+        return self._row_totals().sum()
 
-    def marginal_row_log_mean_exp(self) -> Tensor:
-        """(N,) log-mean-exp of the marginal pairs of each row."""
-        if self._row_count == 1:
-            return self.row_log_mean_exp()
-        return self._row_log_sums() - math.log(self._row_count - 1)
+    def row_log_mean_exp(self, uniform_upstream: bool = False, with_joint: bool = True) -> Tensor:
+        """(N,) log-mean-exp of each row."""
+        with_joint = with_joint or self._row_count == 1  # no marginal pairs
+        key = "rows", uniform_upstream, with_joint, self._needs_grad()
+        return self._cached(key, lambda: self._row_log_mean_exp(uniform_upstream, with_joint))
+
+    def row_mean(self) -> Tensor:
+        """(N,) mean of each row."""
+        return (self._row_totals() + self._joint) / self._row_count
 
     def values(self, at_most: int | None = None) -> Tensor:
         """(K,) the scores."""
@@ -137,19 +148,30 @@ class TiledMarginals(AbstractMarginals):
         self._read(reduction)
         return reduction.total + self._defer(FunctionWeights(function)) if self._needs_grad() else reduction.total
 
-    def _row_log_mean_exp(self, uniform_upstream: bool) -> Tensor:
+    def _row_totals(self) -> Tensor:
+        """(N,) sum of T over the marginal pairs of each row."""
+        return self._cached(("totals", self._needs_grad()), self._compute_row_totals)
+
+    def _compute_row_totals(self) -> Tensor:
+        reduction = RowTotals(self._pass.joint)
+        self._read(reduction)
+        if not self._needs_grad():
+            return reduction.totals
+        return reduction.totals + _DeferredGradients(self._pass, [self._joint.shape]).append(RowTotalWeights())
+
+    def _row_log_mean_exp(self, uniform_upstream: bool, with_joint: bool) -> Tensor:
         if not (uniform_upstream and self._needs_grad()):
-            return self._with_joint(self._row_log_sums())
+            return self._log_mean(self._row_log_sums(), with_joint)
         tile_pass = self._pass
-        reduction = RowMeanGradient(tile_pass)
+        reduction = RowMeanGradient(tile_pass, with_joint)
         tile_pass.run(reduction, differentiate=True)
         self._row_sums = reduction.sums
         zero = _zero_with_gradient(
             (*tile_pass.tiles.inputs, self._joint),
             reduction.finish(),
-            recompute=lambda: _run(tile_pass, RowMeanGradient(tile_pass)),
+            recompute=lambda: _run(tile_pass, RowMeanGradient(tile_pass, with_joint)),
         )
-        return self._with_joint(reduction.sums.log_sums()).detach() + zero
+        return self._log_mean(reduction.sums.log_sums(), with_joint).detach() + zero
 
     def _row_log_sums(self) -> Tensor:
         """(N,) log of the sum of exp(T) over the marginal pairs of each row."""
@@ -163,8 +185,10 @@ class TiledMarginals(AbstractMarginals):
 
         return self._cached("row log-sums", compute)
 
-    def _with_joint(self, log_sums: Tensor) -> Tensor:
-        return torch.logaddexp(log_sums, self._joint) - math.log(self._row_count)
+    def _log_mean(self, log_sums: Tensor, with_joint: bool) -> Tensor:
+        if with_joint:
+            return torch.logaddexp(log_sums, self._joint) - math.log(self._row_count)
+        return log_sums - math.log(self._row_count - 1)
 
     def _sums(self, exponent: Exponent) -> RowSums:
         if exponent.is_identity:

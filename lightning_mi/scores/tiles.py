@@ -68,6 +68,10 @@ class AbstractTiles(ABC):
         """The same scores, times a scale, plus an offset; scalars or None."""
         return AffineTiles(self, scale, offset)
 
+    def transpose(self) -> AbstractTiles | None:
+        """The (M, N) tiles of the transposed matrix; None, the default, without such a form."""
+        return None
+
     def accumulators(self) -> list[Tensor | None]:
         """Zeros for the gradient of each input, float32 or wider; None for an input that needs none."""
         return [

@@ -220,6 +220,21 @@ def squared_sigmoid(x: Tensor) -> Tensor:
     return (2 * logsigmoid(x)).exp()  # autograd of sigmoid(x)^2 multiplies by 1 - sigmoid(x), which rounds to 0
 
 
+def clip_smoothly(x: Tensor, low: float, high: float) -> Tensor:
+    r"""The identity from ``low`` to ``high``, continued to a limit one unit beyond: high + u / (1 + u), u = x - high.
+
+    Continuously differentiable. Outside, the slope falls as :math:`1 / (1 + u)^2`, and not exponentially as that of
+    tanh, so a far value can come back.
+
+    Example:
+        >>> clip_smoothly(torch.tensor([-9.0, 0.5, 3.0]), -2.0, 2.0)
+        tensor([-2.8750,  0.5000,  2.5000])
+    """
+    inside = x.clamp(low, high)
+    beyond = x - inside
+    return inside + beyond / (1 + beyond.abs())
+
+
 def log_ema(average: Tensor, new: Tensor, rate: float) -> Tensor:
     """One step of an exponential moving average in log space: log((1 - rate) exp(average) + rate exp(new)).
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
 
-from lightning_mi import MIEstimationModule, bounds, regularizers
+from lightning_mi import MIEstimationModule, bounds, critics, regularizers
 from lightning_mi.callbacks import StabilityMonitor, StabilityWarning
 from lightning_mi.callbacks.stability.rollback import Snapshots, check_can_roll_back
 from lightning_mi.data import GaussianDataModule
@@ -209,6 +209,12 @@ def test_manual_optimization_raises():
 def test_rollback_without_a_regularizer_raises():
     with pytest.raises(TypeError, match="for Scripted without a regularizer"):
         trainer(callbacks=StabilityMonitor(action="roll_back")).fit(Scripted(None), steps(1))
+
+
+def test_rollback_of_log_densities_raises():
+    density = module(bounds.L1Out(), critic=critics.GaussianConditional(torch.nn.Linear(DIM, 2 * DIM)))
+    with pytest.raises(ValueError, match="action='roll_back' for L1Out: log-densities are normalized"):
+        trainer(callbacks=StabilityMonitor(action="roll_back")).fit(density, draw(8))
 
 
 def test_sharded_strategy_raises():

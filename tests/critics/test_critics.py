@@ -17,7 +17,8 @@ from lightning_mi.critics import (
     SeparableCritic,
 )
 from tests.helpers import critic_formulas
-from tests.helpers.specs import CRITICS, CriticSpec, by_name
+from tests.helpers.critic_specs import CRITICS, CriticSpec
+from tests.helpers.specs import by_name
 
 N, M, DX, DY = 6, 4, 3, 5
 

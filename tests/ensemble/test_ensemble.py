@@ -8,12 +8,15 @@ import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_mi import (
     MIEnsemble,
+    MIEstimationModule,
     MINumericalWarning,
     ViewScaleWarning,
+    bounds,
     critics,
     encoders,
     pairs,
@@ -72,6 +75,16 @@ def test_other_parts_train_as_they_do_alone(parts: Callable[[], dict[str, Any]])
         return make("NWJ", seed, 0.1, lr=1e-3, **parts())
 
     assert_same_as_alone({str(seed): partial(maker, seed) for seed in range(3)})
+
+
+def test_log_densities_train_as_they_do_alone() -> None:
+    def maker(seed: int) -> Any:
+        torch.manual_seed(seed)
+        return MIEstimationModule(
+            critics.GaussianConditional(nn.Linear(4, 8)), bounds.L1Out(), optimizer=partial(torch.optim.SGD, lr=0.1)
+        )
+
+    assert_same_as_alone({str(seed): partial(maker, seed) for seed in range(2)})
 
 
 def test_independent_marginal_pairs_train_as_they_do_alone() -> None:

@@ -47,6 +47,17 @@ def joint(critic: critics.JointCritic, x: np.ndarray, y: np.ndarray) -> np.ndarr
     return relu_network([critic.first, *critic.rest], every).reshape(len(x), len(y))
 
 
+def gaussian_conditional(critic: critics.GaussianConditional, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The normal density of each coordinate; log-variances are continued by a rational function."""
+    assert isinstance(critic.network, nn.Sequential)
+    mean, raw = np.split(relu_network(critic.network, x), 2, axis=1)
+    inside = np.clip(raw, *critic.log_variance_range)
+    beyond = raw - inside
+    scale = np.exp((inside + beyond / (1 + np.abs(beyond))) / 2)
+    logarithms: np.ndarray = norm.logpdf(y, mean[:, None], scale[:, None]).sum(axis=2)
+    return logarithms
+
+
 def gaussian_copula(critic: critics.GaussianCopulaCritic, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The log-ratio of each canonical pair by the densities of normal distributions, and the residual."""
     u = (x - array(critic.x_mean)) @ array(critic.x_directions)

@@ -61,9 +61,20 @@ class Result(NamedTuple):
 
 
 def cases(bound_names=BOUNDS, pairing_names=PAIRINGS, regularizer_names=REGULARIZERS) -> list[Case]:
-    """Every combination that exists: a bound over rows needs a pairing with rows."""
-    listed = (Case(*names) for names in itertools.product(bound_names, pairing_names, regularizer_names))
-    return [case for case in listed if PAIRINGS[case.pairing].has_rows or not BOUNDS[case.bound].needs_rows]
+    """Every combination that exists.
+
+    A bound over rows needs a pairing with rows. Log-densities have no regularizer, and labels no Gaussian density.
+    """
+    listed = []
+    for bound, pairing, regularizer in itertools.product(bound_names, pairing_names, regularizer_names):
+        of_labels, has_rows = PAIRINGS[pairing].candidates_are_labels, PAIRINGS[pairing].has_rows
+        if BOUNDS[bound].needs_log_density:
+            regularizer = "none"
+            if of_labels:
+                continue
+        if has_rows or not BOUNDS[bound].needs_rows:
+            listed.append(Case(bound, pairing, regularizer))
+    return list(dict.fromkeys(listed))
 
 
 def module_of(case: Case, dtype: torch.dtype) -> MIEstimationModule:
@@ -73,18 +84,22 @@ def module_of(case: Case, dtype: torch.dtype) -> MIEstimationModule:
     if with_baseline is not None:
         bound = with_baseline(nn.Embedding(CLASSES, 1) if labels else nn.Linear(DIM, 1))
     regularizer = REGULARIZERS[case.regularizer]
-    critic = critics.LabelCritic() if labels else critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4)
+    inner = critics.LabelCritic() if labels else critics.SeparableCritic(DIM, DIM, hidden=(8,), embed_dim=4)
+    critic: critics.AbstractCritic = critics.CalibratedCritic(inner, scale=True, offset_unit=1.0)
+    if BOUNDS[case.bound].needs_log_density:
+        critic = critics.GaussianConditional(nn.Sequential(nn.Linear(DIM, 8), nn.Tanh(), nn.Linear(8, 2 * DIM)))
     module = MIEstimationModule(
-        critics.CalibratedCritic(critic, scale=True, offset_unit=1.0),
+        critic,
         bound,
         pairs=PAIRINGS[case.pairing].make(),
         regularizer=None if regularizer is None else regularizer(weight=0.7),
         encoder=nn.Sequential(nn.Linear(DIM, 6), nn.Tanh(), nn.Linear(6, CLASSES if labels else DIM)),
     ).to(dtype)
-    module.critic.get_buffer("calibrated").fill_(True)
     with torch.no_grad():
-        module.critic.get_parameter("offset").fill_(0.2)
-        module.critic.get_parameter("log_scale").fill_(0.4)
+        if isinstance(critic, critics.CalibratedCritic):
+            critic.get_buffer("calibrated").fill_(True)
+            critic.get_parameter("offset").fill_(0.2)
+            critic.get_parameter("log_scale").fill_(0.4)
         for layer in (*module.encoders.modules(), *module.critic.modules()):
             if isinstance(layer, nn.Linear):
                 layer.weight.mul_(2)  # By default the scores of all pairs are nearly equal.

@@ -2,13 +2,16 @@
 
 import numpy as np
 import torch
+from scipy.special import log_softmax
 
 from lightning_mi import BoundTerms, Scores
+from tests.helpers import specs
 from tests.helpers.specs import LEARNED_BIAS, LEARNED_WEIGHT, BoundSpec
 
-COUNTS = np.array([[5, 1, 1], [1, 4, 2], [1, 1, 4]])  # of 20 equally likely pairs
+COUNTS = specs.COUNTS  # of 20 equally likely pairs
 JOINT = COUNTS / COUNTS.sum()
 PRODUCT = JOINT.sum(axis=1, keepdims=True) * JOINT.sum(axis=0)
+LOG_DENSITY = np.log(JOINT / JOINT.sum(axis=0))  # of x given y
 LOG_RATIO = np.log(JOINT / PRODUCT)
 MI = (JOINT * LOG_RATIO).sum()
 Y = np.array([[0.5, -1.0], [1.5, 0.3], [-0.7, 0.2]])  # the inputs of a learned baseline
@@ -31,11 +34,14 @@ def read(spec: BoundSpec, critic: np.ndarray) -> BoundTerms:
 
 
 def optimum(spec: BoundSpec) -> np.ndarray:
+    if spec.needs_log_density:
+        return LOG_DENSITY
     return LOG_RATIO + (Y @ LEARNED_WEIGHT + LEARNED_BIAS if spec.optimum is None else spec.optimum)
 
 
 def critics(spec: BoundSpec, count: int = 50) -> list[np.ndarray]:
-    """The optimal critic with noise of increasing size, with shifts, and random critics."""
+    """The optimal critic with noise of increasing size, with shifts, and random critics; or such log-densities."""
     rng = np.random.default_rng(0)
     near = [optimum(spec) + size * rng.normal(size=(3, 3)) for size in np.geomspace(1e-3, 3, count)]
-    return [*near, *(optimum(spec) + shift for shift in (-3, -0.1, 0.1, 3)), *rng.normal(0, 2, (count, 3, 3))]
+    made = [*near, *(optimum(spec) + shift for shift in (-3, -0.1, 0.1, 3)), *rng.normal(0, 2, (count, 3, 3))]
+    return [log_softmax(critic, axis=0) for critic in made] if spec.needs_log_density else made

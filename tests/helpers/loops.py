@@ -205,7 +205,18 @@ def read(spec: BoundSpec, batch: Batch, t: np.ndarray) -> Loop:
         total = math.fsum(weight * math.exp(t[i, k]) for k, weight in weights.items())
         return math.log(total / math.fsum(weights.values()))
 
+    def row_mean(i: int, j: int) -> float:
+        return math.fsum(weight * t[i, k] for weight, k in batch.rows[i])
+
     joint = mean_p(score)
+    surrogates = {
+        "L1Out": lambda: mean_p(marginal_row),
+        "CLUB": lambda: mean_p(row_mean),
+        "CLUBSample": lambda: mean_q(score),
+    }
+    if spec.name in surrogates:
+        marginal = surrogates[spec.name]()
+        return Loop(joint - marginal, joint, joint, marginal, marginal)
     ell = math.log(mean_q(lambda i, j: math.exp(score(i, j))))
     if spec.name == "DV":
         return Loop(joint - ell, joint - ell, joint, ell, ell)

@@ -193,6 +193,46 @@ def released_js(sheet: Sheet) -> Reading:
     )
 
 
+def ba(sheet: Sheet, entropy: float) -> Reading:
+    """H + E_P[T]; training maximizes E_P[T]."""
+    joint, d_joint = joint_mean(sheet)
+    return Reading(entropy + joint, joint, joint, -entropy, -entropy, d_joint, np.zeros(sheet.t.shape))
+
+
+def leave_one_out(sheet: Sheet) -> Reading:
+    """A loop over joint pairs: each against the marginal pairs of its row, if there are any."""
+    joint, d_joint = joint_mean(sheet)
+    differences, log_means, d_ell = [], [], np.zeros(sheet.t.shape)
+    pairs = [(i, j) for i, j in np.argwhere(sheet.joint) if sheet.marginal[i].any()]
+    for i, j in pairs:
+        others = np.flatnonzero(sheet.marginal[i])
+        log_means.append(logsumexp(sheet.t[i, others]) - np.log(len(others)))
+        differences.append(sheet.t[i, j] - log_means[-1])
+        d_ell[i, others] += softmax(sheet.t[i, others]) / len(pairs)
+    ell = np.mean(log_means)
+    return Reading(np.mean(differences), joint, joint, ell, ell, d_joint, d_ell)
+
+
+def club(sheet: Sheet) -> Reading:
+    """A loop over joint pairs: each against the mean of the joint and marginal pairs of its row."""
+    joint, d_joint = joint_mean(sheet)
+    means, d_mean = [], np.zeros(sheet.t.shape)
+    pairs = np.argwhere(sheet.joint)
+    for i, _ in pairs:
+        candidates = np.flatnonzero(sheet.joint[i] | sheet.marginal[i])
+        means.append(sheet.t[i, candidates].mean())
+        d_mean[i, candidates] += 1 / len(candidates) / len(pairs)
+    mean = np.mean(means)
+    return Reading(joint - mean, joint, joint, mean, mean, d_joint, d_mean)
+
+
+def club_sample(sheet: Sheet) -> Reading:
+    """E_P[T] - E_Q[T]."""
+    joint, d_joint = joint_mean(sheet)
+    mean = sheet.t[sheet.marginal].mean()
+    return Reading(joint - mean, joint, joint, mean, mean, d_joint, sheet.marginal / sheet.marginal.sum())
+
+
 def squared(deviation: float) -> tuple[float, float]:
     return deviation**2, 2 * deviation
 

@@ -1,4 +1,4 @@
-"""One line per bound, regularizer, pairing and critic: the generic tests run over all lines."""
+"""One line per bound, regularizer and pairing: the generic tests run over all lines."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_mi import bounds, critics, pairs, regularizers
-from tests.helpers import critic_formulas, reference
+from lightning_mi import bounds, pairs, regularizers
 from tests.helpers import pairs_by_definition as definition
+from tests.helpers import reference
+from tests.helpers.critic_specs import CriticSpec
 from tests.helpers.layouts import LAYOUTS, Layout
 from tests.helpers.pairs_by_definition import Pairs
 from tests.helpers.reference import Reading, Sheet
 
+COUNTS = np.array([[5, 1, 1], [1, 4, 2], [1, 1, 4]])  # of the law in tests/helpers/law.py
 LEARNED_WEIGHT, LEARNED_BIAS = np.array([0.7, -0.4]), 0.3  # log a(y) = y . weight + bias
 MINE_RATE, MINE_AVERAGE = 0.25, 0.7
 
@@ -39,6 +41,7 @@ class BoundSpec:
         needs_rows: The bound compares the pairs of one x, so two lists of pairs are an error.
         exponentiates_difference: The gradient contains the exponential of a difference of two large numbers, which are
             exact to one unit in the last place.
+        averages_exponentials: Marginal pairs count by their exponentials, so that minus infinity is a weight of zero.
         with_baseline: Makes the bound with another network as its learned baseline; None for a bound without one.
     """
 
@@ -55,7 +58,12 @@ class BoundSpec:
     exceeds: bool = False
     needs_rows: bool = False
     exponentiates_difference: bool = False
+    averages_exponentials: bool = True
     with_baseline: Callable[[nn.Module], bounds.AbstractBound] | None = None
+
+    @property
+    def needs_log_density(self) -> bool:
+        return self.make().needs_log_density
 
     @property
     def has_learned_baseline(self) -> bool:
@@ -125,16 +133,38 @@ BOUNDS = [
 # fmt: on
 
 
-def _declaration(spec: BoundSpec) -> tuple[str, bool, bool]:
+def _log_density_bounds() -> list[BoundSpec]:
+    """Bounds of log-densities of the row's variable given the column's; H, I and lautum information of the law."""
+    joint = COUNTS / COUNTS.sum()
+    rows, columns = joint.sum(axis=1, keepdims=True), joint.sum(axis=0)
+    entropy = float(-(rows * np.log(rows)).sum())
+    lautum = float((rows * columns * np.log(rows * columns / joint)).sum())
+    cross = float((rows * columns * np.log(joint / columns)).sum())  # E_Q of the exact log-density
+    ba, linear = partial(reference.ba, entropy=entropy), partial(BoundSpec, averages_exponentials=False)
+    surrogate = partial(linear, gap=lautum, log_normalizer=cross, value_shift_invariant=True)
+    return [
+        linear("BA", partial(bounds.BA, entropy), ba, log_normalizer=-entropy),
+        BoundSpec("L1Out", bounds.L1Out, reference.leave_one_out, log_normalizer=-entropy, needs_rows=True,
+                  value_shift_invariant=True),
+        surrogate("CLUB", bounds.CLUB, reference.club, needs_rows=True),
+        surrogate("CLUBSample", bounds.CLUBSample, reference.club_sample),
+    ]  # fmt: skip
+
+
+BOUNDS += _log_density_bounds()
+
+
+def _declaration(spec: BoundSpec) -> tuple[str, bool, bool, bool]:
     bound = spec.make()
-    return bound.marginal_pooling, bound.capped_at_log_n, bound.self_normalized
+    return bound.marginal_pooling, bound.capped_at_log_n, bound.self_normalized, bound.normalized_by_row
 
 
 # One bound for each combination of declarations: metrics depend on nothing else of a bound.
 BOUND_KINDS = list({_declaration(spec): spec for spec in reversed(BOUNDS)}.values())[::-1]
 # One bound for each reduction of scores; pairings depend on nothing else of a bound: a log-mean-exp, clipped, with an
-# offset, in rows with and without the joint pair, or of the joint pairs, and the mean of a function.
-_ONE_EACH = ("DV", "SMILE", "TUBA(learned)", "InfoNCE", "DCL", "Hellinger", "JS")
+# offset, in rows with and without the joint pair, or of the joint pairs, the mean of a function, and means of pairs and
+# rows.
+_ONE_EACH = ("DV", "SMILE", "TUBA(learned)", "InfoNCE", "DCL", "Hellinger", "JS", "L1Out", "CLUB", "CLUBSample")
 REDUCTIONS = [spec for spec in BOUNDS if spec.name in _ONE_EACH]
 
 
@@ -219,63 +249,6 @@ PAIRINGS = [
     PairingSpec("SameLabel", pairs.SameLabel, "x, labels", definition.same_label),
     PairingSpec("EnumeratedLabels", partial(pairs.EnumeratedLabels, 4), "x, labels", definition.enumerated,
                 needs_two=False, candidates_are_labels=True),
-]
-# fmt: on
-
-
-@dataclass(frozen=True)
-class CriticSpec:
-    """A critic of two representations of ``dim`` features.
-
-    Attributes:
-        name: The critic, with the options that differ from the defaults.
-        make: Returns a new critic for representations of that width.
-        reference: The scores (N, M) of the critic, x (N, dim) and y (M, dim), by the definition in float64 NumPy.
-    """
-
-    name: str
-    make: Callable[[int], critics.AbstractCritic]
-    reference: critic_formulas.Formula
-
-    @property
-    def has_tiles(self) -> bool:
-        view = torch.zeros(2, 3)
-        return self.make(3).tiles(view, view) is not None
-
-
-def _calibrated(dim: int) -> critics.AbstractCritic:
-    critic = critics.CalibratedCritic(critics.BilinearCritic(dim, dim), scale=True, offset_unit=1.0)
-    with torch.no_grad():
-        critic.offset.fill_(-1.5)
-        critic.log_scale.fill_(0.4)
-    return critic
-
-
-def _gaussian(dim: int) -> critics.AbstractCritic:
-    """With canonical variables, and a residual as after training."""
-    critic = critics.GaussianCopulaCritic(dim, dim)
-    x = torch.randn(50, dim, generator=torch.Generator().manual_seed(0))
-    y = x.roll(1, 1) + torch.randn(50, dim, generator=torch.Generator().manual_seed(1))
-    critic.fit((x, y), (x, y))
-    assert isinstance(critic.residual, critics.SeparableCritic)
-    for parameter in critic.residual.y_net[-1].parameters():
-        nn.init.constant_(parameter, 0.1)
-    return critic
-
-
-# fmt: off
-CRITICS = [
-    CriticSpec("inner product", lambda dim: critics.InnerProductCritic(), critic_formulas.inner_product),
-    CriticSpec("cosine", lambda dim: critics.InnerProductCritic(normalize=True, temperature=0.2, scaled=True),
-               critic_formulas.inner_product),
-    CriticSpec("bilinear", lambda dim: critics.BilinearCritic(dim, dim), critic_formulas.bilinear),
-    CriticSpec("separable", lambda dim: critics.SeparableCritic(dim, dim, hidden=(8, 7), embed_dim=2),
-               critic_formulas.separable),
-    CriticSpec("joint", lambda dim: critics.JointCritic(dim, dim, hidden=(8, 7)), critic_formulas.joint),
-    CriticSpec("joint, no output bias", lambda dim: critics.JointCritic(dim, dim, hidden=(8,), output_bias=False),
-               critic_formulas.joint),
-    CriticSpec("Gaussian copula", _gaussian, critic_formulas.gaussian_copula),
-    CriticSpec("calibrated", _calibrated, partial(critic_formulas.calibrated, formula=critic_formulas.bilinear)),
 ]
 # fmt: on
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lightning_mi import Scores, pairs
-from tests.helpers.specs import CRITICS, CriticSpec, by_name
+from tests.helpers.critic_specs import CRITICS, CriticSpec
+from tests.helpers.specs import by_name
 
 N, D = 12, 5
 TILED = [spec for spec in CRITICS if spec.has_tiles]

@@ -14,7 +14,7 @@ from lightning_mi.critics.joint_tiles import NetworkTiles
 from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.pair_functions import SquaredSigmoid
 from lightning_mi.scores.tiled import TiledMarginals
-from tests.helpers import specs
+from tests.helpers import critic_specs
 from tests.helpers.specs import BOUNDS, BoundSpec
 
 N, DIM = 7, 2  # rows of a tile do not divide the rows of a batch
@@ -30,7 +30,7 @@ def _calibrated(critic, **kwargs):
 
 
 CRITICS: dict[str, Callable[[], critics.AbstractCritic]] = {
-    **{spec.name: partial(spec.make, DIM) for spec in specs.CRITICS if spec.has_tiles},
+    **{spec.name: partial(spec.make, DIM) for spec in critic_specs.CRITICS if spec.has_tiles},
     "calibrated separable": lambda: _calibrated(CRITICS["separable"](), scale=True),
     "twice calibrated": lambda: _calibrated(_calibrated(CRITICS["bilinear"]()), scale=True),
     "scaled joint": lambda: _calibrated(CRITICS["joint"](), offset=False, scale=True),

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
+from tests.helpers import critic_specs, specs
 from tests.helpers import ddp_exactness as exactness
-from tests.helpers import specs
 
 # Python 3.12 and later warn of every fork of a process with threads; gloo on one thread forks well.
 pytestmark = [
@@ -29,7 +29,7 @@ def check(results, tolerance):
     [
         (bounds, bounds.AbstractBound, [spec.make() for spec in specs.BOUNDS]),
         # The candidates of LabelCritic are labels; tests/critics/test_critics.py compares it with a loop.
-        (critics, critics.AbstractCritic, [critics.LabelCritic(), *(spec.make(4) for spec in specs.CRITICS)]),
+        (critics, critics.AbstractCritic, [critics.LabelCritic(), *(spec.make(4) for spec in critic_specs.CRITICS)]),
         (pairs, pairs.AbstractPairing, [spec.make() for spec in specs.PAIRINGS]),
         (regularizers, regularizers.AbstractRegularizer, [spec.make(weight=1.0) for spec in specs.REGULARIZERS]),
     ],

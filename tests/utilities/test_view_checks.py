@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from lightning_mi import MIEstimationModule, bounds, critics, encoders, pairs
+from tests.helpers.critic_specs import CRITICS
 from tests.helpers.small_module import DIM, Batches, draw, fit, make, weights
-from tests.helpers.specs import CRITICS, by_name
+from tests.helpers.specs import by_name
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 

@@ -74,8 +74,8 @@ def detect_drift(
 def detect_explosion(blocks: Sequence[Block], bound: AbstractBound) -> str | None:
     """Description of the evidence for an explosion in the recent blocks; None if there is none.
 
-    A bound that is capped at log N has the joint pair in every row: only infinite terms and a value above its limit can
-    show an explosion.
+    For a bound that is normalized by rows, or whose scores are log-densities, only infinite terms and a value above its
+    limit can show an explosion.
 
     Args:
         blocks: At least one; the last ``RECENT`` are read.
@@ -93,7 +93,7 @@ def detect_explosion(blocks: Sequence[Block], bound: AbstractBound) -> str | Non
             f"the mean of the values, {mean:.2f} nats, is above {limit:.2f}, the upper limit of the estimate, by more "
             f"than {STANDARD_ERRORS:g} standard errors and {EXCESS:g} nats (excess {excess:.2f})"
         )
-    if bound.capped_at_log_n:
+    if bound.normalized_by_row or bound.needs_log_density:
         return None
     if (pushes := sum(block.pushes for block in recent)) >= MANY_PUSHES:
         return (

@@ -39,10 +39,10 @@ class StabilityMonitor(L.Callback):
     *Drift*: over the blocks of the window, the joint term and the log-normalizer have trends of the same sign
     (Mann-Kendall, both significant) of at least ``min_rate`` (Theil-Sen), while the value's trend is less than half as
     fast.
-    For a bound that is capped at log N, the rate is only logged.
+    For a bound that is normalized by rows, or of log-densities, the rate is only logged.
 
-    *Explosion*: a term is not finite, or the mean value is above ``max_mi`` or InfoNCE's ceiling; for a bound without
-    that cap also: three batches have five times the gradient weight of the optimum, the scores span more than float32's
+    *Explosion*: a term is not finite, or the mean value is above ``max_mi`` or InfoNCE's ceiling; for other bounds than
+    these also: three batches have five times the gradient weight of the optimum, the scores span more than float32's
     exponentials, or the marginal term rests on single pairs. ``docs/monitoring.md`` gives the criteria, their
     false-alarm rates and their results on known cases.
 
@@ -140,8 +140,13 @@ class StabilityMonitor(L.Callback):
         if stage != "fit":
             return
         self._reset()
-        find_bound(pl_module, self._bound, _NAME)
+        bound = find_bound(pl_module, self._bound, _NAME)
         if self.action == "roll_back":
+            if bound.needs_log_density:
+                raise ValueError(
+                    f"Got action='roll_back' for {type(bound).__name__}: log-densities are normalized, so there is no "
+                    "regularizer to strengthen. Use action='stop' or 'warn'."
+                )
             check_can_roll_back(trainer, pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -205,7 +210,7 @@ class StabilityMonitor(L.Callback):
             target = _active_target(pl_module, bound)
             drift = detect_drift(self._blocks, self._num_blocks, self._min_rate, self._alpha, target)
             logs["drift_rate"] = drift.rate
-            if drift.detected and not bound.capped_at_log_n:
+            if drift.detected and not (bound.normalized_by_row or bound.needs_log_density):
                 detected["drifting_at"] = (
                     f"the two terms of {type(bound).__name__} drift by {drift.rate:.2g} nats per 1000 steps while the "
                     f"value is steady (it moves by {drift.value_rate:.2g})"
@@ -260,6 +265,8 @@ def _active_target(pl_module: L.LightningModule, bound: AbstractBound) -> float 
 
 
 def _remedy(pl_module: L.LightningModule, bound: AbstractBound) -> str:
+    if bound.needs_log_density:
+        return "lower the learning rate, or raise the lowest log-variance of the density"
     regularizer = find_regularizer(pl_module)
     robust = (
         f" and use the robust exponential of {type(bound).__name__} (cap=1)" if has_literal_exponential(bound) else ""

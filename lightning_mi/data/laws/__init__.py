@@ -3,6 +3,12 @@
 from lightning_mi.data.laws.abstract_gaussian import AbstractGaussian
 from lightning_mi.data.laws.base import AbstractLaw
 from lightning_mi.data.laws.benchmark import benchmark_tasks
+from lightning_mi.data.laws.bottleneck import (
+    BottleneckPoint,
+    canonical_correlations,
+    gaussian_bottleneck,
+    gaussian_bottleneck_at,
+)
 from lightning_mi.data.laws.concatenated import Concatenated
 from lightning_mi.data.laws.conditional import AbstractConditionalLaw, ConditionalGaussian, ConfoundedGaussian
 from lightning_mi.data.laws.discrete import AbstractTable, JointTable, NoisyBits, SymmetricChannel
@@ -25,6 +31,7 @@ __all__ = [
     "AbstractTable",
     "AdditiveUniform",
     "Bimodal",
+    "BottleneckPoint",
     "Concatenated",
     "ConditionalGaussian",
     "ConfoundedGaussian",
@@ -52,4 +59,7 @@ __all__ = [
     "Wiggly",
     "ZeroInflatedPoisson",
     "benchmark_tasks",
+    "canonical_correlations",
+    "gaussian_bottleneck",
+    "gaussian_bottleneck_at",
 ]
