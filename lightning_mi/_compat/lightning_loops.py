@@ -1,7 +1,7 @@
 """Private names of Lightning's loops, modules and data transfer."""
 
 import logging
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import WeightAveraging
@@ -180,5 +180,4 @@ def averaged_module(callback: WeightAveraging) -> L.LightningModule:
     """The module with the averaged weights of a callback, during a fit. Read in Lightning 2.6.6: ``setup``."""
     average = callback._average_model
     assert average is not None
-    module: L.LightningModule = average.module
-    return module
+    return cast("L.LightningModule", average.module)

@@ -1,5 +1,6 @@
 """AveragedWeights: read the estimate with an exponential moving average of the weights."""
 
+import math
 from typing import Any, final
 
 import lightning.pytorch as L
@@ -84,9 +85,11 @@ class AveragedWeights(WeightAveraging):
         with isolate_rng(include_cuda=cuda), disable_finite_checks(), trainer.precision_plugin.forward_context():
             try:
                 output = averaged.step(batch)
-            except NonFiniteBatchError:  # the policy of the training step decides
-                return
-        self.terms = reported_terms(output.terms, output.scores)
+                self.terms = reported_terms(output.terms, output.scores)
+            except (
+                NonFiniteBatchError
+            ):  # on_non_finite decides; Lightning would log an earlier value if there were none
+                self.terms = BoundTerms(*torch.full((5,), math.nan, device=pl_module.device))
         plug_in = averaged.bound.plug_in(self.terms.joint_term, averaged.target)
         logs = {"mi": self.terms.value, "mi_plug_in": plug_in, "log_normalizer": self.terms.log_normalizer}
         pl_module.log_dict({f"train/averaged_{name}": value for name, value in logs.items()}, on_step=True)
