@@ -86,9 +86,7 @@ class AveragedWeights(WeightAveraging):
             try:
                 output = averaged.step(batch)
                 self.terms = reported_terms(output.terms, output.scores)
-            except (
-                NonFiniteBatchError
-            ):  # on_non_finite decides; Lightning would log an earlier value if there were none
+            except NonFiniteBatchError:  # NaN: without a value Lightning logs an earlier one
                 self.terms = BoundTerms(*torch.full((5,), math.nan, device=pl_module.device))
         plug_in = averaged.bound.plug_in(self.terms.joint_term, averaged.target)
         logs = {"mi": self.terms.value, "mi_plug_in": plug_in, "log_normalizer": self.terms.log_normalizer}
