@@ -1,9 +1,10 @@
 """Private names of Lightning's loops, modules and data transfer."""
 
 import logging
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning.pytorch as L
+from lightning.pytorch.callbacks import WeightAveraging
 
 from lightning_mi._compat.missing import warn_missing
 
@@ -173,3 +174,10 @@ def hyper_parameters(module: L.LightningModule) -> list[dict[str, Any]]:
     """
     found = (getattr(module, "_hparams", None), getattr(module, "_hparams_initial", None))
     return [saved for saved in found if saved is not None]
+
+
+def averaged_module(callback: WeightAveraging) -> L.LightningModule:
+    """The module with the averaged weights of a callback, during a fit. Read in Lightning 2.6.6: ``setup``."""
+    average = callback._average_model
+    assert average is not None
+    return cast("L.LightningModule", average.module)

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from lightning_mi.bench.cells import Interrupted
+from lightning_mi.callbacks import AveragedWeights
 from lightning_mi.callbacks.tensorboard.feature_projection import FeatureProjection
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.training.step import true_value
 
 FIELDS = ("value", "joint_term", "marginal_term", "log_normalizer", "plug_in", "true_mi")
+AVERAGED_FIELDS = ("averaged_value", "averaged_plug_in")  # with the callback AveragedWeights
 PROBE_EVERY = 20  # training steps between two probes
 
 
@@ -74,6 +76,10 @@ class Recorder(L.Callback):
         row = torch.stack((terms.value, terms.joint_term, terms.marginal_term, terms.log_normalizer, plug_in)).detach()
         if outputs["scores"].num_joint == 0:
             row[[0, 1, 4]] = torch.nan  # value, joint term and plug-in are undefined without joint pairs
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it
+            if isinstance(callback, AveragedWeights) and (averaged := callback.terms) is not None:
+                averaged_plug_in = pl_module.bound.plug_in(averaged.joint_term, pl_module.target)
+                row = torch.cat([row, torch.stack([averaged.value, averaged_plug_in])])
         self._rows.append(row)
         self._truth.append(last_true_mi(trainer, pl_module))
         if self._probe is not None and (trainer.global_step - 1) % PROBE_EVERY == 0:
@@ -95,12 +101,14 @@ class Recorder(L.Callback):
         self._map.add(outputs)
 
     def curves(self) -> dict[str, np.ndarray[Any, Any]]:
-        """The recorded arrays by name: for each of ``FIELDS`` a float32 array (steps,); probes and map, if recorded.
+        """The recorded arrays by name: for each of ``FIELDS`` a float32 array (steps,); the averaged fields, probes and
+        map, if recorded.
 
         ``probe`` has shape (probes, ...). ``map`` (samples, 2) contains the first two principal components of the test
         features, ``map_labels`` (samples,) their labels.
         """
-        columns = dict(zip(FIELDS, torch.stack(self._rows, dim=1).float().cpu().numpy(), strict=False))
+        names = (*FIELDS[:-1], *AVERAGED_FIELDS)
+        columns = dict(zip(names, torch.stack(self._rows, dim=1).float().cpu().numpy(), strict=False))
         columns["true_mi"] = np.array(self._truth, dtype=np.float32)
         if self._probes:
             columns["probe"] = torch.stack(self._probes).float().cpu().numpy()

@@ -1,6 +1,7 @@
 """Callbacks. They observe a training, and change it only by documented options."""
 
 from lightning_mi.callbacks.adaptive_regularizer import AdaptiveRegularizer
+from lightning_mi.callbacks.averaged_weights import AveragedWeights
 from lightning_mi.callbacks.held_out import HeldOutCheckpoint, HeldOutEarlyStopping
 from lightning_mi.callbacks.prediction_writer import PredictionWriter
 from lightning_mi.callbacks.probes import Probes
@@ -11,6 +12,7 @@ from lightning_mi.exceptions import StabilityWarning
 
 __all__ = [
     "AdaptiveRegularizer",
+    "AveragedWeights",
     "HeldOutCheckpoint",
     "HeldOutEarlyStopping",
     "PredictionWriter",

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from lightning_mi.critics.base import AbstractCritic, check_shapes, check_widths
 from lightning_mi.critics.separable import SeparableCritic
 from lightning_mi.scores.scores import Scores
-from lightning_mi.scores.tiles import ProductTiles
+from lightning_mi.scores.sum_tiles import SumTiles
+from lightning_mi.scores.tiles import AbstractTiles, ProductTiles
 from lightning_mi.utilities.checks import check_instance, check_whole
 
 _RIDGE = 1e-3  # added to the variances of standardized coordinates
@@ -141,17 +142,22 @@ class GaussianCopulaCritic(AbstractCritic):
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, M) scores of all pairs."""
-        residual = self.residual.tiles(*self._seen(x, y))  # first: it checks device and dtype
+        tiles = self.tiles(x, y)
+        if tiles is not None:
+            return tiles.matrix()
+        residual = self.residual.pairwise(*self._seen(x, y))  # first: it checks device and dtype
+        g, h = self._factors(x, y)
+        return g @ h.T + residual
+
+    def tiles(self, x: Tensor, y: Tensor) -> AbstractTiles | None:
+        """The residual's tiles, if it has any, and those of the Gaussian, a product of functions of x and y."""
+        residual = self.residual.tiles(*self._seen(x, y))
+        if residual is None:
+            return None
         factors = self._factors(x, y)
         if isinstance(residual, ProductTiles):
-            return _join(factors, residual).matrix()
-        scores = self.residual.pairwise(*self._seen(x, y)) if residual is None else residual.matrix()
-        return factors[0] @ factors[1].T + scores
-
-    def tiles(self, x: Tensor, y: Tensor) -> ProductTiles | None:
-        """Inner products, if the residual is one: each term of the Gaussian is a product of functions of x and y."""
-        residual = self.residual.tiles(*self._seen(x, y))
-        return _join(self._factors(x, y), residual) if isinstance(residual, ProductTiles) else None
+            return _join(factors, residual)
+        return SumTiles(residual, ProductTiles(*factors))
 
     def _seen(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if self._canonical_dims is None:

@@ -8,12 +8,18 @@ from torch.nn.functional import linear
 
 from lightning_mi.critics.base import AbstractCritic, check_shapes, check_widths
 from lightning_mi.critics.joint_tiles import NetworkTiles
+from lightning_mi.critics.separable import SeparableCritic
 from lightning_mi.encoders import MLP
+from lightning_mi.scores.sum_tiles import SumTiles
+from lightning_mi.scores.tiles import AbstractTiles
 
 
 @final
 class JointCritic(AbstractCritic):
-    """MLP of the concatenated pair, T(x, y) = f([x, y]): the most expressive critic, with N x M forward passes.
+    r"""MLP of the concatenated pair, T(x, y) = f([x, y]): the most expressive critic, with N x M forward passes.
+
+    With ``separable_dim``, an inner product of two MLPs is added: :math:`T(x, y) = f([x, y]) + g(x) \cdot h(y)`. A
+    product of x and y, as in the log-ratio of Gaussians, is then no longer left to f.
 
     The first layer is linear, so it is applied to x and to y, and the results are summed for each pair: the
     concatenations of all pairs are never in memory.
@@ -24,7 +30,8 @@ class JointCritic(AbstractCritic):
         x_dim: Dx.
         y_dim: Dy.
         hidden: Widths of the hidden layers, at least one.
-        output_bias: Whether the last layer has a bias, a constant that is added to every score.
+        output_bias: Whether the last layer of f has a bias, a constant that is added to every score.
+        separable_dim: The dimension of g(x) and h(y), whose hidden layers have the widths of f; none by default.
 
     Raises:
         TypeError: A width is not a whole number.
@@ -37,7 +44,15 @@ class JointCritic(AbstractCritic):
         torch.Size([4, 5])
     """
 
-    def __init__(self, x_dim: int, y_dim: int, *, hidden: Sequence[int] = (256, 256), output_bias: bool = True) -> None:
+    def __init__(
+        self,
+        x_dim: int,
+        y_dim: int,
+        *,
+        hidden: Sequence[int] = (256, 256),
+        output_bias: bool = True,
+        separable_dim: int | None = None,
+    ) -> None:
         super().__init__()
         if not hidden:
             raise ValueError(
@@ -50,20 +65,24 @@ class JointCritic(AbstractCritic):
         # The first ReLU is not in place: its input is a view, and autograd copies views that are overwritten.
         rest = MLP(hidden[0], hidden[1:], out_dim=1, bias=output_bias)
         self.rest = nn.Sequential(nn.ReLU(), *rest.layers)
+        self.separable = (
+            None if separable_dim is None else SeparableCritic(x_dim, y_dim, hidden=hidden, embed_dim=separable_dim)
+        )
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
         """(N,) scores of matching rows."""
         hx, hy = self._first(x, y)
-        scores: Tensor = self.rest(hx + hy)
-        return scores.squeeze(-1)
+        scores: Tensor = self.rest(hx + hy).squeeze(-1)
+        return scores if self.separable is None else scores + self.separable.paired(x, y)
 
     def pairwise(self, x: Tensor, y: Tensor) -> Tensor:
         """(N, M) scores of all pairs."""
         return self.tiles(x, y).matrix()
 
-    def tiles(self, x: Tensor, y: Tensor) -> NetworkTiles:
-        """Both halves of the first layer, and the rest of the network."""
-        return NetworkTiles(*self._first(x, y), self.rest)
+    def tiles(self, x: Tensor, y: Tensor) -> AbstractTiles:
+        """Both halves of the first layer, and the rest of the network; plus the separable term."""
+        tiles = NetworkTiles(*self._first(x, y), self.rest)
+        return tiles if self.separable is None else SumTiles(tiles, self.separable.tiles(x, y))
 
     def _first(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         weight = self.first.weight

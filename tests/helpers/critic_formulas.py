@@ -42,9 +42,10 @@ def separable(critic: critics.SeparableCritic, x: np.ndarray, y: np.ndarray) -> 
 
 
 def joint(critic: critics.JointCritic, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The network of every concatenation [x_i, y_j]."""
+    """The network of every concatenation [x_i, y_j], plus the separable term."""
     every = np.concatenate([np.repeat(x, len(y), axis=0), np.tile(y, (len(x), 1))], axis=1)
-    return relu_network([critic.first, *critic.rest], every).reshape(len(x), len(y))
+    scores = relu_network([critic.first, *critic.rest], every).reshape(len(x), len(y))
+    return scores if critic.separable is None else scores + separable(critic.separable, x, y)
 
 
 def gaussian_conditional(critic: critics.GaussianConditional, x: np.ndarray, y: np.ndarray) -> np.ndarray:

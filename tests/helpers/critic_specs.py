@@ -69,6 +69,8 @@ CRITICS = [
     CriticSpec("joint, no output bias", lambda dim: critics.JointCritic(dim, dim, hidden=(8,), output_bias=False),
                critic_formulas.joint),
     CriticSpec("Gaussian conditional", _conditional, critic_formulas.gaussian_conditional),
+    CriticSpec("joint and separable", lambda dim: critics.JointCritic(dim, dim, hidden=(8,), separable_dim=2),
+               critic_formulas.joint),
     CriticSpec("Gaussian copula", _gaussian, critic_formulas.gaussian_copula),
     CriticSpec("calibrated", _calibrated, partial(critic_formulas.calibrated, formula=critic_formulas.bilinear)),
 ]

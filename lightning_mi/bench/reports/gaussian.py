@@ -14,7 +14,12 @@ from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.reports.tables import markdown_table, write_csv, write_text
 from lightning_mi.bench.results import load_curves
 
-READINGS = {"value": "per batch", "plug_in": "plug-in"}
+READINGS = {
+    "value": "per batch",
+    "plug_in": "plug-in",
+    "averaged_value": "averaged, per batch",
+    "averaged_plug_in": "averaged, plug-in",
+}
 _PUBLISHED_SOURCE = "Choi & Lee code 2020"
 
 
@@ -23,7 +28,7 @@ def level_statistics(curves: dict[str, Any], reading: str) -> list[dict[str, flo
 
     Args:
         curves: Curves of a training.
-        reading: ``value`` (the bound, per batch) or ``plug_in``.
+        reading: One of ``READINGS`` that the curves contain.
 
     Returns:
         One row for each level, in nats (squared for ``mse``). A level with an infinite estimate has an infinite error;
@@ -66,6 +71,7 @@ def report(grid: Grid[Cell], folder: Path) -> list[Path]:
         }
         for cell, curves in runs
         for reading in READINGS
+        if reading in curves
         for level in level_statistics(curves, reading)
     ]
     paths = [folder / "results.csv", folder / "table.md", folder / "staircase.png"]
@@ -87,7 +93,7 @@ def _markdown(grid: Grid[Cell], runs: list[tuple[Cell, dict[str, Any]]], rows: l
             cells = [
                 _mean_cell([r for r in rows_of_kind if r["reading"] == reading and r["true_mi"] == mi]) for mi in levels
             ]
-            if reading == "value" or plug_in:
+            if any(cell != "-" for cell in cells) and (plug_in or not reading.endswith("plug_in")):
                 table.append([loss, variant, label, *cells])
         if variant != "published" and paper is not None:
             for suffix, label in (("", "per batch"), (", plug-in", "plug-in")):
@@ -105,7 +111,7 @@ def _markdown(grid: Grid[Cell], runs: list[tuple[Cell, dict[str, Any]]], rows: l
             f"level, in nats; {'seed' if len(seeds) == 1 else 'mean over seeds'} {', '.join(map(str, seeds))}.",
             f"Differences from the paper: {grid.note}." if grid.note else "Settings: the paper's.",
             "`per batch` is the bound without the penalty; `plug-in` is the joint term with the log-normalizer at its "
-            "target. `published` variants are regularized as in the authors' released code, and were run here; rows "
+            "target; `averaged` reads with averaged weights. `published` variants are regularized as in the authors' released code, and were run here; rows "
             f"`published as` contain the authors' values ({_PUBLISHED_SOURCE}).",
             f"Diverged (loss not finite): {'; '.join(diverged) or 'none'}. `-`: the training diverged before the "
             "end of the level.",
