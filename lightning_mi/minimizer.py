@@ -55,8 +55,8 @@ class MIMinimizer(nn.Module):
     fresh critic, by :func:`lightning_mi.estimate` on held-out representations.
 
     The critic's optimizer is part of the state dict. Do not give the parameters of this module to another optimizer,
-    and do not wrap it in ``DistributedDataParallel``: with several ranks it averages its gradients itself, and pairs run
-    over the samples of all ranks. The critic trains in float32, outside of autocast.
+    and do not wrap it in ``DistributedDataParallel``: with several ranks it averages its gradients itself, and pairs
+    run over the samples of all ranks. The critic trains in float32, outside of autocast.
 
     Args:
         critic: Computes the scores T(x, y).
