@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         ViewScaleWarning,
     )
     from lightning_mi.loss import MILoss, MILossOutput
+    from lightning_mi.minimizer import MIMinimizer, MIMinimizerOutput
     from lightning_mi.module import MIEstimationModule
     from lightning_mi.scores.scores import Scores
     from lightning_mi.training.online_probe import OnlineLinearProbe
@@ -51,6 +52,8 @@ _NAMES = {
     "MIEstimationModule": "module",
     "MILoss": "loss",
     "MILossOutput": "loss",
+    "MIMinimizer": "minimizer",
+    "MIMinimizerOutput": "minimizer",
     "MINumericalWarning": "exceptions",
     "MIWarning": "exceptions",
     "MutualInformationEstimator": "estimation.estimator",
@@ -79,6 +82,8 @@ __all__ = [
     "MIEstimationModule",
     "MILoss",
     "MILossOutput",
+    "MIMinimizer",
+    "MIMinimizerOutput",
     "MINumericalWarning",
     "MIWarning",
     "MutualInformationEstimator",

@@ -14,7 +14,7 @@ LAYERS = [
     {"pairs", "regularizers"},
     {"loss", "metrics"},
     {"training", "checkpoints"},
-    {"module"},
+    {"module", "minimizer"},
     {"bottleneck", "callbacks", "ensemble"},
     {"estimation"},
     {"bench"},

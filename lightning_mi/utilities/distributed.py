@@ -123,6 +123,35 @@ def all_reduce_mean_(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def average_gradients_(parameters: Sequence[Tensor]) -> None:
+    """Average the gradients of parameters over ranks, in place, in one message, as DDP does.
+
+    Every rank must call it, with gradients of the same parameters.
+
+    Example:
+        >>> average_gradients_([torch.zeros(2)])
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if world_size() == 1 or not gradients:
+        return
+    mean = all_reduce_mean_(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+@torch.no_grad()
+def broadcast_(tensors: Sequence[Tensor]) -> None:
+    """Copy the tensors of rank 0 to all ranks, in place. Every rank must call it with the same shapes.
+
+    Example:
+        >>> broadcast_([torch.zeros(2)])
+    """
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+@torch.no_grad()
 def standard_deviation(values: Tensor) -> Tensor:
     """Standard deviation (with Bessel's correction) of the values of all ranks, without gradient.
 
