@@ -13,7 +13,7 @@ from lightning_mi.callbacks.watch.reading import Reading
 from lightning_mi.callbacks.watch.replay import Forward
 from lightning_mi.callbacks.watch.report import plane_figure
 from lightning_mi.callbacks.watch.sources import Key, Reduction, label_source, parse_source
-from lightning_mi.utilities.checks import check_finite
+from lightning_mi.utilities.checks import check_finite, check_whole
 
 _PREFIX = "plane"
 
@@ -102,6 +102,7 @@ class InformationPlane(AbstractWatch):
                 f"Got layer_pairs={list(layer_pairs)!r} without noise: two layers of a deterministic network have "
                 "infinite information about each other, or log n on n samples. Pass noise, such as noise=0.1."
             )
+        check_whole("figure_every", figure_every, 1)
         super().__init__(reduction, forward, input, buffer, held_out, hidden, every_n_epochs)
         self._layers, self._noise = tuple(layers), noise
         self._layer_pairs = [(first, second) for first, second in layer_pairs]

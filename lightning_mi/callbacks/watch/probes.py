@@ -62,8 +62,8 @@ class LabelProbe(AbstractProbe):
     Example:
         >>> x, labels = torch.eye(3).repeat(20, 1), torch.arange(3).repeat(20)
         >>> probe = fit_probe(LabelProbe(3, 3, hidden=8), x, labels)
-        >>> probe.read(x, labels).value  # log 3 = 1.0986
-        tensor(1.10)
+        >>> probe.read(x, labels).value  # at most log 3 = 1.0986
+        tensor(1.1)
     """
 
     lr = 1e-2

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lightning_mi.callbacks.watch.reading import Reading
 
@@ -56,7 +57,8 @@ def plane_figure(labels: Mapping[str, Curve], inputs: Mapping[str, Curve], noise
     axes[0].axhline(limit, color="0.4", linestyle="--", linewidth=1, label="H(label)")
     axes[0].set_xlabel("epoch")
     axes[0].set_ylabel("I(layer; label), held out (nats)")
-    axes[0].legend(loc="lower right", fontsize=8)
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].legend(loc="best", fontsize=8)
     if inputs:
         _draw_plane(axes[1], labels, inputs, noise, colors)
     return figure
