@@ -50,10 +50,8 @@ def loaders(steps):
     """Labels that depend on the input through a random network, with noise."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((steps + 8) * BATCH, WIDTH, generator=generator)
-    logits = torch.tanh(x @ torch.randn(WIDTH, WIDTH, generator=generator) / 8) @ torch.randn(
-        WIDTH, CLASSES, generator=generator
-    )
-    y = logits.argmax(dim=1)
+    first, second = (torch.randn(WIDTH, width, generator=generator) / WIDTH**0.5 for width in (WIDTH, CLASSES))
+    y = (torch.tanh(x @ first) @ second).argmax(dim=1)
     cut = steps * BATCH
     return DataLoader(TensorDataset(x[:cut], y[:cut]), BATCH), DataLoader(TensorDataset(x[cut:], y[cut:]), BATCH)
 
