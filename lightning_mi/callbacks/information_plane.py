@@ -5,7 +5,6 @@ from typing import final
 
 import lightning.pytorch as L
 
-from lightning_mi._compat.lightning_logs import logged_step
 from lightning_mi.callbacks.tensorboard.media import log_figure
 from lightning_mi.callbacks.watch.engine import AbstractWatch, Pair
 from lightning_mi.callbacks.watch.layers import find_layers
@@ -136,13 +135,13 @@ class InformationPlane(AbstractWatch):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the table, and draw the last readings."""
         super().on_train_end(trainer, pl_module)
-        if self._history and trainer.is_global_zero:
+        if trainer.is_global_zero and len(self._history) % self._figure_every:
             self._log_figure(trainer)
 
     def _log_figure(self, trainer: L.Trainer) -> None:
         if trainer.loggers:
             figure = plane_figure(self._curves("label"), self._curves("input"), self._noise or 0.0)
-            log_figure(trainer.loggers, "information_plane", figure, logged_step(trainer))
+            log_figure(trainer.loggers, "information_plane", figure, self._history[-1].step)
 
     def _curves(self, what: str) -> dict[str, list[tuple[int, Reading]]]:
         names = {path: f"{_PREFIX}/{path}/{what}" for path in self._paths}

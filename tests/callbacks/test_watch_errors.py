@@ -106,6 +106,7 @@ def test_tokens_are_no_variable():
         watch(Classifier(mlp(64, 10)), MIMonitor([("net.0", "batch.2")]), (tokens, tokens))
 
 
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 def test_no_validation_raises():
     fitting = trainer(callbacks=[InformationPlane(["net.0"])])
     with pytest.raises(MisconfigurationException, match="Got no validation: InformationPlane reads on held-out"):

@@ -28,7 +28,7 @@ class Classifier(L.LightningModule):
         return F.cross_entropy(self(batch[0]), batch[1])
 
     def validation_step(self, batch, batch_idx):
-        self.log("val/loss", F.cross_entropy(self(batch[0]), batch[1]))
+        self.log("val/loss", F.cross_entropy(self(batch[0]), batch[1]), sync_dist=True)
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=1e-3)

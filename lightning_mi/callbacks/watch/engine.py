@@ -215,9 +215,13 @@ class AbstractWatch(L.Callback, ABC):
             rank_zero_info(f"{type(self).__name__} after epoch {self._history[-1].epoch}:\n{self.table()}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Remove the hooks, also after an error."""
+        """Remove the hooks."""
         if self._collector is not None:
             self._collector.stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Remove the hooks: Lightning does not call ``teardown`` after an error."""
+        self.teardown(trainer, pl_module, "fit")
 
     def state_dict(self) -> dict[str, Any]:
         """The history; plain data."""

@@ -20,6 +20,7 @@ from lightning_mi.scores.scores import Scores
 from lightning_mi.utilities.numerics import disable_finite_checks, upcast
 
 _BATCH = 256
+_MIN_BATCHES = 8
 _MAX_EPOCHS, _PATIENCE, _MIN_IMPROVEMENT = 200, 3, 1e-3  # epochs; nats
 _STOP_FRACTION = 0.15  # of the rows: they choose when to stop
 _P = TypeVar("_P", bound="AbstractProbe")
@@ -132,8 +133,9 @@ class CriticProbe(AbstractProbe):
 
     @torch.no_grad()
     def read(self, x: Tensor, y: Tensor) -> Estimate:
-        """The Donsker-Varadhan value over batches of 256 rows."""
-        pieces = [slice(start, start + _BATCH) for start in range(0, len(x) - 1, _BATCH)]
+        """The Donsker-Varadhan value over batches of at most 256 rows, eight or more for the standard error."""
+        size = max(2, min(_BATCH, len(x) // _MIN_BATCHES))
+        pieces = [slice(start, start + size) for start in range(0, len(x) - 1, size)]
         matrices = [self.mi_loss.critic.pairwise(x[piece], y[piece]).clamp(max=self._cap) for piece in pieces]
         return mutual_information(DV(), map(Scores.from_matrix, matrices))
 
