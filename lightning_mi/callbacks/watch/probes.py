@@ -153,7 +153,7 @@ def fit_probe(probe: _P, x: Tensor, y: Tensor) -> _P:
     order = torch.randperm(len(x)).to(x.device)
     num_stop = max(1, round(_STOP_FRACTION * len(x)))
     stop, train = order[:num_stop], order[num_stop:]
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=probe.lr, weight_decay=probe.weight_decay)
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=probe.lr, weight_decay=probe.weight_decay, fused=True)
     best, best_state, waited = float("inf"), _copied(probe), 0
     with disable_finite_checks():
         for _ in range(_MAX_EPOCHS):
