@@ -25,6 +25,7 @@ __all__ = [
     "StabilityWarning",
     "UnknownRecipeError",
     "ViewScaleWarning",
+    "WatchError",
 ]
 
 
@@ -115,6 +116,11 @@ class CellFailedError(MIError, RuntimeError):
 @final
 class RayClusterError(MIError, RuntimeError):
     """Ray is not installed, the cluster is unreachable, or no node has the resources of one training."""
+
+
+@final
+class WatchError(MIError, ValueError):
+    """A layer, label or entry that a callback watches is missing, or cannot be watched."""
 
 
 @final

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from benchmarks import monitor_overhead, monitoring
+from benchmarks import monitor_overhead, monitoring, plane_overhead
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +38,9 @@ def test_false_alarms_are_counted(capsys, monkeypatch):
     monitoring.main()
     rows = re.findall(r"^\| 0\.0?5 \| \d+ \| [\d.]+% \| [\d.]+% \|$", capsys.readouterr().out, re.MULTILINE)
     assert len(rows) == 4
+
+
+def test_the_plane_adds_time_by_layer_and_step(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["plane_overhead.py", "--steps", "12", "--epochs", "1", "--pairs", "1"])
+    plane_overhead.main()
+    assert len(re.findall(r"ms per layer and step \(-?[\d.]+ to", capsys.readouterr().out)) == 2

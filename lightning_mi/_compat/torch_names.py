@@ -9,6 +9,8 @@ from torch.optim import Optimizer
 
 from lightning_mi._compat.missing import warn_missing
 
+WRAPPER_SEGMENT = "_orig_mod"  # in the path of a submodule that torch.compile(module) wraps; torch 2.14
+
 
 def unwrap_compiled(module: Any) -> Any:
     """The module that ``torch.compile(module)`` wraps; any other object as it is. Read in torch 2.14: ``_orig_mod``.
@@ -18,7 +20,7 @@ def unwrap_compiled(module: Any) -> Any:
         >>> unwrap_compiled(torch.compile(linear)) is linear, unwrap_compiled(linear) is linear
         (True, True)
     """
-    return getattr(module, "_orig_mod", module)
+    return getattr(module, WRAPPER_SEGMENT, module)
 
 
 def module_settings(module: nn.Module) -> dict[str, Any]:

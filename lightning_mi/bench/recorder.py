@@ -101,8 +101,7 @@ class Recorder(L.Callback):
         self._map.add(outputs)
 
     def curves(self) -> dict[str, np.ndarray[Any, Any]]:
-        """The recorded arrays by name: for each of ``FIELDS`` a float32 array (steps,); the averaged fields, probes and
-        map, if recorded.
+        """The recorded arrays by name: a float32 array (steps,) for each field, and probes and map if recorded.
 
         ``probe`` has shape (probes, ...). ``map`` (samples, 2) contains the first two principal components of the test
         features, ``map_labels`` (samples,) their labels.

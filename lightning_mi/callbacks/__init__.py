@@ -3,6 +3,8 @@
 from lightning_mi.callbacks.adaptive_regularizer import AdaptiveRegularizer
 from lightning_mi.callbacks.averaged_weights import AveragedWeights
 from lightning_mi.callbacks.held_out import HeldOutCheckpoint, HeldOutEarlyStopping
+from lightning_mi.callbacks.information_plane import InformationPlane
+from lightning_mi.callbacks.mi_monitor import MIMonitor
 from lightning_mi.callbacks.prediction_writer import PredictionWriter
 from lightning_mi.callbacks.probes import Probes
 from lightning_mi.callbacks.sigterm import SaveAtTermination
@@ -15,6 +17,8 @@ __all__ = [
     "AveragedWeights",
     "HeldOutCheckpoint",
     "HeldOutEarlyStopping",
+    "InformationPlane",
+    "MIMonitor",
     "PredictionWriter",
     "Probes",
     "SaveAtTermination",

@@ -1,7 +1,6 @@
 """Probes: evaluate the representation by labels, with nearest neighbors and a linear classifier."""
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any, cast, final
 
@@ -17,6 +16,7 @@ from lightning_mi.metrics.nearest_neighbor import Similarity
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.training.epoch_metrics import loader_name
 from lightning_mi.utilities.checks import check_whole
+from lightning_mi.utilities.evaluation_mode import evaluation_mode
 from lightning_mi.utilities.labels import is_labels, missing_labels
 from lightning_mi.utilities.protocols import HasReferenceLoader
 
@@ -166,7 +166,7 @@ class Probes(L.Callback):
             return
         assert isinstance(pl_module, MIEstimationModule)
         cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it without annotations
-        with isolate_rng(include_cuda=cuda), _evaluation_mode(pl_module), torch.no_grad():
+        with isolate_rng(include_cuda=cuda), evaluation_mode(pl_module), torch.no_grad():
             reference = _reference_loader(trainer, self._train_loader)
             for batch in islice(reference, int(getattr(trainer, "fast_dev_run", 0)) or None):
                 features, labels = _encode(trainer, pl_module, batch)
@@ -217,14 +217,3 @@ def _reference_loader(trainer: L.Trainer, loader: Any) -> Iterable[Any]:
         if getattr(loader, attribute, False):
             raise ValueError(f"Got a training dataloader with {kind} ({type(loader).__name__}). {advice}")
     return cast("Iterable[Any]", loader)
-
-
-@contextlib.contextmanager
-def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

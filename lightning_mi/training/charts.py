@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from lightning.pytorch.loggers import TensorBoardLogger
 
 _LOADER = r"(/dataloader_idx_\d+)?"  # Lightning's suffix where a stage has several data loaders
+_VALUE = "(?<!_standard_error)(?<!_train_gap)(?<!_limit)"  # the end of a name that has such companions
 Charts = dict[str, dict[str, tuple[str, list[str]]]]
 
 
@@ -38,6 +39,11 @@ ALL_CHARTS: Charts = CHARTS | {
     },
     "probes": {
         "accuracy": _curves("probe/nearest_neighbor", "probe/accuracy", "probe/online_accuracy"),
+    },
+    "watched layers (nats)": {
+        "I(layer; label), held out": _curves("plane/[^/]+/label", "plane/[^/]+/label_limit"),
+        "I(layer + noise; input or layer), held out": _curves(f"plane/[^/]+/(?!label)[^/]+{_VALUE}"),
+        "monitored pairs, held out": _curves(f"mi_monitor/[^/]+/[^/]+{_VALUE}"),
     },
 }
 

@@ -111,8 +111,8 @@ def _markdown(grid: Grid[Cell], runs: list[tuple[Cell, dict[str, Any]]], rows: l
             f"level, in nats; {'seed' if len(seeds) == 1 else 'mean over seeds'} {', '.join(map(str, seeds))}.",
             f"Differences from the paper: {grid.note}." if grid.note else "Settings: the paper's.",
             "`per batch` is the bound without the penalty; `plug-in` is the joint term with the log-normalizer at its "
-            "target; `averaged` reads with averaged weights. `published` variants are regularized as in the authors' released code, and were run here; rows "
-            f"`published as` contain the authors' values ({_PUBLISHED_SOURCE}).",
+            "target; `averaged` reads with averaged weights. `published` variants are regularized as in the authors' "
+            f"released code, and were run here; rows `published as` contain the authors' values ({_PUBLISHED_SOURCE}).",
             f"Diverged (loss not finite): {'; '.join(diverged) or 'none'}. `-`: the training diverged before the "
             "end of the level.",
             "",

@@ -1,0 +1,182 @@
+"""Probes: a classifier head for labels and a critic for numbers, fitted to early stopping."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar, TypeVar, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_mi.bounds import DV
+from lightning_mi.critics import SeparableCritic
+from lightning_mi.encoders import MLP
+from lightning_mi.loss import MILoss
+from lightning_mi.metrics.functional import mutual_information
+from lightning_mi.metrics.moments import Estimate
+from lightning_mi.pairs import AllPairs
+from lightning_mi.regularizers import Squared
+from lightning_mi.scores.scores import Scores
+from lightning_mi.utilities.numerics import disable_finite_checks, upcast
+
+_BATCH = 256
+_MIN_BATCHES = 8
+_MAX_EPOCHS, _PATIENCE, _MIN_IMPROVEMENT = 200, 3, 1e-3  # epochs; nats
+_STOP_FRACTION = 0.15  # of the rows: they choose when to stop
+_P = TypeVar("_P", bound="AbstractProbe")
+
+
+class AbstractProbe(nn.Module, ABC):
+    """A small network that estimates the MI of rows x and y."""
+
+    lr: ClassVar[float]
+    weight_decay: ClassVar[float]
+
+    @abstractmethod
+    def finish(self, x: Tensor, y: Tensor) -> None:
+        """Hook after the fit, with the rows that chose when to stop."""
+
+    @abstractmethod
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """What is minimized, a scalar, nats."""
+
+    @abstractmethod
+    def read(self, x: Tensor, y: Tensor) -> Estimate:
+        """The estimate of I(x; y) from rows that the probe was not fitted to, and its standard error, nats."""
+
+
+@final
+class LabelProbe(AbstractProbe):
+    r"""I(x; label) by a classifier head: the entropy of the labels minus the head's cross entropy.
+
+    .. math:: I = H(Y) - E[-\log p(y | x)]
+
+    H(Y) is that of the read labels, so only the head is estimated. The value is a lower bound of I(x; Y) up to noise.
+
+    Args:
+        x_dim: D.
+        num_classes: C.
+        hidden: Width of the hidden layer; 0 for a linear head.
+
+    Source: Barber and Agakov 2003; Choi and Lee 2022.
+
+    Example:
+        >>> x, labels = torch.eye(3).repeat(20, 1), torch.arange(3).repeat(20)
+        >>> probe = fit_probe(LabelProbe(3, 3, hidden=8), x, labels)
+        >>> probe.read(x, labels).value  # at most log 3 = 1.0986
+        tensor(1.1)
+    """
+
+    lr = 1e-2
+    weight_decay = 0.1
+
+    def __init__(self, x_dim: int, num_classes: int, hidden: int) -> None:
+        super().__init__()
+        self.head = MLP(x_dim, [hidden] if hidden else [], out_dim=num_classes)
+
+    def finish(self, x: Tensor, y: Tensor) -> None:
+        """Nothing."""
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean cross entropy of labels (N,)."""
+        return F.cross_entropy(self.head(x), y)
+
+    @torch.no_grad()
+    def read(self, x: Tensor, y: Tensor) -> Estimate:
+        """H(Y) - cross entropy, with the standard error over samples."""
+        logits = upcast(self.head(x))
+        law = torch.bincount(y, minlength=logits.shape[1]).to(logits.dtype) / len(y)
+        pointwise = F.nll_loss(law.log().expand_as(logits), y, reduction="none")
+        pointwise = pointwise - F.cross_entropy(logits, y, reduction="none")
+        return Estimate(pointwise.mean(), pointwise.std() / len(y) ** 0.5)
+
+
+@final
+class CriticProbe(AbstractProbe):
+    """I(x; y) by a separable critic and the regularized Donsker-Varadhan bound.
+
+    Scores are read up to the highest score of the rows that chose when to stop: a capped critic is a critic, and single
+    pairs far from those rows would carry the whole mean of exp(T).
+
+    Args:
+        x_dim: Dx.
+        y_dim: Dy.
+        hidden: Width of the hidden layer of both networks.
+
+    Source: Choi and Lee 2022.
+
+    Example:
+        >>> probe = CriticProbe(x_dim=3, y_dim=2, hidden=8)
+        >>> probe.read(torch.randn(100, 3), torch.randn(100, 2)).value.shape
+        torch.Size([])
+    """
+
+    lr = 5e-3
+    weight_decay = 0.5
+
+    def __init__(self, x_dim: int, y_dim: int, hidden: int) -> None:
+        super().__init__()
+        critic = SeparableCritic(x_dim, y_dim, hidden=[hidden] if hidden else [])
+        # Each rank fits other probes: no pairs over ranks.
+        self.mi_loss = MILoss(critic, DV(), AllPairs(gather=False), Squared(weight=0.1))
+        self._cap = math.inf
+
+    @torch.no_grad()
+    def finish(self, x: Tensor, y: Tensor) -> None:
+        """Set the cap of the scores."""
+        self._cap = float(self.mi_loss.critic.pairwise(x, y).max())
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of all pairs of the rows."""
+        loss: Tensor = self.mi_loss(x, y)
+        return loss
+
+    @torch.no_grad()
+    def read(self, x: Tensor, y: Tensor) -> Estimate:
+        """The Donsker-Varadhan value over batches of at most 256 rows, eight or more for the standard error."""
+        size = max(2, min(_BATCH, len(x) // _MIN_BATCHES))
+        pieces = [slice(start, start + size) for start in range(0, len(x) - 1, size)]
+        matrices = [self.mi_loss.critic.pairwise(x[piece], y[piece]).clamp(max=self._cap) for piece in pieces]
+        return mutual_information(DV(), map(Scores.from_matrix, matrices))
+
+
+def fit_probe(probe: _P, x: Tensor, y: Tensor) -> _P:
+    """Fit a probe until its loss on a part of the rows does not improve; return it at its best epoch.
+
+    Draws from torch's global generator of the CPU.
+
+    Args:
+        probe: Changed in place.
+        x: (N, Dx), N at least 2.
+        y: (N, Dy), or labels (N,).
+    """
+    order = torch.randperm(len(x)).to(x.device)
+    num_stop = max(1, round(_STOP_FRACTION * len(x)))
+    stop, train = order[:num_stop], order[num_stop:]
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=probe.lr, weight_decay=probe.weight_decay, fused=True)
+    best, best_state, waited = float("inf"), _copied(probe), 0
+    with disable_finite_checks():
+        for _ in range(_MAX_EPOCHS):
+            probe.train()
+            shuffled = train[torch.randperm(len(train)).to(x.device)]
+            for start in range(0, len(shuffled), _BATCH):
+                rows = shuffled[start : start + _BATCH]
+                optimizer.zero_grad()
+                probe.loss(x[rows], y[rows]).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                optimizer.step()
+            probe.eval()
+            with torch.no_grad():
+                loss = float(probe.loss(x[stop], y[stop]))
+            if loss < best - _MIN_IMPROVEMENT:
+                best, best_state, waited = loss, _copied(probe), 0
+            else:
+                waited += 1
+            if waited >= _PATIENCE:
+                break
+    probe.load_state_dict(best_state)
+    probe.finish(x[stop], y[stop])
+    return probe
+
+
+def _copied(probe: AbstractProbe) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in probe.state_dict().items()}
