@@ -147,7 +147,7 @@ class MIMinimizer(nn.Module):
             for _ in range(self.steps):
                 output = self.mi_loss.compute(*views)
                 first = output.terms if first is None else first
-                output.loss.backward()
+                torch.autograd.backward([output.loss])
                 average_gradients_(parameters)
                 self.optimizer.step()
                 self.optimizer.zero_grad()  # an optimizer of the model that has these parameters too skips them

@@ -135,7 +135,7 @@ def average_gradients_(parameters: Sequence[Tensor]) -> None:
     if world_size() == 1 or not gradients:
         return
     mean = all_reduce_mean_(torch.cat([gradient.flatten() for gradient in gradients]))
-    for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
+    for gradient, part in zip(gradients, torch.split(mean, [gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
 
