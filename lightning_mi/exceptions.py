@@ -9,6 +9,7 @@ __all__ = [
     "CellFailedError",
     "CheckpointError",
     "CorruptImageError",
+    "CriticLagWarning",
     "DatasetDownloadError",
     "DatasetNotFoundError",
     "DoubleBackwardError",
@@ -121,6 +122,11 @@ class RayClusterError(MIError, RuntimeError):
 @final
 class WatchError(MIError, ValueError):
     """A layer, label or entry that a callback watches is missing, or cannot be watched."""
+
+
+@final
+class CriticLagWarning(MIWarning, UserWarning):
+    """A critic follows the representations too slowly: :class:`~lightning_mi.callbacks.MIPenalty`."""
 
 
 @final

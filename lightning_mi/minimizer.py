@@ -1,5 +1,6 @@
 """MIMinimizer: a penalty on mutual information, with a critic that it trains itself; for any training loop."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast, final
@@ -14,6 +15,7 @@ from lightning_mi.critics import AbstractCritic
 from lightning_mi.loss import MILoss, reported_terms
 from lightning_mi.pairs import AbstractPairing
 from lightning_mi.regularizers import AbstractRegularizer
+from lightning_mi.training.critic_lag import CriticLag
 from lightning_mi.training.optimizer import plan
 from lightning_mi.utilities.checks import check_finite, check_whole
 from lightning_mi.utilities.distributed import average_gradients_, broadcast_
@@ -67,13 +69,19 @@ class MIMinimizer(nn.Module):
             ``regularizers.LinearWarmup``. With a warm-up the critic learns first.
         steps: Training steps of the critic for each batch.
         optimizer: Creates the critic's optimizer; Adam with a learning rate of 1e-3 by default.
+        check_every: Batches between two checks of whether the critic lags, which cost 80 critic steps each; None for no
+            checks.
 
     Attributes:
         mi_loss: The :class:`~lightning_mi.MILoss` of the critic.
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: The weight is negative or not finite, or ``steps`` is below 1.
+        ValueError: The weight is negative or not finite, or ``steps`` or ``check_every`` is below 1.
+
+    Warns:
+        CriticLagWarning: In three checks in a row, a copy of the critic that trained longer on the last eight batches
+            read more than 0.05 nats more of the next batch.
 
     Source: Cheng et al. 2020 (several steps of the estimator); Choi and Lee 2022 (regularizer).
 
@@ -103,15 +111,24 @@ class MIMinimizer(nn.Module):
         weight: Weight = 1.0,
         steps: int = 5,
         optimizer: OptimizerCallable | None = None,
+        check_every: int | None = 250,
     ) -> None:
         super().__init__()
         check_whole("steps", steps, 1)
+        if check_every is not None:
+            check_whole("check_every", check_every, 1)
+        self._lag = CriticLag(check_every)
         self.weight = weight if callable(weight) else check_weight(weight)
         self.steps = steps
         self.mi_loss = MILoss(critic, DV() if bound is None else bound, pairs, regularizer)
         self.optimizer = cast("Optimizer", plan(optimizer, None, "epoch").make(list(self.mi_loss.parameters())))
         self.num_batches = 0
         self._synchronized = False
+
+    @property
+    def lag(self) -> float:
+        """What a copy of the critic that trained longer read more at the last check, nats; NaN before a check."""
+        return self._lag.value
 
     def forward(self, *views: Tensor) -> Tensor:
         """The penalty of one batch, a scalar, nats; arguments and errors as for :class:`~lightning_mi.MILoss`."""
@@ -121,7 +138,9 @@ class MIMinimizer(nn.Module):
         """The penalty of one batch, with the estimates before and after the critic's steps."""
         before = None
         if self.training:
-            before = self._train_critic([view.detach() for view in views])
+            detached = [view.detach() for view in views]
+            self._lag.update(detached, self.num_batches, lambda: self._compare(detached))
+            before = self._train_critic(detached)
         with _frozen(self.mi_loss), _evaluation(self.mi_loss.bound):
             scores = self.mi_loss.score(*views)
             terms = self.mi_loss.bound(scores)
@@ -135,7 +154,19 @@ class MIMinimizer(nn.Module):
         """The weight after a number of batches."""
         return check_weight(self.weight(num_batches)) if callable(self.weight) else self.weight
 
-    def _train_critic(self, views: list[Tensor]) -> BoundTerms:
+    def _compare(self, views: list[Tensor]) -> tuple[float, float]:
+        """What the critic and a copy that trains longer read of a batch."""
+        longer = copy.deepcopy(self)
+        for batch in self._lag.schedule():
+            longer._train_critic(batch, steps=1)
+        values = []
+        for minimizer in (self, longer):
+            loss = minimizer.mi_loss
+            with torch.no_grad(), _evaluation(loss):
+                values.append(float(loss.bound(loss.score(*views)).value))
+        return values[0], values[1]
+
+    def _train_critic(self, views: list[Tensor], steps: int | None = None) -> BoundTerms:
         """Train the critic on a batch; return the terms before the first step."""
         parameters = list(self.mi_loss.parameters())
         if not self._synchronized:
@@ -144,7 +175,7 @@ class MIMinimizer(nn.Module):
         views = [upcast(view) if view.is_floating_point() else view for view in views]
         first: BoundTerms | None = None
         with torch.enable_grad(), full_precision(views[0].device.type):
-            for _ in range(self.steps):
+            for _ in range(self.steps if steps is None else steps):
                 output = self.mi_loss.compute(*views)
                 first = output.terms if first is None else first
                 torch.autograd.backward([output.loss])

@@ -15,8 +15,9 @@ LAYERS = [
     {"loss", "metrics"},
     {"training", "checkpoints"},
     {"module", "minimizer"},
-    {"bottleneck", "callbacks", "ensemble"},
+    {"bottleneck", "ensemble"},
     {"estimation"},
+    {"callbacks"},
     {"bench"},
     {"cli"},
 ]

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_mi import MIMinimizer, bounds, critics, regularizers
+from lightning_mi.exceptions import CriticLagWarning
 from tests.helpers.processes import on_processes
 from tests.helpers.small_module import DIM, draw, equal, weights
 
@@ -113,6 +114,32 @@ def test_critic_trains_in_full_precision_under_autocast():
     assert equal(weights(minimizer), weights(plain))
 
 
+def lagging(steps, lr):
+    """A minimizer whose critic has trained for 60 batches, with its lag checked every ten."""
+    torch.manual_seed(0)
+    minimizer = make(steps=steps, optimizer=lambda parameters: torch.optim.Adam(parameters, lr), check_every=10)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        x = torch.randn(64, DIM, generator=generator)
+        minimizer(x, x + 0.5 * torch.randn(x.shape, generator=generator))
+    return minimizer
+
+
+def test_slow_critic_is_a_warning():
+    with pytest.warns(CriticLagWarning, match="LeakageAudit"):
+        slow = lagging(1, 1e-3)
+    assert slow.lag > 0.05
+
+
+def test_check_leaves_training_as_it_is():
+    slow, plain = (make(check_every=every) for every in (2, None))
+    for x, y in draw(8, 8, 8, 8).batches:
+        torch.testing.assert_close(slow(x, y), plain(x, y), rtol=0, atol=0)
+    assert equal(weights(slow), weights(plain))
+    assert math.isnan(plain.lag)
+    assert not math.isnan(slow.lag)
+
+
 def _encoder():
     torch.manual_seed(1)
     return nn.Linear(DIM, DIM)
@@ -148,10 +175,11 @@ def test_two_ranks_equal_one_process(tmp_path):
         ({"weight": -0.1}, ValueError, "at least 0"),
         ({"weight": math.nan}, ValueError, "weight"),
         ({"steps": 0}, ValueError, "steps"),
+        ({"check_every": 0}, ValueError, "check_every"),
         ({"bound": bounds.DV}, TypeError, "bound"),
         ({"optimizer": 0.1}, TypeError, "optimizer"),
     ],
-    ids=["negative weight", "weight is NaN", "no steps", "a class", "a number"],
+    ids=["negative weight", "weight is NaN", "no steps", "no batches", "a class", "a number"],
 )
 def test_wrong_arguments_raise(options, error, message):
     with pytest.raises(error, match=message):

@@ -22,6 +22,7 @@ from lightning_mi.estimation.result import MIEstimate
 from lightning_mi.estimation.summary import Setting, summarize
 from lightning_mi.exceptions import EstimateInputError
 from lightning_mi.utilities.checks import check_whole
+from lightning_mi.utilities.distributed import single_process
 
 
 class Run(NamedTuple):
@@ -57,6 +58,11 @@ def run_and_keep(x: Variable, y: Variable, options: Options, groups: Indices | N
         EstimateInputError: The variables differ in length, or a fold is too small.
         KeyboardInterrupt: At a second Ctrl-C.
     """
+    with single_process():  # in a process of several, the samples are still those of this one
+        return _run(x, y, options, groups, z)
+
+
+def _run(x: Variable, y: Variable, options: Options, groups: Indices | None, z: Variable | None) -> Run:
     variables = (x, y) if z is None else (x, y, z)
     check_lengths({variable.name: len(variable.values) for variable in variables})
     n = len(x.values)

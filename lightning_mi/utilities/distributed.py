@@ -3,7 +3,9 @@
 Without a process group, or with one rank, every function returns its input and communicates nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -11,6 +13,24 @@ from torch import Tensor
 from torch import distributed as dist
 
 from lightning_mi.utilities.numerics import upcast
+
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextmanager
+def single_process() -> Iterator[None]:
+    """Context manager: this process computes as if it were the only one, whether or not there is a process group.
+
+    Example:
+        >>> with single_process():
+        ...     world_size()
+        1
+    """
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
 
 
 def world_size() -> int:
@@ -20,7 +40,9 @@ def world_size() -> int:
         >>> world_size()
         1
     """
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if _ALONE.get() or not (dist.is_available() and dist.is_initialized()):
+        return 1
+    return dist.get_world_size()
 
 
 def get_rank() -> int:

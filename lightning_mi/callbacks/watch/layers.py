@@ -71,13 +71,14 @@ def _listed(paths: list[str], most: int = 12) -> str:
 
 @final
 class LayerRecorder:
-    """Records the reduced outputs of layers in one step, without gradient.
+    """Records the reduced outputs of layers in one step, by default without gradient.
 
     It is a context manager that adds the hooks and removes them. The rows are copies: a later layer may work in place.
 
     Args:
         layers: By path.
         reduce: Maps an output, (N, ...), to rows (N, D).
+        detach: Detach the outputs from their autograd graph.
 
     Example:
         >>> import torch
@@ -89,8 +90,8 @@ class LayerRecorder:
         torch.Size([5, 3])
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], reduce: Reduce) -> None:
-        self._layers, self._reduce = dict(layers), reduce
+    def __init__(self, layers: Mapping[str, nn.Module], reduce: Reduce, *, detach: bool = True) -> None:
+        self._layers, self._reduce, self._detach = dict(layers), reduce, detach
         self._handles: list[RemovableHandle] = []
         self._rows: dict[str, Tensor] = {}
 
@@ -146,6 +147,6 @@ class LayerRecorder:
                     f"Got two outputs of layer {path!r} ({type(layer).__name__}) in one step: which one to watch is "
                     "ambiguous. Watch a layer that runs once, such as the block around it."
                 )
-            self._rows[path] = self._reduce(output.detach()).float().clone()
+            self._rows[path] = self._reduce(output.detach() if self._detach else output).float().clone()
 
         return record

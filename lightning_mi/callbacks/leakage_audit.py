@@ -1,0 +1,180 @@
+"""LeakageAudit: the mutual information that representations still have, by fresh critics after training."""
+
+from typing import Any, final
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+
+from lightning_mi.callbacks.mi_penalty import MIPenalty
+from lightning_mi.callbacks.watch.collector import named_rows
+from lightning_mi.callbacks.watch.layers import LayerRecorder, find_layers
+from lightning_mi.callbacks.watch.samples import gather_rows
+from lightning_mi.callbacks.watch.sources import Reduction, Step, parse_source, reduce_rows
+from lightning_mi.estimation.options import Budget
+from lightning_mi.estimation.result import MIEstimate
+from lightning_mi.estimation.two_arrays import estimate
+from lightning_mi.utilities.checks import check_whole
+from lightning_mi.utilities.distributed import gather_objects
+
+
+@final
+class LeakageAudit(L.Callback):
+    """Estimates, in ``trainer.test`` and ``trainer.validate``, the MI of two variables of any module by fresh critics.
+
+    It is the counterpart of :class:`~lightning_mi.callbacks.MIPenalty`: a penalty's own critic lags behind the module
+    and believes too little. The audit collects the variables of all samples and ranks, and passes them to
+    :func:`lightning_mi.estimate`, whose critics have never been minimized against. During ``fit`` it does nothing.
+
+    Logs ``leakage/X/Y``, the estimate in nats, and ``leakage/X/Y_lower``, its lower confidence limit: what is certainly
+    left. The estimate, its findings and, if there is one, the belief of the penalty of the same variables are printed.
+
+    Args:
+        x: The path of a layer (``"encoder"``), an entry of the batch (``"batch.0"``), or of what a step returns
+            (``"outputs.z"``).
+        y: The same. One-dimensional integers are labels.
+        budget: Of the estimate.
+        num_samples: Samples at most, evenly spaced over those of all ranks.
+        reduction: How a layer's output becomes one row for each sample, as in
+            :class:`~lightning_mi.callbacks.InformationPlane`.
+
+    Attributes:
+        result: The last :class:`~lightning_mi.MIEstimate`; None before.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: ``num_samples`` is below 50.
+        WatchError: As in :class:`~lightning_mi.callbacks.MIPenalty`.
+        EstimateInputError: There are fewer than 50 samples, or values that are not finite.
+
+    Source: Choi and Lee 2022; Donsker and Varadhan 1983 (see :func:`lightning_mi.estimate`).
+
+    Example:
+        >>> audit = LeakageAudit("encoder", "batch.sensitive")
+        >>> trainer = L.Trainer(logger=False, accelerator="cpu", callbacks=[audit])
+    """
+
+    def __init__(
+        self,
+        x: str,
+        y: str,
+        *,
+        budget: Budget = "standard",
+        num_samples: int = 5000,
+        reduction: Reduction = "mean",
+    ) -> None:
+        check_whole("num_samples", num_samples, 50)
+        self._sources = [parse_source(x), parse_source(y)]
+        self._budget, self._num_samples, self._reduction = budget, num_samples, reduction
+        self._recorder = LayerRecorder({}, lambda output: output)
+        self._steps: list[dict[str, Tensor]] = []
+        self.result: MIEstimate | None = None
+
+    @property
+    def name(self) -> str:
+        """``X/Y``, for the logs."""
+        return "/".join(source.name for source in self._sources)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Find the layers."""
+        layers = find_layers(pl_module, [str(source.key) for source in self._sources if source.kind == "layer"])
+        self._recorder = LayerRecorder(layers, lambda output: reduce_rows(output, self._reduction))
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Record the layers."""
+        self._steps = []
+        self._recorder.attach()
+
+    def on_test_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Drop what layers computed before the step."""
+        self._recorder.clear()
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Store the rows of a step."""
+        rows = named_rows(self._sources, Step(self._recorder.take(), batch, outputs))
+        self._steps.append({name: values.cpu() for name, values in rows.items()})
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Estimate, log and print."""
+        self._recorder.detach()
+        steps, self._steps = self._steps, []
+        if not steps:
+            return
+        joined = {name: torch.cat([step[name] for step in steps]) for name in steps[0]}
+        rows = gather_rows({name: values.to(pl_module.device) for name, values in joined.items()})
+        x, y = (self._subsample(rows[source.name]) for source in self._sources)
+        outcome = gather_objects(self._estimate(x, y) if trainer.is_global_zero else None)[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        self.result = outcome
+        pl_module.log(f"leakage/{self.name}", outcome.mi)
+        pl_module.log(f"leakage/{self.name}_lower", outcome.lower)
+        rank_zero_info(self._report(trainer, outcome))
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The same in ``trainer.validate``."""
+        if self._is_validating(trainer):
+            self.on_test_start(trainer, pl_module)
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """The same in ``trainer.validate``."""
+        if self._is_validating(trainer):
+            self._recorder.clear()
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """The same in ``trainer.validate``."""
+        if self._is_validating(trainer):
+            self.on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The same in ``trainer.validate``."""
+        if self._is_validating(trainer):
+            self.on_test_epoch_end(trainer, pl_module)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Remove the hooks."""
+        self._recorder.detach()
+
+    def _is_validating(self, trainer: L.Trainer) -> bool:
+        return trainer.state.fn == "validate"
+
+    def _subsample(self, rows: Tensor) -> Tensor:
+        kept = torch.linspace(0, len(rows) - 1, min(len(rows), self._num_samples)).long()
+        return rows[kept.to(rows.device)].cpu()
+
+    def _estimate(self, x: Tensor, y: Tensor) -> MIEstimate | Exception:
+        discrete = {name: True for name, rows in (("x", x), ("y", y)) if not rows.is_floating_point()}
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                return estimate(x.clone(), y.clone(), discrete=discrete, budget=self._budget)
+        except Exception as error:  # raised on every rank: none waits for another
+            return error
+
+    def _report(self, trainer: L.Trainer, result: MIEstimate) -> str:
+        lines = [f"Leakage {self.name}: {result}"]
+        lines += [f"  {finding.code}: {finding.text}" for finding in result.findings]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, MIPenalty) and callback.name == self.name:
+                lines.append(f"  the penalty's critic believed {callback.estimate:.3f} nats, on the last batches")
+        return "\n".join(lines)
