@@ -13,6 +13,7 @@ from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.regularizers import AbstractRegularizer, log_normalizer_target
 from lightning_mi.scores.scores import Scores
 from lightning_mi.utilities.checks import check_instance
+from lightning_mi.utilities.loss_sign import check_sign
 from lightning_mi.utilities.protocols import NeedsCalibration
 
 __all__ = ["MILoss", "MILossOutput"]
@@ -110,6 +111,7 @@ class MILoss(nn.Module):
         self.pairs = AllPairs() if pairs is None else pairs
         self.regularizer = regularizer
         self.num_batches = 0
+        self._sign_is_checked = False
 
     @property
     def target(self) -> float:
@@ -133,9 +135,14 @@ class MILoss(nn.Module):
 
         Raises:
             TypeError: A view is not a tensor.
-            ValueError: Views or labels have the wrong number or shape.
+            ValueError: Views or labels have the wrong number or shape; or, in the first ``backward``, the loss has a
+                minus sign or a negative weight, and the critic trains.
         """
-        return self.compute(*views).loss
+        loss = self.compute(*views).loss
+        parameters = list(self.critic.parameters())
+        if not parameters or any(parameter.requires_grad for parameter in parameters):
+            check_sign(loss, self)
+        return loss
 
     def compute(self, *views: Tensor) -> MILossOutput:
         """The loss of one batch with bound terms, penalty and scores; arguments and errors as in :meth:`forward`.

@@ -168,3 +168,22 @@ def test_a_damaged_count_is_an_error_on_loading():
     for count in (torch.zeros(2), torch.tensor(1.0), "3"):
         with pytest.raises(RuntimeError, match=r"Error\(s\) in loading state_dict"):
             module.load_state_dict(module.state_dict() | {"_extra_state": count})
+
+
+@pytest.mark.parametrize("factor", [-1.0, -0.1])
+def test_minus_sign_is_an_error_in_the_first_backward(factor):
+    module, ((x, y),) = mi_loss(), draw(8)
+    with pytest.raises(ValueError, match="MIPenalty or MIMinimizer"):
+        (factor * module(x, y)).backward()
+
+
+def test_minus_sign_suits_a_frozen_critic():
+    module, ((x, y),) = mi_loss(critic=critic().requires_grad_(False)), draw(8)
+    (-module(x.requires_grad_(), y)).backward()
+    assert x.grad is not None
+
+
+def test_loss_of_weight_zero_or_above_has_no_error():
+    module, ((x, y),) = mi_loss(), draw(8)
+    for factor in (0.0, 1.0):
+        (factor * module(x, y)).backward()

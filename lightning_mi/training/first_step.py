@@ -52,8 +52,8 @@ class FirstStep:
                     f"Got a loss of {type(module).__name__} that increases with the bound's objective, so its minimum "
                     "is minus infinity: a critic that minimizes a lower bound of the mutual information diverges. To "
                     "maximize mutual information, return super().loss(terms, penalty), not its negative. To "
-                    "minimize it over an encoder, maximize the objective over the critic and minimize it over the "
-                    "encoder: two optimizers, in manual optimization (self.automatic_optimization = False)."
+                    "minimize it over an encoder, add callbacks.MIPenalty to the trainer of a module with the other "
+                    "loss, or MIMinimizer to that loss: their critic keeps maximizing its estimate."
                 )
 
 

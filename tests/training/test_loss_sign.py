@@ -53,7 +53,7 @@ class Manual(Negated):
         return outputs
 
 
-MESSAGE = "increases with the bound's objective.*two optimizers, in manual optimization"
+MESSAGE = "increases with the bound's objective.*MIPenalty"
 
 
 @pytest.mark.parametrize(("cls", "make_bound"), [(Negated, bounds.DV), (Negated, bounds.MINE), (Value, bounds.JS)])
