@@ -6,7 +6,9 @@ from lightning_mi.pairs.derangement import Derangement
 from lightning_mi.pairs.enumerated_labels import EnumeratedLabels
 from lightning_mi.pairs.independent_marginal import IndependentMarginal
 from lightning_mi.pairs.same_label import SameLabel
+from lightning_mi.pairs.total_correlation import TotalCorrelation
 from lightning_mi.pairs.two_views import TwoViews
+from lightning_mi.pairs.within_label import WithinLabel
 
 __all__ = [
     "AbstractPairing",
@@ -15,5 +17,7 @@ __all__ = [
     "EnumeratedLabels",
     "IndependentMarginal",
     "SameLabel",
+    "TotalCorrelation",
     "TwoViews",
+    "WithinLabel",
 ]

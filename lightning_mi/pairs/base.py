@@ -105,8 +105,8 @@ class AbstractPairing(nn.Module, ABC):
         truth = self.true_value(data, bound)
         return math.inf if truth is None else truth
 
-    def labeled_shard(self, x: Tensor, labels: Tensor) -> tuple[BatchShard, Tensor]:
-        """:meth:`shard` of the samples, and their checked labels; if the check fails on one rank, raise on all.
+    def labeled_shard(self, x: Tensor, labels: Tensor, *others: Tensor) -> tuple[BatchShard, Tensor]:
+        """:meth:`shard` of x and other views, and their checked labels; if the check fails on one rank, raise on all.
 
         Raises:
             TypeError: The labels are not integers.
@@ -121,7 +121,7 @@ class AbstractPairing(nn.Module, ABC):
             problem = error
         if self.training and not self.gather:  # no all-gather of shapes, but DDP's all-reduce of gradients would block
             raise_on_all_ranks(problem, x.device)
-        return self.shard(x, problem=problem), labels
+        return self.shard(x, *others, problem=problem), labels
 
     def check_labels(self, labels: Tensor) -> Tensor:
         """The labels, (N,) non-negative integers; override it to raise a ValueError for labels that are invalid."""

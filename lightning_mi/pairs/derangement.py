@@ -2,15 +2,14 @@
 
 from typing import ClassVar, final
 
-import torch
 from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs._batch_checks import check_batch_size, check_num_views
+from lightning_mi.pairs._shuffles import random_cycle
 from lightning_mi.pairs.base import AbstractPairing
 from lightning_mi.scores.global_counts import GlobalCounts
 from lightning_mi.scores.scores import Scores
-from lightning_mi.utilities.distributed import rank_generator
 
 
 @final
@@ -29,6 +28,7 @@ class Derangement(AbstractPairing):
             of views is not two.
 
     Example:
+        >>> import torch
         >>> from lightning_mi import critics
         >>> Derangement()(critics.InnerProductCritic(), torch.ones(4, 2), torch.ones(4, 2)).num_marginal
         4
@@ -48,9 +48,7 @@ class Derangement(AbstractPairing):
                 "smaller batch: DataLoader(..., drop_last=True)."
             )
         x, y = views
-        order = torch.randperm(len(x), device=x.device, generator=rank_generator(x.device))
-        shuffle = torch.empty_like(order)
-        shuffle[order] = order.roll(1)
+        shuffle = random_cycle(len(x), x.device)
         pooled = shard.pooled and GlobalCounts(shard.total, shard.total, shard.total, world_size=len(shard.counts))
         return Scores.from_samples(
             critic.paired(x, y),

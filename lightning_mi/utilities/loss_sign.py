@@ -41,4 +41,4 @@ def check_sign(loss: Tensor, owner: nn.Module) -> None:
                     "callbacks.MIPenalty or MIMinimizer, whose critic keeps maximizing its estimate."
                 )
 
-    loss.register_hook(check)
+    loss.register_hook(check)  # type: ignore[no-untyped-call]  # torch leaves it without annotations
