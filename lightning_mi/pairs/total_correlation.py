@@ -60,8 +60,8 @@ class TotalCorrelation(AbstractPairing):
         if self.training and 1 in shard.counts:
             raise ValueError(
                 f"Got shards of {', '.join(map(str, shard.counts))} samples on the ranks: TotalCorrelation shuffles "
-                "the samples of each rank, so each has two or more, or none. Choose another batch size, or drop the last, "
-                "smaller batch: DataLoader(..., drop_last=True)."
+                "the samples of each rank, so each has two or more, or none. Choose another batch size, or drop "
+                "the last, smaller batch: DataLoader(..., drop_last=True)."
             )
         x, y = views
         shuffled = [self._shuffle(view) if len(x) > 1 else view[:0] for view in views]

@@ -134,7 +134,7 @@ def test_two_ranks_average_over_the_pairs_of_both(name, rows, tmp_path):
         scores = getattr(pairs, name)()(critic, x, y, *labels)
         local = scores.local()
         means = local.joint_mean(), local.log_mean_exp()
-        numbers = [local.num_joint, local.num_marginal, *map(float, means)]
+        numbers = [local.num_joint, local.num_marginal, *(mean.item() for mean in means)]
         return bounds.DV()(scores).value.item(), scores.num_joint, numbers
 
     (first, total, a), (second, _, b) = on_processes(value, 2, tmp_path)

@@ -30,7 +30,12 @@ def check(results, tolerance):
         (bounds, bounds.AbstractBound, [spec.make() for spec in specs.BOUNDS]),
         # The candidates of LabelCritic are labels; tests/critics/test_critics.py compares it with a loop.
         (critics, critics.AbstractCritic, [critics.LabelCritic(), *(spec.make(4) for spec in critic_specs.CRITICS)]),
-        (pairs, pairs.AbstractPairing, [spec.make() for spec in specs.PAIRINGS]),
+        # test_shuffled_pairs.py compares the last two with definitions and over ranks: their pairs are random.
+        (
+            pairs,
+            pairs.AbstractPairing,
+            [*(spec.make() for spec in specs.PAIRINGS), pairs.TotalCorrelation(), pairs.WithinLabel()],
+        ),
         (regularizers, regularizers.AbstractRegularizer, [spec.make(weight=1.0) for spec in specs.REGULARIZERS]),
     ],
     ids=["bounds", "critics", "pairs", "regularizers"],
