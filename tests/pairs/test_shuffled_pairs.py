@@ -154,7 +154,7 @@ def test_two_ranks_average_over_the_pairs_of_both(name, rows, tmp_path):
             "3 x and 2",
         ),
         (lambda: pairs.TotalCorrelation()(Columns(), torch.ones(3), torch.ones(3, 1)), "must be \\(N, D\\)"),
-        (lambda: pairs.TotalCorrelation()(Columns(), torch.ones(1, 1), torch.ones(1, 1)), "1 sample"),
+        (lambda: pairs.TotalCorrelation()(Columns(), torch.ones(1, 1), torch.ones(1, 1)), "batch of 1"),
     ],
     ids=["all labels differ", "lengths", "one dimension", "one sample"],
 )
