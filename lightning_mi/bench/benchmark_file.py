@@ -218,6 +218,40 @@ def check_keys(mapping: Mapping[str, Any], known: Iterable[str], file: str) -> N
         raise GridError(f"{file} has the unknown key {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}.")
 
 
+def read_preset(
+    path: Path, preset: str, kind: type[_Record], keys: Iterable[str] = ()
+) -> tuple[dict[str, Any], _Record]:
+    """The file of a benchmark without recipes, and one of its presets.
+
+    Args:
+        path: The file.
+        preset: Name of the preset.
+        kind: The dataclass of its presets.
+        keys: Keys of the file beside ``report`` and ``presets``.
+
+    Raises:
+        GridError: If the preset or a key is unknown, or a key is missing.
+    """
+    document = yaml.safe_load(path.read_text())
+    check_keys(document, {"report", "presets", *keys}, path.name)
+    presets = {name: read_record(kind, entry, path.name) for name, entry in document["presets"].items()}
+    if preset not in presets:
+        raise GridError(f"Got preset {preset!r}: {path.name} has {', '.join(presets)}.")
+    return document, presets[preset]
+
+
+def replaced_note(note: str, choices: Mapping[str, Any]) -> str:
+    """The note of a preset, with the names of the choices that replace its own.
+
+    Example:
+        >>> replaced_note("one seed", {"seeds": None, "methods": ["DV"]})
+        'one seed; methods replaced on the command line'
+    """
+    if not (replaced := [name.replace("_", " ") for name, choice in choices.items() if choice]):
+        return note
+    return f"{f'{note}; ' if note else ''}{', '.join(replaced)} replaced on the command line"
+
+
 def report_kind(path: Path) -> str:
     """The kind of report of a benchmark's file, which also decides what its cells are."""
     document = yaml.safe_load(path.read_text())

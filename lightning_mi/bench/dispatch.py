@@ -1,4 +1,4 @@
-"""Run one cell of a grid: a training in this process or by torchrun, or an estimation."""
+"""Run one cell of a grid: a training in this process or by torchrun, or a measurement."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from lightning_mi.bench.arrays.cell import ArrayCell
 from lightning_mi.bench.cells import AbstractCell
 from lightning_mi.bench.grid import Cell
+from lightning_mi.bench.minimize.cell import MinimizeCell
 from lightning_mi.bench.torchrun import train_on_devices
 
 
@@ -27,6 +28,11 @@ def run_cell(
         from lightning_mi.bench.arrays.measure import measure_cell  # imports torch: seconds
 
         measure_cell(folder, cell, report, stopped)
+        return
+    if isinstance(cell, MinimizeCell):
+        from lightning_mi.bench.minimize.measure import measure_cell as measure_training
+
+        measure_training(folder, cell, report, stopped)
         return
     assert isinstance(cell, Cell)
     devices = cell.config.get("trainer", {}).get("devices", 1)

@@ -1,4 +1,4 @@
-"""What the terminal shows of finished cells: trainings, or estimations of arrays."""
+"""What the terminal shows of finished cells: trainings, estimations of arrays, or trainings with a penalty."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -30,7 +30,9 @@ class ProgressColumns(NamedTuple):
 
 def progress_columns(grid: Grid[Any]) -> ProgressColumns:
     """The columns of a grid."""
-    return _estimation_columns() if grid.report == "arrays" else _training_columns(grid.report)
+    if grid.report == "arrays":
+        return _estimation_columns()
+    return _penalty_columns() if grid.report == "minimize" else _training_columns(grid.report)
 
 
 def _training_columns(report: str) -> ProgressColumns:
@@ -65,4 +67,19 @@ def _estimation_columns() -> ProgressColumns:
         outcome=lambda result: f"failed: {result['failure'] or 'the estimate is not finite'}",
         headings=("method", "error", "abs. error", "CPU s", "failed"),
         caption="mean over tasks and seeds; errors in nats, estimate minus truth",
+    )
+
+
+def _penalty_columns() -> ProgressColumns:
+    def read(cell: Any, result: dict[str, Any]) -> list[float] | None:
+        if result["diverged_at"] is not None:
+            return None
+        return [float(result[name][-1]) for name in ("mi_nuisance", "mi_target", "head_mse")] + [result["cpu_seconds"]]
+
+    return ProgressColumns(
+        row=lambda cell: cell.kind,
+        read=read,
+        outcome=lambda result: f"loss not finite at step {result['diverged_at']}",
+        headings=("penalty", "I(z; s)", "I(z; t)", "task error", "CPU s", "not finite"),
+        caption="exact values after the last step, nats; mean over the seeds with a finite loss",
     )

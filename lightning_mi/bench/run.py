@@ -19,6 +19,13 @@ from lightning_mi.utilities.atomic_files import sweep
 from lightning_mi.utilities.interrupts import interruptible
 from lightning_mi.utilities.recipe_registry import find_file
 
+# Options that a kind of benchmark has beside those of all.
+_TRAINING_OPTIONS = frozenset({"--losses", "--data", "--gpus-per-run"})
+_OPTIONS = {
+    "arrays": frozenset({"--tasks", "--methods", "--samples", "--peer"}),
+    "minimize": frozenset({"--methods", "--critic-steps", "--audit"}),
+}
+
 
 def run(
     name: str,
@@ -33,6 +40,8 @@ def run(
     methods: list[str] | None = None,
     samples: list[int] | None = None,
     peers: list[str] | None = None,
+    critic_steps: list[int] | None = None,
+    audit: str | None = None,
     ray: str | None = None,
     gpus_per_run: float = 0.0,
 ) -> int:
@@ -47,10 +56,12 @@ def run(
         seeds: Seeds instead of the preset's.
         losses: Losses instead of the preset's.
         data: A data set that the benchmark offers; by default its first.
-        tasks: Tasks instead of the preset's; of the benchmark of arrays, as the next three.
-        methods: Methods instead of the preset's.
-        samples: Numbers of samples instead of the preset's.
-        peers: Other packages, as ``NAME=COMMAND``.
+        tasks: Tasks instead of the preset's; of the benchmark ``arrays``.
+        methods: Methods instead of the preset's; of the benchmarks ``arrays`` and ``minimize``.
+        samples: Numbers of samples instead of the preset's; of the benchmark ``arrays``.
+        peers: Other packages, as ``NAME=COMMAND``; of the benchmark ``arrays``.
+        critic_steps: Numbers of critic steps for each batch instead of the preset's; of the benchmark ``minimize``.
+        audit: Budget of the audit instead of the preset's; of the benchmark ``minimize``.
         ray: Address of a Ray cluster; by default the cells run on this machine.
         gpus_per_run: GPUs of a training, or the fraction of one. With 0, trainings use the GPUs of this machine in
             turn, and no GPU on a Ray cluster. With more than 1, the GPUs of a training share every batch.
@@ -66,14 +77,21 @@ def run(
 
     try:
         path = find_file(name, "benchmark").path
+        kind = report_kind(path)
+        given = {"--losses": losses, "--data": data, "--gpus-per-run": gpus_per_run, "--tasks": tasks}
+        given |= {"--methods": methods, "--samples": samples, "--peer": peers}
+        given |= {"--critic-steps": critic_steps, "--audit": audit}
+        _check_options(name, kind, given)
         grid: Grid[Any]
-        if report_kind(path) == "arrays":
+        if kind == "arrays":
             from lightning_mi.bench.arrays.grid import ArrayChoices, load_array_grid  # imports torch: seconds
 
-            _reject(name, {"--losses": losses, "--data": data, "--gpus-per-run": gpus_per_run})
             grid = load_array_grid(path, preset, ArrayChoices(seeds, tasks, methods, samples, peers or []))
+        elif kind == "minimize":
+            from lightning_mi.bench.minimize.grid import MinimizeChoices, load_minimize_grid
+
+            grid = load_minimize_grid(path, preset, MinimizeChoices(seeds, methods, critic_steps, audit))
         else:
-            _reject(name, {"--tasks": tasks, "--methods": methods, "--samples": samples, "--peer": peers})
             grid = load_grid(name, preset, seeds=seeds, losses=losses, data=data, devices=max(1, int(gpus_per_run)))
         if ray is None and gpus_per_run:
             gpus_of_worker(0, gpus_per_run, visible_gpus())  # raises for more GPUs than this machine has
@@ -121,9 +139,10 @@ def run(
     return 0
 
 
-def _reject(name: str, options: dict[str, Any]) -> None:
+def _check_options(name: str, kind: str, options: dict[str, Any]) -> None:
     """Raise if an option of another kind of benchmark is given."""
-    if given := [option for option, value in options.items() if value]:
+    known = _OPTIONS.get(kind, _TRAINING_OPTIONS)
+    if given := [option for option, value in options.items() if value and option not in known]:
         raise GridError(f"Got {', '.join(given)} for the benchmark {name}, which has no such choice. Drop the option.")
 
 
@@ -136,11 +155,13 @@ def _report(grid: Grid[Any], output: Path) -> list[Path]:
     from lightning_mi.bench.reports.arrays import report as report_arrays
     from lightning_mi.bench.reports.gaussian import report as report_gaussian  # imports matplotlib: seconds
     from lightning_mi.bench.reports.images import report as report_images
+    from lightning_mi.bench.reports.minimize import report as report_minimize
     from lightning_mi.bench.reports.onehot import report as report_onehot
 
     reports: dict[str, Any] = {
         "arrays": report_arrays,
         "gaussian": report_gaussian,
+        "minimize": report_minimize,
         "onehot": report_onehot,
         "supervised": report_images,
         "contrastive": report_images,

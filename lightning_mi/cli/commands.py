@@ -94,6 +94,8 @@ examples:
   lightning-mi bench arrays                         `estimate` beside other methods, on laws with known MI
   lightning-mi bench arrays --tasks 'student-*' --methods estimate-quick nearest-neighbors --samples 500 2000
   lightning-mi bench arrays --peer neuralmi=ENVIRONMENT/bin/python
+  lightning-mi bench minimize                       penalties on MI, on data whose MI is known at every step
+  lightning-mi bench minimize --methods none CLUB DV --critic-steps 1 5 --seeds 0 1 2 --audit quick
 
 other packages in `bench arrays`:
   --peer NAME=COMMAND adds a package that is installed in a Python environment of its own. For neuralmi, torch-mist and
@@ -219,11 +221,17 @@ def _add_bench_options(bench: argparse.ArgumentParser) -> None:
     )
     bench.add_argument("--data", metavar="SET", help="a data set of the benchmark (default: its first)")
     bench.add_argument("--losses", nargs="+", metavar="LOSS", help="names of losses (default: all of the benchmark)")
+    methods = bench.add_argument_group("options of bench arrays and bench minimize")
+    methods.add_argument("--methods", nargs="+", metavar="METHOD", help="names of methods (default: of the preset)")
     arrays = bench.add_argument_group("options of bench arrays")
     arrays.add_argument("--tasks", nargs="+", metavar="TASK", help="names, patterns such as 'student-*', or groups")
-    arrays.add_argument("--methods", nargs="+", metavar="METHOD", help="names of methods (default: of the preset)")
     arrays.add_argument("--samples", type=_positive, nargs="+", metavar="N", help="samples of an estimation")
     arrays.add_argument("--peer", action="append", metavar="NAME=COMMAND", help="another package; may be repeated")
+    minimize = bench.add_argument_group("options of bench minimize")
+    minimize.add_argument("--critic-steps", type=_positive, nargs="+", metavar="K", help="critic steps for each batch")
+    minimize.add_argument(
+        "--audit", choices=["quick", "standard", "careful"], help="measure the MI that is left by `estimate`, too"
+    )
     bench.set_defaults(fail=bench.error)  # for checks of several options at once
 
 

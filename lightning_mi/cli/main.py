@@ -143,6 +143,8 @@ def _bench(options: argparse.Namespace) -> int:
         methods=options.methods,
         samples=options.samples,
         peers=options.peer,
+        critic_steps=options.critic_steps,
+        audit=options.audit,
         ray=options.ray,
         gpus_per_run=options.gpus_per_run or 0.0,
     )

@@ -5,14 +5,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-import yaml
-
 from lightning_mi import __version__
 from lightning_mi.bench.arrays.cell import ArrayCell
 from lightning_mi.bench.arrays.methods import METHODS
 from lightning_mi.bench.arrays.peers import DISTRIBUTIONS, Peer, parse_peer
 from lightning_mi.bench.arrays.tasks import draw, select_tasks
-from lightning_mi.bench.benchmark_file import check_keys, read_record
+from lightning_mi.bench.benchmark_file import read_preset, replaced_note
 from lightning_mi.bench.cells import Grid
 from lightning_mi.estimation.inputs import MIN_SAMPLES
 from lightning_mi.exceptions import GridError
@@ -78,12 +76,7 @@ def load_array_grid(path: Path, preset: str, choices: ArrayChoices) -> Grid[Arra
         >>> [cell.name for cell in grid.cells]
         ['1v1-additive-0.1-cca-n100-seed0', '1v1-additive-0.75-cca-n100-seed0']
     """
-    document = yaml.safe_load(path.read_text())
-    check_keys(document, {"report", "presets"}, path.name)
-    presets = {name: read_record(ArrayPreset, entry, path.name) for name, entry in document["presets"].items()}
-    if preset not in presets:
-        raise GridError(f"Got preset {preset!r}: {path.name} has {', '.join(presets)}.")
-    chosen = presets[preset]
+    document, chosen = read_preset(path, preset, ArrayPreset)
     peers = {peer.name: peer for peer in map(parse_peer, choices.peers)}
     laws = select_tasks(choices.tasks or chosen.tasks)
     methods = [*_select_methods(choices.methods or chosen.methods, peers), *peers]
@@ -103,9 +96,7 @@ def load_array_grid(path: Path, preset: str, choices: ArrayChoices) -> Grid[Arra
         raise GridError(
             "Got tasks for which none of the methods is defined: choose another method, such as estimate-quick."
         )
-    note = chosen.note
-    if replaced := [name for name in ("seeds", "tasks", "methods", "samples") if getattr(choices, name)]:
-        note = f"{f'{note}; ' if note else ''}{', '.join(replaced)} replaced on the command line"
+    note = replaced_note(chosen.note, {name: choice for name, choice in asdict(choices).items() if name != "peers"})
     return Grid(path.stem, preset, note, document["report"], cells, noun="estimation", reference="preset paper")
 
 

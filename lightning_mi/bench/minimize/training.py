@@ -1,0 +1,116 @@
+"""The training of the benchmark of minimization: an encoder with a head, and a penalty on I(z; s)."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mi.bench.cells import Interrupted
+from lightning_mi.bench.minimize.task import DIM_TARGET, DIM_X, DIM_Z, ExactValues, GaussianTask, encode
+from lightning_mi.minimizer import MIMinimizer
+
+_REPORT_EVERY = 50  # steps
+
+
+@final
+@dataclass(frozen=True)
+class Settings:
+    """Settings of every training of a preset.
+
+    Attributes:
+        steps: Training steps.
+        batch_size: N.
+        learning_rate: Of Adam for encoder and head.
+        task_weight: Factor of the task's mean squared error in the loss.
+        penalty_weight: Factor of the penalty in the loss.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    task_weight: float
+    penalty_weight: float
+
+
+class Training(NamedTuple):
+    """A finished training.
+
+    Attributes:
+        weight: W of the last encoder, (6, 20).
+        exact: Exact values of the encoder and head before each step and after the last one, (steps + 1,).
+        estimate: (steps,) estimates of the penalty on the batch that the critic has just trained on, nats.
+        estimate_before: (steps,) the same before the critic trained on the batch, nats.
+        diverged_at: The step with a loss that is not finite, which is the last one; None if there is none.
+        cpu_seconds: Processor time of the steps.
+    """
+
+    weight: Tensor
+    exact: ExactValues
+    estimate: Tensor
+    estimate_before: Tensor
+    diverged_at: int | None
+    cpu_seconds: float
+
+
+def train(
+    task: GaussianTask,
+    make_minimizer: Callable[[], MIMinimizer] | None,
+    settings: Settings,
+    seed: int,
+    generator: torch.Generator,
+    report: Callable[[float], None] = lambda fraction: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Training:
+    """Train encoder and head on the task's error plus the penalty.
+
+    Args:
+        task: Source of the batches.
+        make_minimizer: Creates the penalty, after encoder and head: these start alike for all methods with one seed.
+        settings: Settings of the training.
+        seed: Seed of all weights; it sets torch's global generator.
+        generator: Of the batches.
+        report: Called every 50 steps with the fraction of the steps done.
+        stopped: Called as often; the training stops once it returns True.
+
+    Raises:
+        Interrupted: If ``stopped`` returned True.
+    """
+    torch.manual_seed(seed)
+    encoder, head = nn.Linear(DIM_X, DIM_Z, bias=False), nn.Linear(DIM_Z, DIM_TARGET)
+    minimizer = None if make_minimizer is None else make_minimizer()
+    parameters = [encoder.weight, head.weight, head.bias]
+    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
+    states = [_copy(parameters)]
+    estimates: list[Tensor] = []
+    diverged_at: int | None = None
+    start = time.process_time()
+    for step in range(settings.steps):
+        if step % _REPORT_EVERY == 0:
+            report(step / settings.steps)
+            if stopped():
+                raise Interrupted
+        x, target, nuisance = task.sample(settings.batch_size, generator)
+        z = encode(encoder.weight, x, generator)
+        loss = settings.task_weight * nn.functional.mse_loss(head(z), target)
+        if minimizer is not None:
+            output = minimizer.compute(z, nuisance)
+            estimates.append(torch.stack([output.terms.value, output.terms_before.value]))
+            loss = loss + output.penalty
+        if not torch.isfinite(loss):
+            diverged_at = step
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        states.append(_copy(parameters))
+    seconds = time.process_time() - start
+    after, before = torch.stack(estimates, dim=1) if estimates else torch.empty(2, 0)
+    exact = task.exact(*(torch.stack(column) for column in zip(*states, strict=True)))
+    return Training(states[-1][0], exact, after, before, diverged_at, seconds)
+
+
+def _copy(parameters: list[Tensor]) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in parameters]
