@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from lightning_mi.utilities.checks import check_choice, check_whole
+from lightning_mi.utilities.checks import check_choice, check_positive, check_whole
 
-__all__ = ["MLP", "OneHot", "ResNet18", "SmallCNN"]
+__all__ = ["MLP", "GaussianNoise", "OneHot", "ResNet18", "SmallCNN"]
 
 
 @final
@@ -221,6 +221,39 @@ class ResNet18(nn.Module):
         """
         _check_images(self, images, self.in_channels, smallest=1)
         return cast("Tensor", self.network(images))
+
+
+@final
+class GaussianNoise(nn.Module):
+    """Adds Gaussian noise, in training and in evaluation: a stochastic layer has finite mutual information.
+
+    Args:
+        std: Standard deviation of the noise.
+
+    Raises:
+        TypeError: ``std`` is not a number.
+        ValueError: ``std`` is not positive.
+
+    Source: Goldfeld et al. 2019.
+
+    Example:
+        >>> noisy = GaussianNoise(0.5)(torch.zeros(1000, 2))
+        >>> round(noisy.std().item(), 1)
+        0.5
+    """
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        check_positive("std", std, "the standard deviation of the noise")
+        self.std = std
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The input plus noise of its shape."""
+        return x + self.std * torch.randn_like(x)
+
+    def extra_repr(self) -> str:
+        """The argument, for ``print(module)``."""
+        return f"std={self.std}"
 
 
 def _check_images(encoder: nn.Module, images: Tensor, in_channels: int, smallest: int) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_mi.callbacks.mi_penalty import MIPenalty
 from lightning_mi.callbacks.watch.collector import named_rows
+from lightning_mi.callbacks.watch.label_probe import ProbeAccuracy, cross_validated_accuracy
 from lightning_mi.callbacks.watch.layers import LayerRecorder, find_layers
 from lightning_mi.callbacks.watch.samples import gather_rows
 from lightning_mi.callbacks.watch.sources import Reduction, Step, parse_source, reduce_rows
@@ -28,7 +29,9 @@ class LeakageAudit(L.Callback):
     :func:`lightning_mi.estimate`, whose critics have never been minimized against. During ``fit`` it does nothing.
 
     Logs ``leakage/X/Y``, the estimate in nats, and ``leakage/X/Y_lower``, its lower confidence limit: what is certainly
-    left. The estimate, its findings and, if there is one, the belief of the penalty of the same variables are printed.
+    left. For labels y, also ``leakage/X/Y_accuracy``, the cross-validated accuracy of the better of two classifiers of
+    x, and ``leakage/X/Y_chance``, the frequency of the most frequent label. All of it is printed, with the findings and,
+    if there is one, the belief of the penalty of the same variables.
 
     Args:
         x: The path of a layer (``"encoder"``), an entry of the batch (``"batch.0"``), or of what a step returns
@@ -41,6 +44,7 @@ class LeakageAudit(L.Callback):
 
     Attributes:
         result: The last :class:`~lightning_mi.MIEstimate`; None before.
+        probe: Accuracy and chance of the last audit of labels y; otherwise None.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -70,6 +74,7 @@ class LeakageAudit(L.Callback):
         self._recorder = LayerRecorder({}, lambda output: output)
         self._steps: list[dict[str, Tensor]] = []
         self.result: MIEstimate | None = None
+        self.probe: ProbeAccuracy | None = None
 
     @property
     def name(self) -> str:
@@ -117,10 +122,12 @@ class LeakageAudit(L.Callback):
         outcome = gather_objects(self._estimate(x, y) if trainer.is_global_zero else None)[0]
         if isinstance(outcome, Exception):
             raise outcome
-        self.result = outcome
-        pl_module.log(f"leakage/{self.name}", outcome.mi)
-        pl_module.log(f"leakage/{self.name}_lower", outcome.lower)
-        rank_zero_info(self._report(trainer, outcome))
+        self.result, self.probe = outcome
+        values = {"": self.result.mi, "_lower": self.result.lower}
+        values |= {} if self.probe is None else {f"_{name}": value for name, value in self.probe._asdict().items()}
+        for end, value in values.items():
+            pl_module.log(f"leakage/{self.name}{end}", value)
+        rank_zero_info(self._report(trainer, self.result))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The same in ``trainer.validate``."""
@@ -163,17 +170,22 @@ class LeakageAudit(L.Callback):
         kept = torch.linspace(0, len(rows) - 1, min(len(rows), self._num_samples)).long()
         return rows[kept.to(rows.device)].cpu()
 
-    def _estimate(self, x: Tensor, y: Tensor) -> MIEstimate | Exception:
+    def _estimate(self, x: Tensor, y: Tensor) -> tuple[MIEstimate, ProbeAccuracy | None] | Exception:
         discrete = {name: True for name, rows in (("x", x), ("y", y)) if not rows.is_floating_point()}
         try:
             with torch.inference_mode(False), torch.enable_grad():
-                return estimate(x.clone(), y.clone(), discrete=discrete, budget=self._budget)
+                result = estimate(x.clone(), y.clone(), discrete=discrete, budget=self._budget)
+            if y.is_floating_point():
+                return result, None
+            return result, cross_validated_accuracy(x.reshape(len(x), -1).numpy(), y.numpy())
         except Exception as error:  # raised on every rank: none waits for another
             return error
 
     def _report(self, trainer: L.Trainer, result: MIEstimate) -> str:
         lines = [f"Leakage {self.name}: {result}"]
         lines += [f"  {finding.code}: {finding.text}" for finding in result.findings]
+        if self.probe is not None:
+            lines.append(f"  a classifier is right for {self.probe.accuracy:.1%}, chance is {self.probe.chance:.1%}")
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, MIPenalty) and callback.name == self.name:
                 lines.append(f"  the penalty's critic believed {callback.estimate:.3f} nats, on the last batches")

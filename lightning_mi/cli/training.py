@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast, final
 
 from jsonargparse import ActionConfigFile
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -51,7 +51,6 @@ from lightning_mi.cli.messages import (
     silence_training_state,
 )
 from lightning_mi.exceptions import CheckpointError, UnknownRecipeError
-from lightning_mi.module import MIEstimationModule
 from lightning_mi.utilities.atomic_files import require_writable, sweep
 from lightning_mi.utilities.distributed import destroy_process_group
 from lightning_mi.utilities.interrupts import SIGNALS, exit_status, interruptible
@@ -76,7 +75,7 @@ def run_training(arguments: Sequence[str]) -> int:
     silence_notices()
     try:
         _TrainingCLI(
-            model_class=MIEstimationModule,
+            model_class=LightningModule,
             datamodule_class=LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,

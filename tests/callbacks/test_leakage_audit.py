@@ -52,6 +52,8 @@ def test_labels_and_outputs_are_sources():
     audit = LeakageAudit("outputs.z", "batch.label", budget="quick", num_samples=100)
     trainer(callbacks=[audit]).test(Leaky(), loader(200))
     assert audit.result.kinds == ("continuous", "discrete")
+    assert audit.probe.accuracy > 0.9  # the label is the sign of an input
+    assert 0.5 <= audit.probe.chance < 0.65
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ NUISANCE_ENTROPY = 0.5 * DIM_NUISANCE * math.log(2 * math.pi * math.e)  # nats, 
 # Chosen on seeds 100 and 101: without a penalty about 2.5 nats of I(z; s) and 3.1 of I(z; t) remain.
 _TARGET_LENGTH, _NUISANCE_LENGTH = 3.2, 4.2  # of the columns of M
 _DATA_NOISE = 0.5  # standard deviation of the noise of x
-_ENCODER_NOISE = 0.5  # of the noise of z: without noise both mutual informations would be those of W's range alone
+ENCODER_NOISE = 0.5  # of the noise of z: without noise both mutual informations would be those of W's range alone
 
 
 class Samples(NamedTuple):
@@ -96,7 +96,7 @@ class GaussianTask:
         weight, head_weight, head_bias = (tensor.double() for tensor in (weight, head_weight, head_bias))
         signal = weight @ self.mixing
         of_target, of_nuisance = signal.split([DIM_TARGET, DIM_NUISANCE], dim=-1)
-        noise = _DATA_NOISE**2 * weight @ weight.mT + _ENCODER_NOISE**2 * torch.eye(DIM_Z, dtype=torch.float64)
+        noise = _DATA_NOISE**2 * weight @ weight.mT + ENCODER_NOISE**2 * torch.eye(DIM_Z, dtype=torch.float64)
         covariance = noise + signal @ signal.mT
         given_target, given_nuisance = noise + of_nuisance @ of_nuisance.mT, noise + of_target @ of_target.mT
         entropy = torch.logdet(covariance)
@@ -119,4 +119,4 @@ def encode(weight: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
         x: (N, 20) data.
         generator: Of the noise of z.
     """
-    return x @ weight.T + _ENCODER_NOISE * torch.randn(len(x), len(weight), generator=generator)
+    return x @ weight.T + ENCODER_NOISE * torch.randn(len(x), len(weight), generator=generator)
