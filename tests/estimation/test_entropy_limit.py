@@ -18,13 +18,8 @@ from lightning_mi.estimation.summary import _entropy
 def test_extrapolation_ends_at_the_entropy_of_labels():
     def fit(value, num_train):
         split = MemberSplit(0, np.arange(num_train), np.arange(2))
-        return CrossFit(
-            [],
-            [],
-            Reading(value, np.full(2, value), np.array([1e-3, -1e-3]), np.zeros(2), np.full(2, 9.0)),
-            Fitted([], [], [], []),
-            [split],
-        )
+        reading = Reading(value, np.full(2, value), np.array([1e-3, -1e-3]), np.zeros(2), np.full(2, 9.0))
+        return CrossFit([], [], reading, Fitted([], [], [], []), [split])
 
     fits = [fit(0.4, 100), fit(0.6, 400)]
     assert read_out(fits).mi == pytest.approx(0.8)
