@@ -49,17 +49,21 @@ class Readout:
         return tuple(LearningCurvePoint(n, reading.value, reading.standard_error) for n, reading in pairs)
 
 
-def read_out(fits: Sequence[CrossFit]) -> Readout:
+def read_out(fits: Sequence[CrossFit], entropy: float = math.inf) -> Readout:
     """The readout of one MI.
 
     Args:
         fits: To increasing numbers of samples.
+        entropy: Of a discrete variable, nats: the extrapolation ends there, as MI is at most the entropy.
     """
     num_train, readings = tuple(len(fit.splits[0].train) for fit in fits), tuple(fit.reading for fit in fits)
     value = readings[-1].value
     readout = Readout(num_train, readings, value, value, None)
     limit = extrapolate(readout.learning_curve)
-    return readout if limit is None else Readout(num_train, readings, limit, value, max(limit, value))
+    if limit is None:
+        return readout
+    limit = min(limit, max(value, entropy))
+    return Readout(num_train, readings, limit, value, max(limit, value))
 
 
 def subtract(joint: Readout, condition: Readout) -> Readout:

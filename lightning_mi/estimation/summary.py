@@ -85,13 +85,14 @@ def _upper(readout: Readout, quantile: float, unit: float) -> float | None:
 
 
 def _unconditional(setting: Setting, fits: Sequence[CrossFit]) -> tuple[Readout, tuple[Finding, ...]]:
-    readout = read_out(fits)
+    readout = read_out(fits, min(map(_entropy, setting.variables)))
     return readout, find(_evidence(setting, readout, fits, setting.checks))
 
 
 def _conditional(setting: Setting, fits: Fits) -> tuple[Readout, tuple[Finding, ...]]:
     of_z, of_both = fits.fits
-    condition, joint = read_out(of_z), read_out(of_both)
+    x, _, z = setting.variables
+    condition, joint = read_out(of_z, min(_entropy(x), _entropy(z))), read_out(of_both, _entropy(x))
     readout = subtract(joint, condition)
     findings = find_conditional(
         _evidence(setting, readout, of_both, setting.checks),
@@ -99,6 +100,18 @@ def _conditional(setting: Setting, fits: Fits) -> tuple[Readout, tuple[Finding, 
         _evidence(setting, condition, of_z, {}),
     )
     return readout, findings if condition.ceiling is not None else (*findings, not_extrapolated())
+
+
+def _entropy(variable: Variable) -> float:
+    """The entropy of labels, corrected for their number, nats; infinite for numbers.
+
+    Source: Miller 1955.
+    """
+    if variable.kind != "discrete":
+        return math.inf
+    frequencies = np.bincount(variable.labels) / len(variable.labels)
+    frequencies = frequencies[frequencies > 0]
+    return float(-(frequencies * np.log(frequencies)).sum()) + (len(frequencies) - 1) / (2 * len(variable.labels))
 
 
 def _evidence(setting: Setting, readout: Readout, fits: Sequence[CrossFit], checks: dict[str, float]) -> Evidence:
