@@ -12,7 +12,7 @@ from lightning_mi.bench.cells import Interrupted
 from lightning_mi.bench.minimize.task import DIM_TARGET, DIM_X, DIM_Z, ExactValues, GaussianTask, encode
 from lightning_mi.minimizer import MIMinimizer
 
-_REPORT_EVERY = 50  # steps
+_REPORT_EVERY = 20  # steps
 
 
 @final
@@ -72,7 +72,7 @@ def train(
         settings: Settings of the training.
         seed: Seed of all weights; it sets torch's global generator.
         generator: Of the batches.
-        report: Called every 50 steps with the fraction of the steps done.
+        report: Called every 20 steps with the fraction of the steps done.
         stopped: Called as often; the training stops once it returns True.
 
     Raises:
