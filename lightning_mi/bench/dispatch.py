@@ -19,7 +19,8 @@ def run_cell(
         folder: Results of the benchmark.
         cell: The cell.
         report: Called a few times a second with the fraction of the steps done; for an estimation, with 0 at its start.
-        stopped: Called as often; the run stops once it returns True. An estimation in this process does not stop.
+        stopped: Called as often; the run stops once it returns True. An estimation or an audit in this process does not
+            stop.
 
     Raises:
         Interrupted: If ``stopped`` returned True.

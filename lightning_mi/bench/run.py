@@ -78,7 +78,7 @@ def run(
     try:
         path = find_file(name, "benchmark").path
         kind = report_kind(path)
-        given = {"--losses": losses, "--data": data, "--gpus-per-run": gpus_per_run, "--tasks": tasks}
+        given: dict[str, Any] = {"--losses": losses, "--data": data, "--gpus-per-run": gpus_per_run, "--tasks": tasks}
         given |= {"--methods": methods, "--samples": samples, "--peer": peers}
         given |= {"--critic-steps": critic_steps, "--audit": audit}
         _check_options(name, kind, given)

@@ -9,13 +9,14 @@ import torch
 from scipy.stats import multivariate_normal
 
 from lightning_mi.bench import local_pool, run
+from lightning_mi.bench.benchmark_file import read_record
 from lightning_mi.bench.cells import Grid, Interrupted
 from lightning_mi.bench.dispatch import run_cell
 from lightning_mi.bench.minimize import grid as grid_module
 from lightning_mi.bench.minimize import methods as methods_module
 from lightning_mi.bench.minimize.cell import MinimizeCell
 from lightning_mi.bench.minimize.grid import MinimizeChoices, load_minimize_grid
-from lightning_mi.bench.minimize.methods import METHODS, NO_PENALTY
+from lightning_mi.bench.minimize.methods import METHODS, NO_PENALTY, WITHOUT_CRITIC, make_penalty
 from lightning_mi.bench.minimize.task import ExactValues, GaussianTask, encode
 from lightning_mi.bench.minimize.training import Settings, Training, train
 from lightning_mi.bench.results import load_curves
@@ -30,9 +31,8 @@ STEPS = 40
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings of 40 steps."""
-    read = grid_module.read_record
     monkeypatch.setattr(
-        grid_module, "read_record", lambda kind, entry, file: read(kind, entry | {"steps": STEPS}, file)
+        grid_module, "read_record", lambda kind, entry, file: read_record(kind, entry | {"steps": STEPS}, file)
     )
 
 
@@ -98,6 +98,12 @@ def test_exact_errors_are_those_of_many_samples() -> None:
         assert float(exact.best_mse[k]) == pytest.approx(best, rel=0.02)
 
 
+def test_gradient_of_exact_mi_agrees_with_differences() -> None:
+    task, (weight, *_) = random_state(5)
+    encoder = weight[0].double().requires_grad_()
+    assert torch.autograd.gradcheck(task.mi_nuisance, encoder)
+
+
 def test_samples_have_the_covariance_of_the_mixing() -> None:
     task, _ = random_state(3)
     x, target, nuisance = task.sample(100_000, torch.Generator().manual_seed(0))
@@ -115,9 +121,9 @@ def test_mixing_has_orthogonal_columns_of_fixed_lengths() -> None:
 
 def test_paper_preset_has_all_methods_steps_and_seeds() -> None:
     cells = minimize_grid("paper").cells
-    assert len({cell.name for cell in cells}) == len(cells) == (2 * len(METHODS) + 1) * 5
+    assert len({cell.name for cell in cells}) == len(cells) == (2 * len(METHODS) + 2) * 5
     assert {cell.config["audit"] for cell in cells} == {"quick"}
-    assert {cell.critic_steps for cell in cells if cell.method == NO_PENALTY} == {None}
+    assert {cell.critic_steps for cell in cells if cell.method in WITHOUT_CRITIC} == {None}
     assert minimize_grid("quick").cells[0].config["audit"] is None
 
 
@@ -128,7 +134,13 @@ def test_note_states_what_the_command_line_replaced() -> None:
 
 
 def test_digest_depends_on_all_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    variants = [{}, {"audit": "quick"}, {"audit": "standard"}, {"critic_steps": [2]}, {"methods": ["BA"]}]
+    variants: list[dict[str, Any]] = [
+        {},
+        {"audit": "quick"},
+        {"audit": "standard"},
+        {"critic_steps": [2]},
+        {"methods": ["BA"]},
+    ]
     options: dict[str, Any] = {"methods": ["DV"], "critic_steps": [5], "seeds": [0]}
     digests = [minimize_grid(**(options | variant)).cells[0].digest for variant in variants]
     monkeypatch.setattr(methods_module, "_HIDDEN", (32,))
@@ -140,7 +152,7 @@ def test_digest_depends_on_all_settings(monkeypatch: pytest.MonkeyPatch) -> None
     ("choices", "message"),
     [
         ({"preset": "papers"}, "Got preset 'papers': minimize.yaml has quick, paper"),
-        ({"methods": ["MINE"]}, "Got method 'MINE': the methods are none, DV"),
+        ({"methods": ["MINE"]}, "Got method 'MINE': the methods are none, exact, DV"),
         ({"critic_steps": [5, 0]}, "Got 0 critic steps"),
         ({"audit": "fast"}, "Got audit 'fast': the budgets of estimate are quick"),
     ],
@@ -167,14 +179,14 @@ def test_options_of_another_benchmark_are_an_error(
 
 @pytest.mark.usefixtures("short")
 def test_every_method_records_a_finite_training(tmp_path: Path) -> None:
-    results = measure(tmp_path, methods=[NO_PENALTY, *METHODS], critic_steps=[2], seeds=[100])
-    assert len(results) == 1 + len(METHODS)
+    results = measure(tmp_path, methods=[*WITHOUT_CRITIC, *METHODS], critic_steps=[2], seeds=[100])
+    assert len(results) == 2 + len(METHODS)
     for kind, result in results.items():
         for name in ExactValues._fields:
             assert np.isfinite(result[name]).all(), kind
             assert result[name].shape == (STEPS + 1,)
             assert result[name][0] == results["none"][name][0]  # all start with the same encoder and head
-        assert len(result["estimate"]) == len(result["estimate_before"]) == (0 if kind == "none" else STEPS)
+        assert len(result["estimate"]) == len(result["estimate_before"]) == (0 if kind in WITHOUT_CRITIC else STEPS)
         assert np.isfinite(result["estimate"]).all()
         assert result["cpu_seconds"] > 0
         assert (result["diverged_at"], result["audit_mi"], result["audit_lower"]) == (None, None, None)
@@ -187,19 +199,26 @@ SETTINGS = Settings(steps=STEPS, batch_size=32, learning_rate=1e-3, task_weight=
 def trained(settings: Settings = SETTINGS, **options: Any) -> Training:
     generator = torch.Generator().manual_seed(0)
     task = GaussianTask.draw(generator)
-    return train(task, lambda: METHODS["DV"].minimizer(settings.penalty_weight, 1), settings, 0, generator, **options)
+    return train(
+        task,
+        lambda: make_penalty("DV", task, weight=settings.penalty_weight, critic_steps=1),
+        settings,
+        0,
+        generator,
+        **options,
+    )
 
 
 def test_penalty_of_weight_zero_changes_no_encoder() -> None:
     generator = torch.Generator().manual_seed(0)
-    without = train(GaussianTask.draw(generator), None, SETTINGS, 0, generator)
+    without = train(GaussianTask.draw(generator), lambda: None, SETTINGS, 0, generator)
     assert torch.equal(trained().weight, without.weight)
 
 
 def test_training_reports_progress_and_stops_when_told() -> None:
     fractions: list[float] = []
     trained(report=fractions.append)
-    assert fractions == [0.0]
+    assert fractions == [0.0, 0.5]
     with pytest.raises(Interrupted):
         trained(stopped=lambda: True)
 

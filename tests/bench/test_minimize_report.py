@@ -73,7 +73,7 @@ def test_table_and_results_show_the_numbers(tmp_path: Path) -> None:
     assert "| none | - | 2.400 | 2.300 to 2.500 | 3.000 | 1.000 | - | - | - | - | - | 2.0 |" in lines
     line = "| CLUB | 5 | 0.300 | 0.100 to 0.500 | 3.000 | 1.100 | 0.875 | 0.375 | 75 % | 0.150 | 1 of 2 | 3.0 |"
     assert line in lines
-    assert "- CLUB, 1 critic step, seed 2: step 1" in lines
+    assert "- CLUB, critic steps 1, seed 2: step 1" in lines
     assert (tmp_path / "mi.png").is_file()
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -15,7 +15,7 @@ class MinimizeCell(AbstractCell):
         seed: Seed of the task, the weights and the batches.
         config: The method with its settings, and those of the training and the audit.
         method: Name of the method.
-        critic_steps: Critic steps for each batch; None without a penalty.
+        critic_steps: Critic steps for each batch; None for a method without a critic.
     """
 
     method: str

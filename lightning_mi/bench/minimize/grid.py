@@ -9,7 +9,7 @@ from lightning_mi import __version__
 from lightning_mi.bench.benchmark_file import read_preset, read_record, replaced_note
 from lightning_mi.bench.cells import Grid
 from lightning_mi.bench.minimize.cell import MinimizeCell
-from lightning_mi.bench.minimize.methods import METHODS, NO_PENALTY
+from lightning_mi.bench.minimize.methods import METHODS, WITHOUT_CRITIC
 from lightning_mi.bench.minimize.training import Settings
 from lightning_mi.estimation.options import PLANS, Budget
 from lightning_mi.exceptions import GridError
@@ -84,7 +84,7 @@ def load_minimize_grid(path: Path, preset: str, choices: MinimizeChoices) -> Gri
         _cell(method, steps, seed, settings, audit)
         for seed in (chosen.seeds if choices.seeds is None else choices.seeds)
         for method in methods
-        for steps in ([None] if method == NO_PENALTY else dict.fromkeys(critic_steps))
+        for steps in ([None] if method in WITHOUT_CRITIC else dict.fromkeys(critic_steps))
     ]
     note = replaced_note(chosen.note, asdict(choices))
     return Grid(path.stem, preset, note, document["report"], cells, reference="preset paper")
@@ -92,7 +92,7 @@ def load_minimize_grid(path: Path, preset: str, choices: MinimizeChoices) -> Gri
 
 def _select_methods(names: Sequence[str]) -> list[str]:
     """The methods in their order."""
-    known = [NO_PENALTY, *METHODS]
+    known = [*WITHOUT_CRITIC, *METHODS]
     if unknown := [name for name in names if name not in known]:
         raise GridError(f"Got method {unknown[0]!r}: the methods are {', '.join(known)}.")
     return [name for name in known if name in names]
@@ -101,7 +101,7 @@ def _select_methods(names: Sequence[str]) -> list[str]:
 def _cell(method: str, critic_steps: int | None, seed: int, settings: Settings, audit: str | None) -> MinimizeCell:
     config: dict[str, Any] = {
         "method": method,
-        "penalty": None if method == NO_PENALTY else METHODS[method].settings,
+        "penalty": None if method in WITHOUT_CRITIC else METHODS[method].settings,
         "critic_steps": critic_steps,
         "training": asdict(settings),
         "audit": audit,

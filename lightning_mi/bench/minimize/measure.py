@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lightning_mi.bench.minimize.cell import MinimizeCell
-from lightning_mi.bench.minimize.methods import METHODS, NO_PENALTY
+from lightning_mi.bench.minimize.methods import make_penalty
 from lightning_mi.bench.minimize.task import GaussianTask, encode
 from lightning_mi.bench.minimize.training import Settings, Training, train
 from lightning_mi.bench.results import write_curves
@@ -37,11 +37,8 @@ def measure_cell(
     settings = Settings(**cell.config["training"])
     generator = torch.Generator().manual_seed(cell.seed)
     task = GaussianTask.draw(generator)
-    make_minimizer = None
-    if cell.method != NO_PENALTY:
-        assert cell.critic_steps is not None
-        make_minimizer = partial(METHODS[cell.method].minimizer, settings.penalty_weight, cell.critic_steps)
-    training = train(task, make_minimizer, settings, cell.seed, generator, report, stopped)
+    penalty = partial(make_penalty, cell.method, task, weight=settings.penalty_weight, critic_steps=cell.critic_steps)
+    training = train(task, penalty, settings, cell.seed, generator, report, stopped)
     curves = {name: values.numpy() for name, values in training.exact._asdict().items()}
     curves |= {name: getattr(training, name).numpy() for name in ("estimate", "estimate_before")}
     facts = {"diverged_at": training.diverged_at, "cpu_seconds": training.cpu_seconds}

@@ -4,8 +4,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from lightning_mi import bounds
-from lightning_mi.bench.minimize.task import DIM_NUISANCE, DIM_Z, NUISANCE_ENTROPY
+from lightning_mi.bench.minimize.task import DIM_NUISANCE, DIM_Z, NUISANCE_ENTROPY, GaussianTask
+from lightning_mi.bench.minimize.training import PenaltyFunction, PenaltyValue
 from lightning_mi.critics.base import AbstractCritic
 from lightning_mi.critics.gaussian_conditional import GaussianConditional
 from lightning_mi.critics.separable import SeparableCritic
@@ -15,6 +18,8 @@ from lightning_mi.pairs.derangement import Derangement
 from lightning_mi.regularizers import Squared
 
 NO_PENALTY = "none"
+EXACT = "exact"  # the exact I(z; s) as the penalty: what no estimate can better
+WITHOUT_CRITIC = (NO_PENALTY, EXACT)
 
 _HIDDEN = (64, 64)
 _EMBED_DIM = 16
@@ -64,3 +69,28 @@ METHODS: Mapping[str, Penalty] = MappingProxyType(
         "L1Out": Penalty(_gaussian, bounds.L1Out),
     }
 )
+
+
+def make_penalty(
+    method: str, task: GaussianTask, *, weight: float, critic_steps: int | None = None
+) -> PenaltyFunction | None:
+    """The penalty of a method; None for the method without one.
+
+    Args:
+        method: A method of ``METHODS``, or ``none`` or ``exact``.
+        task: Source of the exact values.
+        weight: Factor of the penalty in the loss.
+        critic_steps: Critic steps for each batch, for a method of ``METHODS``.
+    """
+    if method == NO_PENALTY:
+        return None
+    if method == EXACT:
+        return lambda z, nuisance, encoder: PenaltyValue(weight * task.mi_nuisance(encoder), None)
+    assert critic_steps is not None
+    minimizer = METHODS[method].minimizer(weight, critic_steps)
+
+    def estimated(z: Tensor, nuisance: Tensor, encoder: Tensor) -> PenaltyValue:
+        output = minimizer.compute(z, nuisance)
+        return PenaltyValue(output.penalty, (output.terms.value, output.terms_before.value))
+
+    return estimated

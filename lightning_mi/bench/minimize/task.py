@@ -81,7 +81,12 @@ class GaussianTask:
         """Draw N samples."""
         sources = torch.randn(n, self.mixing.shape[1], generator=generator)
         x = sources @ self.mixing.T.float() + _DATA_NOISE * torch.randn(n, DIM_X, generator=generator)
-        return Samples(x, *sources.split([DIM_TARGET, DIM_NUISANCE], dim=1))
+        return Samples(x, sources[:, :DIM_TARGET], sources[:, DIM_TARGET:])
+
+    def mi_nuisance(self, weight: Tensor) -> Tensor:
+        """Exact I(z; s) of an encoder W (..., 6, 20), differentiable; (...) float64, nats."""
+        covariance, _, given_nuisance = self._covariances(weight.double())
+        return 0.5 * (torch.logdet(covariance) - torch.logdet(given_nuisance))
 
     def exact(self, weight: Tensor, head_weight: Tensor, head_bias: Tensor) -> ExactValues:
         """Exact values of K encoders, each with its head.
@@ -94,21 +99,24 @@ class GaussianTask:
         Source: Cover and Thomas 2006, section 8.4 (entropy of a Gaussian).
         """
         weight, head_weight, head_bias = (tensor.double() for tensor in (weight, head_weight, head_bias))
-        signal = weight @ self.mixing
-        of_target, of_nuisance = signal.split([DIM_TARGET, DIM_NUISANCE], dim=-1)
-        noise = _DATA_NOISE**2 * weight @ weight.mT + ENCODER_NOISE**2 * torch.eye(DIM_Z, dtype=torch.float64)
-        covariance = noise + signal @ signal.mT
-        given_target, given_nuisance = noise + of_nuisance @ of_nuisance.mT, noise + of_target @ of_target.mT
-        entropy = torch.logdet(covariance)
+        covariance, given_target, _ = self._covariances(weight)
+        of_target = weight @ self.mixing[:, :DIM_TARGET]
         explained = (of_target * torch.linalg.solve(covariance, of_target)).sum((-2, -1))
         cross = (head_weight.mT * of_target).sum((-2, -1))
         of_head = (head_weight @ covariance * head_weight).sum((-2, -1)) + head_bias.square().sum(-1)
         return ExactValues(
-            mi_nuisance=0.5 * (entropy - torch.logdet(given_nuisance)),
-            mi_target=0.5 * (entropy - torch.logdet(given_target)),
+            mi_nuisance=self.mi_nuisance(weight),
+            mi_target=0.5 * (torch.logdet(covariance) - torch.logdet(given_target)),
             head_mse=(DIM_TARGET - 2 * cross + of_head) / DIM_TARGET,
             best_mse=(DIM_TARGET - explained) / DIM_TARGET,
         )
+
+    def _covariances(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., 6, 6) covariances of z, of z given t, and of z given s."""
+        of_target, of_nuisance = weight @ self.mixing[:, :DIM_TARGET], weight @ self.mixing[:, DIM_TARGET:]
+        noise = _DATA_NOISE**2 * weight @ weight.mT + ENCODER_NOISE**2 * torch.eye(DIM_Z, dtype=torch.float64)
+        given_target, given_nuisance = noise + of_nuisance @ of_nuisance.mT, noise + of_target @ of_target.mT
+        return given_target + of_target @ of_target.mT, given_target, given_nuisance
 
 
 def encode(weight: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:

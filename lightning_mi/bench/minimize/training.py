@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from lightning_mi.bench.cells import Interrupted
 from lightning_mi.bench.minimize.task import DIM_TARGET, DIM_X, DIM_Z, ExactValues, GaussianTask, encode
-from lightning_mi.minimizer import MIMinimizer
 
-_REPORT_EVERY = 50  # steps
+_REPORT_EVERY = 20  # steps
 
 
 @final
@@ -35,13 +34,29 @@ class Settings:
     penalty_weight: float
 
 
+class PenaltyValue(NamedTuple):
+    """The penalty of one batch.
+
+    Attributes:
+        penalty: The scalar to add to the loss, nats.
+        estimates: Its estimates of I(z; s) after and before the critic trained on the batch, nats; None without critic.
+    """
+
+    penalty: Tensor
+    estimates: tuple[Tensor, Tensor] | None
+
+
+PenaltyFunction = Callable[[Tensor, Tensor, Tensor], PenaltyValue]  # of z (N, 6), s (N, 4) and W (6, 20)
+
+
 class Training(NamedTuple):
     """A finished training.
 
     Attributes:
         weight: W of the last encoder, (6, 20).
         exact: Exact values of the encoder and head before each step and after the last one, (steps + 1,).
-        estimate: (steps,) estimates of the penalty on the batch that the critic has just trained on, nats.
+        estimate: (steps,) estimates of the penalty on the batch that the critic has just trained on, nats; (0,) without
+            critic.
         estimate_before: (steps,) the same before the critic trained on the batch, nats.
         diverged_at: The step with a loss that is not finite, which is the last one; None if there is none.
         cpu_seconds: Processor time of the steps.
@@ -57,7 +72,7 @@ class Training(NamedTuple):
 
 def train(
     task: GaussianTask,
-    make_minimizer: Callable[[], MIMinimizer] | None,
+    make_penalty: Callable[[], PenaltyFunction | None],
     settings: Settings,
     seed: int,
     generator: torch.Generator,
@@ -68,11 +83,12 @@ def train(
 
     Args:
         task: Source of the batches.
-        make_minimizer: Creates the penalty, after encoder and head: these start alike for all methods with one seed.
+        make_penalty: Creates the penalty, or returns None for none. It is called after encoder and head exist, so that
+            these start alike for all methods with one seed.
         settings: Settings of the training.
         seed: Seed of all weights; it sets torch's global generator.
         generator: Of the batches.
-        report: Called every 50 steps with the fraction of the steps done.
+        report: Called every 20 steps with the fraction of the steps done.
         stopped: Called as often; the training stops once it returns True.
 
     Raises:
@@ -80,7 +96,7 @@ def train(
     """
     torch.manual_seed(seed)
     encoder, head = nn.Linear(DIM_X, DIM_Z, bias=False), nn.Linear(DIM_Z, DIM_TARGET)
-    minimizer = None if make_minimizer is None else make_minimizer()
+    penalty = make_penalty()
     parameters = [encoder.weight, head.weight, head.bias]
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate)
     states = [_copy(parameters)]
@@ -95,15 +111,16 @@ def train(
         x, target, nuisance = task.sample(settings.batch_size, generator)
         z = encode(encoder.weight, x, generator)
         loss = settings.task_weight * nn.functional.mse_loss(head(z), target)
-        if minimizer is not None:
-            output = minimizer.compute(z, nuisance)
-            estimates.append(torch.stack([output.terms.value, output.terms_before.value]))
-            loss = loss + output.penalty
+        if penalty is not None:
+            value = penalty(z, nuisance, encoder.weight)
+            loss = loss + value.penalty
+            if value.estimates is not None:
+                estimates.append(torch.stack(value.estimates))
         if not torch.isfinite(loss):
             diverged_at = step
             break
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward([loss])
         optimizer.step()
         states.append(_copy(parameters))
     seconds = time.process_time() - start

@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_mi.bench.cells import Grid
 from lightning_mi.bench.minimize.cell import MinimizeCell
-from lightning_mi.bench.minimize.methods import NO_PENALTY
+from lightning_mi.bench.minimize.methods import NO_PENALTY, WITHOUT_CRITIC
 from lightning_mi.bench.reports.tables import count, markdown_table, write_csv, write_text
 from lightning_mi.bench.results import load_curves
 
@@ -100,7 +100,7 @@ def report(grid: Grid[MinimizeCell], folder: Path) -> list[Path]:
     paths = [folder / "results.csv", folder / "table.md"]
     write_csv(paths[0], rows)
     write_text(paths[1], _markdown(grid, rows))
-    if any(cell.method != NO_PENALTY for cell, _ in runs):
+    if any(cell.method not in WITHOUT_CRITIC for cell, _ in runs):
         paths.append(folder / "mi.png")
         mi_figure(runs, paths[-1])
     return paths
@@ -126,7 +126,7 @@ def _markdown(grid: Grid[MinimizeCell], rows: Sequence[Row]) -> str:
     if diverged:
         lines += ["", "Stopped at a loss that is not finite; the values are those of the last encoder before it:", ""]
         lines += [
-            f"- {row['method']}, {count(row['critic_steps'] or 0, 'critic step')}, seed {row['seed']}: "
+            f"- {row['method']}, critic steps {row['critic_steps'] or '-'}, seed {row['seed']}: "
             f"step {row['diverged_at']}"
             for row in diverged
         ]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_mi.bench.minimize.cell import MinimizeCell
-from lightning_mi.bench.minimize.methods import NO_PENALTY
+from lightning_mi.bench.minimize.methods import NO_PENALTY, WITHOUT_CRITIC
 from lightning_mi.bench.reports.figures import legend_and_save, panels, smooth
 
 _COLORS = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
@@ -20,16 +20,24 @@ def mi_figure(runs: Sequence[tuple[MinimizeCell, dict[str, Any]]], path: Path) -
     """One panel per method: exact I(z; s), mean and range over seeds, and the mean estimate, over steps.
 
     Args:
-        runs: Cells with their results; at least one with a penalty.
+        runs: Cells with their results; at least one with a critic.
         path: The PNG file.
     """
-    methods = [name for name in dict.fromkeys(cell.method for cell, _ in runs) if name != NO_PENALTY]
+    methods = [name for name in dict.fromkeys(cell.method for cell, _ in runs) if name not in WITHOUT_CRITIC]
     every_count = list(dict.fromkeys(cell.critic_steps for cell, _ in runs if cell.critic_steps is not None))
-    unpenalized = [result for cell, result in runs if cell.method == NO_PENALTY]
+    references = {name: [result for cell, result in runs if cell.method == name] for name in WITHOUT_CRITIC}
     figure, axes = panels(len(methods), columns=4)
     for panel, method in zip(axes, methods, strict=True):
-        if unpenalized:
-            panel.plot(_stack(unpenalized, "mi_nuisance").mean(axis=0), color="black", linestyle="--", label="none")
+        for (name, group), style in zip(references.items(), ("--", "-."), strict=True):
+            if group:
+                mean = _stack(group, "mi_nuisance").mean(axis=0)
+                panel.plot(
+                    mean,
+                    color="black",
+                    linestyle=style,
+                    linewidth=0.8,
+                    label="without a penalty" if name == NO_PENALTY else "exact penalty",
+                )
         for steps in every_count:
             group = [result for cell, result in runs if (cell.method, cell.critic_steps) == (method, steps)]
             if not group:
