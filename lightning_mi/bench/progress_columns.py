@@ -74,12 +74,13 @@ def _penalty_columns() -> ProgressColumns:
     def read(cell: Any, result: dict[str, Any]) -> list[float] | None:
         if result["diverged_at"] is not None:
             return None
-        return [float(result[name][-1]) for name in ("mi_nuisance", "mi_target", "head_mse")] + [result["cpu_seconds"]]
+        left, kept, error = (float(result[name][-1]) for name in ("mi_nuisance", "mi_target", "head_mse"))
+        return [left, kept, 100 * error, result["cpu_seconds"]]
 
     return ProgressColumns(
         row=lambda cell: cell.kind,
         read=read,
         outcome=lambda result: f"loss not finite at step {result['diverged_at']}",
-        headings=("penalty", "I(z; s)", "I(z; t)", "task error", "CPU s", "not finite"),
-        caption="exact values after the last step, nats; mean over the seeds with a finite loss",
+        headings=("penalty", "I(z; s)", "I(z; t)", "task error, %", "CPU s", "not finite"),
+        caption="exact values after the last step, nats; the error in percent of t's variance",
     )
