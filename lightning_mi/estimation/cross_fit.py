@@ -41,6 +41,10 @@ class CrossFit(NamedTuple):
     splits: list[MemberSplit]
     complete: bool = True
 
+    def without_scores(self) -> "CrossFit":
+        """The same without the scores, which take the most memory: of fits to fewer samples, the reading is enough."""
+        return self._replace(blocks=[], test_blocks=[])
+
     @property
     def has_products(self) -> bool:
         """Whether the Gaussian of a critic describes products of ranks with the radius."""

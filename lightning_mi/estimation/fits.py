@@ -50,7 +50,7 @@ def fit_all(
     for fraction in others:
         if interruption.requested:
             break
-        row = [fitter(fraction, family) for fitter in fitters]
+        row = [fitter(fraction, family).without_scores() for fitter in fitters]
         if all(fit.complete for fit in row):
             rows.append(row)
     complete = all(fit.complete for fit in first) and len(rows) == len(fractions)
