@@ -189,8 +189,8 @@ def permutation_p_value(
 
     Folds are not independent of each other. A chance agreement of two folds counts twice: each is scored by critics
     that learned from the other. Permutations within folds break it apart, so that the variance of their sum is half of
-    that of the statistic: exactly half if scores are linear in the samples that critics learn from. So the deviations of
-    permuted statistics from their mean are multiplied by the square root of 2, if there are several folds.
+    that of the statistic: exactly half if scores are linear in the samples that critics learn from. So the deviations
+    of permuted statistics from their mean are multiplied by the square root of 2, if there are several folds.
 
     Args:
         blocks: The result of :func:`held_out_scores`.
