@@ -25,7 +25,7 @@ class CrossFit(NamedTuple):
     """The held-out scores of all samples.
 
     Attributes:
-        blocks: The scores.
+        blocks: The scores; none of a fit to a fraction of the samples, as they take the most memory.
         test_blocks: The scores by critics that have trained, for the test of independence: critics that are as before
             training may give every pair the same score.
         reading: The bound's value of the scores.
@@ -120,7 +120,10 @@ class CrossFitter:
         blocks = held_out_scores([member.critic for member in fitted.members], x, y, self._folds, splits)
         all_trained = min(fitted.best_steps) > 0
         test_blocks = blocks if all_trained else held_out_scores(fitted.trained, x, y, self._folds, splits)
-        return CrossFit(blocks, test_blocks, read(blocks), fitted, splits, complete)
+        reading = read(blocks)
+        if fraction < 1:
+            blocks = test_blocks = []
+        return CrossFit(blocks, test_blocks, reading, fitted, splits, complete)
 
     def _make_critic(self, family: Family, split: MemberSplit) -> AbstractCritic:
         x, y = self._x, self._y

@@ -183,9 +183,14 @@ def permutation_p_value(
     The statistic is the mean of tanh(T / 2) over joint pairs: the probability by T that a pair is joint, minus that it
     is marginal. It is bounded, so that no single pair decides, and proportional to T where dependence is weak.
 
-    The critics of a fold did not see its samples. Under independence, its pairs are exchangeable, so that the test is
-    exact without refitting the critics. With strata, it is a test of conditional independence given the stratum: under
-    it, the pairs of one stratum are exchangeable.
+    The critics of a fold did not see its samples. Under independence, its pairs are exchangeable, so that the test of
+    one fold is exact without refitting the critics. With strata, it is a test of conditional independence given the
+    stratum: under it, the pairs of one stratum are exchangeable.
+
+    Folds are not independent of each other. A chance agreement of two folds counts twice: each is scored by critics
+    that learned from the other. Permutations within folds break it apart, so that the variance of their sum is half of
+    that of the statistic: exactly half if scores are linear in the samples that critics learn from. So the deviations
+    of permuted statistics from their mean are multiplied by the square root of 2, if there are several folds.
 
     Args:
         blocks: The result of :func:`held_out_scores`.
@@ -206,6 +211,8 @@ def permutation_p_value(
             observed += scores.diagonal().sum() / total
             labels = None if strata is None else strata[block.indices]
             permuted += [scores[rows, _permutation(size, labels, rng)].sum() / total for _ in range(permutations)]
+    if num_folds > 1:
+        permuted = permuted.mean() + math.sqrt(2) * (permuted - permuted.mean())
     return float((1 + (permuted >= observed - 1e-12).sum()) / (1 + permutations))
 
 

@@ -69,9 +69,9 @@ class MIEstimate:
             extrapolation.
         standard_error: Sampling error of the value before extrapolation. It leaves out the error of the critics, which
             makes the value too low, and that of the extrapolation.
-        p_value: Of independence, by permutation of the held-out scores; exact for independent samples, without
-            refitting. Of conditional independence given labels, by permutation within labels, as exact. NaN given
-            numbers: no test that is valid for all laws has power; use ``lower``.
+        p_value: Of independence, by permutation of the held-out scores, without refitting. Of conditional independence
+            given labels, by permutation within labels. NaN given numbers: no test that is valid for all laws has power;
+            use ``lower``.
         confidence: Probability of ``lower`` and of the interval from ``lower`` to ``upper``.
         units: ``"nats"`` or ``"bits"``.
         num_samples: n.

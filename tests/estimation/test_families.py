@@ -14,7 +14,7 @@ from lightning_mi.estimation.cross_checks import reads_higher
 from lightning_mi.estimation.cross_fit import CrossFit, CrossFitter
 from lightning_mi.estimation.families import JOINT, SEPARABLE, SEPARABLE_CANONICAL, SEPARABLE_RANKS
 from lightning_mi.estimation.fit import Fitted
-from lightning_mi.estimation.fits import Fits, better, fit_all
+from lightning_mi.estimation.fits import FullFits, better, fit_largest
 from lightning_mi.estimation.folds import make_folds
 from lightning_mi.estimation.joint_coordinates import Columns
 from lightning_mi.estimation.schedule import Schedule
@@ -69,11 +69,11 @@ def families(monkeypatch):
     monkeypatch.setitem(options.PLANS, "quick", options.Plan(1, (1.0,), Schedule(max_steps=60)))
     fitted = []
 
-    def record(fitters, fractions, interruption, family=SEPARABLE):
+    def record(fitters, fractions, interruption, family):
         fitted.append(family)
-        return fit_all(fitters, fractions, interruption, family)
+        return fit_largest(fitters, fractions, interruption, family)
 
-    monkeypatch.setattr("lightning_mi.estimation.fits.fit_all", record)
+    monkeypatch.setattr("lightning_mi.estimation.fits.fit_largest", record)
     return fitted
 
 
@@ -108,15 +108,35 @@ def test_residual_sees_canonical_variables_that_predict():
 
 
 def test_each_fitter_keeps_its_better_family():
-    def fits(*values):
+    def fits(family, *values):
         fitted = [Fitted([], [], [value], []) for value in values]
-        return Fits([[CrossFit([], [], None, own, [])] for own in fitted], complete=True)
+        return FullFits([CrossFit([], [], None, own, []) for own in fitted], [family] * 2, complete=True)
 
-    first, second = fits(1.0, 2.0), fits(1.5, 1.5)
-    assert [own[0].fitted.values for own in better(first, second).fits] == [[1.5], [2.0]]
+    first, second = fits(SEPARABLE, 1.0, 2.0), fits(SEPARABLE_RANKS, 1.5, 1.5)
+    chosen = better(first, second)
+    assert [own.fitted.values for own in chosen.fits] == [[1.5], [2.0]]
+    assert chosen.families == [SEPARABLE_RANKS, SEPARABLE]
     interrupted = better(first, second._replace(complete=False))
     assert interrupted.fits == first.fits
     assert not interrupted.complete
+
+
+def test_fewer_samples_are_fitted_with_the_best_family_alone(monkeypatch):
+    calls = []
+    call = CrossFitter.__call__
+
+    def record(self, fraction, family):
+        calls.append((fraction, family))
+        return call(self, fraction, family)
+
+    monkeypatch.setattr(CrossFitter, "__call__", record)
+    monkeypatch.setitem(options.PLANS, "standard", options.Plan(1, (0.5, 1.0), Schedule(max_steps=20)))
+    x, y = find_law("spiral-multinormal-sparse-3-3-2-2.0").sample(1000, torch.Generator().manual_seed(0))
+    estimate(x, y, folds=2, permutations=19)
+    *full, fewer = calls
+    assert [fraction for fraction, _ in full] == [1.0] * len(full)
+    assert [family for _, family in full][:2] == [SEPARABLE, SEPARABLE_RANKS]
+    assert fewer[0] == 0.5
 
 
 def test_check_reads_higher_by_its_margins():

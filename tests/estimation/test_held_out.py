@@ -109,11 +109,30 @@ def test_large_folds_are_scored_in_blocks():
     assert [len(block.indices) for block in blocks] == [9, 8, 8]
 
 
-def test_p_value_is_uniform_under_independence():
+def test_p_value_of_one_fold_is_uniform_under_independence():
     rng = np.random.default_rng(1)
-    p_values = [permutation_p_value(blocks_of([(0, 20), (1, 20)], seed, joint=0.0), 99, rng) for seed in range(300)]
+    p_values = [permutation_p_value(blocks_of([(0, 20)], seed, joint=0.0), 99, rng) for seed in range(300)]
     for level in (0.05, 0.2, 0.5):
         assert np.mean(np.array(p_values) <= level) == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 300))
+
+
+def cross_fitted(rng, n=200, dim=6, folds=4):
+    """Scores of independent samples; the critic of a fold is the covariance of the others."""
+    x, y = rng.normal(size=(n, dim)), rng.normal(size=(n, dim))
+    parts = np.array_split(np.arange(n), folds)
+    for fold, part in enumerate(parts):
+        others = np.setdiff1d(np.arange(n), part)
+        scores = 0.1 * x[part] @ (x[others].T @ y[others] / n**0.5) @ y[part].T
+        yield HeldOutBlock(fold, part, torch.from_numpy(scores))
+
+
+@pytest.mark.parametrize("folds", [2, 4])
+def test_p_value_of_cross_fitted_critics_has_its_level(folds):
+    rng = np.random.default_rng(2)
+    p_values = np.array([permutation_p_value(list(cross_fitted(rng, folds=folds)), 99, rng) for _ in range(300)])
+    for level in (0.05, 0.2, 0.5):
+        assert np.mean(p_values <= level) == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 300))
+    assert np.mean(p_values >= 0.8) == pytest.approx(0.2, abs=0.1)
 
 
 def test_p_value_of_dependence_is_the_smallest_possible():
