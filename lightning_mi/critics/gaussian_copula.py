@@ -37,8 +37,8 @@ class GaussianCopulaCritic(AbstractCritic):
         gaussian_dims: Numbers of the first columns of x and of y that the Gaussian may describe; all by default.
             Further columns are features for the residual alone.
         hidden_dims: Numbers of the first columns of x and of y that the residual does not see; none by default.
-        canonical_dims: If given, the residual sees this many canonical variables of x and of y instead of columns:
-            those of the highest correlations, 0 for those that :meth:`fit` dropped.
+        canonical_dims: If given, the residual sees this many canonical variables of x and of y, with the highest
+            correlations, instead of columns. Variables that :meth:`fit` does not keep are 0.
 
     Raises:
         TypeError: A width is not a whole number, or the residual is no critic.

@@ -118,11 +118,11 @@ class CrossFitter:
             )
         complete = not self._interruption.requested
         blocks = held_out_scores([member.critic for member in fitted.members], x, y, self._folds, splits)
-        all_trained = min(fitted.best_steps) > 0
-        test_blocks = blocks if all_trained else held_out_scores(fitted.trained, x, y, self._folds, splits)
         reading = read(blocks)
         if fraction < 1:
-            blocks = test_blocks = []
+            return CrossFit([], [], reading, fitted, splits, complete)
+        all_trained = min(fitted.best_steps) > 0
+        test_blocks = blocks if all_trained else held_out_scores(fitted.trained, x, y, self._folds, splits)
         return CrossFit(blocks, test_blocks, reading, fitted, splits, complete)
 
     def _make_critic(self, family: Family, split: MemberSplit) -> AbstractCritic:

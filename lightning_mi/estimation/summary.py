@@ -18,6 +18,7 @@ from lightning_mi.estimation.inputs import Variable
 from lightning_mi.estimation.options import Options
 from lightning_mi.estimation.readout import Readout, read_out, subtract
 from lightning_mi.estimation.result import Finding, MIEstimate
+from lightning_mi.utilities.labels import entropy
 
 _MAX_SCORES = 20_000  # of joint and of marginal pairs, for the figure
 
@@ -109,9 +110,9 @@ def _entropy(variable: Variable) -> float:
     """
     if variable.kind != "discrete":
         return math.inf
-    frequencies = np.bincount(variable.labels) / len(variable.labels)
-    frequencies = frequencies[frequencies > 0]
-    return float(-(frequencies * np.log(frequencies)).sum()) + (len(frequencies) - 1) / (2 * len(variable.labels))
+    counts = np.bincount(variable.labels)
+    n, num_labels = len(variable.labels), np.count_nonzero(counts)
+    return entropy(torch.from_numpy(counts / n)) + (num_labels - 1) / (2 * n)
 
 
 def _evidence(setting: Setting, readout: Readout, fits: Sequence[CrossFit], checks: dict[str, float]) -> Evidence:
@@ -129,7 +130,7 @@ def _evidence(setting: Setting, readout: Readout, fits: Sequence[CrossFit], chec
 
 
 def _p_value(blocks: Sequence[HeldOutBlock], setting: Setting, rng: np.random.Generator) -> float:
-    """Of independence, or of conditional independence given labels; NaN given numbers, where no test is exact."""
+    """Of independence, or of conditional independence given labels; NaN given numbers: none is valid for all laws."""
     _, _, *condition = setting.variables
     if any(variable.kind != "discrete" for variable in condition):
         return math.nan

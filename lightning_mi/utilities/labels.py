@@ -153,3 +153,13 @@ def check_num_classes(parts: Iterable[object], data: object) -> None:
 
 def _holds_integers(tensor: Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+def entropy(frequencies: Tensor) -> float:
+    """Entropy H(Y) in nats of class probabilities (C,).
+
+    Example:
+        >>> entropy(torch.tensor([0.5, 0.0, 0.5]))
+        0.6931
+    """
+    return -float(torch.special.xlogy(frequencies.double(), frequencies.double()).sum())

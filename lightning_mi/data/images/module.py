@@ -14,10 +14,10 @@ from lightning_mi.data.images.datasets import ImageSetName, check_image_set, dow
 from lightning_mi.data.images.parts import ImageParts, load_parts
 from lightning_mi.data.images.pixels import PixelScaling, channel_statistics
 from lightning_mi.data.images.sources import AbstractImages, DatasetImages
-from lightning_mi.data.images.splits import entropy
 from lightning_mi.data.images.views import ImageViews
 from lightning_mi.data.stream import Batch, Split
 from lightning_mi.utilities.checks import check_whole
+from lightning_mi.utilities.labels import entropy
 
 
 @final

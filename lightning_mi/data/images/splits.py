@@ -49,16 +49,6 @@ def check_labels(values: Any) -> Tensor:
     return labels
 
 
-def entropy(frequencies: Tensor) -> float:
-    """Entropy H(Y) in nats of class probabilities (C,).
-
-    Example:
-        >>> entropy(torch.tensor([0.5, 0.0, 0.5]))
-        0.6931
-    """
-    return -float(torch.special.xlogy(frequencies.double(), frequencies.double()).sum())
-
-
 def members_by_class(labels: Tensor) -> dict[int, Tensor]:
     """Indices of the samples of each non-empty class, in ascending order, for labels (N,).
 
