@@ -30,8 +30,8 @@ class LeakageAudit(L.Callback):
 
     Logs ``leakage/X/Y``, the estimate in nats, and ``leakage/X/Y_lower``, its lower confidence limit: what is certainly
     left. For labels y, also ``leakage/X/Y_accuracy``, the cross-validated accuracy of the better of two classifiers of
-    x, and ``leakage/X/Y_chance``, the frequency of the most frequent label. All of it is printed, with the findings and,
-    if there is one, the belief of the penalty of the same variables.
+    x, and ``leakage/X/Y_chance``, the frequency of the most frequent label. All of it is printed, with the findings
+    and, if there is one, the belief of the penalty of the same variables.
 
     Args:
         x: The path of a layer (``"encoder"``), an entry of the batch (``"batch.0"``), or of what a step returns
