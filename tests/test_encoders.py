@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from jsonargparse import ArgumentParser
 from torch.nn.functional import cross_entropy
 from torchvision.models import resnet18
 
 from lightning_mi.data import ImageDataModule
-from lightning_mi.encoders import MLP, OneHot, ResNet18, SmallCNN
+from lightning_mi.encoders import MLP, NormalScores, OneHot, ResNet18, SmallCNN
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
@@ -172,3 +173,58 @@ def test_encoders_are_built_from_the_command_line(encoder, options):
     parser.add_class_arguments(encoder, "e")
     built = parser.instantiate_classes(parser.parse_args([*options, "--e.out_dim=5"])).e
     assert built.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
+
+
+def test_normal_scores_are_those_of_the_ranks():
+    reference = torch.randn(6400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) ** 3
+    scores = NormalScores(2)
+    scores.fit(reference)
+    new = torch.randn(3000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) ** 3
+    inside = new[(new.abs() < 8).all(dim=1)]
+    expected = scipy.stats.norm.ppf([(reference.numpy() <= row).mean(axis=0) for row in inside.numpy()])
+    np.testing.assert_allclose(scores(inside).numpy(), expected, atol=0.1)
+
+
+def test_normal_scores_are_injective_beyond_the_reference():
+    scores = NormalScores(1)
+    scores.fit(torch.linspace(-1, 1, 640)[:, None])
+    far = torch.tensor([[-1e30], [-1e4], [-2.0], [0.0], [2.0], [1e4], [1e30]])
+    assert (scores(far).diff(dim=0) > 0).all()
+    assert scores(far).abs().max() < 80
+
+
+def test_normal_scores_of_ties_are_their_mean():
+    reference = torch.tensor([0.0, 0.0, 0.0, 1.0]).repeat(32)[:, None]
+    scores = NormalScores(1)
+    scores.fit(reference)
+    quantiles = scipy.stats.norm.ppf((np.arange(64) + 0.5) / 64)
+    expected = [(quantiles[0] + quantiles[47]) / 2, (quantiles[48] + quantiles[63]) / 2]
+    np.testing.assert_allclose(scores(torch.tensor([[0.0], [1.0]]))[:, 0], expected, atol=1e-6)
+    constant = NormalScores(1)
+    assert constant(torch.full((5, 1), 0.1)).abs().max() < 1e-6
+
+
+def test_normal_scores_keep_the_first_training_batch():
+    scores, first = NormalScores(1), torch.arange(64.0)[:, None]
+    before = scores.eval()(first)
+    assert not scores.fitted
+    after = scores.train()(first)
+    assert (before - after).abs().max() > 1
+    scores(10 * first)
+    torch.testing.assert_close(scores.eval()(first), after)
+    copy = NormalScores(1)
+    copy.load_state_dict(scores.state_dict())
+    torch.testing.assert_close(copy(first), after)
+
+
+def test_normal_scores_have_the_gradient_of_the_map():
+    scores = NormalScores(2).double()
+    scores.fit(torch.randn(256, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    x = torch.tensor([[0.123, -3.5], [1.0, 5.0]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(scores, x)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 1)])
+def test_normal_scores_reject_other_shapes(shape):
+    with pytest.raises(ValueError, match=r"NormalScores\(2\) maps \(N, 2\)"):
+        NormalScores(2)(torch.zeros(shape))

@@ -1,113 +1,11 @@
-"""Encoders: modules that map a view of a batch to the representation that a critic scores."""
+"""SmallCNN and ResNet18: encoders of images."""
 
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal, cast, final
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from lightning_mi.utilities.checks import check_choice, check_positive, check_whole
-
-__all__ = ["MLP", "GaussianNoise", "OneHot", "ResNet18", "SmallCNN"]
-
-
-@final
-class OneHot(nn.Module):
-    """One-hot encoding of integer labels.
-
-    Args:
-        num_classes: C, at least 1; labels run from 0 to C - 1.
-
-    Raises:
-        TypeError: If ``num_classes`` is not a whole number.
-        ValueError: If ``num_classes`` < 1.
-
-    Example:
-        >>> OneHot(3)(torch.tensor([2, 0]))
-        tensor([[0., 0., 1.],
-                [1., 0., 0.]])
-    """
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        check_whole("num_classes", num_classes, 1)
-        self.num_classes = num_classes
-
-    def forward(self, labels: Tensor) -> Tensor:
-        """Encode labels: (N,) integers to (N, C) float32.
-
-        Raises:
-            ValueError: If ``labels`` are not integers, not of shape (N,), or outside 0 to C - 1.
-        """
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise ValueError(
-                f"Got labels of {labels.dtype}: OneHot encodes integers. Convert class indices with .long()."
-            )
-        if labels.ndim != 1:
-            raise ValueError(f"Got labels of shape {tuple(labels.shape)}: OneHot encodes (N,). Flatten them first.")
-        outside = (labels < 0) | (labels >= self.num_classes)
-        if outside.any():
-            index = int(outside.nonzero()[0, 0])
-            raise ValueError(
-                f"Got label {int(labels[index])} at index {index}: labels of OneHot({self.num_classes}) run from 0 to "
-                f"{self.num_classes - 1}. Raise num_classes or check the labels."
-            )
-        return nn.functional.one_hot(labels.long(), self.num_classes).float()
-
-    def extra_repr(self) -> str:
-        """The argument, for ``print(module)``."""
-        return f"num_classes={self.num_classes}"
-
-
-@final
-class MLP(nn.Module):
-    """Multilayer perceptron: linear layers with ReLU between them, applied to the flattened input.
-
-    Args:
-        in_dim: Features of one input, all its dimensions flattened.
-        hidden: Width of the hidden layer, or one width for each; an empty list gives a linear map.
-        out_dim: Features D of the output.
-        bias: Whether the last layer has a bias. Hidden layers always have one.
-
-    Raises:
-        TypeError: If a width is not a whole number.
-        ValueError: If a width is below 1.
-
-    Example:
-        >>> MLP(28 * 28, [64, 64], out_dim=16)(torch.zeros(5, 1, 28, 28)).shape
-        torch.Size([5, 16])
-    """
-
-    def __init__(self, in_dim: int, hidden: int | Sequence[int], *, out_dim: int, bias: bool = True) -> None:
-        super().__init__()
-        hidden_widths = [hidden] if isinstance(hidden, int) else list(hidden)
-        check_whole("in_dim", in_dim, 1)
-        check_whole("out_dim", out_dim, 1)
-        for width in hidden_widths:
-            check_whole("hidden", width, 1)
-        self.in_dim = in_dim
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise([in_dim, *hidden_widths]):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)]
-        last_width = hidden_widths[-1] if hidden_widths else in_dim
-        self.layers = nn.Sequential(*layers, nn.Linear(last_width, out_dim, bias=bias))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Encode inputs: (N, ...) with ``in_dim`` features each to (N, D). Inputs of shape (N,) have one feature each.
-
-        Raises:
-            ValueError: If the inputs have another number of features.
-        """
-        features = x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
-        if features.shape[1] != self.in_dim:
-            raise ValueError(
-                f"Got inputs of shape {tuple(x.shape)}, {features.shape[1]} features each: MLP(in_dim={self.in_dim}) "
-                f"needs {self.in_dim}. Set in_dim={features.shape[1]}, or check the batch."
-            )
-        encoded: Tensor = self.layers(features)
-        return encoded
+from lightning_mi.utilities.checks import check_choice, check_whole
 
 
 @final
@@ -133,6 +31,7 @@ class SmallCNN(nn.Module):
     Source: Choi and Lee 2022 (average-pooled features).
 
     Example:
+        >>> import torch
         >>> SmallCNN(1)(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 512])
     """
@@ -188,6 +87,7 @@ class ResNet18(nn.Module):
     Source: He et al. 2016; Chen et al. 2020, appendix B.9 (CIFAR stem).
 
     Example:
+        >>> import torch
         >>> ResNet18(stem="cifar")(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 512])
     """
@@ -221,39 +121,6 @@ class ResNet18(nn.Module):
         """
         _check_images(self, images, self.in_channels, smallest=1)
         return cast("Tensor", self.network(images))
-
-
-@final
-class GaussianNoise(nn.Module):
-    """Adds Gaussian noise, in training and in evaluation: a stochastic layer has finite mutual information.
-
-    Args:
-        std: Standard deviation of the noise.
-
-    Raises:
-        TypeError: ``std`` is not a number.
-        ValueError: ``std`` is not positive.
-
-    Source: Goldfeld et al. 2019.
-
-    Example:
-        >>> noisy = GaussianNoise(0.5)(torch.zeros(1000, 2))
-        >>> round(noisy.std().item(), 1)
-        0.5
-    """
-
-    def __init__(self, std: float) -> None:
-        super().__init__()
-        check_positive("std", std, "the standard deviation of the noise")
-        self.std = std
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The input plus noise of its shape."""
-        return x + self.std * torch.randn_like(x)
-
-    def extra_repr(self) -> str:
-        """The argument, for ``print(module)``."""
-        return f"std={self.std}"
 
 
 def _check_images(encoder: nn.Module, images: Tensor, in_channels: int, smallest: int) -> None:
