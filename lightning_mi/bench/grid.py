@@ -13,7 +13,7 @@ from lightning_mi.exceptions import GridError
 from lightning_mi.utilities.recipe_registry import find_file
 
 VARIANTS = ("original", "regularized", "published")
-_SELF_NORMALIZED = ("NWJ", "TUBA", "JS")  # losses whose optimum has a fixed log-normalizer without a regularizer
+_SELF_NORMALIZED = ("NWJ", "TUBA", "JS", "NCE")  # losses whose optimum has a fixed log-normalizer without a regularizer
 
 
 @final

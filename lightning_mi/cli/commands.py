@@ -192,9 +192,9 @@ def _add_bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("name", metavar="NAME", choices=names, help=f"one of: {', '.join(names)}")
     bench.add_argument(
         "--preset",
-        choices=["quick", "full", "paper", "sizes"],
+        choices=["quick", "full", "paper", "cubic", "sizes"],
         default="quick",
-        help="size of the benchmark (default: quick). full: contrastive on all training images. sizes: arrays with 500 "
+        help="size of the benchmark (default: quick). full: contrastive on all training images. cubic: gaussian with the cubes of y. sizes: arrays with 500 "
         "to 20,000 samples",
     )
     bench.add_argument(
