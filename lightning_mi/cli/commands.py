@@ -194,8 +194,8 @@ def _add_bench_options(bench: argparse.ArgumentParser) -> None:
         "--preset",
         choices=["quick", "full", "paper", "cubic", "sizes"],
         default="quick",
-        help="size of the benchmark (default: quick). full: contrastive on all training images. cubic: gaussian with the cubes of y. sizes: arrays with 500 "
-        "to 20,000 samples",
+        help="size of the benchmark (default: quick). full: contrastive on all training images. cubic: gaussian with "
+        "the cubes of y. sizes: arrays with 500 to 20,000 samples",
     )
     bench.add_argument(
         "--output",

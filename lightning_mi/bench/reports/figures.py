@@ -54,8 +54,10 @@ def staircase_figure(runs: Runs, path: Path) -> None:
                 panel.plot(curves["value"], color=color, alpha=0.18, linewidth=0.3)
                 panel.plot(smooth(curves["value"]), color=color, linewidth=1.4, label=label)
                 if cell.has_plug_in:
-                    plug_in = smooth(curves["plug_in"])
-                    panel.plot(plug_in, color=color, linewidth=1.2, linestyle=":", label=f"{label}, plug-in")
+                    averaged = "averaged_plug_in" in curves
+                    plug_in = smooth(curves["averaged_plug_in" if averaged else "plug_in"])
+                    reading = "plug-in, averaged weights" if averaged else "plug-in"
+                    panel.plot(plug_in, color=color, linewidth=1.2, linestyle=":", label=f"{label}, {reading}")
                 mark_divergence(panel, cell, curves)
         truth = max((curves["true_mi"] for _, curves in loss_runs), key=len)
         panel.plot(truth, color="black", linewidth=1.0, label="true MI")

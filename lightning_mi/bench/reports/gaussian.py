@@ -56,12 +56,13 @@ def level_statistics(curves: dict[str, Any], reading: str) -> list[dict[str, flo
 
 
 def report(grid: Grid[Cell], folder: Path) -> list[Path]:
-    """Write ``results.csv``, ``table.md`` and ``staircase.png``; return their paths."""
+    """Write ``results.csv``, ``table.md`` and a figure for each study; return their paths."""
     from lightning_mi.bench.reports.figures import staircase_figure
 
     runs = [(cell, curves) for cell in grid.cells if (curves := load_curves(folder, cell)) is not None]
     rows = [
         {
+            "study": cell.study,
             "loss": cell.loss,
             "variant": cell.variant,
             "seed": cell.seed,
@@ -74,51 +75,58 @@ def report(grid: Grid[Cell], folder: Path) -> list[Path]:
         if reading in curves
         for level in level_statistics(curves, reading)
     ]
-    paths = [folder / "results.csv", folder / "table.md", folder / "staircase.png"]
+    paths = [folder / "results.csv", folder / "table.md"]
     write_csv(paths[0], rows)
     write_text(paths[1], _markdown(grid, runs, rows))
-    staircase_figure(runs, paths[2])
+    for study in dict.fromkeys(cell.study for cell, _ in runs):
+        paths.append(folder / f"{study}.png")
+        staircase_figure([(cell, curves) for cell, curves in runs if cell.study == study], paths[-1])
     return paths
 
 
 def _markdown(grid: Grid[Cell], runs: list[tuple[Cell, dict[str, Any]]], rows: list[dict[str, Any]]) -> str:
-    levels = sorted({float(mi) for _, curves in runs for mi in np.unique(curves["true_mi"])})
     seeds = sorted({cell.seed for cell, _ in runs})
-    published = _published()
+    diverged = [f"{c.name} at step {r['diverged_at']}" for c, r in runs if r["diverged_at"] is not None]
+    lines = [
+        f"# Gaussian staircase, preset {grid.preset}",
+        "",
+        "Each cell: bias / standard deviation / mean squared error of the single-step estimates over the whole "
+        f"level, in nats; {'seed' if len(seeds) == 1 else 'mean over seeds'} {', '.join(map(str, seeds))}.",
+        f"Differences from the paper: {grid.note}." if grid.note else "Settings: the paper's.",
+        "`per batch` is the bound without the penalty; `plug-in` is the joint term with the log-normalizer at its "
+        "target; `averaged` reads with averaged weights. `published` variants are regularized as in the authors' "
+        f"released code, and were run here; rows `published as` contain the authors' values ({_PUBLISHED_SOURCE}).",
+        f"Diverged (loss not finite): {'; '.join(diverged) or 'none'}. `-`: the training diverged before the "
+        "end of the level.",
+    ]
+    studies = list(dict.fromkeys(cell.study for cell, _ in runs))
+    for study in studies:
+        cells = [cell for cell, _ in runs if cell.study == study]
+        table = _table(cells, [row for row in rows if row["study"] == study])
+        lines += ["", *([f"## {study}", ""] if len(studies) > 1 else []), table]
+    return "\n".join(lines)
+
+
+def _table(cells: list[Cell], rows: list[dict[str, Any]]) -> str:
+    """The table of one study."""
+    levels = sorted({row["true_mi"] for row in rows})
+    published = _published() if cells[0].study == "staircase" else {}
     table = []
-    kinds = dict.fromkeys((cell.loss, cell.paper, cell.variant, cell.has_plug_in) for cell, _ in runs)
-    for loss, paper, variant, plug_in in kinds:
+    for loss, paper, variant, plug_in in dict.fromkeys((c.loss, c.paper, c.variant, c.has_plug_in) for c in cells):
         rows_of_kind = [row for row in rows if (row["loss"], row["variant"]) == (loss, variant)]
         for reading, label in READINGS.items():
-            cells = [
+            values = [
                 _mean_cell([r for r in rows_of_kind if r["reading"] == reading and r["true_mi"] == mi]) for mi in levels
             ]
-            if any(cell != "-" for cell in cells) and (plug_in or not reading.endswith("plug_in")):
-                table.append([loss, variant, label, *cells])
+            if any(value != "-" for value in values) and (plug_in or not reading.endswith("plug_in")):
+                table.append([loss, variant, label, *values])
         if variant != "published" and paper is not None:
             for suffix, label in (("", "per batch"), (", plug-in", "plug-in")):
                 key = f"{'Re' if variant == 'regularized' else ''}{paper}{suffix}"
                 if key in published:
-                    cells = [published[key].get(mi, "-") for mi in levels]
-                    table.append([loss, variant, f"{label}, published as {key.removesuffix(suffix)}", *cells])
-    heading = ["loss", "variant", "reading", *(f"MI = {mi:g}" for mi in levels)]
-    diverged = [f"{c.name} at step {r['diverged_at']}" for c, r in runs if r["diverged_at"] is not None]
-    return "\n".join(
-        [
-            f"# Gaussian staircase, preset {grid.preset}",
-            "",
-            "Each cell: bias / standard deviation / mean squared error of the single-step estimates over the whole "
-            f"level, in nats; {'seed' if len(seeds) == 1 else 'mean over seeds'} {', '.join(map(str, seeds))}.",
-            f"Differences from the paper: {grid.note}." if grid.note else "Settings: the paper's.",
-            "`per batch` is the bound without the penalty; `plug-in` is the joint term with the log-normalizer at its "
-            "target; `averaged` reads with averaged weights. `published` variants are regularized as in the authors' "
-            f"released code, and were run here; rows `published as` contain the authors' values ({_PUBLISHED_SOURCE}).",
-            f"Diverged (loss not finite): {'; '.join(diverged) or 'none'}. `-`: the training diverged before the "
-            "end of the level.",
-            "",
-            markdown_table(heading, table),
-        ]
-    )
+                    values = [published[key].get(mi, "-") for mi in levels]
+                    table.append([loss, variant, f"{label}, published as {key.removesuffix(suffix)}", *values])
+    return markdown_table(["loss", "variant", "reading", *(f"MI = {mi:g}" for mi in levels)], table)
 
 
 def _mean_cell(rows: list[dict[str, Any]]) -> str:
