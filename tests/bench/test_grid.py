@@ -147,7 +147,7 @@ def test_unknown_choices_raise_with_the_known_ones(arguments: Any, message: str)
     *names, options = (*arguments, {})[:3]
     with pytest.raises(GridError, match=message):
         load_grid(*names, **options)
-    with pytest.raises(UnknownRecipeError, match="gaussian, onehot"):
+    with pytest.raises(UnknownRecipeError, match="gaussian, minimize, onehot"):
         load_grid("gausian", "quick")
 
 
