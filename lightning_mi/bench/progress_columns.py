@@ -74,8 +74,8 @@ def _penalty_columns() -> ProgressColumns:
     def read(cell: Any, result: dict[str, Any]) -> list[float] | None:
         if result["diverged_at"] is not None:
             return None
-        left, kept, error = (float(result[name][-1]) for name in ("mi_nuisance", "mi_target", "head_mse"))
-        return [left, kept, 100 * error, result["cpu_seconds"]]
+        nuisance, target, error = (float(result[name][-1]) for name in ("mi_nuisance", "mi_target", "head_mse"))
+        return [nuisance, target, 100 * error, result["cpu_seconds"]]
 
     return ProgressColumns(
         row=lambda cell: cell.kind,

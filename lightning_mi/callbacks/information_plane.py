@@ -110,7 +110,7 @@ class InformationPlane(AbstractWatch):
 
     @property
     def state_key(self) -> str:
-        """A key that several planes of one trainer do not share, unless they are alike."""
+        """The key in the checkpoint, which depends on the variables: a trainer may have several planes."""
         return f"InformationPlane{self._layers, self._noise, self._layer_pairs}"
 
     def find_pairs(self, pl_module: L.LightningModule) -> list[Pair]:

@@ -24,14 +24,14 @@ from lightning_mi.utilities.distributed import gather_objects
 class LeakageAudit(L.Callback):
     """Estimates, in ``trainer.test`` and ``trainer.validate``, the MI of two variables of any module by fresh critics.
 
-    It is the counterpart of :class:`~lightning_mi.callbacks.MIPenalty`: a penalty's own critic lags behind the module
-    and believes too little. The audit collects the variables of all samples and ranks, and passes them to
+    It is the counterpart of :class:`~lightning_mi.callbacks.MIPenalty`, whose critic lags behind the module, so that
+    its estimate is too low. The audit collects the variables of all samples and ranks, and passes them to
     :func:`lightning_mi.estimate`, whose critics have never been minimized against. During ``fit`` it does nothing.
 
     Logs ``leakage/X/Y``, the estimate in nats, and ``leakage/X/Y_lower``, its lower confidence limit: what is certainly
     left. For labels y, also ``leakage/X/Y_accuracy``, the cross-validated accuracy of the better of two classifiers of
     x, and ``leakage/X/Y_chance``, the frequency of the most frequent label. All of it is printed, with the findings
-    and, if there is one, the belief of the penalty of the same variables.
+    and, if there is one, the estimate of the penalty of the same variables.
 
     Args:
         x: The path of a layer (``"encoder"``), an entry of the batch (``"batch.0"``), or of what a step returns
@@ -167,8 +167,8 @@ class LeakageAudit(L.Callback):
         return trainer.state.fn == "validate"
 
     def _subsample(self, rows: Tensor) -> Tensor:
-        kept = torch.linspace(0, len(rows) - 1, min(len(rows), self._num_samples)).long()
-        return rows[kept.to(rows.device)].cpu()
+        indices = torch.linspace(0, len(rows) - 1, min(len(rows), self._num_samples)).long()
+        return rows[indices.to(rows.device)].cpu()
 
     def _estimate(self, x: Tensor, y: Tensor) -> tuple[MIEstimate, ProbeAccuracy | None] | Exception:
         discrete = {name: True for name, rows in (("x", x), ("y", y)) if not rows.is_floating_point()}
@@ -188,5 +188,7 @@ class LeakageAudit(L.Callback):
             lines.append(f"  a classifier is right for {self.probe.accuracy:.1%}, chance is {self.probe.chance:.1%}")
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, MIPenalty) and callback.name == self.name:
-                lines.append(f"  the penalty's critic believed {callback.estimate:.3f} nats, on the last batches")
+                lines.append(
+                    f"  the penalty's critic estimated {callback.estimate:.3f} nats on the last training batches"
+                )
         return "\n".join(lines)

@@ -74,7 +74,7 @@ class MIMonitor(AbstractWatch):
 
     @property
     def state_key(self) -> str:
-        """A key that several monitors of one trainer do not share, unless they are alike."""
+        """The key in the checkpoint, which depends on the variables: a trainer may have several monitors."""
         return f"MIMonitor{self._names, self._noise}"
 
     def find_pairs(self, pl_module: L.LightningModule) -> list[Pair]:

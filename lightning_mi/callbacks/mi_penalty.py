@@ -33,9 +33,9 @@ class MIPenalty(L.Callback):
     critic trains ``steps`` steps on detached representations; then the penalty's gradient reaches the module
     (:class:`~lightning_mi.MIMinimizer`). The loss that the module logs stays its own.
 
-    **What the penalty believes is no evidence.** The estimate is below the truth while the critic lags behind the
-    module. Report what is left with :class:`~lightning_mi.callbacks.LeakageAudit`. A critic that a longer training
-    would improve is a warning.
+    **The penalty's estimate is no evidence.** It is below the truth while the critic lags behind the module. Report
+    the remaining MI with :class:`~lightning_mi.callbacks.LeakageAudit`. A warning is given if a longer training would
+    improve the critic.
 
     The gradient is right with gradient accumulation, mixed precision and several ranks: pairs run over the samples of
     all ranks. The critic and its optimizer are in the checkpoint, and are no part of the module.
@@ -121,7 +121,7 @@ class MIPenalty(L.Callback):
 
     @property
     def state_key(self) -> str:
-        """A key that several penalties of one trainer do not share, unless they are alike."""
+        """The key in the checkpoint, which depends on the variables: a trainer may have several penalties."""
         return f"MIPenalty{self.name}"
 
     @property
@@ -131,7 +131,7 @@ class MIPenalty(L.Callback):
 
     @property
     def estimate(self) -> float:
-        """What the penalty believes: the mean of the last 100 batches, each before its training; NaN without any."""
+        """Mean estimate of the last 100 batches, each before the critic trained on it, nats; NaN before any batch."""
         return float(torch.stack(self._recent).mean()) if self._recent else math.nan
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -50,5 +50,8 @@ def cross_validated_accuracy(x: NDArray[np.float32], labels: NDArray[np.int64]) 
     classifiers = LogisticRegression(max_iter=1000), MLPClassifier((64,), alpha=0.01, max_iter=100, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a network that has not converged predicts what it can
-        scores = [cross_val_score(make_pipeline(StandardScaler(), own), x, labels, cv=folds) for own in classifiers]
-    return ProbeAccuracy(max(float(own.mean()) for own in scores), chance)
+        scores = [
+            cross_val_score(make_pipeline(StandardScaler(), classifier), x, labels, cv=folds)
+            for classifier in classifiers
+        ]
+    return ProbeAccuracy(max(float(score.mean()) for score in scores), chance)
