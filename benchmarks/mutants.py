@@ -55,7 +55,7 @@ MUTANTS = [
     Mutant(
         "diagonal kept in the marginals",
         "scores/dense.py",
-        "return x.scatter(1, self._non_marginal, -math.inf)",
+        "return x.scatter(1, self._non_marginal, fill)",
         "return x",
     ),
     Mutant(

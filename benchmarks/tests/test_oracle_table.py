@@ -33,8 +33,9 @@ def numbers(cell):
 def test_table_of_the_page_equals_the_script_output(capsys):
     oracle_table.main(["--mi", "10"])
     printed, written = table(capsys.readouterr().out), published()
-    assert printed.keys() == written.keys()
-    for key, cells in printed.items():
+    equal_to_others = {key for key in printed if key[0] == "Hellinger, RPC"}
+    assert written.keys() == printed.keys() - equal_to_others - oracle_table.OTHERS.keys()
+    for key, cells in ((key, printed[key]) for key in written):
         # Processors round the last digit of a float32 sample differently.
         assert numbers(written[key]["MI = 10"]) == pytest.approx(numbers(cells["MI = 10"]), abs=0.011), key
 

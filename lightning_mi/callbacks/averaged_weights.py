@@ -80,7 +80,9 @@ class AveragedWeights(WeightAveraging):
         assert isinstance(averaged, MIEstimationModule)
         averaged.eval()
         averaged.pairs.train(pl_module.training)  # pairs over all ranks, as in training
-        averaged.to(pl_module.device)
+        trainer.precision_plugin.convert_module(averaged).to(
+            pl_module.device
+        )  # `setup` copies before Lightning converts
         cuda = pl_module.device.type == "cuda"
         with isolate_rng(include_cuda=cuda), disable_finite_checks(), trainer.precision_plugin.forward_context():
             try:

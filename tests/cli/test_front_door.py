@@ -114,6 +114,8 @@ DEFAULTS = {
     "methods": None,
     "samples": None,
     "peers": None,
+    "critic_steps": None,
+    "audit": None,
     "ray": None,
     "gpus_per_run": 0.0,
 }

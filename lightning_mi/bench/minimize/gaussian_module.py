@@ -1,14 +1,14 @@
 """The task of the benchmark of minimization as a LightningModule with its data, for the recipe `minimize/gaussian`."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, final
 
 import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_mi.bench.minimize.task import DIM_TARGET, DIM_X, DIM_Z, ENCODER_NOISE, GaussianTask
+from lightning_mi.data.stream import Batch, Split, StreamLoader
 from lightning_mi.encoders import GaussianNoise
 from lightning_mi.utilities.checks import check_positive, check_whole
 
@@ -76,13 +76,24 @@ class GaussianTaskModule(L.LightningModule):
 
 
 @final
+@dataclass(frozen=True)
+class _Draw:
+    """Draws batches. Picklable, because worker processes get a copy."""
+
+    task: GaussianTask
+
+    def __call__(self, step: int, num_rows: int, generator: torch.Generator) -> Batch:
+        del step  # the law is the same at every step
+        return tuple(self.task.sample(num_rows, generator))
+
+
+@final
 class GaussianTaskData(L.LightningDataModule):
     """Batches of x (N, 20), the target t (N, 2) and the nuisance s (N, 4), drawn anew in each step.
 
     Args:
-        batch_size: N.
+        batch_size: N, on each rank.
         steps: Batches of an epoch.
-        test_samples: Samples of the test set.
         seed: Of the task and of all samples.
 
     Raises:
@@ -95,34 +106,29 @@ class GaussianTaskData(L.LightningDataModule):
         [(8, 20), (8, 2), (8, 4)]
     """
 
-    def __init__(self, batch_size: int = 128, steps: int = 1500, test_samples: int = 5000, seed: int = 0) -> None:
+    def __init__(self, batch_size: int = 128, steps: int = 3000, seed: int = 0) -> None:
         super().__init__()
         check_whole("batch_size", batch_size, 1)
         check_whole("steps", steps, 1)
-        check_whole("test_samples", test_samples, 1)
         check_whole("seed", seed, 0)
         self.save_hyperparameters()
-        self._batch_size, self._steps, self._test_samples, self._seed = batch_size, steps, test_samples, seed
+        self._batch_size, self._steps, self._seed = batch_size, steps, seed
         self.task = GaussianTask.draw(torch.Generator().manual_seed(seed))
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> StreamLoader:
         """New samples in each batch."""
-        return DataLoader(_Batches(self.task, self._batch_size, self._steps, self._seed), batch_size=None)
+        return self._loader("train", self._batch_size, self._steps)
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        """A fixed test set."""
-        generator = torch.Generator().manual_seed(self._seed + 1)
-        return DataLoader(TensorDataset(*self.task.sample(self._test_samples, generator)), 500)
+    def test_dataloader(self) -> StreamLoader:
+        """A fixed test set of 5,000 samples."""
+        return self._loader("test", 500, 10)
 
-
-class _Batches(IterableDataset[Any]):
-    def __init__(self, task: GaussianTask, batch_size: int, steps: int, seed: int) -> None:
-        self._task, self._batch_size, self._steps, self._seed = task, batch_size, steps, seed
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def __iter__(self) -> Iterator[Any]:
-        generator = torch.Generator().manual_seed(self._seed)
-        for _ in range(self._steps):
-            yield tuple(self._task.sample(self._batch_size, generator))
+    def _loader(self, split: Split, batch_size: int, num_batches: int) -> StreamLoader:
+        return StreamLoader(
+            _Draw(self.task),
+            seed=self._seed,
+            split=split,
+            batch_size=batch_size,
+            num_batches=num_batches,
+            trainer=self.trainer,
+        )
