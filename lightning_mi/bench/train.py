@@ -1,5 +1,6 @@
 """Train one cell of a grid in this process and write its curves."""
 
+import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -93,7 +94,7 @@ def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
         subclass_mode_model=True,
         save_config_callback=None,
         auto_configure_optimizers=False,
-        args=config | {"trainer": trainer | quiet},
+        args=copy.deepcopy(config) | {"trainer": trainer | quiet},  # LightningCLI writes into it
         run=False,
     )
 

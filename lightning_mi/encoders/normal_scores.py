@@ -1,15 +1,16 @@
 """NormalScores: a map of each column to a standard normal marginal."""
 
-from typing import cast, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
 
 from lightning_mi.utilities.checks import check_whole
-from lightning_mi.utilities.distributed import broadcast_
+from lightning_mi.utilities.distributed import all_reduce_mean_
 from lightning_mi.utilities.numerics import upcast
 
 _QUANTILES = 64
+_BATCHES = 64
 
 
 @final
@@ -17,9 +18,10 @@ class NormalScores(nn.Module):
     r"""Maps each column to the standard normal quantiles of its ranks: MI stays the same, a critic learns it sooner.
 
     MI does not change under injective maps of x or of y, but a critic has to undo them: heavy tails, or the cube of a
-    variable. This increasing map is linear between 64 quantiles of a reference sample, and beyond the outer ones it
-    grows with the logarithm. The reference sample is the first training batch, with several ranks that of rank 0,
-    unless :meth:`fit` has been called. Before that the map is nearly the identity. It has no parameters.
+    variable. This increasing map is linear between 64 quantiles, and beyond the outer ones it grows with the logarithm.
+    The quantiles are means over the first 64 training batches of all ranks, and constant from then on; or those of a
+    sample, by :meth:`fit`. Before the first batch, the map is the identity between -2.4 and 2.4. There are no
+    parameters.
 
     Args:
         dim: D, the number of columns.
@@ -38,44 +40,50 @@ class NormalScores(nn.Module):
     """
 
     quantiles: Tensor
-    fitted: Tensor
+    num_batches: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         check_whole("dim", dim, 1)
         self.dim = dim
         self.register_buffer("quantiles", _normal_quantiles().repeat(dim, 1))
-        self.register_buffer("fitted", torch.tensor(False))
+        self.register_buffer("num_batches", torch.tensor(0))
+        self._complete = False  # a host-side flag: no host-device sync in each later step
+        self.register_load_state_dict_post_hook(_reset)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def fit(self, reference: Tensor) -> None:
-        """Map new inputs to their ranks among a reference sample (n, D)."""
+        """Map to the ranks among a reference sample (n, D), the same on every rank, from now on."""
         self._check(reference)
-        ordered = reference.sort(dim=0).values
-        self.quantiles.copy_(ordered[(_levels() * len(ordered)).long()].mT)
-        broadcast_([self.quantiles])
-        self.fitted.fill_(True)
+        self.quantiles.copy_(_quantiles(reference))
+        self.num_batches.fill_(_BATCHES)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) normal scores of (N, D)."""
         self._check(x)
-        if self.training and not self.fitted:
-            self.fit(x.detach())
+        if self.training and not self._complete:
+            self._update(x)
         columns = upcast(x).mT.contiguous()
         # Ties have the mean score of their ranks.
         scores = (self._interpolate(columns, right=False) + self._interpolate(columns, right=True)) / 2
         return scores.mT.to(x.dtype)
 
+    @torch.no_grad()
+    def _update(self, x: Tensor) -> None:
+        self._complete = bool(self.num_batches >= _BATCHES)
+        if not self._complete:
+            self.num_batches += 1
+            self.quantiles.lerp_(all_reduce_mean_(_quantiles(x)).to(self.quantiles), 1 / self.num_batches)
+
     def _interpolate(self, columns: Tensor, *, right: bool) -> Tensor:
         """(D, N) scores of (D, N), by the interval on the left or right of an input that is a quantile."""
-        last = self.quantiles.shape[1] - 1
-        normal = _normal_quantiles().to(columns)
-        upper = torch.searchsorted(self.quantiles, columns.detach(), right=right).clamp(1, last)
-        left, width = self.quantiles.gather(1, upper - 1), self.quantiles.diff(dim=1).gather(1, upper - 1)
-        inside = columns.clamp(self.quantiles[:, :1], self.quantiles[:, -1:])
+        quantiles, normal = self.quantiles.to(columns), _normal_quantiles().to(columns)
+        upper = torch.searchsorted(quantiles, columns.detach(), right=right).clamp(1, _QUANTILES - 1)
+        left, width = quantiles.gather(1, upper - 1), quantiles.diff(dim=1).gather(1, upper - 1)
+        inside = columns.clamp(quantiles[:, :1], quantiles[:, -1:])
         fraction = ((inside - left) / width).where(width > 0, float(right))
         scores = torch.lerp(normal[upper - 1], normal[upper], fraction)
-        spread = (self.quantiles[:, -1:] - self.quantiles[:, :1]) / (normal[-1] - normal[0])
+        spread = (quantiles[:, -1:] - quantiles[:, :1]) / (normal[-1] - normal[0])
         excess = (columns - inside) / spread.where(spread > 0, 1.0)
         return scores + excess.sign() * excess.abs().log1p()
 
@@ -91,9 +99,22 @@ class NormalScores(nn.Module):
         return f"dim={self.dim}"
 
 
+def _reset(module: nn.Module, incompatible: Any) -> None:
+    cast("NormalScores", module)._complete = False
+
+
 def _levels() -> Tensor:
     return (torch.arange(_QUANTILES) + 0.5) / _QUANTILES
 
 
 def _normal_quantiles() -> Tensor:
     return cast("Tensor", torch.special.ndtri(_levels()))
+
+
+def _quantiles(x: Tensor) -> Tensor:
+    """(D, 64) quantiles of the columns of (N, D), linear between order statistics."""
+    ordered = upcast(x).sort(dim=0).values.mT
+    position = (_levels().to(ordered) * len(x) - 0.5).clamp(0, len(x) - 1)
+    lower = position.long()
+    upper = (lower + 1).clamp(max=len(x) - 1)
+    return torch.lerp(ordered[:, lower], ordered[:, upper], position - lower)

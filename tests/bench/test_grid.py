@@ -1,5 +1,6 @@
 """Which trainings a benchmark consists of, and their configurations."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import yaml
 from lightning_mi import bounds
 from lightning_mi.bench import grid as grid_module
 from lightning_mi.bench.grid import Cell, load_grid
+from lightning_mi.bench.train import instantiate
+from lightning_mi.encoders import NormalScores
 from lightning_mi.exceptions import GridError, UnknownRecipeError
 from lightning_mi.utilities.recipe_registry import RecipeFile, find_file
 
@@ -168,3 +171,11 @@ def test_invalid_keys_in_the_file_raise(write_benchmark: Any, changes: dict[str,
     write_benchmark("gaussian", **changes)
     with pytest.raises(GridError, match=message):
         load_grid("gaussian", "quick")
+
+
+def test_instantiation_leaves_the_configuration_as_it_is(tmp_path: Path) -> None:
+    cell = next(cell for cell in load_grid("gaussian", "cubic").cells if cell.study == "cubic-normal-scores")
+    before = copy.deepcopy(cell.config)
+    cli = instantiate(cell.config, tmp_path, "x")
+    assert [type(encoder) for encoder in cli.model.encoders] == [NormalScores, NormalScores]
+    assert cell.config == before
