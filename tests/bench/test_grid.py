@@ -173,7 +173,8 @@ def test_invalid_keys_in_the_file_raise(write_benchmark: Any, changes: dict[str,
         load_grid("gaussian", "quick")
 
 
-def test_instantiation_leaves_the_configuration_as_it_is(tmp_path: Path) -> None:
+def test_instantiation_leaves_the_configuration_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["pytest"])  # LightningCLI warns about arguments of the command line
     cell = next(cell for cell in load_grid("gaussian", "cubic").cells if cell.study == "cubic-normal-scores")
     before = copy.deepcopy(cell.config)
     cli = instantiate(cell.config, tmp_path, "x")
