@@ -17,7 +17,7 @@ from lightning_mi.module import MIEstimationModule
 from lightning_mi.training.step import true_value
 
 FIELDS = ("value", "joint_term", "marginal_term", "log_normalizer", "plug_in", "true_mi")
-AVERAGED_FIELDS = ("averaged_value", "averaged_plug_in")  # with the callback AveragedWeights
+AVERAGED_FIELDS = ("averaged_value", "averaged_plug_in", "averaged_normalized")  # with the callback AveragedWeights
 PROBE_EVERY = 20  # training steps between two probes
 
 
@@ -79,7 +79,7 @@ class Recorder(L.Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it
             if isinstance(callback, AveragedWeights) and (averaged := callback.terms) is not None:
                 averaged_plug_in = pl_module.bound.plug_in(averaged.joint_term, pl_module.target)
-                row = torch.cat([row, torch.stack([averaged.value, averaged_plug_in])])
+                row = torch.cat([row, torch.stack([averaged.value, averaged_plug_in, callback.normalized])])
         self._rows.append(row)
         self._truth.append(last_true_mi(trainer, pl_module))
         if self._probe is not None and (trainer.global_step - 1) % PROBE_EVERY == 0:

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from lightning_mi._compat.lightning_loops import averaged_module
-from lightning_mi.bounds import BoundTerms
+from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.exceptions import NonFiniteBatchError
 from lightning_mi.loss import reported_terms
 from lightning_mi.module import MIEstimationModule
@@ -30,8 +30,15 @@ class AveragedWeights(WeightAveraging):
     of samples that the weights have not seen.
 
     Logs ``train/averaged_mi``, ``train/averaged_mi_plug_in`` and ``train/averaged_log_normalizer`` at each step, nats:
-    the batch read with the averaged weights in evaluation mode, with the pairs of training. Lightning's
-    ``WeightAveraging`` does the rest: validation runs with the average, checkpoints contain it as the module's weights
+    the batch read with the averaged weights in evaluation mode, with the pairs of training. If the bound has one
+    log-normalizer :math:`\ell` for the batch, also ``train/averaged_mi_normalized``, the *normalized* estimate:
+
+    .. math:: \hat I_t = E_P[T] - L_t, \quad e^{L_t} = d_t \, e^{L_{t-1}} + (1 - d_t) \, e^{\ell_t}
+
+    It is the value of DV with the log-normalizer of about 1 / (1 - d) batches. The noise of the weights lowers the
+    level of T, and averaged weights keep this level without the noise; the subtraction corrects it.
+
+    Lightning's ``WeightAveraging`` does the rest: validation runs with the average, checkpoints contain it as the module's weights
     (``test``, ``predict`` and ``load_from_checkpoint`` read it) beside those of training, with which a resumed fit
     continues, and after the fit the module has it.
 
@@ -43,12 +50,14 @@ class AveragedWeights(WeightAveraging):
 
     Attributes:
         terms: The terms of the last training batch, nats; None before any.
+        normalized: The normalized plug-in estimate of the last training batch, nats; NaN if the bound has none.
 
     Raises:
         ValueError: The decay is out of range.
         TypeError: At the start of a fit: the module is not an :class:`~lightning_mi.MIEstimationModule`.
 
-    Source: Polyak and Juditsky 1992 (averaged weights).
+    Source: Polyak and Juditsky 1992 (averaged weights); Donsker and Varadhan 1983 (normalized estimate); Belghazi et
+    al. 2018 (moving average of the mean exponential).
 
     Example:
         >>> trainer = L.Trainer(logger=False, accelerator="cpu", callbacks=[AveragedWeights(decay=0.995)])
@@ -61,6 +70,9 @@ class AveragedWeights(WeightAveraging):
         super().__init__(device, avg_fn=self._average)
         self.decay = decay
         self.terms: BoundTerms | None = None
+        self.normalized = torch.tensor(math.nan)
+        self._level: Tensor | None = None  # L_t
+        self._num_batches = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Copy the module; see :class:`AveragedWeights` for the errors."""
@@ -70,6 +82,8 @@ class AveragedWeights(WeightAveraging):
                 "MIEstimationModule. For other modules use Lightning's EMAWeightAveraging."
             )
         super().setup(trainer, pl_module, stage)
+        self.terms = self._level = None
+        self._num_batches = 0
 
     @torch.no_grad()
     def on_train_batch_start(
@@ -90,9 +104,39 @@ class AveragedWeights(WeightAveraging):
                 self.terms = reported_terms(output.terms, output.scores)
             except NonFiniteBatchError:  # NaN: without a value Lightning logs an earlier one
                 self.terms = BoundTerms(*torch.full((5,), math.nan, device=pl_module.device))
+        self._normalize(averaged)
         plug_in = averaged.bound.plug_in(self.terms.joint_term, averaged.target)
         logs = {"mi": self.terms.value, "mi_plug_in": plug_in, "log_normalizer": self.terms.log_normalizer}
+        if _has_level(averaged.bound):
+            logs["mi_normalized"] = self.normalized
         pl_module.log_dict({f"train/averaged_{name}": value for name, value in logs.items()}, on_step=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The log-normalizer over batches, beside the state of Lightning's callback."""
+        level = None if self._level is None else float(self._level)
+        return super().state_dict() | {"level": level, "num_batches": self._num_batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore it."""
+        super().load_state_dict(state_dict)
+        self._level = None if state_dict["level"] is None else torch.tensor(state_dict["level"])
+        self._num_batches = state_dict["num_batches"]
+
+    def _normalize(self, averaged: MIEstimationModule) -> None:
+        """Update the log-normalizer over batches, and the estimate."""
+        assert self.terms is not None
+        current = self.terms.log_normalizer
+        if not _has_level(averaged.bound):
+            self.normalized = torch.full_like(current, math.nan)
+            return
+        if self._level is None:
+            self._level = current
+        previous, decay = self._level.to(current), min(self.decay, (1 + self._num_batches) / (10 + self._num_batches))
+        level = torch.logaddexp(previous + math.log(decay), current + math.log1p(-decay)) if decay else current
+        # A batch that is not finite is skipped, without a host-device sync.
+        self._level = level.where(torch.isfinite(level), previous.where(torch.isfinite(previous), current))
+        self._num_batches += 1
+        self.normalized = averaged.bound.plug_in(self.terms.joint_term) - self._level
 
     def _average(self, averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
         if not averaged.is_floating_point():  # counts and flags
@@ -100,3 +144,8 @@ class AveragedWeights(WeightAveraging):
         num_steps = torch.as_tensor(num_averaged, device=averaged.device)
         warm_up = ((1 + num_steps) / (10 + num_steps)).to(averaged.dtype)  # a tensor: no host-device sync
         return torch.lerp(current, averaged, warm_up.clamp(max=self.decay))
+
+
+def _has_level(bound: AbstractBound) -> bool:
+    """Whether the log-normalizer is one number for the batch, log E_Q[e^T] up to a constant."""
+    return not (bound.normalized_by_row or bound.needs_log_density)

@@ -57,6 +57,32 @@ def test_batches_are_read_before_their_update():
             assert curves[name][step] == pytest.approx(value.item(), abs=1e-5)
 
 
+def normalized_by_definition(joint, log_normalizers, decay):
+    mean, readings = None, []
+    for t, (term, level) in enumerate(zip(joint, log_normalizers, strict=True)):
+        d = min(decay, (1 + t) / (10 + t))
+        mean = np.exp(level) if mean is None else d * mean + (1 - d) * np.exp(level)
+        readings.append(term - np.log(mean))
+    return readings
+
+
+@pytest.mark.parametrize("bound", [bounds.DV(), bounds.NWJ(), bounds.NCE()], ids=["DV", "NWJ", "NCE"])
+def test_normalized_estimate_subtracts_the_mean_over_batches(bound):
+    logger = RecordingLogger()
+    fit(make(bound=bound), draw(*[8] * 5), callbacks=[AveragedWeights(0.3)], logger=logger)
+    plug_in, level, normalized = (
+        logger.curve(f"train/averaged_{name}") for name in ("mi_plug_in", "log_normalizer", "mi_normalized")
+    )
+    np.testing.assert_allclose(normalized, normalized_by_definition(plug_in, level, 0.3), atol=1e-5)
+
+
+def test_bound_by_rows_has_no_normalized_estimate():
+    logger, averaged = RecordingLogger(), AveragedWeights()
+    fit(make(bound=bounds.InfoNCE()), draw(8, 8), callbacks=[averaged], logger=logger)
+    assert "train/averaged_mi_normalized" not in {name for _, row in logger.rows for name in row}
+    assert averaged.normalized.isnan()
+
+
 def noisy(pairing):
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
@@ -78,11 +104,11 @@ def test_training_does_not_change(pairing):
 
 def test_resumed_fit_continues_weights_and_average(tmp_path):
     def run(max_epochs, path=None):
-        module, snapshots = make(), Snapshots()
-        fitted = trainer(max_epochs=max_epochs, callbacks=[snapshots, AveragedWeights(0.5)])
+        module, snapshots, averaged = make(), Snapshots(), AveragedWeights(0.5)
+        fitted = trainer(max_epochs=max_epochs, callbacks=[snapshots, averaged])
         fitted.fit(module, draw(8, 8, 8), ckpt_path=path, weights_only=path is not None or None)
         fitted.save_checkpoint(tmp_path / "end.ckpt")
-        return snapshots.after[-1], weights(module)
+        return snapshots.after[-1], weights(module), averaged.normalized
 
     whole = run(4)
     saved = trainer(max_epochs=2, callbacks=[AveragedWeights(0.5), SaveAtEnd(tmp_path / "half.ckpt")])
@@ -91,6 +117,7 @@ def test_resumed_fit_continues_weights_and_average(tmp_path):
     for first, second in zip(whole[0].items(), resumed[0].items(), strict=True):
         np.testing.assert_array_equal(first[1], second[1])
     assert equal(whole[1], resumed[1])
+    assert whole[2] == resumed[2]
 
 
 class SaveAtEnd(L.Callback):
@@ -119,7 +146,8 @@ def test_skipped_batch_reads_nan():
     batches.batches[1][0][0] = torch.nan
     logger = RecordingLogger()
     fit(make(on_non_finite="skip"), batches, callbacks=[AveragedWeights()], logger=logger)
-    assert np.isfinite(logger.curve("train/averaged_mi")).tolist() == [True, False, True]
+    for name in ("mi", "mi_normalized"):
+        assert np.isfinite(logger.curve(f"train/averaged_{name}")).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])

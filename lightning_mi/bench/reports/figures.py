@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lightning_mi.bench.grid import Cell
+from lightning_mi.bench.reports.readings import READINGS
 from lightning_mi.callbacks.tensorboard.figures import JOINT_COLOR as _JOINT
 from lightning_mi.callbacks.tensorboard.figures import MARGINAL_COLOR as _MARGINAL
 
@@ -40,7 +41,7 @@ def smooth(curve: NDArray[Any], span: int = _SPAN) -> NDArray[Any]:
 
 
 def staircase_figure(runs: Runs, path: Path) -> None:
-    """One panel per loss: estimates over steps of both variants, per batch and plug-in, with the true MI and log N."""
+    """One panel per loss: estimates of both variants, per batch and by the closest reading, and the true MI."""
     runs = [(cell, curves) for cell, curves in runs if cell.seed == runs[0][0].seed]
     losses = list(dict.fromkeys(cell.loss for cell, _ in runs))
     figure, axes = panels(len(losses), columns=4)
@@ -53,11 +54,9 @@ def staircase_figure(runs: Runs, path: Path) -> None:
                 color, label = COLORS[cell.variant], cell.variant
                 panel.plot(curves["value"], color=color, alpha=0.18, linewidth=0.3)
                 panel.plot(smooth(curves["value"]), color=color, linewidth=1.4, label=label)
-                if cell.has_plug_in:
-                    averaged = "averaged_plug_in" in curves
-                    plug_in = smooth(curves["averaged_plug_in" if averaged else "plug_in"])
-                    reading = "plug-in, averaged weights" if averaged else "plug-in"
-                    panel.plot(plug_in, color=color, linewidth=1.2, linestyle=":", label=f"{label}, {reading}")
+                if (reading := _closest_reading(cell, curves)) is not None:
+                    line = smooth(curves[reading])
+                    panel.plot(line, color=color, linewidth=1.2, linestyle=":", label=f"{label}, {READINGS[reading]}")
                 mark_divergence(panel, cell, curves)
         truth = max((curves["true_mi"] for _, curves in loss_runs), key=len)
         panel.plot(truth, color="black", linewidth=1.0, label="true MI")
@@ -67,6 +66,14 @@ def staircase_figure(runs: Runs, path: Path) -> None:
         panel.set_xlabel("step")
         panel.set_ylabel("nats")
     legend_and_save(figure, axes, path, title=f"Estimates over steps, exponential average of span {_SPAN}")
+
+
+def _closest_reading(cell: Cell, curves: dict[str, Any]) -> str | None:
+    """The reading beside that per batch: the normalized one with averaged weights if there is one."""
+    normalized = curves.get("averaged_normalized")
+    if normalized is not None and not np.isnan(normalized).all():
+        return "averaged_normalized"
+    return "plug_in" if cell.has_plug_in else None
 
 
 def terms_figure(runs: Runs, path: Path) -> None:

@@ -11,15 +11,10 @@ import numpy as np
 
 from lightning_mi.bench.cells import Grid
 from lightning_mi.bench.grid import Cell
+from lightning_mi.bench.reports.readings import READINGS
 from lightning_mi.bench.reports.tables import markdown_table, write_csv, write_text
 from lightning_mi.bench.results import load_curves
 
-READINGS = {
-    "value": "per batch",
-    "plug_in": "plug-in",
-    "averaged_value": "averaged, per batch",
-    "averaged_plug_in": "averaged, plug-in",
-}
 _PUBLISHED_SOURCE = "Choi & Lee code 2020"
 
 
@@ -72,7 +67,7 @@ def report(grid: Grid[Cell], folder: Path) -> list[Path]:
         }
         for cell, curves in runs
         for reading in READINGS
-        if reading in curves
+        if reading in curves and not np.isnan(curves[reading]).all()
         for level in level_statistics(curves, reading)
     ]
     paths = [folder / "results.csv", folder / "table.md"]
@@ -94,7 +89,8 @@ def _markdown(grid: Grid[Cell], runs: list[tuple[Cell, dict[str, Any]]], rows: l
         f"level, in nats; {'seed' if len(seeds) == 1 else 'mean over seeds'} {', '.join(map(str, seeds))}.",
         f"Differences from the paper: {grid.note}." if grid.note else "Settings: the paper's.",
         "`per batch` is the bound without the penalty; `plug-in` is the joint term with the log-normalizer at its "
-        "target; `averaged` reads with averaged weights. `published` variants are regularized as in the authors' "
+        "target; `averaged` reads with averaged weights, and `normalized` subtracts their log-normalizer over recent "
+        "batches. `published` variants are regularized as in the authors' "
         f"released code, and were run here; rows `published as` contain the authors' values ({_PUBLISHED_SOURCE}).",
         f"Diverged (loss not finite): {'; '.join(diverged) or 'none'}. `-`: the training diverged before the "
         "end of the level.",
