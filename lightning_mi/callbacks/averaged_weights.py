@@ -38,9 +38,9 @@ class AveragedWeights(WeightAveraging):
     It is the value of DV with the log-normalizer of about 1 / (1 - d) batches. The noise of the weights lowers the
     level of T, and averaged weights keep this level without the noise; the subtraction corrects it.
 
-    Lightning's ``WeightAveraging`` does the rest: validation runs with the average, checkpoints contain it as the module's weights
-    (``test``, ``predict`` and ``load_from_checkpoint`` read it) beside those of training, with which a resumed fit
-    continues, and after the fit the module has it.
+    Lightning's ``WeightAveraging`` does the rest: validation runs with the average, checkpoints contain it as the
+    module's weights (``test``, ``predict`` and ``load_from_checkpoint`` read it) beside those of training, with which a
+    resumed fit continues, and after the fit the module has it.
 
     The cost is a forward pass for each batch, and a copy of the weights.
 
