@@ -24,7 +24,7 @@ from lightning_mi.encoders import MLP
 _WIDTHS = (128, 64, 16)
 _NUM_PIXELS, _NUM_CLASSES = 64, 10
 _PROBE_WIDTH = 64  # as in InformationPlane
-_HELD_OUT = 0.2  # of the images
+_TRAIN = 0.8  # of the images
 
 
 class Split(NamedTuple):
@@ -47,7 +47,7 @@ def split_digits(seed: int) -> Split:
     pixels, digits = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(pixels))
     images, labels = torch.from_numpy(pixels[order] / 16).float(), torch.from_numpy(digits[order]).long()
-    size = len(images) - round(_HELD_OUT * len(images))
+    size = int(_TRAIN * len(images))
     return Split((images[:size], labels[:size]), (images[size:], labels[size:]))
 
 
