@@ -7,6 +7,7 @@ from lightning_mi.bench.arrays.cell import ArrayCell
 from lightning_mi.bench.cells import AbstractCell
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.minimize.cell import MinimizeCell
+from lightning_mi.bench.plane.cell import PlaneCell
 from lightning_mi.bench.torchrun import train_on_devices
 
 
@@ -34,6 +35,11 @@ def run_cell(
         from lightning_mi.bench.minimize.measure import measure_cell as measure_training
 
         measure_training(folder, cell, report, stopped)
+        return
+    if isinstance(cell, PlaneCell):
+        from lightning_mi.bench.plane.measure import measure_cell as measure_layers
+
+        measure_layers(folder, cell, report, stopped)
         return
     assert isinstance(cell, Cell)
     devices = cell.config.get("trainer", {}).get("devices", 1)

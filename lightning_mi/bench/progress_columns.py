@@ -1,4 +1,4 @@
-"""What the terminal shows of finished cells: trainings, estimations of arrays, or trainings with a penalty."""
+"""What the terminal shows of finished cells: trainings of each kind, or estimations of arrays."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ import numpy as np
 
 from lightning_mi.bench.arrays.cell import ArrayCell
 from lightning_mi.bench.cells import Grid
+from lightning_mi.bench.plane.cell import METHODS
 from lightning_mi.bench.reports.tables import WINDOWS, window_length
 
 
@@ -32,6 +33,8 @@ def progress_columns(grid: Grid[Any]) -> ProgressColumns:
     """The columns of a grid."""
     if grid.report == "arrays":
         return _estimation_columns()
+    if grid.report == "plane":
+        return _layer_columns()
     return _penalty_columns() if grid.report == "minimize" else _training_columns(grid.report)
 
 
@@ -83,4 +86,19 @@ def _penalty_columns() -> ProgressColumns:
         outcome=lambda result: f"loss not finite at step {result['diverged_at']}",
         headings=("penalty", "I(z; s)", "I(z; t)", "task error, %", "CPU s", "not finite"),
         caption="exact values after the last step, nats; the error in percent of t's variance",
+    )
+
+
+def _layer_columns() -> ProgressColumns:
+    def read(cell: Any, result: dict[str, Any]) -> list[float] | None:
+        readings = result["mi"]  # (epochs, layers, methods); the last method is the reference
+        lowest = (readings - readings[..., -1:]).min(axis=(0, 1))[:-1]
+        return [*map(float, lowest), result["cpu_seconds"]] if np.isfinite(lowest).all() else None
+
+    return ProgressColumns(
+        row=lambda cell: cell.kind,
+        read=read,
+        outcome=lambda result: "a reading is not finite",
+        headings=("network", *METHODS[:-1], "CPU s", "not finite"),
+        caption=f"lowest difference from the {METHODS[-1]} probe over epochs and layers, nats; mean over seeds",
     )

@@ -14,6 +14,7 @@ from lightning_mi.bench.grid import load_grid
 from lightning_mi.bench.local_pool import run_cells
 from lightning_mi.bench.progress_table import ProgressTable
 from lightning_mi.bench.ray_pool import run_cells as run_cells_on_ray
+from lightning_mi.bench.reports.tables import count
 from lightning_mi.exceptions import CellFailedError, GridError, RayClusterError, UnknownRecipeError
 from lightning_mi.utilities.atomic_files import sweep
 from lightning_mi.utilities.interrupts import interruptible
@@ -24,6 +25,7 @@ _TRAINING_OPTIONS = frozenset({"--losses", "--data", "--gpus-per-run"})
 _OPTIONS = {
     "arrays": frozenset({"--tasks", "--methods", "--samples", "--peer"}),
     "minimize": frozenset({"--methods", "--critic-steps", "--audit"}),
+    "plane": frozenset(),
 }
 
 
@@ -91,6 +93,10 @@ def run(
             from lightning_mi.bench.minimize.grid import MinimizeChoices, load_minimize_grid
 
             grid = load_minimize_grid(path, preset, MinimizeChoices(seeds, methods, critic_steps, audit))
+        elif kind == "plane":
+            from lightning_mi.bench.plane.grid import load_plane_grid
+
+            grid = load_plane_grid(path, preset, seeds)
         else:
             grid = load_grid(name, preset, seeds=seeds, losses=losses, data=data, devices=max(1, int(gpus_per_run)))
         if ray is None and gpus_per_run:
@@ -99,7 +105,7 @@ def run(
         sweep(output, recursively=True)
     except (ValueError, UnknownRecipeError, OSError) as error:
         return _fail(error, status=2)
-    write(f"{len(grid.cells)} {grid.noun}s, results in {output}")
+    write(f"{count(len(grid.cells), grid.noun)}, results in {output}")
     if grid.note:
         write(f"Preset {preset}, differences from {grid.reference}: {grid.note}.")
     table = ProgressTable(grid, console)
@@ -157,12 +163,14 @@ def _report(grid: Grid[Any], output: Path) -> list[Path]:
     from lightning_mi.bench.reports.images import report as report_images
     from lightning_mi.bench.reports.minimize import report as report_minimize
     from lightning_mi.bench.reports.onehot import report as report_onehot
+    from lightning_mi.bench.reports.plane import report as report_plane
 
     reports: dict[str, Any] = {
         "arrays": report_arrays,
         "gaussian": report_gaussian,
         "minimize": report_minimize,
         "onehot": report_onehot,
+        "plane": report_plane,
         "supervised": report_images,
         "contrastive": report_images,
     }

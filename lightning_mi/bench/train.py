@@ -1,8 +1,6 @@
 """Train one cell of a grid in this process and write its curves."""
 
 import copy
-import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.results import write_curves
-from lightning_mi.bench.worker import configure_worker
+from lightning_mi.bench.worker import quiet_process
 
 # Callbacks of a recipe that a grid drops: it has its own progress bar, curves and layout, and no validation.
 _DROPPED_CALLBACKS = ("ProgressBar", "Checkpoint", "EarlyStopping", "TensorBoardLayout")
@@ -33,7 +31,7 @@ def train_cell(
     """
     from lightning_mi.bench.recorder import Recorder
 
-    with _quiet_process(), _download_hint(cell.config["data"]["init_args"]):
+    with quiet_process(), _download_hint(cell.config["data"]["init_args"]):
         cli = instantiate(cell.config, folder / "tensorboard", cell.name)
         recorder = Recorder(report, stopped, _symbol_scores(cli.datamodule))
         labelled = hasattr(cli.datamodule, "num_classes")
@@ -51,17 +49,6 @@ def train_cell(
             tested=tested,
             num_classes=getattr(cli.datamodule, "num_classes", None),
         )
-
-
-@contextmanager
-def _quiet_process() -> Iterator[None]:
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    configure_worker()
-    with warnings.catch_warnings():
-        # A diverging run is a result of the grid and recorded; its warning would appear once per process.
-        warnings.simplefilter("ignore")
-        yield
 
 
 def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:

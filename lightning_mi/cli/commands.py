@@ -96,6 +96,7 @@ examples:
   lightning-mi bench arrays --peer neuralmi=ENVIRONMENT/bin/python
   lightning-mi bench minimize                       penalties on MI, on data whose MI is known at every step
   lightning-mi bench minimize --methods none CLUB DV --critic-steps 1 5 --seeds 0 1 2 --audit quick
+  lightning-mi bench plane                          the callback InformationPlane beside other probes of layers
 
 other packages in `bench arrays`:
   --peer NAME=COMMAND adds a package that is installed in a Python environment of its own. For neuralmi, torch-mist and
