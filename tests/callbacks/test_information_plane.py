@@ -5,14 +5,10 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional as F
 
+from lightning_mi.bench.plane.converged import read_converged
 from lightning_mi.callbacks import InformationPlane
 from lightning_mi.data import ImageDataModule
 from lightning_mi.exceptions import MIWarning
@@ -29,23 +25,14 @@ LAYERS = ["net.1", "net.3", "net.5", "net.6"]
 # Readings.
 
 
-def converged(layers, loaders, classes=10):
-    """H(Y) minus the held-out cross entropy of scikit-learn's converged classifiers of each layer, float64."""
+def converged(layers, loaders):
+    """Readings of scikit-learn's converged classifiers of each layer, float64."""
     (train_x, train_y), (val_x, val_y) = (loader.dataset.tensors for loader in loaders)
-    law = np.bincount(val_y) / len(val_y)
-    best = []
-    for layer in layers:
-        with torch.no_grad():
-            rows, held_out = (layer(x).double().numpy() for x in (train_x, val_x))
-        losses = []
-        for probe in (LogisticRegression(max_iter=500), MLPClassifier((64,), early_stopping=True, random_state=0)):
-            fitted = make_pipeline(StandardScaler(), probe).fit(rows, train_y)
-            losses.append(log_loss(val_y, fitted.predict_proba(held_out), labels=range(classes)))
-        best.append(-(law * np.log(law)).sum() - min(losses))
-    return np.array(best)
+    with torch.no_grad():
+        rows = [(layer(train_x).double().numpy(), layer(val_x).double().numpy()) for layer in layers]
+    return np.array([read_converged((x, train_y.numpy()), (held, val_y.numpy())).value for x, held in rows])
 
 
-@pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
 def test_readings_reach_converged_probes_from_the_first_epoch():
     plane, copies, loaders = InformationPlane(LAYERS), Copies(), digits()
     watch(Classifier(mlp(64, 128, 64, 16, 10)), plane, loaders, callbacks=[copies], max_epochs=2)
