@@ -33,6 +33,7 @@ def converged(layers, loaders):
     return np.array([read_converged((x, train_y.numpy()), (held, val_y.numpy())).value for x, held in rows])
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_readings_reach_converged_probes_from_the_first_epoch():
     plane, copies, loaders = InformationPlane(LAYERS), Copies(), digits()
     watch(Classifier(mlp(64, 128, 64, 16, 10)), plane, loaders, callbacks=[copies], max_epochs=2)
