@@ -34,7 +34,7 @@ def test_audit_is_the_estimate_of_all_samples(stage):
     assert not module.encoder._forward_hooks
 
 
-def test_belief_of_the_penalty_is_printed_beside_it(caplog):
+def test_estimate_of_the_penalty_is_printed_beside_it(caplog):
     penalty, audit = (
         MIPenalty("encoder", "batch.nuisance"),
         LeakageAudit("encoder", "batch.nuisance", budget="quick"),
@@ -45,7 +45,7 @@ def test_belief_of_the_penalty_is_printed_beside_it(caplog):
     assert audit.result is None  # nothing during fit
     with caplog.at_level("INFO"):
         fitted.test(module, loader(200), verbose=False)
-    assert f"believed {penalty.estimate:.3f} nats" in caplog.text
+    assert f"estimated {penalty.estimate:.3f} nats" in caplog.text
 
 
 def test_labels_and_outputs_are_sources():
