@@ -138,11 +138,7 @@ class MILoss(nn.Module):
             ValueError: Views or labels have the wrong number or shape; or, in the first ``backward``, the loss has a
                 minus sign or a negative weight, and the critic trains.
         """
-        loss = self.compute(*views).loss
-        parameters = list(self.critic.parameters())
-        if not parameters or any(parameter.requires_grad for parameter in parameters):
-            check_sign(loss, self)
-        return loss
+        return self.compute(*views).loss
 
     def compute(self, *views: Tensor) -> MILossOutput:
         """The loss of one batch with bound terms, penalty and scores; arguments and errors as in :meth:`forward`.
@@ -156,7 +152,11 @@ class MILoss(nn.Module):
         terms, penalty = self.read(scores)
         if self.training:
             self.num_batches += 1
-        return MILossOutput(regularized_loss(terms, penalty), reported_terms(terms, scores), penalty, scores)
+        loss = regularized_loss(terms, penalty)
+        parameters = list(self.critic.parameters())
+        if not parameters or any(parameter.requires_grad for parameter in parameters):
+            check_sign(loss, self)
+        return MILossOutput(loss, reported_terms(terms, scores), penalty, scores)
 
     def score(self, *views: Tensor) -> Scores:
         """Score the joint and marginal pairs of one batch."""

@@ -17,6 +17,7 @@ from lightning_mi.pairs import AbstractPairing
 from lightning_mi.regularizers import AbstractRegularizer
 from lightning_mi.training.critic_lag import CriticLag
 from lightning_mi.training.optimizer import plan
+from lightning_mi.training.view_scale import warn_of_scale
 from lightning_mi.utilities.checks import check_finite, check_whole
 from lightning_mi.utilities.distributed import average_gradients_, broadcast_
 from lightning_mi.utilities.numerics import full_precision, upcast
@@ -80,6 +81,7 @@ class MIMinimizer(nn.Module):
         ValueError: The weight is negative or not finite, or ``steps`` or ``check_every`` is below 1.
 
     Warns:
+        ViewScaleWarning: At the first batch, a view is far from unit scale: the critic does not learn from it.
         CriticLagWarning: In three checks in a row, a copy of the critic that trained longer on the last eight batches
             read more than 0.05 nats more of the next batch.
 
@@ -123,7 +125,7 @@ class MIMinimizer(nn.Module):
         self.mi_loss = MILoss(critic, DV() if bound is None else bound, pairs, regularizer)
         self.optimizer = cast("Optimizer", plan(optimizer, None, "epoch").make(list(self.mi_loss.parameters())))
         self.num_batches = 0
-        self._synchronized = False
+        self._synchronized = self._scale_checked = False
 
     @property
     def lag(self) -> float:
@@ -139,6 +141,9 @@ class MIMinimizer(nn.Module):
         before = None
         if self.training:
             detached = [view.detach() for view in views]
+            if not self._scale_checked:
+                self._scale_checked = True
+                warn_of_scale(self.mi_loss.critic, detached)
             self._lag.update(detached, self.num_batches, lambda: self._compare(detached))
             before = self._train_critic(detached)
         with _frozen(self.mi_loss), _evaluation(self.mi_loss.bound):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_mi import MIMinimizer, bounds, critics, regularizers
-from lightning_mi.exceptions import CriticLagWarning
+from lightning_mi.exceptions import CriticLagWarning, ViewScaleWarning
 from tests.helpers.processes import on_processes
 from tests.helpers.small_module import DIM, draw, equal, weights
 
@@ -184,3 +184,11 @@ def test_two_ranks_equal_one_process(tmp_path):
 def test_wrong_arguments_raise(options, error, message):
     with pytest.raises(error, match=message):
         make(**options)
+
+
+def test_view_far_from_unit_scale_is_a_warning():
+    minimizer = MIMinimizer(critics.SeparableCritic(3, 1, hidden=(8,)))
+    z, s = torch.randn(64, 3), torch.randn(64, 1)
+    with pytest.warns(ViewScaleWarning, match="View y has a mean"):
+        minimizer(z, s + 100)
+    minimizer(z, s + 100)  # once

@@ -106,12 +106,14 @@ class InformationPlane(AbstractWatch):
         self._layers, self._noise = tuple(layers), noise
         self._layer_pairs = [(first, second) for first, second in layer_pairs]
         self._label, self._figure_every = label_source(label), figure_every
+        self._label_key = label
         self._paths: list[str] = []
 
     @property
     def state_key(self) -> str:
         """The key in the checkpoint, which depends on the variables: a trainer may have several planes."""
-        return f"InformationPlane{self._layers, self._noise, self._layer_pairs}"
+        label = self._label_key if isinstance(self._label_key, int | str | None) else "function"
+        return f"InformationPlane{self._layers, self._noise, self._layer_pairs, label}"
 
     def find_pairs(self, pl_module: L.LightningModule) -> list[Pair]:
         """I(layer; label) of each layer; with noise, that of input and pairs of layers."""

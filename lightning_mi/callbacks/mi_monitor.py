@@ -71,6 +71,7 @@ class MIMonitor(AbstractWatch):
             raise ValueError(f'Got pairs={pairs!r}: give pairs of variables, such as [("encoder", "batch.1")].')
         super().__init__(reduction, forward, input, buffer, held_out, hidden, every_n_epochs)
         self._names, self._noise = [(x, y) for x, y in pairs], noise
+        self._sources = [(parse_source(x), parse_source(y)) for x, y in pairs]
 
     @property
     def state_key(self) -> str:
@@ -79,7 +80,7 @@ class MIMonitor(AbstractWatch):
 
     def find_pairs(self, pl_module: L.LightningModule) -> list[Pair]:
         """The pairs of the argument."""
-        return [Pair(f"mi_monitor/{x}/{y}", parse_source(x), parse_source(y), self._noise) for x, y in self._names]
+        return [Pair(f"mi_monitor/{x.name}/{y.name}", x, y, self._noise) for x, y in self._sources]
 
     def draw(self, trainer: L.Trainer) -> None:
         """Nothing: the charts show the readings."""

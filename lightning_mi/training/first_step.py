@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.training.step import StepOutput
 from lightning_mi.training.view_scale import warn_of_scale
+from lightning_mi.utilities.loss_sign import check_sign
 
 
 @final
@@ -40,7 +41,7 @@ class FirstStep:
             warn_of_scale(critic, representations)
 
     def check_sign(self, module: L.LightningModule, output: StepOutput) -> None:
-        """Check that the loss decreases with the bound's objective.
+        """Check that the loss decreases with the bound's objective, and in ``backward`` that its sign has not changed.
 
         Raises:
             ValueError: The loss increases with it: the critic would minimize a lower bound.
@@ -55,6 +56,8 @@ class FirstStep:
                     "minimize it over an encoder, add callbacks.MIPenalty to the trainer of a module with the other "
                     "loss, or MIMinimizer to that loss: their critic keeps maximizing its estimate."
                 )
+            if _trains_critic(module):
+                check_sign(output.loss, module)  # a subclass may return its negative
 
 
 def _increases(output: StepOutput) -> bool:

@@ -1,4 +1,4 @@
-"""Refuse a minus sign before a mutual-information loss."""
+"""Raise for a minus sign before a mutual-information loss."""
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +33,12 @@ def check_sign(loss: Tensor, owner: nn.Module) -> None:
 
     def check(grad_output: Tensor) -> None:
         if not getattr(owner, "_sign_is_checked", False):
-            object.__setattr__(owner, "_sign_is_checked", True)
             if bool((grad_output < 0).any()):
                 raise ValueError(
                     "Got a mutual-information loss with a minus sign or a negative weight: its critic would learn to "
                     "read too little, instead of the encoder to share less. To minimize mutual information use "
                     "callbacks.MIPenalty or MIMinimizer, whose critic keeps maximizing its estimate."
                 )
+            object.__setattr__(owner, "_sign_is_checked", True)
 
     loss.register_hook(check)  # type: ignore[no-untyped-call]  # torch leaves it without annotations

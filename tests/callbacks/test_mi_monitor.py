@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_mi.callbacks import MIMonitor
+from lightning_mi.callbacks import InformationPlane, MIMonitor
 from lightning_mi.callbacks.watch.sources import Step, parse_source
+from lightning_mi.exceptions import WatchError
 from tests.helpers.watched import Classifier, digits, mlp, watch
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
@@ -112,3 +113,26 @@ def test_entries_are_found_along_paths():
     step = Step({}, {"meta": [torch.zeros(4), torch.ones(4, 2)]}, None)
     assert parse_source("batch.meta.1").rows(step).shape == (4, 2)
     assert parse_source("batch.meta.0").rows(step).shape == (4, 1)
+
+
+def test_plane_and_monitor_read_the_same_layers_together():
+    plane, monitor = InformationPlane(["net.1", "net.2"]), MIMonitor([("net.1", "batch.1"), ("net.2", "batch.1")])
+    alone = MIMonitor([("net.1", "batch.1")])
+    for first, *others in ([plane, monitor], [alone]):
+        watch(Classifier(mlp(64, 8, 10)), first, digits(256, 64, shuffle=False), callbacks=others, max_epochs=1)
+    name = "mi_monitor/net.1/batch.1"
+    assert monitor.history[-1].readings[name].value == alone.history[-1].readings[name].value
+    assert {"plane/net.1/label", "plane/net.2/label"} <= plane.history[-1].readings.keys()
+
+
+@pytest.mark.parametrize("name", ["net.*", "net.?", "net.[12]"])
+def test_a_pattern_is_no_variable(name):
+    with pytest.raises(ValueError, match="a variable is one layer"):
+        MIMonitor([(name, "batch.1")])
+
+
+def test_negative_labels_raise_at_the_first_step():
+    loaders = digits(128, 64)
+    loaders[0].dataset.tensors[1][::2] = -100  # which the cross entropy ignores
+    with pytest.raises(WatchError, match=r"Got label -100 in batch\.1"):
+        watch(Classifier(mlp(64, 8, 10)), MIMonitor([("net.1", "batch.1")]), loaders, max_epochs=1)

@@ -1,9 +1,11 @@
 """Find layers by path or pattern, and record their outputs by forward hooks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, final
+from weakref import WeakSet
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -12,6 +14,7 @@ from lightning_mi._compat.torch_names import WRAPPER_SEGMENT
 from lightning_mi.exceptions import WatchError
 
 Reduce = Callable[[Tensor], Tensor]
+_ATTACHED: "WeakSet[LayerRecorder]" = WeakSet()
 
 
 def find_layers(module: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
@@ -105,12 +108,30 @@ class LayerRecorder:
     def attach(self) -> None:
         """Add the hooks."""
         self._handles = [layer.register_forward_hook(self._hook(path)) for path, layer in self._layers.items()]
+        _ATTACHED.add(self)
 
     def detach(self) -> None:
         """Remove the hooks; drop what was recorded."""
+        self._pause()
+        self._rows = {}
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Context manager: the recorders of other callbacks record nothing, and keep what they have recorded."""
+        others = [recorder for recorder in _ATTACHED if recorder is not self]
+        for recorder in others:
+            recorder._pause()
+        try:
+            yield
+        finally:
+            for recorder in others:
+                recorder.attach()
+
+    def _pause(self) -> None:
         for handle in self._handles:
             handle.remove()
-        self._handles, self._rows = [], {}
+        self._handles = []
+        _ATTACHED.discard(self)
 
     def clear(self) -> None:
         """Drop what was recorded."""

@@ -38,7 +38,14 @@ class Replay:
         """The step of one batch, without outputs. RNG states and training modes are restored."""
         batch = map_tensors(batch, lambda tensor: tensor.to(pl_module.device))
         precision = trainer.precision_plugin.forward_context()
-        with isolated_rng(), self._recorder, evaluation_mode(pl_module), torch.no_grad(), precision:
+        with (
+            isolated_rng(),
+            self._recorder.alone(),
+            self._recorder,
+            evaluation_mode(pl_module),
+            torch.no_grad(),
+            precision,
+        ):
             self._forward(pl_module, batch)
             return Step(self._recorder.take(), batch, None)
 

@@ -57,6 +57,9 @@ class Source(NamedTuple):
 def parse_source(text: str) -> Source:
     """A source from its name: ``"batch.KEY"``, ``"outputs.KEY"``, or the path of a layer.
 
+    Raises:
+        ValueError: It is a pattern of layers.
+
     Example:
         >>> parse_source("batch.caption").key, parse_source("net.0").kind
         ('caption', 'layer')
@@ -64,6 +67,8 @@ def parse_source(text: str) -> Source:
     kind, dot, key = text.partition(".")
     if dot and kind in ("batch", "outputs"):
         return Source("batch" if kind == "batch" else "outputs", key, text)
+    if any(character in text for character in "*?["):
+        raise ValueError(f"Got the pattern {text!r}: a variable is one layer. Write its path, as in named_modules().")
     return Source("layer", text, text)
 
 
@@ -117,6 +122,11 @@ def entry_rows(entry: Any, name: str) -> Tensor:
         raise WatchError(f"Got {_held(entry)} for {name}: it must be a tensor of one row for each sample.")
     if is_labels(entry) or (entry.dtype == torch.bool and entry.ndim == 1):
         labels: Tensor = entry.detach().long()
+        if len(labels) and (lowest := int(labels.min())) < 0:
+            raise WatchError(
+                f"Got label {lowest} in {name}: labels run from 0. Map them to 0, 1, ..., and drop the samples without "
+                "a label in the data loader."
+            )
         return labels
     if not entry.is_floating_point() and entry.dtype != torch.uint8:
         raise WatchError(
