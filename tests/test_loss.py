@@ -173,8 +173,10 @@ def test_a_damaged_count_is_an_error_on_loading():
 @pytest.mark.parametrize("factor", [-1.0, -0.1])
 def test_minus_sign_is_an_error_in_the_first_backward(factor):
     module, ((x, y),) = mi_loss(), draw(8)
-    with pytest.raises(ValueError, match="MIPenalty or MIMinimizer"):
-        (factor * module(x, y)).backward()
+    for _ in range(2):
+        for loss in (module(x, y), module.compute(x, y).loss):
+            with pytest.raises(ValueError, match="MIPenalty or MIMinimizer"):
+                (factor * loss).backward()
 
 
 def test_minus_sign_suits_a_frozen_critic():

@@ -48,7 +48,9 @@ class FirstStep:
         """
         if self._sign_pending and not torch.compiler.is_compiling():
             self._sign_pending = False
-            if module.automatic_optimization and _increases(output) and _trains_critic(module):
+            if not module.automatic_optimization or not _trains_critic(module):
+                return
+            if _increases(output):
                 raise ValueError(
                     f"Got a loss of {type(module).__name__} that increases with the bound's objective, so its minimum "
                     "is minus infinity: a critic that minimizes a lower bound of the mutual information diverges. To "
@@ -56,8 +58,8 @@ class FirstStep:
                     "minimize it over an encoder, add callbacks.MIPenalty to the trainer of a module with the other "
                     "loss, or MIMinimizer to that loss: their critic keeps maximizing its estimate."
                 )
-            if _trains_critic(module):
-                check_sign(output.loss, module)  # a subclass may return its negative
+            object.__setattr__(module, "_sign_is_checked", False)
+            check_sign(output.loss, module)  # a subclass may return its negative
 
 
 def _increases(output: StepOutput) -> bool:

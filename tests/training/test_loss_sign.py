@@ -39,6 +39,11 @@ class Flat(MIEstimationModule):
         return sum(p.square().sum() for p in self.critic.parameters())
 
 
+class NegatedAfterwards(MIEstimationModule):
+    def training_step(self, batch, batch_idx):
+        return -super().training_step(batch, batch_idx)["loss"]
+
+
 class Manual(Negated):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -70,6 +75,15 @@ def test_a_loss_that_minimizes_a_bound_is_an_error(cls, make_bound):
 )
 def test_other_losses_pass(cls, make_bound):
     fit(make(make_bound(), cls, regularizer=regularizers.Squared(0.1)))
+
+
+def test_a_step_that_returns_the_negative_is_an_error():
+    module = make(cls=NegatedAfterwards)
+    before = weights(module)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"minus sign.*MIPenalty"):
+            fit(module)
+    assert equal(before, weights(module))
 
 
 def test_manual_optimization_is_free_to_minimize():
