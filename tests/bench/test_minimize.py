@@ -22,7 +22,7 @@ from lightning_mi.bench.minimize.training import Settings, Training, train
 from lightning_mi.bench.results import load_curves
 from lightning_mi.exceptions import GridError
 from lightning_mi.utilities.recipe_registry import find_file
-from tests.helpers.grids import finished_cells, ignore
+from tests.helpers.grids import ignore
 
 FILE = find_file("minimize", "benchmark").path
 STEPS = 40
@@ -238,17 +238,14 @@ def test_audit_is_an_estimate_on_new_samples_of_the_encoder(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("short")
-def test_interrupted_grid_resumes_after_its_finished_cells(
+def test_finished_grid_is_reported_without_a_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options: dict[str, Any] = {"methods": [NO_PENALTY, "CLUB"], "critic_steps": [1]}
-    first, *_ = minimize_grid(**options).cells
-    run_cell(tmp_path, first, ignore)
-    before = finished_cells(tmp_path)[first.name]
-    assert run.run("minimize", "quick", output=tmp_path, jobs=1, **options) == 0
-    assert finished_cells(tmp_path)[first.name] == before
+    for cell in minimize_grid(**options).cells:
+        run_cell(tmp_path, cell, ignore)
+    monkeypatch.setattr(local_pool, "_executor", None)
+    assert run.run("minimize", "quick", output=tmp_path, **options) == 0
     assert "2 trainings, results in" in (output := capsys.readouterr().out)
     assert "CLUB-steps1" in output
     assert {"table.md", "results.csv", "mi.png"} < {path.name for path in tmp_path.iterdir()}
-    monkeypatch.setattr(local_pool, "_executor", None)  # a finished grid starts no process
-    assert run.run("minimize", "quick", output=tmp_path, **options) == 0
