@@ -1,6 +1,6 @@
 """LeakageAudit: the mutual information that representations still have, by fresh critics after training."""
 
-from typing import Any, final
+from typing import Any, final, get_args
 
 import lightning.pytorch as L
 import torch
@@ -16,7 +16,7 @@ from lightning_mi.callbacks.watch.sources import Reduction, Step, parse_source, 
 from lightning_mi.estimation.options import Budget
 from lightning_mi.estimation.result import MIEstimate
 from lightning_mi.estimation.two_arrays import estimate
-from lightning_mi.utilities.checks import check_whole
+from lightning_mi.utilities.checks import check_choice, check_whole
 from lightning_mi.utilities.distributed import gather_objects
 
 
@@ -28,10 +28,11 @@ class LeakageAudit(L.Callback):
     its estimate is too low. The audit collects the variables of all samples and ranks, and passes them to
     :func:`lightning_mi.estimate`, whose critics have never been minimized against. During ``fit`` it does nothing.
 
-    Logs ``leakage/X/Y``, the estimate in nats, and ``leakage/X/Y_lower``, its lower confidence limit: what is certainly
-    left. For labels y, also ``leakage/X/Y_accuracy``, the cross-validated accuracy of the better of two classifiers of
-    x, and ``leakage/X/Y_chance``, the frequency of the most frequent label. All of it is printed, with the findings
-    and, if there is one, the estimate of the penalty of the same variables.
+    Logs ``leakage/X/Y``, the estimate in nats; ``leakage/X/Y_lower``, its lower confidence limit: at least so much is
+    left; and ``leakage/X/Y_p_value`` of a test of independence. For labels y, also ``leakage/X/Y_accuracy``, the
+    cross-validated accuracy of the better of two classifiers of x, and ``leakage/X/Y_chance``, the frequency of the
+    most frequent label. All of it is printed, with the findings and, if there is one, the estimate of the penalty of
+    the same variables.
 
     Args:
         x: The path of a layer (``"encoder"``), an entry of the batch (``"batch.0"``), or of what a step returns
@@ -48,7 +49,7 @@ class LeakageAudit(L.Callback):
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: ``num_samples`` is below 50.
+        ValueError: ``num_samples`` is below 50, or the budget is unknown.
         WatchError: As in :class:`~lightning_mi.callbacks.MIPenalty`.
         EstimateInputError: There are fewer than 50 samples, or values that are not finite.
 
@@ -69,6 +70,7 @@ class LeakageAudit(L.Callback):
         reduction: Reduction = "mean",
     ) -> None:
         check_whole("num_samples", num_samples, 50)
+        check_choice("budget", budget, get_args(Budget))
         self._sources = [parse_source(x), parse_source(y)]
         self._budget, self._num_samples, self._reduction = budget, num_samples, reduction
         self._recorder = LayerRecorder({}, lambda output: output)
@@ -114,7 +116,7 @@ class LeakageAudit(L.Callback):
         """Estimate, log and print."""
         self._recorder.detach()
         steps, self._steps = self._steps, []
-        if not steps:
+        if not steps or trainer.fast_dev_run:  # type: ignore[attr-defined]  # one batch is too few to estimate
             return
         joined = {name: torch.cat([step[name] for step in steps]) for name in steps[0]}
         rows = gather_rows({name: values.to(pl_module.device) for name, values in joined.items()})
@@ -123,7 +125,7 @@ class LeakageAudit(L.Callback):
         if isinstance(outcome, Exception):
             raise outcome
         self.result, self.probe = outcome
-        values = {"": self.result.mi, "_lower": self.result.lower}
+        values = {"": self.result.mi, "_lower": self.result.lower, "_p_value": self.result.p_value}
         values |= {} if self.probe is None else {f"_{name}": value for name, value in self.probe._asdict().items()}
         for end, value in values.items():
             pl_module.log(f"leakage/{self.name}{end}", value)

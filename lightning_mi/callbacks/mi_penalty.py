@@ -157,6 +157,8 @@ class MIPenalty(L.Callback):
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Add the penalty to the loss, in place, times the factors that Lightning has applied to the loss."""
         step = Step(self._recorder.take(), self._batch, None)
+        if self._minimizer is None:
+            self._check_labels(step)
         x, y = (self._rows(source, step) for source in self._sources)
         if len(x) != len(y):
             names = [source.name for source in self._sources]
@@ -206,6 +208,13 @@ class MIPenalty(L.Callback):
     def _reset(self) -> None:
         self._minimizer, self._loaded, self._batch = None, None, None
         self._dims, self._recent = (0, 0), []
+
+    def _check_labels(self, step: Step) -> None:
+        if self._num_classes is not None and all(source.rows(step).is_floating_point() for source in self._sources):
+            raise WatchError(
+                f"Got num_classes={self._num_classes}, and {self.name} without labels: both are floating-point. Write "
+                ".long() for labels, or leave num_classes out."
+            )
 
     def _rows(self, source: Source, step: Step) -> Tensor:
         """(N, D) float32 of a step; labels as one-hot rows."""

@@ -73,3 +73,14 @@ def test_what_cannot_be_audited_raises(audit, samples, error, message):
 def test_too_few_samples_are_an_error_at_once():
     with pytest.raises(ValueError, match="num_samples"):
         LeakageAudit("encoder", "batch.nuisance", num_samples=10)
+
+
+def test_fast_dev_run_estimates_nothing():
+    audit = LeakageAudit("encoder", "batch.nuisance")
+    trainer(callbacks=[audit], fast_dev_run=True).test(Leaky(), loader(32), verbose=False)
+    assert audit.result is None
+
+
+def test_unknown_budget_raises_at_once():
+    with pytest.raises(ValueError, match="budget='fast'"):
+        LeakageAudit("encoder", "batch.nuisance", budget="fast")

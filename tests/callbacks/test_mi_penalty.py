@@ -173,12 +173,13 @@ class Manual(Leaky):
         (Leaky, lambda: penalty("batch.age"), WatchError, "'age'"),
         (Leaky, lambda: penalty("batch.label"), WatchError, "num_classes=2"),
         (Leaky, lambda: penalty("batch.label", num_classes=1), WatchError, "label 1"),
+        (Leaky, lambda: penalty("batch.nuisance", num_classes=2), WatchError, "without labels"),
         (Leaky, lambda: MIPenalty("batch.x", "batch.nuisance"), WatchError, "without a gradient"),
         (Twice, penalty, WatchError, "two outputs"),
         (Never, penalty, WatchError, "did not run"),
         (Manual, penalty, MisconfigurationException, "MIMinimizer"),
     ],
-    ids=["layer", "entry", "labels", "classes", "no gradient", "twice", "never", "manual"],
+    ids=["layer", "entry", "labels", "classes", "numbers", "no gradient", "twice", "never", "manual"],
 )
 def test_what_cannot_be_minimized_raises(module, callback, error, message):
     made = module()
