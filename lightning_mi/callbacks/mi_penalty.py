@@ -99,6 +99,8 @@ class MIPenalty(L.Callback):
                     f"Got {source.name!r}: the loss is complete before a step returns its outputs. Name a layer, or an "
                     "entry of the batch."
                 )
+        if x == y:
+            raise ValueError(f"Got {x!r} twice: a penalty is on the mutual information of two variables.")
         if num_classes is not None:
             check_whole("num_classes", num_classes, 1)
         self._weight = weight if callable(weight) else check_weight(weight)

@@ -59,6 +59,8 @@ class JointCritic(AbstractCritic):
                 "Got hidden=(): without a hidden layer a joint critic cannot relate x to y. Pass hidden=(256, 256)."
             )
         check_widths(x_dim=x_dim, y_dim=y_dim)
+        if separable_dim is not None:
+            check_widths(separable_dim=separable_dim)
         self.x_dim, self.y_dim = x_dim, y_dim
         # One layer over both widths, so that it is initialized as a layer over the concatenation.
         self.first = nn.Linear(x_dim + y_dim, hidden[0])

@@ -66,7 +66,7 @@ class NormalScores(nn.Module):
         columns = upcast(x).mT.contiguous()
         # Ties have the mean score of their ranks.
         scores = (self._interpolate(columns, right=False) + self._interpolate(columns, right=True)) / 2
-        return scores.mT.to(x.dtype)
+        return scores.mT.to(x.dtype) if x.is_floating_point() else scores.mT
 
     @torch.no_grad()
     def _update(self, x: Tensor) -> None:

@@ -84,9 +84,6 @@ def test_all_methods_read_the_network_of_a_plain_loop(small: Split, monkeypatch:
     parts = [part for i in range(4) for part in (nn.Linear(widths[i], widths[i + 1]), nn.ReLU())]
     net = nn.Sequential(*parts[:-1])
     probes = [nn.Sequential(nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 10)) for width in widths[1:]]
-    for probe in probes:
-        nn.init.zeros_(probe[-1].weight)
-        nn.init.zeros_(probe[-1].bias)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     probe_optimizers = [torch.optim.Adam(probe.parameters(), lr=1e-2) for probe in probes]
     ends = (2, 4, 6, 7)  # of the layers in the sequence

@@ -43,3 +43,12 @@ def test_few_samples_of_many_features_are_read():
     x, y = shifted(1024 + 1000, 256)
     reading = read_pair((x[:1024], y[:1024]), (x[1024:], y[1024:]), noise=0.0, hidden=64, seed=0)
     assert 1.15 < reading.value < 1.36  # log 4 = 1.386, of which the exact classifier reads 1.36
+
+
+def test_labels_may_be_any_integers():
+    x, y = shifted(500, 8)
+    readings = [
+        read_pair((x[:300], labels[:300]), (x[300:], labels[300:]), noise=0.0, hidden=8, seed=0)
+        for labels in (y, 7 + 10**12 * y)
+    ]
+    assert readings[0] == readings[1]

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from lightning_mi.bench.plane.converged import read_converged
 from lightning_mi.callbacks import InformationPlane
 from lightning_mi.data import ImageDataModule
+from lightning_mi.encoders import GaussianNoise
 from lightning_mi.exceptions import MIWarning
 from tests.helpers.small_module import equal, trainer, weights
 from tests.helpers.watched import Classifier, Copies, digits, mlp, noisy, watch
@@ -250,3 +251,10 @@ def test_state_dict_before_fit():
     plane.load_state_dict(plane.state_dict())
     assert plane.history == []
     assert plane.state_key != InformationPlane(["net.2"]).state_key
+
+
+def test_a_random_layer_is_no_difference_between_step_and_forward():
+    torch.manual_seed(0)
+    plane = InformationPlane(["net.1"])
+    watch(Classifier(nn.Sequential(nn.Linear(64, 16), GaussianNoise(0.1), nn.Linear(16, 10))), plane)
+    assert plane.history[0].readings["plane/net.1/label"].value > 0.5

@@ -194,6 +194,7 @@ def test_what_cannot_be_minimized_raises(module, callback, error, message):
     ("options", "error", "message"),
     [
         ({"weight": -1.0}, ValueError, "at least 0"),
+        ({"y": "encoder"}, ValueError, "twice"),
         ({"steps": 0}, ValueError, "steps"),
         ({"bound": bounds.DV}, TypeError, "bound"),
         ({"regularizer": 0.1}, TypeError, "regularizer"),
@@ -202,7 +203,7 @@ def test_what_cannot_be_minimized_raises(module, callback, error, message):
         ({"bound": bounds.L1Out(), "regularizer": None}, ValueError, "GaussianConditional"),
         ({"bound": bounds.NWJ(), "regularizer": regularizers.Squared(0.1, target=1.0)}, ValueError, "target"),
     ],
-    ids=["weight", "steps", "a class", "a number", "classes", "outputs", "no density", "target"],
+    ids=["weight", "same", "steps", "a class", "a number", "classes", "outputs", "no density", "target"],
 )
 def test_wrong_arguments_raise(options, error, message):
     with pytest.raises(error, match=message):

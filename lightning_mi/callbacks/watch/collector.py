@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_mi.callbacks.watch.layers import LayerRecorder, find_layers
-from lightning_mi.callbacks.watch.replay import Forward, Replay, warn_of_other_rows
+from lightning_mi.callbacks.watch.replay import Forward, Replay, isolated_rng, warn_of_other_rows
 from lightning_mi.callbacks.watch.samples import RecentBatches, gather_rows
 from lightning_mi.callbacks.watch.sources import Reduction, Source, Step, reduce_rows
 from lightning_mi.exceptions import MIWarning, WatchError
@@ -93,7 +93,11 @@ class Collector:
             return
         self._compared = True
         self.stop()
-        warn_of_other_rows(step, self._replay.step(trainer, pl_module, batch), pl_module)
+        first = self._replay.step(trainer, pl_module, batch)
+        with isolated_rng():
+            torch.rand(1, device=pl_module.device)  # other random numbers for random layers
+            second = self._replay.step(trainer, pl_module, batch)
+        warn_of_other_rows(step, (first, second), pl_module)
         self._recorder.attach()
 
     def stop(self) -> None:

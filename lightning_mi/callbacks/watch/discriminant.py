@@ -20,6 +20,10 @@ class Discriminant(NamedTuple):
     weight: Tensor
     offset: Tensor
 
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, C) logits of (N, D)."""
+        return x @ self.weight + self.offset
+
 
 def linear_discriminants(x: Tensor, y: Tensor, num_classes: int) -> list[Discriminant]:
     """Gaussian classifiers with a common covariance, one for each shrinkage of covariance and means.
@@ -35,8 +39,8 @@ def linear_discriminants(x: Tensor, y: Tensor, num_classes: int) -> list[Discrim
 
     Example:
         >>> x, y = torch.tensor([[-1.0], [-3.0], [1.0], [3.0]]), torch.tensor([0, 0, 1, 1])
-        >>> weight, offset = linear_discriminants(x, y, num_classes=2)[-1]
-        >>> x @ weight + offset - (x @ weight + offset)[:, :1]  # equally likely at 0
+        >>> logits = linear_discriminants(x, y, num_classes=2)[-1](x)
+        >>> logits - logits[:, :1]  # equally likely at 0
         tensor([[ 0., -4.],
                 [ 0., -12.],
                 [ 0.,  4.],

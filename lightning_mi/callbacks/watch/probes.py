@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_mi.bounds import DV
-from lightning_mi.callbacks.watch.discriminant import linear_discriminants
+from lightning_mi.callbacks.watch.discriminant import Discriminant, linear_discriminants
 from lightning_mi.critics import SeparableCritic
 from lightning_mi.encoders import MLP
 from lightning_mi.loss import MILoss
@@ -36,12 +36,8 @@ class AbstractProbe(nn.Module, ABC):
     weight_decay: ClassVar[float]
 
     @abstractmethod
-    def start(self, fitted: Rows, stop: Rows) -> None:
-        """Hook before the fit, with the rows to fit to and those that choose when to stop."""
-
-    @abstractmethod
-    def finish(self, x: Tensor, y: Tensor) -> None:
-        """Hook after the fit, with the rows that chose when to stop."""
+    def finish(self, fitted: Rows, stop: Rows) -> None:
+        """Hook after the fit, with the rows that were fitted to and those that chose when to stop."""
 
     @abstractmethod
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -59,8 +55,8 @@ class LabelProbe(AbstractProbe):
     .. math:: I = H(Y) - E[-\log p(y | x)]
 
     H(Y) is that of the read labels, so only the head is estimated. The value is a lower bound of I(x; Y) up to noise.
-    The logits are those of a shrunken linear discriminant plus the head, which is zero before the fit: with few samples
-    of many features a network alone overfits before it has learned anything.
+    With few samples of many features a network overfits before it has learned much. So a shrunken linear discriminant
+    replaces the head, if its cross entropy is lower on the rows that chose when to stop.
 
     Args:
         x_dim: D.
@@ -78,29 +74,24 @@ class LabelProbe(AbstractProbe):
 
     lr = 1e-2
     weight_decay = 0.1
-    discriminant: Tensor
-    offset: Tensor
 
     def __init__(self, x_dim: int, num_classes: int, hidden: int) -> None:
         super().__init__()
         self.head = MLP(x_dim, [hidden] if hidden else [], out_dim=num_classes)
-        for parameter in self.head.layers[-1].parameters():
-            nn.init.zeros_(parameter)
-        self.register_buffer("discriminant", torch.zeros(x_dim, num_classes))
-        self.register_buffer("offset", torch.zeros(num_classes))
+        self._num_classes = num_classes
+        self._discriminant: Discriminant | None = None
 
-    def start(self, fitted: Rows, stop: Rows) -> None:
-        """Set the discriminant, with the shrinkage that reads the most of the rows that choose when to stop."""
-        candidates = linear_discriminants(*fitted, num_classes=len(self.offset))
-        losses = [F.cross_entropy(stop[0] @ weight + offset, stop[1]) for weight, offset in candidates]
-        self.discriminant, self.offset = candidates[int(torch.stack(losses).argmin())]
-
-    def finish(self, x: Tensor, y: Tensor) -> None:
-        """Nothing."""
+    @torch.no_grad()
+    def finish(self, fitted: Rows, stop: Rows) -> None:
+        """Choose between the head and the discriminants."""
+        candidates = linear_discriminants(*fitted, num_classes=self._num_classes)
+        losses = torch.stack([F.cross_entropy(candidate(stop[0]), stop[1]) for candidate in candidates])
+        if losses.min() < self.loss(*stop):
+            self._discriminant = candidates[int(losses.argmin())]
 
     def logits(self, x: Tensor) -> Tensor:
         """(N, C) logits of (N, D)."""
-        logits: Tensor = x @ self.discriminant + self.offset + self.head(x)
+        logits: Tensor = self.head(x) if self._discriminant is None else self._discriminant(x)
         return logits
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -147,13 +138,10 @@ class CriticProbe(AbstractProbe):
         self.mi_loss = MILoss(critic, DV(), AllPairs(gather=False), Squared(weight=0.1))
         self._cap = math.inf
 
-    def start(self, fitted: Rows, stop: Rows) -> None:
-        """Nothing."""
-
     @torch.no_grad()
-    def finish(self, x: Tensor, y: Tensor) -> None:
+    def finish(self, fitted: Rows, stop: Rows) -> None:
         """Set the cap of the scores."""
-        self._cap = float(self.mi_loss.critic.pairwise(x, y).max())
+        self._cap = float(self.mi_loss.critic.pairwise(*stop).max())
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of all pairs of the rows."""
@@ -183,10 +171,7 @@ def fit_probe(probe: _P, x: Tensor, y: Tensor) -> _P:
     num_stop = max(1, round(_STOP_FRACTION * len(x)))
     stop, train = order[:num_stop], order[num_stop:]
     optimizer = torch.optim.AdamW(probe.parameters(), lr=probe.lr, weight_decay=probe.weight_decay, fused=True)
-    probe.start((x[train], y[train]), (x[stop], y[stop]))
-    with disable_finite_checks(), torch.no_grad():
-        best = float(probe.eval().loss(x[stop], y[stop]))
-    best_state, waited = _copied(probe), 0
+    best, best_state, waited = float("inf"), _copied(probe), 0
     with disable_finite_checks():
         for _ in range(_MAX_EPOCHS):
             probe.train()
@@ -206,7 +191,7 @@ def fit_probe(probe: _P, x: Tensor, y: Tensor) -> _P:
             if waited >= _PATIENCE:
                 break
     probe.load_state_dict(best_state)
-    probe.finish(x[stop], y[stop])
+    probe.finish((x[train], y[train]), (x[stop], y[stop]))
     return probe
 
 

@@ -55,6 +55,7 @@ def read_pair(fitted: Rows | None, held_out: Rows, *, noise: float, hidden: int,
     Source: McAllester and Stratos 2020 (the limit log n).
     """
     torch.manual_seed(seed)
+    held_out, fitted = _with_small_labels(held_out, fitted)
     x, y = _oriented(held_out)
     fit_x, fit_y = (x, y) if fitted is None else _oriented(fitted)
     too_few = min(len(x), len(fit_x)) < _MIN_ROWS
@@ -80,6 +81,20 @@ def read_pair(fitted: Rows | None, held_out: Rows, *, noise: float, hidden: int,
     limit = _entropy(y) if y.ndim == 1 else math.log(len(x))
     num_fitted = len(fit_x) if fitted is not None else len(x) - len(x) // _FOLDS
     return Reading(value, error, gap, limit, num_fitted, len(x))
+
+
+def _with_small_labels(held_out: Rows, fitted: Rows | None) -> tuple[Rows, Rows | None]:
+    """Labels as 0 to C - 1: some data sets number few classes by large numbers."""
+    parts = [held_out] if fitted is None else [held_out, fitted]
+    columns = []
+    for column in zip(*parts, strict=True):
+        if column[0].ndim == 1:
+            classes = torch.unique(torch.cat(column))
+            columns.append([torch.searchsorted(classes, labels) for labels in column])
+        else:
+            columns.append(list(column))
+    found = list(zip(*columns, strict=True))
+    return found[0], None if fitted is None else found[1]
 
 
 def _oriented(rows: Rows) -> Rows:

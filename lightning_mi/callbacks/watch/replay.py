@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
 
 from lightning_mi.callbacks.watch.layers import LayerRecorder
 from lightning_mi.callbacks.watch.samples import map_tensors
@@ -65,25 +66,33 @@ def find_forward(pl_module: L.LightningModule, forward: Forward | None, source: 
     return lambda module, batch: module(find_entry(batch, source.key, source.name))
 
 
-def warn_of_other_rows(step: Step, replayed: Step, pl_module: L.LightningModule) -> None:
-    """Warn if a validation step and the replay of its batch have other rows.
+def warn_of_other_rows(step: Step, replays: tuple[Step, Step], pl_module: L.LightningModule) -> None:
+    """Warn if a validation step and the replay of its batch have other rows, but not for a random layer.
+
+    Args:
+        step: The validation step.
+        replays: Two replays of its batch, with other random numbers.
+        pl_module: The module.
 
     Warns:
         MIWarning: The rows of a layer differ.
     """
+    replayed, again = replays
     for path, rows in step.layers.items():
         other = replayed.layers[path]
-        same = rows.shape == other.shape and bool((rows - other).abs().mean() <= _TOLERANCE * rows.abs().mean())
-        if same or not bool(rows.isfinite().all()):
+        if _same(rows, other) or not bool(rows.isfinite().all()) or not _same(other, again.layers[path]):
             continue
         rank_zero_warn(
             f"Layer {path!r} differs between validation_step and the forward of {type(pl_module).__name__} on the same "
             "batch: probes are fitted to other activations than they are read on. Pass "
-            "forward=lambda module, batch: ..., which computes what validation_step computes. If the layer is random "
-            "in evaluation mode, both are right.",
+            "forward=lambda module, batch: ..., which computes what validation_step computes.",
             category=MIWarning,
         )
         return
+
+
+def _same(rows: Tensor, other: Tensor) -> bool:
+    return rows.shape == other.shape and bool((rows - other).abs().mean() <= _TOLERANCE * rows.abs().mean())
 
 
 def isolated_rng() -> Any:
