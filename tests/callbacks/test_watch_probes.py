@@ -77,7 +77,7 @@ def test_scores_are_read_up_to_a_cap():
     y = far + 0.5 * torch.randn(300, 2)
     y[0] = 50 * far[1]  # its marginal pairs have enormous scores
     capped = float(probe.read(far, y).value)
-    probe.finish(far, y)  # the cap is now the highest of these scores
+    probe.finish((far, y), (far, y))  # the cap is now the highest of these scores
     assert capped > float(probe.read(far, y).value) + 1
     assert capped > 0
 

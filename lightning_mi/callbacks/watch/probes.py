@@ -23,6 +23,7 @@ from lightning_mi.utilities.numerics import disable_finite_checks, upcast
 _BATCH = 256
 _MIN_BATCHES = 8
 _MAX_EPOCHS, _PATIENCE, _MIN_IMPROVEMENT = 200, 3, 1e-3  # epochs; nats
+_MARGIN = 0.05  # nats; both are near 0 on what an overfitted network learned, and the head generalizes better
 _STOP_FRACTION = 0.15  # of the rows: they choose when to stop
 _P = TypeVar("_P", bound="AbstractProbe")
 
@@ -56,7 +57,7 @@ class LabelProbe(AbstractProbe):
 
     H(Y) is that of the read labels, so only the head is estimated. The value is a lower bound of I(x; Y) up to noise.
     With few samples of many features a network overfits before it has learned much. So a shrunken linear discriminant
-    replaces the head, if its cross entropy is lower on the rows that chose when to stop.
+    replaces the head, if its cross entropy is lower by 0.05 nats on the rows that chose when to stop.
 
     Args:
         x_dim: D.
@@ -86,7 +87,7 @@ class LabelProbe(AbstractProbe):
         """Choose between the head and the discriminants."""
         candidates = linear_discriminants(*fitted, num_classes=self._num_classes)
         losses = torch.stack([F.cross_entropy(candidate(stop[0]), stop[1]) for candidate in candidates])
-        if losses.min() < self.loss(*stop):
+        if losses.min() < self.loss(*stop) - _MARGIN:
             self._discriminant = candidates[int(losses.argmin())]
 
     def logits(self, x: Tensor) -> Tensor:
