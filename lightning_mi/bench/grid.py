@@ -13,7 +13,6 @@ from lightning_mi.exceptions import GridError
 from lightning_mi.utilities.recipe_registry import find_file
 
 VARIANTS = ("original", "regularized", "published")
-_SELF_NORMALIZED = ("NWJ", "TUBA", "JS", "NCE")  # losses whose optimum has a fixed log-normalizer without a regularizer
 
 
 @final
@@ -49,7 +48,12 @@ class Cell(AbstractCell):
     @property
     def has_plug_in(self) -> bool:
         """Whether a regularizer or a self-normalized bound holds the log-normalizer at its target."""
-        return self.variant != "original" or self.loss in _SELF_NORMALIZED
+        if self.variant != "original":
+            return True
+        from lightning_mi import bounds  # imports torch: seconds
+
+        name = self.config["model"]["init_args"]["bound"]["class_path"].rpartition(".")[2]
+        return bool(getattr(bounds, name).self_normalized)
 
 
 def load_grid(

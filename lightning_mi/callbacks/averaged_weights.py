@@ -1,7 +1,7 @@
 """AveragedWeights: read the estimate with an exponential moving average of the weights."""
 
 import math
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import lightning.pytorch as L
 import torch
@@ -16,6 +16,8 @@ from lightning_mi.loss import reported_terms
 from lightning_mi.module import MIEstimationModule
 from lightning_mi.utilities.checks import check_number
 from lightning_mi.utilities.numerics import disable_finite_checks
+
+_Count = TypeVar("_Count", float, Tensor)
 
 
 @final
@@ -131,7 +133,7 @@ class AveragedWeights(WeightAveraging):
             return
         if self._level is None:
             self._level = current
-        previous, decay = self._level.to(current), min(self.decay, (1 + self._num_batches) / (10 + self._num_batches))
+        previous, decay = self._level.to(current), min(self.decay, _warm_up(self._num_batches))
         level = torch.logaddexp(previous + math.log(decay), current + math.log1p(-decay)) if decay else current
         # A batch that is not finite is skipped, without a host-device sync.
         self._level = level.where(torch.isfinite(level), previous.where(torch.isfinite(previous), current))
@@ -141,9 +143,13 @@ class AveragedWeights(WeightAveraging):
     def _average(self, averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
         if not averaged.is_floating_point():  # counts and flags
             return current
-        num_steps = torch.as_tensor(num_averaged, device=averaged.device)
-        warm_up = ((1 + num_steps) / (10 + num_steps)).to(averaged.dtype)  # a tensor: no host-device sync
-        return torch.lerp(current, averaged, warm_up.clamp(max=self.decay))
+        warm_up = _warm_up(torch.as_tensor(num_averaged, device=averaged.device))  # a tensor: no host-device sync
+        return torch.lerp(current, averaged, warm_up.to(averaged.dtype).clamp(max=self.decay))
+
+
+def _warm_up(count: _Count) -> _Count:
+    """The decay that is reached after a number of steps."""
+    return (1 + count) / (10 + count)
 
 
 def _has_level(bound: AbstractBound) -> bool:

@@ -70,13 +70,12 @@ class MIMonitor(AbstractWatch):
         if not pairs or not all(map(_is_pair, pairs)):
             raise ValueError(f'Got pairs={pairs!r}: give pairs of variables, such as [("encoder", "batch.1")].')
         super().__init__(reduction, forward, input, buffer, held_out, hidden, every_n_epochs)
-        self._names, self._noise = [(x, y) for x, y in pairs], noise
-        self._sources = [(parse_source(x), parse_source(y)) for x, y in pairs]
+        self._sources, self._noise = [(parse_source(x), parse_source(y)) for x, y in pairs], noise
 
     @property
     def state_key(self) -> str:
         """The key in the checkpoint, which depends on the variables: a trainer may have several monitors."""
-        return f"MIMonitor{self._names, self._noise}"
+        return f"MIMonitor{[(x.name, y.name) for x, y in self._sources], self._noise}"
 
     def find_pairs(self, pl_module: L.LightningModule) -> list[Pair]:
         """The pairs of the argument."""

@@ -25,10 +25,12 @@ class FirstStep:
     def __init__(self) -> None:
         self._scale_pending = False
         self._sign_pending = False
+        self._sign_is_checked = False  # in backward, by check_sign
 
     def start(self) -> None:
         """Begin a fit."""
         self._scale_pending = self._sign_pending = True
+        self._sign_is_checked = False
 
     def check_scale(self, critic: AbstractCritic, representations: Sequence[Any]) -> None:
         """Warn if representations are far from unit scale.
@@ -58,8 +60,7 @@ class FirstStep:
                     "minimize it over an encoder, add callbacks.MIPenalty to the trainer of a module with the other "
                     "loss, or MIMinimizer to that loss: their critic keeps maximizing its estimate."
                 )
-            object.__setattr__(module, "_sign_is_checked", False)
-            check_sign(output.loss, module)  # a subclass may return its negative
+            check_sign(output.loss, self)  # a subclass may return its negative
 
 
 def _increases(output: StepOutput) -> bool:

@@ -1,12 +1,12 @@
 """Raise for a minus sign before a mutual-information loss."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_mi._compat.torch_names import is_functorch_active, is_tracing
 
 
-def check_sign(loss: Tensor, owner: nn.Module) -> None:
+def check_sign(loss: Tensor, owner: object) -> None:
     """Raise in backward if the loss is descended with a negative factor; checked at an owner's first backward.
 
     A minus sign would not minimize mutual information: critic and encoder would descend the estimate together, and the
@@ -14,14 +14,14 @@ def check_sign(loss: Tensor, owner: nn.Module) -> None:
 
     Args:
         loss: A scalar to minimize.
-        owner: The module that returns it; it remembers that the sign has been checked.
+        owner: Its attribute ``_sign_is_checked`` becomes True when a sign has passed; no later one is then checked.
 
     Raises:
         ValueError: In ``backward``, the gradient of the loss is negative.
 
     Example:
         >>> loss = torch.tensor(1.0, requires_grad=True)
-        >>> check_sign(loss, nn.Identity())
+        >>> check_sign(loss, torch.nn.Identity())
         >>> (-loss).backward()
         Traceback (most recent call last):
         ValueError: Got a mutual-information loss with a minus sign or a negative weight: ...

@@ -49,7 +49,7 @@ def load_plane_grid(path: Path, preset: str, seeds: list[int] | None = None) -> 
     Args:
         path: The benchmark's YAML file.
         preset: One of its presets.
-        seeds: Seeds instead of those of the preset.
+        seeds: Seeds that replace the preset's; None keeps them.
 
     Raises:
         GridError: If a preset or a key is unknown, or an epoch is below 1.
