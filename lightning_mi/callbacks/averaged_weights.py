@@ -96,9 +96,8 @@ class AveragedWeights(WeightAveraging):
         assert isinstance(averaged, MIEstimationModule)
         averaged.eval()
         averaged.pairs.train(pl_module.training)  # pairs over all ranks, as in training
-        trainer.precision_plugin.convert_module(averaged).to(
-            pl_module.device
-        )  # `setup` copies before Lightning converts
+        # `setup` copies before Lightning converts to the precision of the training.
+        trainer.precision_plugin.convert_module(averaged).to(pl_module.device)
         cuda = pl_module.device.type == "cuda"
         with isolate_rng(include_cuda=cuda), disable_finite_checks(), trainer.precision_plugin.forward_context():
             try:

@@ -48,6 +48,16 @@ def find_layers(module: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Modu
     return found
 
 
+def is_pattern(text: str) -> bool:
+    """Whether a text is a pattern of paths, and no path.
+
+    Example:
+        >>> is_pattern("net.*"), is_pattern("net.0")
+        (True, False)
+    """
+    return any(character in text for character in "*?[")
+
+
 def _without_wrappers(path: str) -> str:
     return ".".join(segment for segment in path.split(".") if segment != WRAPPER_SEGMENT)
 
@@ -58,7 +68,7 @@ def _matches(path: str, pattern: str) -> bool:
 
 
 def _not_found(pattern: str, paths: list[str], owner: str) -> str:
-    if any(character in pattern for character in "*?["):
+    if is_pattern(pattern):
         return (
             f"Got the pattern {pattern!r}: it matches no submodule of {owner}. `*` matches within one segment of a "
             f"path. {owner} has: {_listed(paths)}."

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_mi.callbacks.watch.probes import AbstractProbe, CriticProbe, LabelProbe, fit_probe
+from lightning_mi.callbacks.watch.probes import AbstractProbe, CriticProbe, LabelProbe, Rows, fit_probe
 from lightning_mi.callbacks.watch.whitening import fit_whitening
 from lightning_mi.metrics.moments import Estimate
 
-Rows = tuple[Tensor, Tensor]
 _FOLDS = 4
 _MIN_ROWS = 4  # to fit to, and to read
 

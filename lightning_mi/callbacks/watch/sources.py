@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, final
 import torch
 from torch import Tensor
 
+from lightning_mi.callbacks.watch.layers import is_pattern
 from lightning_mi.exceptions import WatchError
 from lightning_mi.utilities.labels import is_labels
 
@@ -67,7 +68,7 @@ def parse_source(text: str) -> Source:
     kind, dot, key = text.partition(".")
     if dot and kind in ("batch", "outputs"):
         return Source("batch" if kind == "batch" else "outputs", key, text)
-    if any(character in text for character in "*?["):
+    if is_pattern(text):
         raise ValueError(f"Got the pattern {text!r}: a variable is one layer. Write its path, as in named_modules().")
     return Source("layer", text, text)
 
