@@ -16,6 +16,7 @@ from lightning_mi.loss import MILoss, reported_terms
 from lightning_mi.pairs import AbstractPairing
 from lightning_mi.regularizers import AbstractRegularizer
 from lightning_mi.training.critic_lag import CriticLag
+from lightning_mi.training.finite_checks import check_finite as check_views_finite
 from lightning_mi.training.optimizer import plan
 from lightning_mi.training.view_scale import warn_of_scale
 from lightning_mi.utilities.checks import check_finite, check_whole
@@ -79,6 +80,7 @@ class MIMinimizer(nn.Module):
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: The weight is negative or not finite, or ``steps`` or ``check_every`` is below 1.
+        NonFiniteBatchError: In training, a view holds NaN or an infinite value; nothing has changed.
 
     Warns:
         ViewScaleWarning: At the first batch, a view is far from unit scale: the critic does not learn from it.
@@ -126,6 +128,7 @@ class MIMinimizer(nn.Module):
         self.optimizer = cast("Optimizer", plan(optimizer, None, "epoch").make(list(self.mi_loss.parameters())))
         self.num_batches = 0
         self._synchronized = self._scale_checked = False
+        self.view_names: tuple[str, ...] = ("x", "y")  # in messages
 
     @property
     def lag(self) -> float:
@@ -141,6 +144,7 @@ class MIMinimizer(nn.Module):
         before = None
         if self.training:
             detached = [view.detach() for view in views]
+            check_views_finite(detached, lambda: f"batch {self.num_batches} of MIMinimizer", names=self.view_names)
             if not self._scale_checked:
                 self._scale_checked = True
                 warn_of_scale(self.mi_loss.critic, detached)

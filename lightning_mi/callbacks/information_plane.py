@@ -27,9 +27,12 @@ class InformationPlane(AbstractWatch):
     validation, in evaluation mode, so that the reading does not lag behind the training.
 
     With ``noise``, it also reads I(layer + noise; input), and that of ``layer_pairs``, by a regularized
-    Donsker-Varadhan bound. Without noise, the layer of a deterministic network has infinite information about the
-    input if it is continuous, and the entropy of its values if it is discrete: on n samples, log n. So the number
-    depends on the noise, and values near log n of the held-out samples say only that it is large.
+    Donsker-Varadhan bound, whose critic starts as that of a Gaussian. Without noise, the layer of a deterministic
+    network has infinite information about the input if it is continuous, and the entropy of its values if it is
+    discrete: on n samples, log n. So the number depends on the noise. Values above log n of the held-out samples rest
+    on the critic's Gaussian part: no estimator can warrant them for every law.
+
+    ``trainer.validate`` reads too; its probes are cross-fitted to the validation samples, and read less.
 
     Logs for each layer ``plane/LAYER/label`` and, with noise, ``plane/LAYER/input`` and ``plane/LAYER/LAYER``, each
     with ``_standard_error`` (over held-out samples), ``_train_gap`` (the value on the samples that the probe was fitted
@@ -66,8 +69,8 @@ class InformationPlane(AbstractWatch):
         WatchError: At the start of fit, a layer does not exist or a pattern matches nothing; at the first step, a layer
             runs twice, does not run or returns no tensor, or a batch has no label.
 
-    Source: Barber and Agakov 2003; Choi and Lee 2022; Goldfeld et al. 2019 (noise); Saxe et al. 2018 (deterministic
-    layers).
+    Source: Barber and Agakov 2003; Choi and Lee 2022; Goldfeld et al. 2019 (noise); McAllester and Stratos 2020 (the
+    limit log n); Saxe et al. 2018 (deterministic layers).
 
     Example:
         >>> plane = InformationPlane(["net.0", "net.2"])

@@ -64,8 +64,9 @@ class MIPenalty(L.Callback):
         ValueError: The weight is negative or not finite, or another number is below 1.
         MisconfigurationException: At the start of fit, the module optimizes manually.
         WatchError: At the start of fit, a layer does not exist; at the first step, a layer runs twice, does not run or
-            returns no tensor, an entry is missing, labels have no ``num_classes``, or neither variable depends on the
-            module's parameters.
+            returns no tensor, an entry is missing, labels have no ``num_classes``, or the loss or both variables do not
+            depend on the module's parameters.
+        NonFiniteBatchError: A variable holds NaN or an infinite value.
 
     Warns:
         CriticLagWarning: In three checks in a row, the critic lags by more than 0.05 nats.
@@ -158,6 +159,11 @@ class MIPenalty(L.Callback):
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Add the penalty to the loss, in place, times the factors that Lightning has applied to the loss."""
+        if not loss.requires_grad:
+            raise WatchError(
+                "Got a training loss without a gradient: the module would train on the penalty alone. Return a loss "
+                "that depends on its parameters."
+            )
         step = Step(self._recorder.take(), self._batch, None)
         if self._minimizer is None:
             self._check_labels(step)
@@ -234,7 +240,9 @@ class MIPenalty(L.Callback):
 
     def _make(self, dims: tuple[int, int]) -> MIMinimizer:
         options = copy.deepcopy(self._options)
-        return MIMinimizer(self._critic(*dims), weight=self._weight, **options)
+        minimizer = MIMinimizer(self._critic(*dims), weight=self._weight, **options)
+        minimizer.view_names = tuple(source.name for source in self._sources)
+        return minimizer
 
     def _ready(self, dims: tuple[int, int], device: torch.device) -> MIMinimizer:
         """The minimizer, created at the first batch, with the state of a checkpoint if there is one."""

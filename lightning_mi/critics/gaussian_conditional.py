@@ -90,7 +90,13 @@ class GaussianConditional(AbstractCritic):
 
     def given(self, x: Tensor) -> DiagonalGaussian:
         """The N densities of y given x, (N, ...)."""
-        output = upcast(self.network(x))
+        try:
+            output = upcast(self.network(x))
+        except IndexError as error:  # of an embedding
+            raise ValueError(
+                f"The network of GaussianConditional failed: {error}. Labels run from 0 to C - 1: give nn.Embedding a "
+                "row for each."
+            ) from error
         if output.ndim != 2 or output.shape[1] % 2:
             raise ValueError(
                 f"Got an output of shape {tuple(output.shape)} from the network of GaussianConditional: it has 2 D "

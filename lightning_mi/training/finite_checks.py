@@ -13,14 +13,14 @@ from lightning_mi.exceptions import NonFiniteBatchError
 _VIEW_NAMES = ("x", "y", "x_marginal", "y_marginal")
 
 
-def view_name(position: int) -> str:
+def view_name(position: int, names: Sequence[str] = _VIEW_NAMES) -> str:
     """The name of a view of a batch in messages.
 
     Example:
         >>> view_name(0), view_name(7)
         ('x', '7')
     """
-    return _VIEW_NAMES[position] if position < len(_VIEW_NAMES) else str(position)
+    return names[position] if position < len(names) else str(position)
 
 
 def floating_tensors(entries: Sequence[Any]) -> list[Tensor]:
@@ -56,13 +56,19 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     return any(math.isfinite(get_total_norm(tensors, order).item()) for order in (2.0, math.inf))
 
 
-def check_finite(views: Sequence[Any], location: Callable[[], str], changes: Callable[[], str] = str) -> None:
+def check_finite(
+    views: Sequence[Any],
+    location: Callable[[], str],
+    changes: Callable[[], str] = str,
+    names: Sequence[str] = _VIEW_NAMES,
+) -> None:
     """Raise if a view contains NaN or an infinite value.
 
     Args:
         views: Views of a batch, x and y first; only floating-point tensors are checked.
         location: Returns the step, for the message.
         changes: Returns a sentence, with a leading space, about what has changed so far; empty by default.
+        names: Of the views, for the message.
 
     Raises:
         NonFiniteBatchError: The message names the view, the number of values and the position of the first.
@@ -79,7 +85,7 @@ def check_finite(views: Sequence[Any], location: Callable[[], str], changes: Cal
         if bad := count_non_finite(view):
             first = tuple(int(i) for i in (~torch.isfinite(view)).nonzero()[0])
             raise NonFiniteBatchError(
-                f"View {view_name(position)} of shape {tuple(view.shape)} holds {bad} values that are not finite, the "
-                f"first, {float(view[first])}, at index {first}, at {location()}.{changes()} "
+                f"View {view_name(position, names)} of shape {tuple(view.shape)} holds {bad} values that are not "
+                f"finite, the first, {float(view[first])}, at index {first}, at {location()}.{changes()} "
                 "Check the data and their transforms."
             )

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_mi.callbacks import InformationPlane, MIMonitor
 from lightning_mi.callbacks.watch.sources import Step, parse_source
 from lightning_mi.exceptions import WatchError
+from tests.helpers.small_module import trainer
 from tests.helpers.watched import Classifier, digits, mlp, watch
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
@@ -136,3 +137,14 @@ def test_negative_labels_raise_at_the_first_step():
     loaders[0].dataset.tensors[1][::2] = -100  # which the cross entropy ignores
     with pytest.raises(WatchError, match=r"Got label -100 in batch\.1"):
         watch(Classifier(mlp(64, 8, 10)), MIMonitor([("net.1", "batch.1")]), loaders, max_epochs=1)
+
+
+def test_validation_alone_reads_by_cross_fitting():
+    monitor = MIMonitor([("net.0", "batch.1")])
+    fitted = trainer(callbacks=[monitor])
+    (logs,) = fitted.validate(Classifier(mlp(64, 10)), digits()[1], verbose=False)
+    (record,) = monitor.history
+    reading = record.readings["mi_monitor/net.0/batch.1"]
+    assert logs["mi_monitor/net.0/batch.1"] == pytest.approx(reading.value)
+    assert reading.value > 1
+    assert reading.num_fitted == reading.num_held_out - reading.num_held_out // 4

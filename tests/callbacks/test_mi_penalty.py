@@ -1,16 +1,18 @@
 """MIPenalty in modules that are not ours."""
 
 import copy
+import math
 
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from lightning_mi import MIMinimizer, MIMinimizerOutput, Scores, bounds, critics, regularizers
 from lightning_mi.callbacks import MIPenalty
-from lightning_mi.exceptions import WatchError
+from lightning_mi.exceptions import NonFiniteBatchError, WatchError
 from tests.helpers.leaky import Leaky, loader
 from tests.helpers.small_module import Batches, RecordingLogger, equal, trainer, weights
 
@@ -39,6 +41,24 @@ def test_first_step_equals_a_loop_by_hand():
     optimizer.step()
     for name, value in weights(by_hand).items():
         torch.testing.assert_close(weights(module)[name], value)
+
+
+def test_value_that_is_not_finite_raises_before_a_change():
+    module = Leaky()
+    before, samples = weights(module), list(loader().dataset)
+    samples[5]["nuisance"] = torch.tensor([math.nan])
+    with pytest.raises(NonFiniteBatchError, match=r"View batch.nuisance of shape .* at index \(5, 0\), at batch 0"):
+        fit(module, penalty(), DataLoader(samples, 32))
+    assert equal(weights(module), before)
+
+
+def test_loss_without_gradient_raises():
+    class Detached(Leaky):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx).detach()
+
+    with pytest.raises(WatchError, match="Got a training loss without a gradient"):
+        fit(Detached(), penalty(), max_steps=1)
 
 
 def test_logged_loss_is_the_modules_own():

@@ -106,6 +106,35 @@ def test_tokens_are_no_variable():
         watch(Classifier(mlp(64, 10)), MIMonitor([("net.0", "batch.2")]), (tokens, tokens))
 
 
+def test_column_of_labels_raises():
+    entries = torch.randn(32, 64), torch.zeros(32, dtype=torch.long), torch.zeros(32, 1, dtype=torch.long)
+    data = DataLoader(TensorDataset(*entries), 16)
+    with pytest.raises(WatchError, match=r"int64 \(16, 1\) for label: labels have one dimension"):
+        watch(Classifier(mlp(64, 10)), InformationPlane(["net.0"], label=2), (data, data))
+
+
+def test_labels_as_floating_point_warn():
+    entries = torch.randn(512, 64), torch.arange(512) % 10, (torch.arange(512) % 10).float()
+    data = DataLoader(TensorDataset(*entries), 64)
+    with pytest.warns(MIWarning, match=r"Got whole numbers as floating-point for batch.2"):
+        watch(Classifier(mlp(64, 10)), MIMonitor([("net.0", "batch.2")]), (data, data))
+
+
+def test_forward_of_a_whole_batch_raises():
+    class Whole(Classifier):
+        def forward(self, batch):
+            return self.net(batch["x"])
+
+        def training_step(self, batch, batch_idx):
+            return self.net(batch[0]).square().mean()
+
+        def validation_step(self, batch, batch_idx):
+            self.training_step(batch, batch_idx)
+
+    with pytest.raises(WatchError, match=r"The forward of Whole failed on the batch's input alone: TypeError"):
+        watch(Whole(mlp(64, 10)), InformationPlane(["net.0"]))
+
+
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 def test_no_validation_raises():
     fitting = trainer(callbacks=[InformationPlane(["net.0"])])
@@ -135,7 +164,9 @@ def test_activations_that_are_not_finite_read_nan(value):
 
     plane = InformationPlane(["net.1"])
     net = nn.Sequential(nn.Linear(64, 10), Broken())
-    watch(Classifier(net), plane)
+    with pytest.warns(MIWarning, match="held-out samples") as held_out, pytest.warns(MIWarning, match="training sam"):
+        watch(Classifier(net), plane)
+    assert any("Got 128 of 128 held-out samples of net.1" in str(warning.message) for warning in held_out)
     assert np.isnan(plane.history[0].readings["plane/net.1/label"].value)
 
 

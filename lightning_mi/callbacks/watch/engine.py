@@ -14,7 +14,7 @@ from lightning_mi.callbacks.watch.collector import Collector, NamedRows, Sizes
 from lightning_mi.callbacks.watch.reading import Reading, read_pair
 from lightning_mi.callbacks.watch.replay import Forward, find_forward, isolated_rng
 from lightning_mi.callbacks.watch.report import reading_table
-from lightning_mi.callbacks.watch.samples import RecentBatches
+from lightning_mi.callbacks.watch.samples import RecentBatches, warn_of_rows
 from lightning_mi.callbacks.watch.sources import Key, Reduction, Source, input_source
 from lightning_mi.exceptions import InexactResumeWarning, MIWarning
 from lightning_mi.training.charts import add_charts, select_charts
@@ -101,7 +101,7 @@ class AbstractWatch(L.Callback, ABC):
 
     @property
     def history(self) -> list[Record]:
-        """The readings of all validations so far."""
+        """The readings of all validations since the last ``trainer.fit`` began."""
         return list(self._history)
 
     def table(self) -> str:
@@ -120,6 +120,11 @@ class AbstractWatch(L.Callback, ABC):
         if stage == "fit":
             self._reset()
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Find the layers for ``trainer.validate``, whose probes are cross-fitted: there are no training samples."""
+        if trainer.state.fn == "validate":
+            self._collector = self._make_collector(pl_module, None)
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Find the layers.
 
@@ -135,10 +140,8 @@ class AbstractWatch(L.Callback, ABC):
                 f"Got no validation: {type(self).__name__} reads on held-out samples. Pass validation data, and leave "
                 "Trainer(limit_val_batches) above 0."
             )
-        self._pairs = self.find_pairs(pl_module)
-        sources = list({source.name: source for pair in self._pairs for source in (pair.x, pair.y)}.values())
         forward = find_forward(pl_module, self._forward, self._input)
-        self._collector = Collector(pl_module, sources, self._reduction, forward, self._sizes)
+        self._collector = self._make_collector(pl_module, forward)
         if forward is None:
             rank_zero_warn(
                 f"{type(pl_module).__name__} has no forward: {type(self).__name__} fits its probes to held-out samples "
@@ -156,8 +159,9 @@ class AbstractWatch(L.Callback, ABC):
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add the hooks, if a reading is scheduled."""
-        due = trainer.sanity_checking or (trainer.current_epoch + 1) % self._every_n_epochs == 0
-        self._scheduled = trainer.state.fn == "fit" and due and self._collector is not None
+        fits = trainer.state.fn == "fit" and not trainer.sanity_checking
+        due = not fits or (trainer.current_epoch + 1) % self._every_n_epochs == 0
+        self._scheduled = due and self._collector is not None
         if self._scheduled and self._collector is not None:
             self._collector.start()
 
@@ -191,6 +195,8 @@ class AbstractWatch(L.Callback, ABC):
         with isolated_rng(), torch.inference_mode(False), torch.enable_grad():
             held_out = self._collector.held_out_rows()
             fitted = self._collector.fit_rows(trainer, pl_module, self._recent)
+            warn_of_rows(held_out, "held-out")
+            warn_of_rows(fitted, "training")
             readings = self._read(fitted, held_out)
         self._recent.clear()
         self._history.append(Record(trainer.current_epoch, logged_step(trainer), readings))
@@ -255,6 +261,11 @@ class AbstractWatch(L.Callback, ABC):
         ranks = state_dict.get("recent", [])
         if len(ranks) == world_size():
             self._recent.load(ranks[get_rank()])
+
+    def _make_collector(self, pl_module: L.LightningModule, forward: Forward | None) -> Collector:
+        self._pairs = self.find_pairs(pl_module)
+        sources = list({source.name: source for pair in self._pairs for source in (pair.x, pair.y)}.values())
+        return Collector(pl_module, sources, self._reduction, forward, self._sizes)
 
     def _read(self, fitted: NamedRows, held_out: NamedRows) -> dict[str, Reading]:
         """The readings of all pairs; the ranks share the fits."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_mi.callbacks.watch.probes import AbstractProbe, CriticProbe, LabelProbe, Rows, fit_probe
-from lightning_mi.callbacks.watch.whitening import fit_whitening
+from lightning_mi.callbacks.watch.whitening import fit_coordinates, fit_whitening
 from lightning_mi.metrics.moments import Estimate
 
 _FOLDS = 4
@@ -107,14 +107,14 @@ def _oriented(rows: Rows) -> Rows:
 def _fit_and_read(fitted: Rows, held_out: Rows, hidden: int) -> tuple[Estimate, float]:
     """The estimate on held-out rows, and the value on the fitted ones."""
     (fit_x, fit_y), (x, y) = fitted, held_out
-    whiten = fit_whitening(fit_x)
-    fit_x, x = whiten(fit_x), whiten(x)
     probe: AbstractProbe
     if y.ndim == 1:
+        whiten = fit_whitening(fit_x)
+        fit_x, x = whiten(fit_x), whiten(x)
         probe = LabelProbe(fit_x.shape[1], 1 + int(max(fit_y.max(), y.max())), hidden)
     else:
-        whiten = fit_whitening(fit_y)
-        fit_y, y = whiten(fit_y), whiten(y)
+        x_coordinates, y_coordinates = fit_coordinates(fit_x), fit_coordinates(fit_y)
+        fit_x, x, fit_y, y = x_coordinates(fit_x), x_coordinates(x), y_coordinates(fit_y), y_coordinates(y)
         probe = CriticProbe(fit_x.shape[1], fit_y.shape[1], hidden)
     probe = fit_probe(probe.to(fit_x.device), fit_x, fit_y)
     return probe.read(x, y), float(probe.read(fit_x, fit_y).value)

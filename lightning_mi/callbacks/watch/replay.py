@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_mi.callbacks.watch.layers import LayerRecorder
 from lightning_mi.callbacks.watch.samples import map_tensors
 from lightning_mi.callbacks.watch.sources import Source, Step, find_entry
-from lightning_mi.exceptions import MIWarning
+from lightning_mi.exceptions import MIWarning, WatchError
 from lightning_mi.utilities.evaluation_mode import evaluation_mode
 
 Forward = Callable[[L.LightningModule, Any], Any]
@@ -63,7 +63,20 @@ def find_forward(pl_module: L.LightningModule, forward: Forward | None, source: 
         return forward
     if not is_overridden("forward", pl_module, L.LightningModule):
         return None
-    return lambda module, batch: module(find_entry(batch, source.key, source.name))
+    return lambda module, batch: _forward(module, find_entry(batch, source.key, source.name))
+
+
+def _forward(module: L.LightningModule, batch_input: Any) -> Any:
+    try:
+        return module(batch_input)
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise WatchError(
+            f"The forward of {type(module).__name__} failed on the batch's input alone: {type(error).__name__}: "
+            f"{error}. Name the entry by input=, or pass forward=lambda module, batch: ..., which runs the layers as "
+            "a step does, such as module(batch)."
+        ) from error
 
 
 def warn_of_other_rows(step: Step, replays: tuple[Step, Step], pl_module: L.LightningModule) -> None:

@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from typing import Any, final
 
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from lightning_mi.exceptions import MIWarning
 from lightning_mi.scores.batch_shard import shard_of
 from lightning_mi.utilities.distributed import all_gather_ints
 
 _PLAIN = (str, int, float, bool, type(None))
+_MAX_CLASSES = 100  # more distinct whole numbers are counts
 
 
 @final
@@ -79,6 +83,41 @@ def gather_rows(rows: dict[str, Tensor]) -> dict[str, Tensor]:
     counts = all_gather_ints([len(tensors[0])], tensors[0].device)
     gathered = shard_of([count for (count,) in counts]).gather_all(*tensors)
     return {name: tensor.detach() for name, tensor in zip(rows, gathered, strict=True)}
+
+
+def warn_of_rows(rows: dict[str, Tensor], kind: str) -> None:
+    """Warn of what makes a reading NaN, and of labels that would be read as numbers.
+
+    Args:
+        rows: (N, D) numbers, or labels (N,), by the names of their variables.
+        kind: Of samples, for the message.
+
+    Warns:
+        MIWarning: Rows are not finite; or the only column of a variable holds few whole numbers.
+
+    Example:
+        >>> import torch
+        >>> warn_of_rows({"a": torch.randn(10, 2), "label": torch.arange(10)}, "held-out")
+    """
+    for name, values in rows.items():
+        if not values.is_floating_point():
+            continue
+        if bad := len(values) - int(values.isfinite().all(dim=1).sum()):
+            rank_zero_warn(
+                f"Got {bad} of {len(values)} {kind} samples of {name} that are not finite: its readings are NaN. "
+                "Check the data, or the network.",
+                category=MIWarning,
+            )
+        elif values.shape[1] == 1 and _holds_few_whole_numbers(values):
+            rank_zero_warn(
+                f"Got whole numbers as floating-point for {name}: they are read as numbers. Labels are integers: write "
+                ".long() in the data set.",
+                category=MIWarning,
+            )
+
+
+def _holds_few_whole_numbers(values: Tensor) -> bool:
+    return bool((values == values.round()).all()) and len(torch.unique(values)) <= _MAX_CLASSES
 
 
 def _size(batch: Any) -> int:

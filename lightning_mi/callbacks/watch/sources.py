@@ -129,6 +129,8 @@ def entry_rows(entry: Any, name: str) -> Tensor:
                 "a label in the data loader."
             )
         return labels
+    if not entry.is_floating_point() and entry.shape[1:].numel() == 1:
+        raise WatchError(f"Got {_held(entry)} for {name}: labels have one dimension. Write .flatten() for labels.")
     if not entry.is_floating_point() and entry.dtype != torch.uint8:
         raise WatchError(
             f"Got {_held(entry)} for {name}: integers of several dimensions, such as tokens, are neither labels nor "
