@@ -69,10 +69,11 @@ def staircase_figure(runs: Runs, path: Path) -> None:
 
 
 def _closest_reading(cell: Cell, curves: dict[str, Any]) -> str | None:
-    """The reading beside that per batch: the normalized one with averaged weights if there is one."""
-    normalized = curves.get("averaged_normalized")
-    if normalized is not None and not np.isnan(normalized).all():
-        return "averaged_normalized"
+    """The reading beside that per batch: with averaged weights, normalized unless a regularizer does that."""
+    regularized = cell.variant == "regularized" and cell.has_plug_in
+    reading = "averaged_plug_in" if regularized else "averaged_normalized"
+    if reading in curves and not np.isnan(curves[reading]).all():
+        return reading
     return "plug_in" if cell.has_plug_in else None
 
 
