@@ -1,6 +1,6 @@
 """The exact critic on the 20-dimensional Gaussian: each bound equals the truth within its known bias.
 
-400 batches of 64 pairs at 2, 6 and 10 nats. Tolerances are 4 standard errors; expected values at 10 nats were
+400 batches of 64 pairs at 2 and 10 nats. Tolerances are 4 standard errors; expected values at 10 nats were
 measured with other samples, so the errors of both measurements count.
 """
 
@@ -16,7 +16,7 @@ from lightning_mi import Scores, bounds
 from lightning_mi.metrics import MutualInformation
 
 BATCHES, N, DIM = 400, 64, 20
-LEVELS = (2.0, 6.0, 10.0)
+LEVELS = (2.0, 10.0)
 EYE = np.eye(N, dtype=bool)
 
 
@@ -137,10 +137,9 @@ def test_infonce_is_below_log_n_and_below_the_truth(mi: float) -> None:
     assert readings("InfoNCE", mi)["macro"] < mi - 4 * standard_error(values)
 
 
-@pytest.mark.parametrize("mi", [6.0, 10.0])
-def test_smile_is_above_the_truth(mi: float) -> None:
-    joint_terms, marginal_terms = terms("SMILE", mi)
-    assert readings("SMILE", mi)["micro"] > mi + 4 * standard_error(joint_terms - marginal_terms)
+def test_smile_is_above_the_truth() -> None:
+    joint_terms, marginal_terms = terms("SMILE", 10.0)
+    assert readings("SMILE", 10.0)["micro"] > 10 + 4 * standard_error(joint_terms - marginal_terms)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Other packages in environments of their own, here scripts of a few lines."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -11,18 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_mi.bench import run
 from lightning_mi.bench.arrays import peers
-from lightning_mi.bench.arrays.grid import ArrayChoices, load_array_grid
 from lightning_mi.bench.arrays.peers import RUNNER, Peer, PeerFailedError, parse_peer, run_peer
 from lightning_mi.bench.arrays.tasks import Sample, draw, find_law
 from lightning_mi.bench.cells import Interrupted
-from lightning_mi.bench.results import load_curves
 from lightning_mi.exceptions import GridError
-from lightning_mi.utilities.recipe_registry import find_file
 from tests.helpers.grids import wait_until
 
-FILE = find_file("arrays", "benchmark").path
 ECHO = """
     import json, sys
     import numpy as np
@@ -168,39 +164,20 @@ def _runner_peers() -> dict[str, Any]:
     return PEERS
 
 
-def test_failed_peer_is_a_result_of_the_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script = tmp_path / "peer.py"
-    script.write_text("import sys\nsys.exit('too few samples')\n")
-    options: dict[str, Any] = {"tasks": ["1v1-additive-0.1"], "methods": ["cca"], "samples": [60]}
-    command = f"fake={sys.executable} {script}"
-    assert run.run("arrays", "quick", output=tmp_path / "out", jobs=1, peers=[command], **options) == 0
-    assert "failed: exit status 1: too few samples" in capsys.readouterr().out
-    cells = load_array_grid(FILE, "quick", ArrayChoices(peers=[command], **options)).cells
-    assert [cell.method for cell in cells] == ["cca", "fake"]
-    result = load_curves(tmp_path / "out", cells[1])
-    assert result is not None
-    assert np.isnan(result["mi"])
-    assert "- 1v1-additive-0.1, fake, seed 0: exit status 1" in (tmp_path / "out" / "table.md").read_text()
-
-
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_peer_ends_with_a_killed_worker(tmp_path: Path) -> None:
     package = fake_package(tmp_path)
     pid = tmp_path / "pid"
     (tmp_path / "site" / "neural_mi.py").write_text(
         f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(60)\n"
     )
-    program = (
-        "from pathlib import Path\n"
-        "from lightning_mi.bench.arrays.peers import Peer, run_peer\n"
-        "from lightning_mi.bench.arrays.tasks import draw, find_law\n"
-        f"peer = Peer('neuralmi', {tuple(package.command)!r})\n"
-        f"run_peer(peer, draw(find_law('bits-5'), 60, 0), 0, Path({str(tmp_path / 'cell')!r}), lambda: False)\n"
-    )
-    worker = subprocess.Popen([sys.executable, "-c", program])
+    arguments = (package, sample(), 0, tmp_path / "cell", lambda: False)
+    worker = multiprocessing.get_context("fork").Process(target=run_peer, args=arguments)
+    worker.start()
     wait_until(lambda: pid.exists() and pid.read_text(), seconds=60)
     worker.kill()
-    worker.wait()
+    worker.join()
     wait_until(lambda: not _runs(int(pid.read_text())), seconds=20)
     assert not _runs(int(pid.read_text()))
 

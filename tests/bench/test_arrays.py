@@ -131,7 +131,7 @@ def test_sample_and_estimation_have_the_seed_of_the_cell(tmp_path: Path) -> None
 
 
 def test_estimate_takes_labels_as_discrete(monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten(monkeypatch, max_steps=200, check_every=50)
+    shorten(monkeypatch, max_steps=100, check_every=25)
     law = find_law("label-uniform-5")
     assert METHODS["estimate-quick"].read(draw(law, 400, 0), 0).mi == pytest.approx(law.true_mi, abs=0.25)
 
@@ -171,11 +171,15 @@ def test_other_laws_have_samples_and_positive_mi_but_one() -> None:
     assert draw(laws["label-uniform-5"], 60, 0).columns[0].sum() == 60  # one-hot
 
 
-def test_interrupted_grid_resumes_after_its_finished_cells(
+def test_interrupted_grid_resumes_and_a_failed_peer_is_a_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    script = tmp_path / "peer.py"
+    script.write_text("import sys\nsys.exit('too few samples')\n")
     options: dict[str, Any] = {"tasks": ["1v1-additive-*"], "methods": ["cca"], "samples": [60]}
-    [cell, other] = array_grid(**options).cells
+    options["peers"] = [f"fake={sys.executable} {script}"]
+    cells = array_grid(**options).cells
+    (cell, other), (fake, _) = ([c for c in cells if c.method == method] for method in ("cca", "fake"))
     run_cell(tmp_path, cell, ignore)
     (tmp_path / other.name).mkdir()
     (tmp_path / other.name / CURVES).write_bytes(b"damaged")
@@ -183,8 +187,13 @@ def test_interrupted_grid_resumes_after_its_finished_cells(
     assert run.run("arrays", "quick", output=tmp_path, jobs=1, **options) == 0
     assert finished_cells(tmp_path)[cell.name] == before
     assert load_curves(tmp_path, other) is not None
+    failed = load_curves(tmp_path, fake)
+    assert failed is not None
+    assert np.isnan(failed["mi"])
+    assert "- 1v1-additive-0.1, fake, seed 0: exit status 1" in (tmp_path / "table.md").read_text()
     output = capsys.readouterr().out
-    assert "2 estimations, results in" in output
+    assert "failed: exit status 1: too few samples" in output
+    assert "4 estimations, results in" in output
     assert "wrote" in output
     assert "tensorboard" not in output
     assert {"table.md", "results.csv", "errors-n60.png"} < {path.name for path in tmp_path.iterdir()}

@@ -7,8 +7,6 @@ import os
 import re
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -113,25 +111,23 @@ def test_full_disk_at_fsync_raises(tmp_path, monkeypatch):
     assert leftovers(tmp_path) == []
 
 
-SAVES_FOR_EVER = """
-import sys
-from pathlib import Path
-from tests.checkpoints.test_atomic_io import PLUGIN, content
-while True:
-    PLUGIN.save_checkpoint(content(1, size=300_000), Path(sys.argv[1]) / "last.ckpt")
-"""
+def _save_for_ever(path):
+    while True:
+        PLUGIN.save_checkpoint(content(1, size=300_000), path)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_killed_writer_leaves_an_intact_checkpoint(tmp_path):
-    writer = subprocess.Popen([sys.executable, "-c", SAVES_FOR_EVER, str(tmp_path)], env=os.environ)
+    writer = mp.get_context("fork").Process(target=_save_for_ever, args=(tmp_path / "last.ckpt",))
+    writer.start()
     deadline = time.monotonic() + 60
     while not ((tmp_path / "last.ckpt").exists() and leftovers(tmp_path)):
-        assert writer.poll() is None
+        assert writer.is_alive()
         assert time.monotonic() < deadline
     sweep(tmp_path)  # does not remove the file in use
-    assert writer.poll() is None
+    assert writer.is_alive()
     writer.kill()
-    writer.wait()
+    writer.join()
     assert len(leftovers(tmp_path)) <= 1
     (tmp_path / ".last.ckpt.00.partial").touch()
     assert value_in(tmp_path / "last.ckpt") == 1

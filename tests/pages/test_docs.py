@@ -13,6 +13,7 @@ from lightning.pytorch import Callback
 from lightning_mi import callbacks
 from lightning_mi.cli import main as cli
 from lightning_mi.cli.commands import build_parser
+from tests.helpers.estimation import shorten
 from tests.helpers.paths import ROOT
 
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))}
@@ -38,7 +39,9 @@ def commands():
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
+def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    shorten(monkeypatch)
+    monkeypatch.setenv("PL_TRAINER_LIMIT_TRAIN_BATCHES", "50")
     namespace = {"__name__": page}
     for i, block in enumerate(blocks(page, "python")):
         folder = tmp_path / str(i)

@@ -28,7 +28,7 @@ def codes(result):
 
 def test_tutorial_runs_with_short_training(monkeypatch):
     short = {
-        name: replace(plan, schedule=replace(plan.schedule, max_steps=2, check_every=1))
+        name: replace(plan, members=1, schedule=replace(plan.schedule, max_steps=2, check_every=1))
         for name, plan in options.PLANS.items()
     }
     monkeypatch.setattr(options, "PLANS", short)
