@@ -201,17 +201,6 @@ def test_interrupted_grid_resumes_and_a_failed_peer_is_a_result(
     assert run.run("arrays", "quick", output=tmp_path, **options) == 0
 
 
-def test_failing_method_ends_the_grid_with_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options: dict[str, Any] = {"tasks": ["1v1-additive-0.1"], "methods": ["cca"], "samples": [60]}
-    [cell] = array_grid(**options).cells
-    broken = ArrayCell(cell.seed, cell.config, task="no-such-task", method=cell.method, samples=cell.samples)
-    monkeypatch.setattr(grid_module, "load_array_grid", lambda *args: Grid("arrays", "quick", "", "arrays", [broken]))
-    assert run.run("arrays", "quick", output=tmp_path, jobs=1, **options) == 1
-    assert "no-such-task-cca-n60-seed0 failed: KeyError" in capsys.readouterr().err
-
-
 def test_grid_imports_torch_only_when_it_is_loaded() -> None:
     program = "import sys, lightning_mi.bench.run; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", program]) == 0
