@@ -26,11 +26,10 @@ class InformationPlane(AbstractWatch):
     lower bound of I(layer; label) up to noise. The training samples pass through the network as it is at the
     validation, in evaluation mode, so that the reading does not lag behind the training.
 
-    With ``noise``, it also reads I(layer + noise; input), and that of ``layer_pairs``, by a regularized
-    Donsker-Varadhan bound, whose critic starts as that of a Gaussian. Without noise, the layer of a deterministic
-    network has infinite information about the input if it is continuous, and the entropy of its values if it is
-    discrete: on n samples, log n. So the number depends on the noise. Values above log n of the held-out samples rest
-    on the critic's Gaussian part: no estimator can warrant them for every law.
+    With ``noise``, it also reads I(layer + noise; input), and that of ``layer_pairs``, by InfoNCE: a lower bound, at
+    most log n of the n held-out samples. Without noise, the layer of a deterministic network has infinite information
+    about the input if it is continuous, and the entropy of its values if it is discrete: on n samples, log n. So the
+    number depends on the noise, and values near log n say only that it is large.
 
     ``trainer.validate`` reads too; its probes are cross-fitted to the validation samples, and read less.
 
@@ -70,7 +69,7 @@ class InformationPlane(AbstractWatch):
             runs twice, does not run or returns no tensor, or a batch has no label.
 
     Source: Barber and Agakov 2003; Choi and Lee 2022; Goldfeld et al. 2019 (noise); McAllester and Stratos 2020 (the
-    limit log n); Saxe et al. 2018 (deterministic layers).
+    limit log n); van den Oord et al. 2018 (InfoNCE); Saxe et al. 2018 (deterministic layers).
 
     Example:
         >>> plane = InformationPlane(["net.0", "net.2"])

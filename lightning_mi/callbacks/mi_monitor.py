@@ -17,9 +17,8 @@ class MIMonitor(AbstractWatch):
 
     A variable is the path of a layer (``"encoder"``), an entry of the batch (``"batch.1"``, ``"batch.caption"``) or of
     what a step returns (``"outputs.z"``). One-dimensional integers are labels, and are read by a classifier: H(Y) minus
-    the cross entropy. Other pairs are read by a regularized Donsker-Varadhan bound, whose critic starts as that of a
-    Gaussian. Values above log n of the held-out samples rest on that part. If one variable is a deterministic function
-    of the other, their information is infinite: set ``noise``.
+    the cross entropy. Other pairs are read by InfoNCE, at most log n of the n held-out samples. If one variable is a
+    deterministic function of the other, their information is infinite, and the reading is near log n: set ``noise``.
 
     Probes are fitted and read as by :class:`~lightning_mi.callbacks.InformationPlane`. Outputs exist in steps only, so
     that pairs with one are cross-fitted to the outputs of ``validation_step``.
@@ -44,7 +43,7 @@ class MIMonitor(AbstractWatch):
         MisconfigurationException: As in :class:`~lightning_mi.callbacks.InformationPlane`.
         WatchError: As in :class:`~lightning_mi.callbacks.InformationPlane`.
 
-    Source: Barber and Agakov 2003; Choi and Lee 2022.
+    Source: Barber and Agakov 2003; Choi and Lee 2022; van den Oord et al. 2018.
 
     Example:
         >>> monitor = MIMonitor([("encoder", "batch.caption"), ("encoder", "batch.1")])

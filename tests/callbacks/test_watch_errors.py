@@ -106,6 +106,12 @@ def test_tokens_are_no_variable():
         watch(Classifier(mlp(64, 10)), MIMonitor([("net.0", "batch.2")]), (tokens, tokens))
 
 
+def test_two_callbacks_with_one_log_name_raise():
+    planes = [InformationPlane(["net.0"], noise=noise) for noise in (0.3, 1.0)]
+    with pytest.raises(MisconfigurationException, match=r"Got two callbacks that log 'plane/net.0/label'"):
+        watch(Classifier(mlp(64, 10)), planes[0], callbacks=planes[1:])
+
+
 def test_column_of_labels_raises():
     entries = torch.randn(32, 64), torch.zeros(32, dtype=torch.long), torch.zeros(32, 1, dtype=torch.long)
     data = DataLoader(TensorDataset(*entries), 16)

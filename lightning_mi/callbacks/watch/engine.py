@@ -123,13 +123,13 @@ class AbstractWatch(L.Callback, ABC):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Find the layers for ``trainer.validate``, whose probes are cross-fitted: there are no training samples."""
         if trainer.state.fn == "validate":
-            self._collector = self._make_collector(pl_module, None)
+            self._collector = self._make_collector(trainer, pl_module, None)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Find the layers.
 
         Raises:
-            MisconfigurationException: There is no validation.
+            MisconfigurationException: There is no validation, or another callback reads the same pair.
             WatchError: A layer does not exist.
 
         Warns:
@@ -141,7 +141,7 @@ class AbstractWatch(L.Callback, ABC):
                 "Trainer(limit_val_batches) above 0."
             )
         forward = find_forward(pl_module, self._forward, self._input)
-        self._collector = self._make_collector(pl_module, forward)
+        self._collector = self._make_collector(trainer, pl_module, forward)
         if forward is None:
             rank_zero_warn(
                 f"{type(pl_module).__name__} has no forward: {type(self).__name__} fits its probes to held-out samples "
@@ -262,8 +262,16 @@ class AbstractWatch(L.Callback, ABC):
         if len(ranks) == world_size():
             self._recent.load(ranks[get_rank()])
 
-    def _make_collector(self, pl_module: L.LightningModule, forward: Forward | None) -> Collector:
+    def _make_collector(self, trainer: L.Trainer, pl_module: L.LightningModule, forward: Forward | None) -> Collector:
         self._pairs = self.find_pairs(pl_module)
+        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        others = [other for other in callbacks if isinstance(other, AbstractWatch) and other is not self]
+        taken = {pair.name for other in others for pair in other._pairs}
+        if equal := [pair.name for pair in self._pairs if pair.name in taken]:
+            raise MisconfigurationException(
+                f"Got two callbacks that log {equal[0]!r}: Lightning would log the mean of both. Read each pair by one "
+                "callback, and another noise in another training."
+            )
         sources = list({source.name: source for pair in self._pairs for source in (pair.x, pair.y)}.values())
         return Collector(pl_module, sources, self._reduction, forward, self._sizes)
 

@@ -4,11 +4,13 @@ import math
 from typing import NamedTuple
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_mi.callbacks.watch.probes import AbstractProbe, CriticProbe, LabelProbe, Rows, fit_probe
 from lightning_mi.callbacks.watch.whitening import fit_coordinates, fit_whitening
+from lightning_mi.exceptions import MIWarning
 from lightning_mi.metrics.moments import Estimate
 
 _FOLDS = 4
@@ -109,6 +111,12 @@ def _fit_and_read(fitted: Rows, held_out: Rows, hidden: int) -> tuple[Estimate, 
     (fit_x, fit_y), (x, y) = fitted, held_out
     probe: AbstractProbe
     if y.ndim == 1:
+        if unknown := len(y) - int(torch.isin(y, fit_y).sum()):
+            rank_zero_warn(
+                f"Got {unknown} of {len(y)} held-out samples with a label that no fitted sample has: the reading is "
+                "too low. Shuffle the training data, or raise buffer=.",
+                category=MIWarning,
+            )
         whiten = fit_whitening(fit_x)
         fit_x, x = whiten(fit_x), whiten(x)
         probe = LabelProbe(fit_x.shape[1], 1 + int(max(fit_y.max(), y.max())), hidden)

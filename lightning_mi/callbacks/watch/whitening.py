@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_mi.encoders import NormalScores
+from lightning_mi.exceptions import MIWarning
 
 MAX_COMPONENTS = 256
+_LEAST_VARIANCE = 0.9  # that components hold; images have most of theirs in a few
 _FLOOR = 0.1  # of the largest deviation; smaller ones are not raised to 1, which would fit their noise
 
 
@@ -54,9 +57,21 @@ def fit_whitening(rows: Tensor) -> Whitening:
     else:
         _, singular, directions = torch.pca_lowrank(centered, q=min(MAX_COMPONENTS, len(rows)), center=False)
         deviations = singular / len(rows) ** 0.5
+        _warn_of_lost_variance(deviations, centered)
     largest = deviations.max()
     scale = deviations.clamp_min(_FLOOR * float(largest) or 1.0)  # 1 for constant rows
     return Whitening(mean, directions / scale)
+
+
+def _warn_of_lost_variance(deviations: Tensor, centered: Tensor) -> None:
+    kept = float(deviations.square().sum() / centered.square().mean(dim=0).sum().clamp_min(1e-30))
+    if kept < _LEAST_VARIANCE:
+        rank_zero_warn(
+            f"Got rows of {centered.shape[1]} numbers: a probe reads their {len(deviations)} principal components, "
+            f"which hold {kept:.0%} of the variance. Its readings miss what the others hold. Pass reduction= for a "
+            "layer, or name a variable of fewer numbers.",
+            category=MIWarning,
+        )
 
 
 def fit_coordinates(rows: Tensor) -> Callable[[Tensor], Tensor]:
