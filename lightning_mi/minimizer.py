@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from lightning_mi.bounds import DV, AbstractBound, BoundTerms
 from lightning_mi.critics import AbstractCritic
+from lightning_mi.exceptions import NonFiniteBatchError
 from lightning_mi.loss import MILoss, reported_terms
 from lightning_mi.pairs import AbstractPairing
 from lightning_mi.regularizers import AbstractRegularizer
@@ -20,7 +21,7 @@ from lightning_mi.training.finite_checks import check_finite as check_views_fini
 from lightning_mi.training.optimizer import plan
 from lightning_mi.training.view_scale import warn_of_scale
 from lightning_mi.utilities.checks import check_finite, check_whole
-from lightning_mi.utilities.distributed import average_gradients_, broadcast_
+from lightning_mi.utilities.distributed import average_gradients_, broadcast_, raise_on_all_ranks
 from lightning_mi.utilities.numerics import full_precision, upcast
 
 __all__ = ["MIMinimizer", "MIMinimizerOutput"]
@@ -144,7 +145,7 @@ class MIMinimizer(nn.Module):
         before = None
         if self.training:
             detached = [view.detach() for view in views]
-            check_views_finite(detached, lambda: f"batch {self.num_batches} of MIMinimizer", names=self.view_names)
+            self._check_finite(detached)
             if not self._scale_checked:
                 self._scale_checked = True
                 warn_of_scale(self.mi_loss.critic, detached)
@@ -162,6 +163,15 @@ class MIMinimizer(nn.Module):
     def weight_at(self, num_batches: int) -> float:
         """The weight after a number of batches."""
         return check_weight(self.weight(num_batches)) if callable(self.weight) else self.weight
+
+    def _check_finite(self, views: list[Tensor]) -> None:
+        """Raise on all ranks if a view of one is not finite: the others would wait in the next collective."""
+        problem = None
+        try:
+            check_views_finite(views, lambda: f"batch {self.num_batches} of MIMinimizer", names=self.view_names)
+        except NonFiniteBatchError as error:
+            problem = error
+        raise_on_all_ranks(problem, views[0].device)
 
     def _compare(self, views: list[Tensor]) -> tuple[float, float]:
         """What the critic and a copy that trains longer read of a batch."""

@@ -169,6 +169,17 @@ def test_two_ranks_equal_one_process(tmp_path):
             torch.testing.assert_close(critic[name], value, rtol=1e-4, atol=1e-5)
 
 
+def _rank_error(rank):
+    x = torch.ones(4, DIM)
+    with pytest.raises(ValueError, match="not finite" if rank else "Rank 1 rejected its shard") as caught:
+        make(bound=bounds.DV())(x.where(torch.tensor(rank == 0), torch.nan), x)
+    return type(caught.value).__name__
+
+
+def test_values_that_are_not_finite_raise_on_every_rank(tmp_path):
+    assert on_processes(_rank_error, 2, tmp_path) == ["ValueError", "NonFiniteBatchError"]
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

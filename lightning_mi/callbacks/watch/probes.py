@@ -187,13 +187,12 @@ def fit_probe(probe: _P, x: Tensor, y: Tensor) -> _P:
     """
     order = torch.randperm(len(x)).to(x.device)
     num_stop = max(1, round(_STOP_FRACTION * len(x)))
-    stop, train = order[:num_stop], order[num_stop:]
-    probe.start((x[train], y[train]), (x[stop], y[stop]))
+    train = order[num_stop:]
+    fitted, stop = ((x[rows], y[rows]) for rows in (train, order[:num_stop]))
+    probe.start(fitted, stop)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=probe.lr, weight_decay=probe.weight_decay, fused=True)
-    probe.eval()
-    with torch.no_grad():
-        best, best_state, waited = float(probe.loss(x[stop], y[stop])), _copied(probe), 0
     with disable_finite_checks():
+        best, best_state, waited = _loss(probe, stop), _copied(probe), 0
         for _ in range(_MAX_EPOCHS):
             probe.train()
             shuffled = train[torch.randperm(len(train)).to(x.device)]
@@ -202,9 +201,7 @@ def fit_probe(probe: _P, x: Tensor, y: Tensor) -> _P:
                 optimizer.zero_grad()
                 probe.loss(x[rows], y[rows]).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 optimizer.step()
-            probe.eval()
-            with torch.no_grad():
-                loss = float(probe.loss(x[stop], y[stop]))
+            loss = _loss(probe, stop)
             if loss < best - _MIN_IMPROVEMENT:
                 best, best_state, waited = loss, _copied(probe), 0
             else:
@@ -212,8 +209,15 @@ def fit_probe(probe: _P, x: Tensor, y: Tensor) -> _P:
             if waited >= _PATIENCE:
                 break
     probe.load_state_dict(best_state)
-    probe.finish((x[train], y[train]), (x[stop], y[stop]))
+    probe.finish(fitted, stop)
     return probe
+
+
+@torch.no_grad()
+def _loss(probe: AbstractProbe, rows: Rows) -> float:
+    """The loss of rows in evaluation mode, which the probe keeps."""
+    probe.eval()
+    return float(probe.loss(*rows))
 
 
 def _copied(probe: AbstractProbe) -> dict[str, Tensor]:
