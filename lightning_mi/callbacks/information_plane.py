@@ -7,11 +7,11 @@ import lightning.pytorch as L
 
 from lightning_mi.callbacks.tensorboard.media import log_figure
 from lightning_mi.callbacks.watch.engine import AbstractWatch, Pair
-from lightning_mi.callbacks.watch.layers import find_layers
+from lightning_mi.callbacks.watch.layers import Reduction, find_layers
 from lightning_mi.callbacks.watch.reading import Reading
 from lightning_mi.callbacks.watch.replay import Forward
 from lightning_mi.callbacks.watch.report import plane_figure
-from lightning_mi.callbacks.watch.sources import Key, Reduction, label_source, parse_source
+from lightning_mi.callbacks.watch.sources import Key, label_source, parse_source
 from lightning_mi.utilities.checks import check_finite, check_whole
 
 _PREFIX = "plane"

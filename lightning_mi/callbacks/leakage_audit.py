@@ -10,9 +10,9 @@ from torch import Tensor
 from lightning_mi.callbacks.mi_penalty import MIPenalty
 from lightning_mi.callbacks.watch.collector import named_rows
 from lightning_mi.callbacks.watch.label_probe import ProbeAccuracy, cross_validated_accuracy
-from lightning_mi.callbacks.watch.layers import LayerRecorder, find_layers
-from lightning_mi.callbacks.watch.samples import gather_rows
-from lightning_mi.callbacks.watch.sources import Reduction, Step, parse_source, reduce_rows
+from lightning_mi.callbacks.watch.layers import LayerRecorder, Reduction, find_layers
+from lightning_mi.callbacks.watch.samples import evenly_spaced, gather_rows
+from lightning_mi.callbacks.watch.sources import Step, parse_source
 from lightning_mi.estimation.options import Budget
 from lightning_mi.estimation.result import MIEstimate
 from lightning_mi.estimation.two_arrays import estimate
@@ -73,7 +73,7 @@ class LeakageAudit(L.Callback):
         check_choice("budget", budget, get_args(Budget))
         self._sources = [parse_source(x), parse_source(y)]
         self._budget, self._num_samples, self._reduction = budget, num_samples, reduction
-        self._recorder = LayerRecorder({}, lambda output: output)
+        self._recorder = LayerRecorder({})
         self._steps: list[dict[str, Tensor]] = []
         self.result: MIEstimate | None = None
         self.probe: ProbeAccuracy | None = None
@@ -86,7 +86,7 @@ class LeakageAudit(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Find the layers."""
         layers = find_layers(pl_module, [str(source.key) for source in self._sources if source.kind == "layer"])
-        self._recorder = LayerRecorder(layers, lambda output: reduce_rows(output, self._reduction))
+        self._recorder = LayerRecorder(layers, self._reduction)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record the layers."""
@@ -120,7 +120,7 @@ class LeakageAudit(L.Callback):
             return
         joined = {name: torch.cat([step[name] for step in steps]) for name in steps[0]}
         rows = gather_rows({name: values.to(pl_module.device) for name, values in joined.items()})
-        x, y = (self._subsample(rows[source.name]) for source in self._sources)
+        x, y = (evenly_spaced(rows[source.name], self._num_samples).cpu() for source in self._sources)
         outcome = gather_objects(self._estimate(x, y) if trainer.is_global_zero else None)[0]
         if isinstance(outcome, Exception):
             raise outcome
@@ -167,10 +167,6 @@ class LeakageAudit(L.Callback):
 
     def _is_validating(self, trainer: L.Trainer) -> bool:
         return trainer.state.fn == "validate"
-
-    def _subsample(self, rows: Tensor) -> Tensor:
-        indices = torch.linspace(0, len(rows) - 1, min(len(rows), self._num_samples)).long()
-        return rows[indices.to(rows.device)].cpu()
 
     def _estimate(self, x: Tensor, y: Tensor) -> tuple[MIEstimate, ProbeAccuracy | None] | Exception:
         discrete = {name: True for name, rows in (("x", x), ("y", y)) if not rows.is_floating_point()}

@@ -6,8 +6,9 @@ from typing import final
 import lightning.pytorch as L
 
 from lightning_mi.callbacks.watch.engine import AbstractWatch, Pair
+from lightning_mi.callbacks.watch.layers import Reduction
 from lightning_mi.callbacks.watch.replay import Forward
-from lightning_mi.callbacks.watch.sources import Key, Reduction, parse_source
+from lightning_mi.callbacks.watch.sources import Key, parse_source
 from lightning_mi.utilities.checks import check_finite
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from lightning_mi.bounds import AbstractBound
-from lightning_mi.callbacks.watch.layers import LayerRecorder, find_layers
-from lightning_mi.callbacks.watch.sources import Reduction, Source, Step, parse_source, reduce_rows
+from lightning_mi.callbacks.watch.layers import LayerRecorder, Reduction, find_layers
+from lightning_mi.callbacks.watch.sources import Source, Step, parse_source
 from lightning_mi.critics import AbstractCritic, SeparableCritic
 from lightning_mi.exceptions import WatchError
 from lightning_mi.minimizer import MIMinimizer, Weight, check_weight
@@ -110,7 +110,7 @@ class MIPenalty(L.Callback):
         self._critic = critic or _default_critic
         self._num_classes, self._reduction = num_classes, reduction
         self._make((1, 1))  # checks the arguments
-        self._recorder = LayerRecorder({}, lambda output: output)
+        self._recorder = LayerRecorder({})
         self._minimizer: MIMinimizer | None = None
         self._loaded: dict[str, Any] | None = None
         self._batch: Any = None
@@ -148,7 +148,7 @@ class MIPenalty(L.Callback):
             )
         self._reset()
         layers = find_layers(pl_module, [str(source.key) for source in self._sources if source.kind == "layer"])
-        self._recorder = LayerRecorder(layers, lambda output: reduce_rows(output, self._reduction), detach=False)
+        self._recorder = LayerRecorder(layers, self._reduction, detach=False)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

@@ -116,6 +116,34 @@ def test_entries_are_found_along_paths():
     assert parse_source("batch.meta.0").rows(step).shape == (4, 1)
 
 
+def test_a_function_picks_from_a_tuple_of_outputs():
+    class Pairs(nn.Linear):
+        def forward(self, x):
+            return super().forward(x), x
+
+    class First(nn.Module):
+        def forward(self, outputs):
+            return outputs[0]
+
+    class Unlabelled(Classifier):
+        def training_step(self, batch, batch_idx):
+            return self(batch).square().mean()
+
+        def validation_step(self, batch, batch_idx):
+            self(batch)
+
+    module = Unlabelled(nn.Sequential(Pairs(64, 8), First()))
+    loaders = [DataLoader(loader.dataset.tensors[0], 50) for loader in digits(256, 100)]  # a batch is a tensor
+    monitors = [
+        MIMonitor([(layer, "batch")], noise=1.0, reduction=reduction, held_out=91)
+        for layer, reduction in (("net.0", lambda output: output[0]), ("net.1", "mean"))
+    ]
+    watch(module, monitors[0], loaders, callbacks=monitors[1:])
+    first, second = (record.readings for monitor in monitors for record in monitor.history)
+    assert first["mi_monitor/net.0/batch"] == second["mi_monitor/net.1/batch"]
+    assert first["mi_monitor/net.0/batch"].num_held_out == 91
+
+
 def test_plane_and_monitor_read_the_same_layers_together():
     plane, monitor = InformationPlane(["net.1", "net.2"]), MIMonitor([("net.1", "batch.1"), ("net.2", "batch.1")])
     alone = MIMonitor([("net.1", "batch.1")])

@@ -48,9 +48,9 @@ class Attention(nn.Module):
     [
         (Twice, "net.shared", r"Got two outputs of layer 'net.shared' \(Linear\) in one step"),
         (Unused, "net.unused", r"Got no output of layer 'net.unused' \(Linear\): its forward did not run"),
-        (Attention, "net.attention", r"Got a tuple of 2 entries from layer 'net.attention' \(MultiheadAttention\)"),
+        (Attention, "net.attention", r"Layer 'net.attention' \(MultiheadAttention\): Got a tuple of 2 entries: a "),
         (Twice, "net.shard", r"Got layer 'net.shard': Classifier has no submodule of this name. Did you mean 'net.sh"),
-        (Twice, "zebra", r"Got layer 'zebra': .* It has: net, net.shared, net.last\."),
+        (Twice, "zebra", r"Got layer 'zebra': .* It has: net, net.shared, net.last\. An entry"),
         (Twice, "net.conv*", r"Got the pattern 'net.conv\*': it matches no submodule of Classifier"),
     ],
 )
@@ -160,6 +160,11 @@ def test_forward_that_differs_from_validation_warns():
 def test_few_training_samples_warn():
     with pytest.warns(MIWarning, match="Got 64 training samples since the last reading"):
         watch(Classifier(mlp(64, 10)), InformationPlane(["net.0"]), limit_train_batches=1)
+
+
+def test_fit_without_a_reading_warns():
+    with pytest.warns(MIWarning, match="InformationPlane took no reading: no validation ran"):
+        watch(Classifier(mlp(64, 10)), InformationPlane(["net.0"]), check_val_every_n_epoch=2)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from lightning_mi.callbacks.watch.layers import LayerRecorder, find_layers
+from lightning_mi.callbacks.watch.layers import LayerRecorder, Reduction, find_layers
 from lightning_mi.callbacks.watch.replay import Forward, Replay, isolated_rng, warn_of_other_rows
-from lightning_mi.callbacks.watch.samples import RecentBatches, gather_rows
-from lightning_mi.callbacks.watch.sources import Reduction, Source, Step, reduce_rows
+from lightning_mi.callbacks.watch.samples import RecentBatches, evenly_spaced, gather_rows
+from lightning_mi.callbacks.watch.sources import Source, Step
 from lightning_mi.exceptions import MIWarning, WatchError
 from lightning_mi.utilities.distributed import all_gather_ints
 
@@ -58,7 +58,7 @@ class Collector:
         self._sources, self._sizes = sources, sizes
         self._replayable = [source for source in sources if source.kind != "outputs"]
         layers = find_layers(pl_module, [str(source.key) for source in sources if source.kind == "layer"])
-        self._recorder = LayerRecorder(layers, lambda output: reduce_rows(output, reduction))
+        self._recorder = LayerRecorder(layers, reduction)
         self._replay = None if forward is None else Replay(forward, self._recorder)
         self._steps: list[NamedRows] = []
         self._checked = self._compared = False
@@ -107,7 +107,10 @@ class Collector:
     def held_out_rows(self) -> NamedRows:
         """The rows of all validation steps of all ranks; none if there was no step."""
         steps, self._steps = self._steps, []
-        return gather_rows(_joined(steps)) if steps else {}
+        if not steps:
+            return {}
+        rows = gather_rows(_joined(steps))
+        return {name: evenly_spaced(values, self._sizes.held_out) for name, values in rows.items()}
 
     def fit_rows(self, trainer: L.Trainer, pl_module: L.LightningModule, recent: RecentBatches) -> NamedRows:
         """The rows of recent training batches of all ranks by the present network; none without a forward to replay.

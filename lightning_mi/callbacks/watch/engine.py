@@ -11,11 +11,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightning_mi._compat.lightning_logs import logged_step
 from lightning_mi.callbacks.tensorboard.layout import TensorBoardLayout
 from lightning_mi.callbacks.watch.collector import Collector, NamedRows, Sizes
+from lightning_mi.callbacks.watch.layers import Reduction
 from lightning_mi.callbacks.watch.reading import Reading, read_pair
 from lightning_mi.callbacks.watch.replay import Forward, find_forward, isolated_rng
 from lightning_mi.callbacks.watch.report import reading_table
 from lightning_mi.callbacks.watch.samples import RecentBatches, warn_of_rows
-from lightning_mi.callbacks.watch.sources import Key, Reduction, Source, input_source
+from lightning_mi.callbacks.watch.sources import Key, Source, input_source
 from lightning_mi.exceptions import InexactResumeWarning, MIWarning
 from lightning_mi.training.charts import add_charts, select_charts
 from lightning_mi.training.epoch_metrics import standard_error_name
@@ -216,9 +217,19 @@ class AbstractWatch(L.Callback, ABC):
         self.draw(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the table of the last readings."""
+        """Print the table of the last readings.
+
+        Warns:
+            MIWarning: There was none.
+        """
         if self._history:
             rank_zero_info(f"{type(self).__name__} after epoch {self._history[-1].epoch}:\n{self.table()}")
+        elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_warn(
+                f"{type(self).__name__} took no reading: no validation ran in an epoch that every_n_epochs="
+                f"{self._every_n_epochs} selects. Validate more often, or lower every_n_epochs.",
+                category=MIWarning,
+            )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Remove the hooks."""

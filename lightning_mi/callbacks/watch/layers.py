@@ -4,16 +4,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any, final
+from typing import Any, Literal, final
 from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_mi._compat.torch_names import WRAPPER_SEGMENT
 from lightning_mi.exceptions import WatchError
 
-Reduce = Callable[[Tensor], Tensor]
+Reduction = Literal["mean", "flatten"] | Callable[[Any], Tensor]
 _ATTACHED: "WeakSet[LayerRecorder]" = WeakSet()
 
 
@@ -75,11 +76,40 @@ def _not_found(pattern: str, paths: list[str], owner: str) -> str:
         )
     close = get_close_matches(pattern, paths, n=3, cutoff=0.4)
     hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"It has: {_listed(paths)}."
-    return f"Got layer {pattern!r}: {owner} has no submodule of this name. {hint}"
+    return f'Got layer {pattern!r}: {owner} has no submodule of this name. {hint} An entry of the batch is "batch.KEY".'
 
 
 def _listed(paths: list[str], most: int = 12) -> str:
     return ", ".join(paths[:most]) + (f" and {len(paths) - most} more" if len(paths) > most else "") or "none"
+
+
+def reduce_rows(output: Any, reduction: Reduction) -> Tensor:
+    """(N, D) rows of a layer's output.
+
+    Args:
+        output: (N, ...); anything that a function takes.
+        reduction: ``"mean"`` averages maps (N, C, H, W) and volumes over space, and sequences (N, T, D) over T;
+            ``"flatten"`` keeps all; or a function.
+
+    Example:
+        >>> maps = torch.zeros(2, 3, 8, 8)
+        >>> reduce_rows(maps, "mean").shape, reduce_rows(maps, "flatten").shape
+        (torch.Size([2, 3]), torch.Size([2, 192]))
+    """
+    if callable(reduction):
+        output = reduction(output)
+    if not isinstance(output, Tensor):
+        entries = f" of {len(output)} entries" if isinstance(output, tuple | list | dict) else ""
+        raise WatchError(
+            f"Got a {type(output).__name__}{entries}: a watched layer returns one tensor. Watch a layer inside it or "
+            "around it that does, or pass a function, such as reduction=lambda output: output[0].mean(dim=1)."
+        )
+    if reduction == "mean" and output.ndim > 2:
+        output = output.mean(dim=1 if output.ndim == 3 else tuple(range(2, output.ndim)), dtype=torch.float32)
+    if output.ndim == 0:
+        raise WatchError("Got a scalar: it has no row for each sample. Watch another layer.")
+    rows: Tensor = output.reshape(len(output), -1)
+    return rows
 
 
 @final
@@ -90,21 +120,20 @@ class LayerRecorder:
 
     Args:
         layers: By path.
-        reduce: Maps an output, (N, ...), to rows (N, D).
-        detach: Detach the outputs from their autograd graph.
+        reduction: How an output becomes rows (N, D).
+        detach: Record without gradient.
 
     Example:
-        >>> import torch
         >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
-        >>> with LayerRecorder(find_layers(network, ["1"]), lambda output: output) as recorder:
+        >>> with LayerRecorder(find_layers(network, ["1"])) as recorder:
         ...     _ = network(torch.ones(5, 2))
         ...     rows = recorder.take()
         >>> rows["1"].shape
         torch.Size([5, 3])
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], reduce: Reduce, *, detach: bool = True) -> None:
-        self._layers, self._reduce, self._detach = dict(layers), reduce, detach
+    def __init__(self, layers: Mapping[str, nn.Module], reduction: Reduction = "mean", *, detach: bool = True) -> None:
+        self._layers, self._reduction, self._detach = dict(layers), reduction, detach
         self._handles: list[RemovableHandle] = []
         self._rows: dict[str, Tensor] = {}
 
@@ -167,17 +196,16 @@ class LayerRecorder:
     def _hook(self, path: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(layer: nn.Module, inputs: Any, output: Any) -> None:
             del inputs
-            if not isinstance(output, Tensor):
-                entries = f" of {len(output)} entries" if isinstance(output, tuple | list | dict) else ""
-                raise WatchError(
-                    f"Got a {type(output).__name__}{entries} from layer {path!r} ({type(layer).__name__}): a watched "
-                    "layer returns one tensor. Watch a layer inside it or around it that does."
-                )
             if path in self._rows:
                 raise WatchError(
                     f"Got two outputs of layer {path!r} ({type(layer).__name__}) in one step: which one to watch is "
                     "ambiguous. Watch a layer that runs once, such as the block around it."
                 )
-            self._rows[path] = self._reduce(output.detach() if self._detach else output).float().clone()
+            try:
+                with torch.set_grad_enabled(torch.is_grad_enabled() and not self._detach):
+                    rows = reduce_rows(output, self._reduction)
+            except WatchError as error:
+                raise WatchError(f"Layer {path!r} ({type(layer).__name__}): {error}") from None
+            self._rows[path] = (rows.detach() if self._detach else rows).float().clone()
 
         return record

@@ -85,6 +85,19 @@ def gather_rows(rows: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in zip(rows, gathered, strict=True)}
 
 
+def evenly_spaced(rows: Tensor, most: int) -> Tensor:
+    """At most so many rows, evenly spaced.
+
+    Example:
+        >>> import torch
+        >>> evenly_spaced(torch.arange(10), 4)
+        tensor([0, 3, 6, 9])
+    """
+    if len(rows) <= most:
+        return rows
+    return rows[torch.linspace(0, len(rows) - 1, most, device=rows.device).long()]
+
+
 def warn_of_rows(rows: dict[str, Tensor], kind: str) -> None:
     """Warn of what makes a reading NaN, and of labels that would be read as numbers.
 

@@ -11,7 +11,6 @@ from lightning_mi.exceptions import WatchError
 from lightning_mi.utilities.labels import is_labels
 
 Key = int | str | Callable[[Any], Any]
-Reduction = Literal["mean", "flatten"] | Callable[[Tensor], Tensor]
 _LABEL_KEYS, _INPUT_KEYS = ("label", "labels", "y"), ("input", "inputs", "x")
 
 
@@ -58,6 +57,8 @@ class Source(NamedTuple):
 def parse_source(text: str) -> Source:
     """A source from its name: ``"batch.KEY"``, ``"outputs.KEY"``, or the path of a layer.
 
+    ``"batch"`` and ``"outputs"`` are a batch or outputs of one tensor.
+
     Raises:
         ValueError: It is a pattern of layers.
 
@@ -65,9 +66,9 @@ def parse_source(text: str) -> Source:
         >>> parse_source("batch.caption").key, parse_source("net.0").kind
         ('caption', 'layer')
     """
-    kind, dot, key = text.partition(".")
-    if dot and kind in ("batch", "outputs"):
-        return Source("batch" if kind == "batch" else "outputs", key, text)
+    kind, _, key = text.partition(".")
+    if kind in ("batch", "outputs"):
+        return Source("batch" if kind == "batch" else "outputs", key or _whole, text)
     if is_pattern(text):
         raise ValueError(f"Got the pattern {text!r}: a variable is one layer. Write its path, as in named_modules().")
     return Source("layer", text, text)
@@ -140,26 +141,8 @@ def entry_rows(entry: Any, name: str) -> Tensor:
     return rows
 
 
-def reduce_rows(output: Tensor, reduction: Reduction) -> Tensor:
-    """(N, D) rows of a layer's output.
-
-    Args:
-        output: (N, ...).
-        reduction: ``"mean"`` averages maps (N, C, H, W) and volumes over space, and sequences (N, T, D) over T;
-            ``"flatten"`` keeps all; or a function.
-
-    Example:
-        >>> maps = torch.zeros(2, 3, 8, 8)
-        >>> reduce_rows(maps, "mean").shape, reduce_rows(maps, "flatten").shape
-        (torch.Size([2, 3]), torch.Size([2, 192]))
-    """
-    if callable(reduction):
-        output = reduction(output)
-    elif reduction == "mean" and output.ndim > 2:
-        output = output.mean(dim=1 if output.ndim == 3 else tuple(range(2, output.ndim)), dtype=torch.float32)
-    if output.ndim == 0:
-        raise WatchError("Got a layer whose output is a scalar: it has no row for each sample. Watch another layer.")
-    return output.reshape(len(output), -1)
+def _whole(container: Any) -> Any:
+    return container
 
 
 def _default_key(what: str, index: int, keys: Sequence[str]) -> Callable[[Any], Any]:
