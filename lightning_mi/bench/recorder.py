@@ -19,12 +19,43 @@ from lightning_mi.training.step import true_value
 FIELDS = ("value", "joint_term", "marginal_term", "log_normalizer", "plug_in", "true_mi")
 AVERAGED_FIELDS = ("averaged_value", "averaged_plug_in", "averaged_normalized")  # with the callback AveragedWeights
 PROBE_EVERY = 20  # training steps between two probes
+_CHUNK = 1000  # rows
 
 
 def last_true_mi(trainer: L.Trainer, module: MIEstimationModule) -> float:
     """True MI of the last training batch, nats; NaN if unknown."""
     truth = true_value(trainer, module, module.bound)
     return math.nan if truth is None else truth
+
+
+@final
+class RowBuffer:
+    """Rows of equal length, in chunks.
+
+    A small tensor kept from each step, between the large ones that the step frees, would fragment the heap: it grew by
+    gigabytes in a training of 20,000 steps.
+
+    Example:
+        >>> rows = RowBuffer()
+        >>> rows.append(torch.tensor([1.0, 2.0]))
+        >>> rows.stack()
+        tensor([[1., 2.]])
+    """
+
+    def __init__(self) -> None:
+        self._chunks: list[Tensor] = []
+        self._count = 0
+
+    def append(self, row: Tensor) -> None:
+        """Copy a row (F,)."""
+        if self._count % _CHUNK == 0:
+            self._chunks.append(row.new_empty(_CHUNK, len(row)))
+        self._chunks[-1][self._count % _CHUNK] = row
+        self._count += 1
+
+    def stack(self) -> Tensor:
+        """All rows, (steps, F)."""
+        return torch.cat(self._chunks)[: self._count]
 
 
 @final
@@ -51,7 +82,7 @@ class Recorder(L.Callback):
         self._report, self._stopped = report, stopped
         self._last_report = 0.0
         self._probe = probe
-        self._rows: list[Tensor] = []
+        self._rows = RowBuffer()
         self._truth: list[float] = []
         self._probes: list[Tensor] = []
         self._map = FeatureProjection()
@@ -107,7 +138,7 @@ class Recorder(L.Callback):
         features, ``map_labels`` (samples,) their labels.
         """
         names = (*FIELDS[:-1], *AVERAGED_FIELDS)
-        columns = dict(zip(names, torch.stack(self._rows, dim=1).float().cpu().numpy(), strict=False))
+        columns = dict(zip(names, self._rows.stack().T.float().cpu().numpy(), strict=False))
         columns["true_mi"] = np.array(self._truth, dtype=np.float32)
         if self._probes:
             columns["probe"] = torch.stack(self._probes).float().cpu().numpy()
