@@ -28,8 +28,8 @@ class InfoNCE(AbstractBound):
         g_i = \max\Big(\frac{a_i - \tau e^{T_{ij}}}{1 - \tau}, \, e^{l}\Big), \qquad
         a_i = \frac{\sum_k e^{(1 + \beta) T_{ik}}}{\sum_k e^{\beta T_{ik}}}
 
-    over the marginal pairs k of the row, the hardness :math:`\beta`, the prior :math:`\tau` of ``debias`` and the lowest
-    score l. With :math:`\beta = 0` the mean :math:`a_i` is that of InfoNCE; a larger one gives negatives with high
+    over the marginal pairs k of the row, the hardness :math:`\beta`, the prior :math:`\tau` of ``debias`` and the
+    lowest score l. With :math:`\beta = 0` the mean :math:`a_i` is that of InfoNCE; a larger one gives negatives with high
     scores more weight. A part :math:`\tau` of the marginal pairs is taken to be of the class of the joint pair (false
     negatives), and their share of the mean is subtracted. The debiased objective separates classes, not samples, so it
     is no estimate of the mutual information of the pairs.
@@ -81,8 +81,8 @@ class InfoNCE(AbstractBound):
             check_finite("lowest_score", lowest_score, "the lowest score that the critic can give, in nats")
         if (lowest_score is None) != (debias == 0):
             raise ValueError(
-                f"Got debias={debias} and lowest_score={lowest_score}: the lowest score limits the debiased mean, which "
-                "may be negative on a batch, so pass both or none. It is -1 / temperature for "
+                f"Got debias={debias} and lowest_score={lowest_score}: the lowest score limits the debiased mean, "
+                "which may be negative on a batch, so pass both or none. It is -1 / temperature for "
                 "critics.InnerProductCritic(normalize=True, temperature=...)."
             )
         self.hardness, self.debias, self.lowest_score = hardness, debias, lowest_score

@@ -222,7 +222,7 @@ class Scores:
 
     @torch.no_grad()
     def row_ceiling(self) -> Tensor:
-        """The largest value of InfoNCE with any critic, nats; see :func:`~lightning_mi.scores.row_ceiling.row_ceiling`."""
+        """The largest value of InfoNCE with any critic: a scalar, nats; see ``scores/row_ceiling.py``."""
         return row_ceiling(self._layout, self.num_joint, self.num_candidates, self.mean_over_joint)
 
     def marginal_values(self, at_most: int | None = None) -> Tensor:

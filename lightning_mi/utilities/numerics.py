@@ -211,7 +211,7 @@ def exp_linear(x: Tensor, cap: float | None) -> Tensor:
 
 
 def log_sub_exp(x: Tensor, y: Tensor, low: float) -> Tensor:
-    r"""Log of :math:`e^x - e^y`, at least ``low``; also ``low``, with a zero gradient, where the difference is negative.
+    r"""Log of :math:`e^x - e^y`, at least ``low``, where the gradient is 0; also for a negative difference.
 
     Precise where the difference is small compared with its terms. NaN gives NaN.
 
