@@ -29,10 +29,10 @@ class InfoNCE(AbstractBound):
         a_i = \frac{\sum_k e^{(1 + \beta) T_{ik}}}{\sum_k e^{\beta T_{ik}}}
 
     over the marginal pairs k of the row, the hardness :math:`\beta`, the prior :math:`\tau` of ``debias`` and the
-    lowest score l. With :math:`\beta = 0` the mean :math:`a_i` is that of InfoNCE; a larger one gives negatives with high
-    scores more weight. A part :math:`\tau` of the marginal pairs is taken to be of the class of the joint pair (false
-    negatives), and their share of the mean is subtracted. The debiased objective separates classes, not samples, so it
-    is no estimate of the mutual information of the pairs.
+    lowest score l. With :math:`\beta = 0` the mean :math:`a_i` is that of InfoNCE; a larger one gives negatives with
+    high scores more weight. A part :math:`\tau` of the marginal pairs is taken to be of the class of the joint pair
+    (false negatives), and their share of the mean is subtracted. The debiased objective separates classes, not
+    samples, so it is no estimate of the mutual information of the pairs.
 
     Source: van den Oord et al. 2018; Poole et al. 2019; Choi and Lee 2022; Robinson et al. 2021 (hardness); Chuang et
     al. 2020 (debias).

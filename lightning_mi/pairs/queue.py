@@ -33,10 +33,10 @@ class Queue(AbstractPairing):
     the batch. With ``in_evaluation`` the queue is read.
 
     **The estimate.** Entries come from earlier encoders, so the law of marginal pairs is p(x) times a mixture of
-    earlier laws of y, not p(x) p(y). With a fixed encoder, or one that moves slowly (a momentum encoder), the two are equal or
-    close; with another one the estimate is biased in either direction. A row has Q more candidates, so the ceiling of
-    InfoNCE rises from log N to log(N + Q), and to log(1 + Q) with ``in_batch=False``. If Q exceeds the number of
-    training samples, a sample is among its own marginal pairs, and the estimate is too low.
+    earlier laws of y, not p(x) p(y). With a fixed encoder the two are equal, with one that moves slowly (a momentum
+    encoder) they are close; with another one the estimate is biased in either direction. A row has Q more candidates,
+    so the ceiling of InfoNCE rises from log N to log(N + Q); with ``in_batch=False`` it is log(1 + Q). If Q exceeds
+    the number of training samples, a sample is among its own marginal pairs, and the estimate is too low.
 
     Over accumulated batches, a queue of k - 1 batches gives each of k batches the candidates of the others, without
     their gradient. For the gradient of the large batch use ``encoder_chunk_size`` of

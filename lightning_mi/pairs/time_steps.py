@@ -25,9 +25,9 @@ class TimeSteps(AbstractRowPairing):
     of its future.
 
     **One prediction for each offset.** With several offsets and a context of (N, T, D), all offsets share the critic.
-    As in contrastive predictive coding, give the critic one prediction for each offset, (N, T, K, D), in the order of the
-    offsets. The matrices :math:`W_k` of its scores :math:`z_{t+k}^\top W_k c_t` are then one layer of the encoder, with
-    ``critics.InnerProductCritic()`` and all offsets in one product of matrices::
+    As in contrastive predictive coding, give the critic one prediction for each offset, (N, T, K, D), in the order of
+    the offsets. The matrices :math:`W_k` of its scores :math:`z_{t+k}^\top W_k c_t` are then one layer of the encoder,
+    with ``critics.InnerProductCritic()`` and all offsets in one product of matrices::
 
         self.predict = nn.Linear(context_dim, len(offsets) * dim)
         context = self.predict(context).unflatten(-1, (len(offsets), dim))
