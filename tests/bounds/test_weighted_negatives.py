@@ -9,6 +9,7 @@ import torch
 from lightning_mi import Scores, bounds, critics, pairs
 from lightning_mi.scores.tiled import TiledMarginals
 from tests.helpers import ddp_exactness as exactness
+from tests.helpers import reference
 from tests.helpers.row_loops import weighted_row
 from tests.helpers.specs import BoundSpec
 
@@ -76,7 +77,7 @@ def test_tiled_equals_dense(pairing, hardness, debias, low):
 
 
 def test_two_ranks_give_the_gradient_of_one(monkeypatch):
-    spec = BoundSpec("InfoNCE(weighted)", lambda: bound_of(0.7, 0.1, -1.0), lambda sheet: None)  # type: ignore[arg-type,return-value]  # no reference
+    spec = BoundSpec("InfoNCE(weighted)", lambda: bound_of(0.7, 0.1, -1.0), reference.infonce)
     monkeypatch.setitem(exactness.BOUNDS, spec.name, spec)
     chosen = exactness.cases([spec.name], ["AllPairs", "TwoViews(tiles)"], ["Squared-log"])
     for result in exactness.run(chosen, (8, 5), torch.float64):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_mi import MILoss, bounds, critics, pairs
+from lightning_mi import MILoss, Scores, bounds, critics, pairs
 from lightning_mi.utilities.distributed import get_rank, world_size
 from tests.helpers.gaussian_critic import Exact
 from tests.helpers.processes import on_processes
@@ -34,7 +34,8 @@ def queue_of(size=7, pairing=None, **kwargs):
 
 def moco_by_loops(n, size, in_batch):
     """Loss and gradients in queries and keys of each step: the queue is a list, newest last."""
-    queue, steps = [], []
+    queue: list[np.ndarray] = []
+    steps = []
     for step in range(STEPS):
         x, y = draw(n, step)
         q, k = unit(x), unit(y)
@@ -57,8 +58,7 @@ def moco_by_package(shards, size, in_batch):
     for step in range(STEPS):
         x, y = (torch.tensor(view[start:stop], requires_grad=True) for view in draw(sum(shards), step))
         output = loss_of.compute(x, y)
-        output.loss.backward()
-        gradients = [view.grad / world_size() for view in (x, y)]
+        gradients = [gradient / world_size() for gradient in torch.autograd.grad(output.loss, [x, y])]
         steps.append([output.loss.detach(), *gradients, output.scores.row_ceiling()])
     return steps, loss_of.state_dict()["pairs.entries"]
 
@@ -164,9 +164,9 @@ def test_checkpoint_restores_the_queue():
 
 def test_calibration_leaves_the_queue_unchanged():
     critic = critics.CalibratedCritic(critics.InnerProductCritic())
-    loss = MILoss(critic, bounds.DV(), queue_of(6))
-    loss(*torch.randn(2, 4, DIM)).backward()
-    assert loss.pairs.num_pushed.item() == 4
+    queue = queue_of(6)
+    MILoss(critic, bounds.DV(), queue)(*torch.randn(2, 4, DIM)).backward()
+    assert queue.num_pushed.item() == 4
 
 
 def test_half_precision_candidates_are_scored_in_their_type():
@@ -183,7 +183,7 @@ def test_queue_of_a_fixed_encoder_raises_the_ceiling_not_the_value():
     rho = math.sqrt(1 - math.exp(-2 * truth / dim))
     generator = torch.Generator().manual_seed(0)
     queue = pairs.Queue(pairs.AllPairs(), size, dim)
-    alone, value, expected = [], [], []
+    read, values = bounds.InfoNCE(), []
     for step in range(180):
         x, noise = torch.randn(2, n, dim, generator=generator)
         y = rho * x + math.sqrt(1 - rho**2) * noise
@@ -192,11 +192,10 @@ def test_queue_of_a_fixed_encoder_raises_the_ceiling_not_the_value():
             fresh = torch.randn(size, dim, generator=generator)  # independent draws of y in the queue's place
             matrix = Exact(rho).pairwise(x, torch.cat([y, fresh]))
             joint = torch.eye(*matrix.shape, dtype=torch.bool)
-            read = bounds.InfoNCE()
-            expected.append(read(type(scores).from_matrix(matrix, joint=joint, marginal=~joint)).value)
-            value.append(read(scores).value)
-            alone.append(read(pairs.AllPairs()(Exact(rho), x, y)).value)
-    alone, value, expected = (torch.stack(values) for values in (alone, value, expected))
+            drawn = Scores.from_matrix(matrix, joint=joint, marginal=~joint)
+            batch = pairs.AllPairs()(Exact(rho), x, y)
+            values.append(torch.stack([read(made).value for made in (batch, scores, drawn)]))
+    alone, value, expected = torch.stack(values).T
     assert alone.mean() < math.log(n)
     assert value.mean().item() == pytest.approx(truth, abs=0.15)
     differences = value - expected
@@ -212,8 +211,7 @@ def test_queue_over_accumulated_batches_has_the_value_of_the_whole():
         rows = slice(3 * part, 3 * part + 3)
         scores = queue(critic, encoder(x[rows]), encoder(y[rows]))
     whole = critic.pairwise(encoder(x), encoder(y))[9:]
-    rows = whole.logsumexp(1) - math.log(12)
-    expected = (whole.diagonal(9) - rows).mean()
+    expected = (whole.diagonal(9) - whole.logsumexp(1) + math.log(12)).mean()
     torch.testing.assert_close(bounds.InfoNCE()(scores).value, expected)
 
 
