@@ -5,7 +5,10 @@ from lightning_mi.pairs.base import AbstractPairing
 from lightning_mi.pairs.derangement import Derangement
 from lightning_mi.pairs.enumerated_labels import EnumeratedLabels
 from lightning_mi.pairs.independent_marginal import IndependentMarginal
+from lightning_mi.pairs.local_global import LocalGlobal
+from lightning_mi.pairs.queue import Queue
 from lightning_mi.pairs.same_label import SameLabel
+from lightning_mi.pairs.time_steps import TimeSteps
 from lightning_mi.pairs.total_correlation import TotalCorrelation
 from lightning_mi.pairs.two_views import TwoViews
 from lightning_mi.pairs.within_label import WithinLabel
@@ -16,7 +19,10 @@ __all__ = [
     "Derangement",
     "EnumeratedLabels",
     "IndependentMarginal",
+    "LocalGlobal",
+    "Queue",
     "SameLabel",
+    "TimeSteps",
     "TotalCorrelation",
     "TwoViews",
     "WithinLabel",

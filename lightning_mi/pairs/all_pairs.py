@@ -6,13 +6,12 @@ from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs._batch_checks import check_batch_size, check_num_views
-from lightning_mi.pairs.base import AbstractTiledPairing
+from lightning_mi.pairs._rows import AbstractRowPairing, Rows
 from lightning_mi.scores.joint_columns import JointColumns
-from lightning_mi.scores.scores import Scores
 
 
 @final
-class AllPairs(AbstractTiledPairing):
+class AllPairs(AbstractRowPairing):
     """Row i of x and row i of y are a joint pair; the N (N - 1) other combinations are marginal pairs.
 
     For InfoNCE a row is x_i against every y, including y_i. With a critic of log-densities q(y | x), which are
@@ -36,11 +35,11 @@ class AllPairs(AbstractTiledPairing):
 
     num_views: ClassVar[int | None] = 2
 
-    def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
-        """Scores of all pairs of x (N, Dx) and y (N, Dy)."""
+    def arrange(self, critic: AbstractCritic, *views: Tensor) -> Rows:
+        """Rows x (N, Dx) with candidates y (N, Dy)."""
         check_num_views(views, "x", "y", pairing="AllPairs")
         shard = self.shard(*views)
         check_batch_size(shard, self.training)
         x, y = views[::-1] if critic.is_log_density else views
         y = shard.gather(y)
-        return self.score_all(critic, x, y, JointColumns.of_diagonal(x, shard.start), shard)
+        return Rows(x, y, JointColumns.of_diagonal(x, shard.start), shard, num_rows=shard.total)

@@ -168,7 +168,13 @@ class AbstractTiledPairing(AbstractPairing):
         self.tile_bytes = tile_bytes
 
     def score_all(
-        self, critic: AbstractCritic, x: Tensor, y: Tensor, columns: JointColumns, shard: BatchShard
+        self,
+        critic: AbstractCritic,
+        x: Tensor,
+        y: Tensor,
+        columns: JointColumns,
+        shard: BatchShard,
+        num_rows: int | None = None,
     ) -> Scores:
         """Scores of x (N, Dx) with all candidates y (M, Dy), in tiles if the critic has them.
 
@@ -176,8 +182,9 @@ class AbstractTiledPairing(AbstractPairing):
             critic: T(x, y); of log-densities, T(y, x), because they are compared over the variable that is given.
             x: The samples of this rank.
             y: The candidates.
-            columns: For each x, the candidate of its joint pair and the candidate that is excluded, if any.
+            columns: For each x, the candidate of its joint pair and the candidates that are excluded, if any.
             shard: The position of x in the batch of all ranks.
+            num_rows: The number of x of all ranks; by default that of the candidates.
         """
         if critic.is_log_density:
             tiles = critic.tiles(y, x)
@@ -186,7 +193,7 @@ class AbstractTiledPairing(AbstractPairing):
         else:
             tiles = critic.tiles(x, y)
             scores = critic.pairwise(x, y) if tiles is None else tiles
-        # All ranks together have one row for each candidate, and all rows have the same number of pairs.
-        num_rows, in_row = len(y), columns.row_count(len(y))
+        # All rows have the same number of pairs.
+        num_rows, in_row = len(y) if num_rows is None else num_rows, columns.row_count(len(y))
         pooled = shard.pooled and GlobalCounts(num_rows, num_rows * (in_row - 1), num_rows, in_row, len(shard.counts))
         return Scores.from_columns(scores, columns, y=y, pooled=pooled, tile_bytes=self.tile_bytes)

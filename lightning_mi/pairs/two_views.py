@@ -8,14 +8,13 @@ from torch import Tensor
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs._batch_checks import check_batch_size, check_num_views
-from lightning_mi.pairs.base import AbstractTiledPairing
+from lightning_mi.pairs._rows import AbstractRowPairing, Rows
 from lightning_mi.pairs.known_law import is_exchangeable, known_mi
 from lightning_mi.scores.joint_columns import JointColumns
-from lightning_mi.scores.scores import Scores
 
 
 @final
-class TwoViews(AbstractTiledPairing):
+class TwoViews(AbstractRowPairing):
     """Contrastive pairing: two views of each sample, and every view against every other view.
 
     The 2 N views of a batch form one list. The two views of a sample are joint pairs, in both directions; views of
@@ -52,8 +51,8 @@ class TwoViews(AbstractTiledPairing):
         """I(x; y) if the views are exchangeable, otherwise None."""
         return known_mi(data) if is_exchangeable(data) else None
 
-    def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
-        """Scores of all pairs of the views x (N, D) and y (N, D) of N samples."""
+    def arrange(self, critic: AbstractCritic, *views: Tensor) -> Rows:
+        """Rows and candidates: the views x (N, D) and y (N, D) of N samples."""
         check_num_views(views, "x", "y", pairing="TwoViews")
         x, y = views
         if x.shape[1:] != y.shape[1:]:
@@ -67,4 +66,4 @@ class TwoViews(AbstractTiledPairing):
         first = torch.arange(shard.start, shard.start + len(x), device=x.device)
         second = shard.total + first
         columns = JointColumns(torch.cat([second, first]), excluded=torch.cat([first, second]))
-        return self.score_all(critic, torch.cat([x, y]), candidates, columns, shard)
+        return Rows(torch.cat([x, y]), candidates, columns, shard, num_rows=len(candidates))

@@ -97,6 +97,10 @@ class AbstractMarginals(ABC):
         """The same scores without their autograd graph."""
 
     @abstractmethod
+    def scaled(self, factor: float) -> AbstractMarginals:
+        """The same pairs with the scores times a factor, with gradient."""
+
+    @abstractmethod
     def extremes(self) -> tuple[Tensor, Tensor]:
         """The lowest and the highest score, without gradient; (inf, -inf) without marginal pairs."""
 
@@ -194,6 +198,13 @@ class DenseMarginals(AbstractMarginals):
         detached._masked_scores = None if self._masked_scores is None else self._masked_scores.detach()
         detached._log_weights = None if self._log_weights is None else self._log_weights.detach()
         return detached
+
+    def scaled(self, factor: float) -> DenseMarginals:
+        """The same pairs with the scores times a factor."""
+        scaled = copy.copy(self)
+        scaled._scores = self._scores * factor
+        scaled._masked_scores = scaled._exponentials = None
+        return scaled
 
     def extremes(self) -> tuple[Tensor, Tensor]:
         """The lowest and the highest score."""

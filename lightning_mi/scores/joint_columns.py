@@ -12,11 +12,11 @@ from torch import Tensor
 @final
 @dataclass(frozen=True)
 class JointColumns:
-    """One joint pair in each row; all other columns, except an excluded one, are marginal pairs.
+    """One joint pair in each row; all other columns, except excluded ones, are marginal pairs.
 
     Attributes:
         joint: (N,) the column of each row's joint pair.
-        excluded: (N,) a column of each row that is not a pair, as of a sample with itself; none by default.
+        excluded: (N,) or (N, k) columns of each row that are not pairs, as of a sample with itself; none by default.
 
     Example:
         >>> JointColumns.of_diagonal(torch.zeros(3)).num_marginal(num_columns=3)
@@ -28,8 +28,9 @@ class JointColumns:
 
     @property
     def non_marginal(self) -> Tensor:
-        """(N, 1 or 2) the columns of each row that are not marginal pairs."""
-        return self.joint.unsqueeze(1) if self.excluded is None else torch.stack([self.joint, self.excluded], dim=1)
+        """(N, 1 + k) the columns of each row that are not marginal pairs."""
+        joint = self.joint.unsqueeze(1)
+        return joint if self.excluded is None else torch.column_stack([joint, self.excluded])
 
     @classmethod
     def of_diagonal(cls, x: Tensor, start: int = 0) -> JointColumns:
@@ -38,7 +39,7 @@ class JointColumns:
 
     def row_count(self, num_columns: int) -> int:
         """Number of marginal and joint pairs in a row."""
-        return num_columns - (self.excluded is not None)
+        return num_columns - (self.non_marginal.shape[1] - 1)
 
     def num_marginal(self, num_columns: int) -> int:
         """Number of marginal pairs in all rows."""

@@ -64,6 +64,11 @@ class Layout:
             return self.row_count
         return int(self.row_count.max()) if len(self.row_count) else 0
 
+    @property
+    def negatives_per_row(self) -> int | None:
+        """Number of marginal pairs in each row, if each has one joint pair that is none of them; otherwise None."""
+        return self.row_count - 1 if isinstance(self.row_count, int) and self.joint_rows is not None else None
+
     def counts(self, pooled: bool | GlobalCounts = False) -> GlobalCounts:
         """Counts of this rank's pairs; if ``pooled``, over all ranks, by an all-gather unless they are passed."""
         if isinstance(pooled, GlobalCounts):
@@ -79,14 +84,15 @@ class Layout:
             return self.marginals.values().sum() - math.inf
         return self.marginals.log_mean_exp(self._divisor(counts), exponent)
 
-    def row_log_mean_exp(self, joint: bool) -> Tensor:
-        """(N,) log-mean-exp of each row's marginal pairs, with its joint pairs if ``joint``.
+    def row_log_mean_exp(self, joint: bool, power: float = 1.0) -> Tensor:
+        """(N,) log-mean-exp of power * T over each row's marginal pairs, with its joint pairs if ``joint``.
 
         Raises:
             ValueError: There are no rows.
         """
         check_has_rows(self.joint_rows)
-        return self.marginals.row_log_mean_exp(with_joint=joint)
+        marginals = self.marginals if power == 1.0 else self.marginals.scaled(power)
+        return marginals.row_log_mean_exp(with_joint=joint)
 
     def joint_log_mean_exp(self, counts: GlobalCounts, power: float) -> Tensor:
         """This rank's part of log E_P[exp(power * T)] over the joint pairs in ``counts``; 0 if there are none."""
@@ -163,7 +169,7 @@ def lay_out_columns(
         check_scores(matrix, "matrix", ndim=2, may_be_empty=True)  # a critic may give integers
         matrix = upcast(matrix)
         joint = matrix.gather(1, columns.joint.unsqueeze(1)).squeeze(1)
-        row_mask = None if columns.excluded is None else all_but(matrix, columns.excluded.unsqueeze(1))
+        row_mask = None if columns.excluded is None else all_but(matrix, columns.non_marginal[:, 1:])
         marginals = DenseMarginals(matrix, non_marginal=columns.non_marginal, row_mask=row_mask, row_count=row_count)
     return Layout(
         joint,

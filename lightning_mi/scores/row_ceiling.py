@@ -19,7 +19,8 @@ def row_ceiling(
 
     Let row i have candidates with weights w that sum to 1 and k joint pairs, and let s be the softmax of
     :math:`T + \log w` over the row. A joint pair contributes :math:`T - \log \sum w e^T = \log s - \log w`. The k
-    values of s sum to at most 1, so the sum of their logarithms is at most :math:`-k \log k`.
+    values of s sum to at most 1, so the sum of their logarithms is at most :math:`-k \log k`. The ceiling is log N
+    for one joint pair among N candidates, log(N / k) for k of them, and -log q(y) for labels with a prior q.
 
     Args:
         layout: The pairs.

@@ -108,7 +108,7 @@ class Scores:
 
         Args:
             scores: (N, M) as in :meth:`from_matrix`, or tiles, as :meth:`AbstractCritic.tiles` returns them.
-            columns: The column of each row's joint pair, and the column of each row that is excluded, if any.
+            columns: The column of each row's joint pair, and the columns of each row that are excluded, if any.
             y: As in :meth:`from_matrix`.
             pooled: As in :meth:`from_matrix`.
             tile_bytes: Memory of a tile; a default if None. ``math.inf`` keeps all scores, as double backward needs.
@@ -183,6 +183,11 @@ class Scores:
         return self._layout.joint_rows is not None
 
     @property
+    def negatives_per_row(self) -> int | None:
+        """Number of marginal pairs in each row, if each has one joint pair that is none of them; otherwise None."""
+        return self._layout.negatives_per_row
+
+    @property
     def joint_rows(self) -> Tensor:
         """(J,) the row of each joint pair; raises ValueError without rows."""
         return check_has_rows(self._layout.joint_rows)
@@ -217,11 +222,7 @@ class Scores:
 
     @torch.no_grad()
     def row_ceiling(self) -> Tensor:
-        """The largest value that InfoNCE can reach on these pairs, with any critic: a scalar, nats.
-
-        It is log N for one joint pair among N candidates, log(N / k) for k of them, and -log q(y) for labels with a
-        prior q. Without joint pairs it is that of one joint pair in the longest row, or inf with unequal weights.
-        """
+        """The largest value of InfoNCE with any critic: a scalar, nats; see ``scores/row_ceiling.py``."""
         return row_ceiling(self._layout, self.num_joint, self.num_candidates, self.mean_over_joint)
 
     def marginal_values(self, at_most: int | None = None) -> Tensor:
@@ -243,9 +244,9 @@ class Scores:
         local = self._layout.log_mean_exp(self._ranks.counts, Exponent(offset, clip, power))
         return self._ranks.reduce(local, is_log=True)
 
-    def row_log_mean_exp(self, *, joint: bool = True) -> Tensor:
-        """(N,) log-mean-exp of each row of this rank: of its marginal pairs and, by default, its joint pairs; nats."""
-        return self._layout.row_log_mean_exp(joint)
+    def row_log_mean_exp(self, *, joint: bool = True, power: float = 1.0) -> Tensor:
+        """(N,) log-mean-exp of power * T in each row of this rank: its marginal and, by default, joint pairs; nats."""
+        return self._layout.row_log_mean_exp(joint, power)
 
     def row_means(self, statistic: RowStatistic = "log_mean_exp") -> tuple[Tensor, Tensor]:
         """Means over joint pairs: of the score minus a statistic of its row, and of the statistic; scalars, nats.

@@ -121,6 +121,14 @@ class TiledMarginals(AbstractMarginals):
         detached._results, detached._deferred = {}, None
         return detached
 
+    def scaled(self, factor: float) -> TiledMarginals:
+        """The same pairs with the scores times a factor, in tiles of their own."""
+        scaled, tiles = copy.copy(self), self._pass.tiles.affine(self._pass.joint.new_tensor(factor), None)
+        scaled._joint = self._joint * factor
+        scaled._pass = dataclasses.replace(self._pass, tiles=tiles, joint=scaled._joint.detach())
+        scaled._row_sums, scaled._results, scaled._deferred = None, {}, None
+        return scaled
+
     def extremes(self) -> tuple[Tensor, Tensor]:
         """The lowest and the highest score."""
         extremes = Extremes(self._pass.joint)

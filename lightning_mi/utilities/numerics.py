@@ -210,6 +210,23 @@ def exp_linear(x: Tensor, cap: float | None) -> Tensor:
     return x.masked_fill(x > cap, cap).exp() * (1 + (x - cap).relu())
 
 
+def log_sub_exp(x: Tensor, y: Tensor, low: float) -> Tensor:
+    r"""Log of :math:`e^x - e^y`, at least ``low``, where the gradient is 0; also for a negative difference.
+
+    Precise where the difference is small compared with its terms. NaN gives NaN.
+
+    Example:
+        >>> log_sub_exp(torch.tensor([2.0, 0.0]), torch.tensor([1.0, 1.0]), low=-2.0)
+        tensor([ 1.5413, -2.0000])
+    """
+    gap = y - x
+    with torch.no_grad():
+        clamped = (gap >= 0) | (x + torch.log(-torch.expm1(gap)) < low)
+    # Not torch.where on the result: the gradient of the branch that is not taken would be 0 times infinity.
+    gap = gap.masked_fill(clamped, -1.0)
+    return (x + torch.log(-torch.expm1(gap))).masked_fill(clamped, low)
+
+
 def squared_sigmoid(x: Tensor) -> Tensor:
     """Square of the logistic function. Its gradient is precise where the logistic function rounds to 1.
 

@@ -30,11 +30,16 @@ def check(results, tolerance):
         (bounds, bounds.AbstractBound, [spec.make() for spec in specs.BOUNDS]),
         # The candidates of LabelCritic are labels; tests/critics/test_critics.py compares it with a loop.
         (critics, critics.AbstractCritic, [critics.LabelCritic(), *(spec.make(4) for spec in critic_specs.CRITICS)]),
-        # test_shuffled_pairs.py compares the last two with definitions and over ranks: their pairs are random.
+        # test_shuffled_pairs.py compares the first two with definitions and over ranks: their pairs are random.
+        # test_rows_over_ranks.py compares the others: their views are not (N, D), or they have a state.
         (
             pairs,
             pairs.AbstractPairing,
-            [*(spec.make() for spec in specs.PAIRINGS), pairs.TotalCorrelation(), pairs.WithinLabel()],
+            [
+                *(spec.make() for spec in specs.PAIRINGS),
+                *(pairs.TotalCorrelation(), pairs.WithinLabel()),
+                *(pairs.LocalGlobal(), pairs.TimeSteps(), pairs.Queue(pairs.AllPairs(), 4, 4)),
+            ],
         ),
         (regularizers, regularizers.AbstractRegularizer, [spec.make(weight=1.0) for spec in specs.REGULARIZERS]),
     ],
