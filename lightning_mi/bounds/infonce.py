@@ -45,4 +45,4 @@ class InfoNCE(AbstractBound):
 
     def log_ratio(self, scores: Scores) -> Tensor:
         """(J,) each joint score minus the log-normalizer of its row, nats."""
-        return scores.joint - scores.row_log_mean_exp()[scores.joint_rows]
+        return scores.joint - scores.joint_row_log_mean_exp()

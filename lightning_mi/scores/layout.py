@@ -13,6 +13,7 @@ from lightning_mi.scores.checks import (
     check_columns,
     check_default_columns,
     check_has_rows,
+    check_joint_weights,
     check_log_weights,
     check_mask,
     check_one_placement,
@@ -43,6 +44,8 @@ class Layout:
         row_count: (N,) the number of marginal and joint pairs of each row; an int if it is the same in every row.
         log_weights: (M,) the log-weights of the candidates in a row; None if equal.
         has_marginal: (N,) whether a row has a marginal pair; None if all rows have.
+        joint_weights: (J,) the weights of the joint pairs in means over them; None if equal.
+        separate_joint: The row of a joint pair holds this joint pair alone and the marginal pairs.
     """
 
     joint: Tensor
@@ -54,6 +57,8 @@ class Layout:
     row_count: Tensor | int = 0
     log_weights: Tensor | None = None
     has_marginal: Tensor | None = None
+    joint_weights: Tensor | None = None
+    separate_joint: bool = False
 
     @property
     def longest_row(self) -> int | None:
@@ -68,7 +73,8 @@ class Layout:
         """Counts of this rank's pairs; if ``pooled``, over all ranks, by an all-gather unless they are passed."""
         if isinstance(pooled, GlobalCounts):
             return pooled
-        local = GlobalCounts(len(self.joint), self.num_marginal, self.num_rows)
+        weight = None if self.joint_weights is None else float(self.joint_weights.sum())
+        local = GlobalCounts(len(self.joint), self.num_marginal, self.num_rows, joint_weight=weight)
         if not pooled or world_size() == 1:
             return local
         return local._replace(longest_row=self.longest_row or 0).all_reduce(self.joint.device)
@@ -88,11 +94,38 @@ class Layout:
         check_has_rows(self.joint_rows)
         return self.marginals.row_log_mean_exp(with_joint=joint)
 
+    def joint_row_log_mean_exp(self, joint: bool, uniform_upstream: bool = False) -> Tensor:
+        """(J,) log-mean-exp of the row of each joint pair: of its marginal pairs, and its joint pairs if ``joint``.
+
+        Args:
+            joint: As in :meth:`row_log_mean_exp`. With ``separate_joint`` the row holds the one joint pair.
+            uniform_upstream: As in :class:`AbstractMarginals`.
+
+        Raises:
+            ValueError: There are no rows.
+        """
+        rows = check_has_rows(self.joint_rows)
+        if not (joint and self.separate_joint):
+            uniform_upstream = uniform_upstream and self.joint_weights is None
+            return self.marginals.row_log_mean_exp(uniform_upstream, joint)[rows]
+        size = torch.as_tensor(self.row_count, device=rows.device)[rows].to(self.joint)  # marginal pairs and the joint
+        log_sum = self.marginals.row_log_mean_exp(with_joint=False)[rows] + (size - 1).log()
+        return torch.logaddexp(log_sum, self.joint) - size.log()
+
+    def mean_over_joint(self, values: Tensor, counts: GlobalCounts) -> Tensor:
+        """This rank's part of the mean of (J,) values over the joint pairs in ``counts``; 0 if there are none."""
+        if self.joint_weights is None:
+            return values.sum() / max(counts.num_joint, 1)
+        return (values * self.joint_weights).sum() / (counts.joint_weight or 1.0)
+
     def joint_log_mean_exp(self, counts: GlobalCounts, power: float) -> Tensor:
         """This rank's part of log E_P[exp(power * T)] over the joint pairs in ``counts``; 0 if there are none."""
         if len(self.joint) == 0:  # the log of an empty sum, with a gradient of 0 and not NaN
             return self.joint.sum() - (math.inf if counts.num_joint else 0.0)
-        return log_mean_exp(power * self.joint, count=counts.num_joint)
+        if self.joint_weights is None:
+            return log_mean_exp(power * self.joint, count=counts.num_joint)
+        total = counts.joint_weight or 1.0
+        return log_mean_exp(power * self.joint, count=1, log_weights=(self.joint_weights / total).log())
 
     def mean_over_marginal(self, function: AbstractPairFunction, counts: GlobalCounts) -> Tensor:
         """This rank's part of the mean of a function of the scores over the marginal pairs in ``counts``."""
@@ -127,6 +160,7 @@ def lay_out_matrix(
     diagonal: int,
     pooled: bool | GlobalCounts = False,
     allow_no_marginal: bool = False,
+    separate_joint: bool = False,
 ) -> Layout:
     """Pairs of a matrix, from a diagonal or from masks; arguments and errors as in ``Scores.from_matrix``."""
     check_scores(matrix, "matrix", ndim=2, may_be_empty=_is_sharded(pooled))
@@ -134,7 +168,7 @@ def lay_out_matrix(
     if joint is None and marginal is None and log_weights is None:
         check_square(matrix, diagonal, _is_sharded(pooled), allow_no_marginal)
         return lay_out_columns(matrix, JointColumns.of_diagonal(matrix, diagonal), pooled=pooled)
-    return lay_out_masks(upcast(matrix), joint, marginal, log_weights, diagonal)
+    return lay_out_masks(upcast(matrix), joint, marginal, log_weights, diagonal, separate_joint)
 
 
 def lay_out_columns(
@@ -177,15 +211,23 @@ def lay_out_columns(
 
 
 def lay_out_masks(
-    matrix: Tensor, joint: Tensor | None, marginal: Tensor | None, log_weights: Tensor | None, diagonal: int
+    matrix: Tensor,
+    joint: Tensor | None,
+    marginal: Tensor | None,
+    log_weights: Tensor | None,
+    diagonal: int,
+    separate_joint: bool = False,
 ) -> Layout:
     """Pairs from masks. By default the diagonal holds the joint pairs, and all others are marginal pairs.
 
-    With ``log_weights`` all pairs are marginal pairs by default.
+    With ``log_weights`` all pairs are marginal pairs by default. Floating-point ``joint`` holds weights of joint pairs.
 
     Raises:
         ValueError: A mask or the weights do not fit the matrix, or the diagonal has no entry in some row.
     """
+    joint_weights = None
+    if joint is not None and joint.is_floating_point():
+        joint_weights, joint = check_joint_weights(joint, matrix), joint > 0
     joint = check_mask(_diagonal_mask(matrix, diagonal) if joint is None else joint, "joint", matrix)
     if marginal is None:
         marginal = ~joint if log_weights is None else torch.ones_like(joint)
@@ -202,9 +244,11 @@ def lay_out_masks(
         num_marginal=int(marginal.sum()),
         num_rows=len(matrix),
         joint_rows=joint_rows,
-        row_count=row_count,
+        row_count=marginal.sum(dim=1) + 1 if separate_joint else row_count,
         log_weights=log_weights,
         has_marginal=marginal.any(dim=1),
+        joint_weights=None if joint_weights is None else joint_weights[joint_rows, joint_columns],
+        separate_joint=separate_joint,
     )
 
 
