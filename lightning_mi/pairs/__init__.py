@@ -5,8 +5,11 @@ from lightning_mi.pairs.base import AbstractPairing
 from lightning_mi.pairs.derangement import Derangement
 from lightning_mi.pairs.enumerated_labels import EnumeratedLabels
 from lightning_mi.pairs.independent_marginal import IndependentMarginal
+from lightning_mi.pairs.overlapping_labels import OverlappingLabels
+from lightning_mi.pairs.same_id import SameId
 from lightning_mi.pairs.same_label import SameLabel
 from lightning_mi.pairs.total_correlation import TotalCorrelation
+from lightning_mi.pairs.two_towers import TwoTowers
 from lightning_mi.pairs.two_views import TwoViews
 from lightning_mi.pairs.within_label import WithinLabel
 
@@ -16,8 +19,11 @@ __all__ = [
     "Derangement",
     "EnumeratedLabels",
     "IndependentMarginal",
+    "OverlappingLabels",
+    "SameId",
     "SameLabel",
     "TotalCorrelation",
+    "TwoTowers",
     "TwoViews",
     "WithinLabel",
 ]
