@@ -30,11 +30,16 @@ def check(results, tolerance):
         (bounds, bounds.AbstractBound, [spec.make() for spec in specs.BOUNDS]),
         # The candidates of LabelCritic are labels; tests/critics/test_critics.py compares it with a loop.
         (critics, critics.AbstractCritic, [critics.LabelCritic(), *(spec.make(4) for spec in critic_specs.CRITICS)]),
-        # test_shuffled_pairs.py compares the last two with definitions and over ranks: their pairs are random.
+        # test_shuffled_pairs.py compares two with definitions and over ranks: their pairs are random. The pairs of the
+        # last three have weights, or are in both directions: tests/losses and test_two_towers.py.
         (
             pairs,
             pairs.AbstractPairing,
-            [*(spec.make() for spec in specs.PAIRINGS), pairs.TotalCorrelation(), pairs.WithinLabel()],
+            [
+                *(spec.make() for spec in specs.PAIRINGS),
+                *(pairs.TotalCorrelation(), pairs.WithinLabel()),
+                *(pairs.TwoTowers(), pairs.SameId(), pairs.OverlappingLabels()),
+            ],
         ),
         (regularizers, regularizers.AbstractRegularizer, [spec.make(weight=1.0) for spec in specs.REGULARIZERS]),
     ],
