@@ -68,7 +68,7 @@ class InnerProductCritic(AbstractCritic):
         self.normalize = normalize
         self.scaled = scaled
         self.min_temperature = min_temperature
-        self._temperature = temperature
+        self._temperature = 1.0 if learnable else temperature  # a setting, as far as it is constant
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learnable else None
 
     @property
@@ -112,7 +112,7 @@ class InnerProductCritic(AbstractCritic):
         # In place, as after each optimizer step: a clamp in the graph has a gradient of 0 below the minimum, and the
         # temperature would never rise again. Autograd saves the exponential and not the parameter.
         with torch.no_grad():
-            log_temperature.clamp_(min=minimum)
+            log_temperature.copy_(log_temperature.clamp(min=minimum))  # torch.vmap has no clamp_
         return log_temperature
 
 

@@ -57,8 +57,8 @@ class SameLabel(AbstractPairing):
     **With** ``weighting="anchor"`` each anchor, a sample with a joint pair, has the same weight, shared equally by its
     joint pairs: the loss :math:`L_{out}` of supervised contrastive learning. A joint pair is then of class c with
     probability p(c) instead of w(c), and the value at the optimum is H(Y) for every bound, if each sample determines
-    its label. In a batch, samples without a joint pair are left out, which favors frequent classes. The maximum for n
-    samples without replacement is :math:`\sum_c \frac{n(c)}{n} \log \frac{n - 1}{n(c) - 1}`, if no class has one
+    its label. In a batch, samples without a joint pair are left out, which favors frequent classes unless all are
+    equally frequent. The maximum for n samples without replacement is :math:`\sum_c \frac{n(c)}{n} \log \frac{n - 1}{n(c) - 1}`, if no class has one
     sample.
 
     Source: Choi and Lee 2022; Khosla et al. 2020, equation 2 (weighting by anchor).
@@ -157,7 +157,8 @@ class SameLabel(AbstractPairing):
         total, same = counts.sum(), (counts * (counts - 1)).sum()
         if self.weighting == "anchor" and same > 0:
             counts = counts[counts > 1]
-            return float((counts * ((total - 1) / (counts - 1)).log()).sum() / counts.sum())
+            anchors = counts.sum()
+            return float((counts * (total * (total - 1) / (anchors * (counts - 1))).log()).sum() / anchors)
         return math.log(total * (total - 1) / same) if same > 0 else math.inf
 
     def _global_counts(self, labels: Tensor, world_size: int) -> GlobalCounts:

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from lightning_mi import MIEnsemble, MIEstimationModule, MILoss, bounds, losses
+from lightning_mi import MIEnsemble, MILoss, bounds, losses
 from lightning_mi.critics import InnerProductCritic
+from tests.helpers.ensembles import fit, make
 from tests.helpers.loops import slopes
 
 X = torch.tensor([[3.0, 4.0], [1.0, 0.0]], dtype=torch.float64)
@@ -35,7 +36,7 @@ def test_gradient_equals_numerical_derivatives() -> None:
 
     def objective(log_temperature):
         loss = MILoss(critic_at(float(log_temperature[0])), bounds.InfoNCE())
-        return float(loss.compute(x, y).terms.objective)
+        return loss.compute(x, y).terms.objective.item()
 
     terms = MILoss(critic, bounds.InfoNCE()).compute(x, y).terms
     (gradient,) = torch.autograd.grad(terms.objective, list(critic.parameters()))
@@ -81,20 +82,17 @@ def test_state_dict_holds_the_temperature() -> None:
     assert other.critic.min_temperature == 0.01
 
 
-def test_ensemble_of_learnable_temperatures_equals_its_members() -> None:
-    torch.manual_seed(0)
-    members = [
-        MIEstimationModule(InnerProductCritic(temperature=t, learnable=True, min_temperature=0.4), bounds.InfoNCE())
-        for t in (0.5, 2.0)
-    ]
-    with torch.no_grad():
-        for member in members:
-            member.critic.log_temperature -= 1.0
-    batch = tuple(torch.randn(2, 8, 3))
-    expected = [member.step(batch).terms.value.item() for member in members]
-    ensemble = MIEnsemble({str(i): member for i, member in enumerate(members)})
-    values = [output.terms.value.item() for output in ensemble.step(batch).values()]
-    assert values == pytest.approx(expected, rel=1e-5)
+def test_batched_ensemble_trains_each_temperature_as_alone() -> None:
+    curves, temperatures = [], []
+    for batched in (True, False):
+        critics = [InnerProductCritic(temperature=t, learnable=True, min_temperature=0.45) for t in (0.5, 2.0)]
+        members = {str(t): make("InfoNCE", lr=0.05, critic=critic) for t, critic in enumerate(critics)}
+        values, _ = fit(MIEnsemble(members, batched=batched))
+        curves.append(values)
+        temperatures.append([critic.temperature for critic in critics])
+    torch.testing.assert_close(*curves, rtol=1e-4, atol=1e-5)
+    assert temperatures[0] == pytest.approx(temperatures[1], rel=1e-4)
+    assert temperatures[0][0] != temperatures[0][1] != 2.0
 
 
 @pytest.mark.parametrize(
@@ -109,7 +107,11 @@ def test_ensemble_of_learnable_temperatures_equals_its_members() -> None:
             ValueError,
             r"Got min_temperature=0\.2 above temperature=0\.1: .* Lower",
         ),
-        ({"min_temperature": 0.1}, ValueError, r"Got min_temperature=0\.1 for a constant temperature: .*learnable=True"),
+        (
+            {"min_temperature": 0.1},
+            ValueError,
+            r"Got min_temperature=0\.1 for a constant temperature: .*learnable=True",
+        ),
     ],
     ids=str,
 )

@@ -25,7 +25,9 @@ X, Y, Z = GENERATOR.normal(size=(3, N, DIM))
 LABELS = np.array([0, 1, 2, 0, 1, 0, 0, 2, 4])
 IGNORED = np.where(np.arange(N) % 4 == 1, -1, LABELS)
 IDS = np.array([3, -7, 3, 9, 3, 9, 8, 8, 2])
-MULTI_HOT = np.array([[1, 0, 1], [1, 1, 0], [0, 0, 0], [0, 1, 0], [0, 1, 0], [1, 1, 1], [0, 0, 1], [1, 0, 0], [1, 1, 1]])
+MULTI_HOT = np.array(
+    [[1, 0, 1], [1, 1, 0], [0, 0, 0], [0, 1, 0], [0, 1, 0], [1, 1, 1], [0, 0, 1], [1, 0, 0], [1, 1, 1]]
+)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 X, Y = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 SCORING = [spec for spec in CRITICS if not spec.make(4).is_log_density]
-WITHOUT_ROWS = [
-    spec for spec in BOUNDS if not (spec.needs_rows or spec.needs_log_density or spec.has_learned_baseline)
-]
+WITHOUT_ROWS = [spec for spec in BOUNDS if not (spec.needs_rows or spec.needs_log_density or spec.has_learned_baseline)]
 
 
 def gradients(output: Tensor, *inputs: Tensor) -> Tensor:
