@@ -58,8 +58,8 @@ class SameLabel(AbstractPairing):
     joint pairs: the loss :math:`L_{out}` of supervised contrastive learning. A joint pair is then of class c with
     probability p(c) instead of w(c), and the value at the optimum is H(Y) for every bound, if each sample determines
     its label. In a batch, samples without a joint pair are left out, which favors frequent classes unless all are
-    equally frequent. The maximum for n samples without replacement is :math:`\sum_c \frac{n(c)}{n} \log \frac{n - 1}{n(c) - 1}`, if no class has one
-    sample.
+    equally frequent. The maximum for n samples without replacement is
+    :math:`\sum_c \frac{n(c)}{n} \log \frac{n - 1}{n(c) - 1}`, if no class has one sample.
 
     Source: Choi and Lee 2022; Khosla et al. 2020, equation 2 (weighting by anchor).
 

@@ -1,4 +1,4 @@
-"""Contrastive losses by their published formulas: Python loops over anchors in float64 NumPy, with gradients by hand."""
+"""Contrastive losses by their published formulas: loops over anchors in float64 NumPy, with gradients by hand."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ Matrix = np.ndarray
 class Anchor(NamedTuple):
     """One row: -sum_p weight_p log(exp(s_p) / sum_k exp(s_k)) over positives p and candidates k."""
 
-    index: int
+    row: int
     positives: dict[int, float]
     candidates: list[int]
 
@@ -39,12 +39,13 @@ def loop(x: Matrix, y: Matrix, anchors: Sequence[Anchor], temperature: float) ->
             slopes[i, p] -= weight / len(anchors)
             for k in candidates:
                 slopes[i, k] += weight * math.exp(scores[i, k]) / total / len(anchors)
-    grads = []
-    for unit, other, z, slope in ((unit_x, unit_y, x, slopes), (unit_y, unit_x, y, slopes.T)):
-        grad_unit = slope @ other / temperature
+
+    def through_norm(grad_unit: Matrix, unit: Matrix, z: Matrix) -> Matrix:
         along = (grad_unit * unit).sum(axis=1, keepdims=True) * unit
-        grads.append((grad_unit - along) / np.linalg.norm(z, axis=1, keepdims=True))
-    return Published(loss, *grads, -float((slopes * scores).sum()))
+        return (grad_unit - along) / np.linalg.norm(z, axis=1, keepdims=True) / temperature
+
+    grad_x, grad_y = through_norm(slopes @ unit_y, unit_x, x), through_norm(slopes.T @ unit_x, unit_y, y)
+    return Published(loss, grad_x, grad_y, -float((slopes * scores).sum()))
 
 
 def ntxent(x: Matrix, y: Matrix, temperature: float) -> Published:
@@ -103,7 +104,12 @@ def same_id(
         for row in rows:
             for i, p, weight, candidates in row:
                 part = loop(a, b, [Anchor(i, {p: weight / count}, candidates)], temperature)
-                total = Published(*(one + other for one, other in zip(total, part, strict=True)))
+                total = Published(
+                    total.loss + part.loss,
+                    total.grad_x + part.grad_x,
+                    total.grad_y + part.grad_y,
+                    total.grad_log_temperature + part.grad_log_temperature,
+                )
         directions.append(total)
         logs.append(sum(weight * math.log(len(c)) for row in rows for _, _, weight, c in row) / count)
     there, again = directions

@@ -26,7 +26,7 @@ from lightning_mi import MIEstimationModule, Scores, bounds, critics, pairs, reg
 from lightning_mi.bench.reports.tables import markdown_table
 from lightning_mi.scores.batch_shard import gather
 from lightning_mi.utilities.distributed import all_reduce_mean_
-from tests.helpers import specs
+from tests.helpers import pairs_by_definition, specs
 
 CLASSES, PRIOR = 4, (0.4, 0.1, 0.3, 0.2)
 BOUNDS = {spec.name: spec for spec in specs.BOUNDS}
@@ -46,7 +46,7 @@ for name, make in {
 }.items():
     inputs = {"SameId": "x, y, labels", "SameLabel(anchor)": "x, labels"}.get(name, "x, y")
     # Without pairs by definition, which only the tests of every pairing read.
-    PAIRINGS[name] = specs.PairingSpec(name, make, inputs, specs.definition.all_pairs)
+    PAIRINGS[name] = specs.PairingSpec(name, make, inputs, pairs_by_definition.all_pairs)
 BOTH_DIRECTIONS = ("TwoTowers", "TwoTowers(tiles)", "SameId")  # rows of y too: no baseline a(y), and no densities of y
 REGULARIZERS: dict[str, Callable[..., regularizers.AbstractRegularizer] | None] = {"none": None} | {
     spec.name: spec.make for spec in specs.REGULARIZERS

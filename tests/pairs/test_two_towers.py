@@ -29,7 +29,9 @@ def gradients(output: Tensor, *inputs: Tensor) -> Tensor:
     return torch.cat([gradient.flatten() for gradient in found])
 
 
-def both(pairing: TwoTowers, critic: critics.AbstractCritic, bound: bounds.AbstractBound) -> tuple[Tensor, Tensor]:
+def both(
+    pairing: TwoTowers | AllPairs, critic: critics.AbstractCritic, bound: bounds.AbstractBound
+) -> tuple[Tensor, Tensor]:
     """The terms, and the gradient of the objective with respect to views and parameters."""
     x, y = X.clone().requires_grad_(), Y.clone().requires_grad_()
     terms = bound(pairing(critic, x, y))
@@ -56,7 +58,7 @@ def test_ceiling_is_log_n() -> None:
 @pytest.mark.parametrize("spec", WITHOUT_ROWS, ids=by_name)
 def test_bound_without_rows_equals_all_pairs(spec: BoundSpec) -> None:
     critic = critics.BilinearCritic(4, 4).double()
-    found, expected = (both(pairing, critic, spec.make()) for pairing in (TwoTowers(), AllPairs()))  # type: ignore[arg-type]
+    found, expected = (both(pairing, critic, spec.make()) for pairing in (TwoTowers(), AllPairs()))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
