@@ -19,7 +19,7 @@ from tests.helpers.specs import BOUNDS, BoundSpec, by_name
 # Python 3.12 and later warn of every fork of a process with threads; gloo on one thread forks well.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-X, Y = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+X, Y = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 2
 SCORING = [spec for spec in CRITICS if not spec.make(4).is_log_density]
 WITHOUT_ROWS = [spec for spec in BOUNDS if not (spec.needs_rows or spec.needs_log_density or spec.has_learned_baseline)]
 
