@@ -1,5 +1,8 @@
 """Modules whose batches hold ids or several labels: each trains, and its loss is that of MILoss."""
 
+from collections.abc import Callable
+from typing import Any
+
 import lightning.pytorch as L
 import pytest
 import torch
@@ -12,7 +15,7 @@ X, Y = torch.randn(2, 24, 4, generator=torch.Generator().manual_seed(0))
 IDS, CAPTION_IDS = torch.arange(24) // 2, torch.arange(36) // 3
 CAPTIONS = torch.randn(36, 4, generator=torch.Generator().manual_seed(1))
 MULTI_HOT = (torch.rand(24, 5, generator=torch.Generator().manual_seed(2)) < 0.3).int()
-CASES = {
+CASES: dict[str, tuple[Callable[[], pairs.AbstractPairing], dict[str, Any]]] = {
     "images and captions": (
         pairs.SameId,
         {"views": (X, CAPTIONS), "labels": torch.cat([IDS, CAPTION_IDS])},
@@ -50,7 +53,7 @@ def test_module_trains_and_logs_the_value(name) -> None:
             first.append(outputs["terms"].value.item())
 
     trainer.callbacks.append(Recorder())  # type: ignore[attr-defined]
-    loader = DataLoader([batch], batch_size=None)
+    loader: DataLoader = DataLoader([batch], batch_size=None)
     trainer.fit(module, loader, loader)
     assert first[0] == pytest.approx(before, rel=1e-5)
     assert first[-1] > first[0]
