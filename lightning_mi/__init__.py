@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lightning_mi import bounds, callbacks, critics, data, encoders, exceptions, metrics, pairs, regularizers
+    from lightning_mi import (
+        bounds,
+        callbacks,
+        critics,
+        data,
+        encoders,
+        exceptions,
+        losses,
+        metrics,
+        pairs,
+        regularizers,
+    )
     from lightning_mi.bottleneck import BottleneckModule, GaussianBottleneck
     from lightning_mi.bounds.base import BoundTerms
     from lightning_mi.checkpoints.atomic_io import AtomicCheckpointIO
@@ -36,7 +47,18 @@ if TYPE_CHECKING:
     from lightning_mi.scores.scores import Scores
     from lightning_mi.training.online_probe import OnlineLinearProbe
 
-_MODULES = ("bounds", "callbacks", "critics", "data", "encoders", "exceptions", "metrics", "pairs", "regularizers")
+_MODULES = (
+    "bounds",
+    "callbacks",
+    "critics",
+    "data",
+    "encoders",
+    "exceptions",
+    "losses",
+    "metrics",
+    "pairs",
+    "regularizers",
+)
 _NAMES = {
     "AtomicCheckpointIO": "checkpoints.atomic_io",
     "BottleneckModule": "bottleneck",
@@ -100,6 +122,7 @@ __all__ = [
     "encoders",
     "estimate",
     "exceptions",
+    "losses",
     "metrics",
     "pairs",
     "pairwise",

@@ -12,7 +12,7 @@ LAYERS = [
     {"scores", "data", "encoders"},
     {"critics", "bounds"},
     {"pairs", "regularizers"},
-    {"loss", "metrics"},
+    {"loss", "losses", "metrics"},
     {"training", "checkpoints"},
     {"module", "minimizer"},
     {"bottleneck", "ensemble"},

@@ -45,9 +45,8 @@ class DCL(AbstractBound):
     def terms(self, scores: Scores) -> BoundTerms:
         """The value and the log-normalizer of InfoNCE."""
         check_scores(scores)
-        joint_rows = scores.joint_rows
         # Not Scores.row_means: of scores in tiles, both kinds of rows then share one deferred gradient.
-        negatives, rows = (scores.row_log_mean_exp(joint=joint)[joint_rows] for joint in (False, True))
+        negatives, rows = (scores.joint_row_log_mean_exp(joint=joint) for joint in (False, True))
         values = scores.joint - rows, scores.joint - negatives, scores.joint, rows
         value, objective, joint, log_normalizer = scores.together(lambda s: map(s.mean_over_joint, values))
         return BoundTerms(value, objective, joint, log_normalizer, log_normalizer)
@@ -58,4 +57,4 @@ class DCL(AbstractBound):
 
     def log_ratio(self, scores: Scores) -> Tensor:
         """(J,) each joint score minus the log-normalizer of its row, nats."""
-        return scores.joint - scores.row_log_mean_exp()[scores.joint_rows]
+        return scores.joint - scores.joint_row_log_mean_exp()

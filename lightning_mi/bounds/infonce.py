@@ -105,7 +105,7 @@ class InfoNCE(AbstractBound):
 
     def log_ratio(self, scores: Scores) -> Tensor:
         """(J,) each joint score minus the log-normalizer of its row, nats."""
-        return scores.joint - scores.row_log_mean_exp()[scores.joint_rows]
+        return scores.joint - scores.joint_row_log_mean_exp()
 
     def _weighted_rows(self, scores: Scores) -> Tensor:
         """(J,) the log of the mean of the joint pair and the weighted marginal pairs of each row."""

@@ -27,7 +27,7 @@ class _AbstractLogDensity(AbstractBound):
 
     def log_ratio(self, scores: Scores) -> Tensor:
         """(J,) log q(y | x) minus the log of its mean over the x of the row, nats."""
-        return scores.joint - scores.row_log_mean_exp()[scores.joint_rows]
+        return scores.joint - scores.joint_row_log_mean_exp()
 
 
 @final

@@ -91,6 +91,14 @@ class NetworkTiles(AbstractTiles):
         detached.inputs = tuple(tensor.detach() for tensor in self.inputs)
         return detached
 
+    def transpose(self) -> NetworkTiles:
+        """(M, N) the scores with a row for each row of hy: the network adds hx and hy, in either order."""
+        transposed = copy.copy(self)
+        hx, hy, *parameters = self.inputs
+        transposed.inputs, transposed.shape = (hy, hx, *parameters), (len(hy), len(hx))
+        transposed.row_bytes = self.row_bytes // max(len(hy), 1) * len(hx)
+        return transposed
+
     def _score(self, hx: Tensor, hy: Tensor) -> Tensor:
         pairs = (hx.unsqueeze(1) + hy).flatten(0, 1)  # (N M, H) each row of hx plus each row of hy
         scores: Tensor = self._network(pairs)

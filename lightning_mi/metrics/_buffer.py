@@ -17,12 +17,12 @@ _POWERS = (1.0, 2.0)  # of exp(T), as EffectiveSampleFraction needs them
 
 
 class PairCounts(NamedTuple):
-    """Numbers of pairs of a batch: over all ranks that share its means, and of this rank alone (``local_...``)."""
+    """Weight of joint and number of marginal pairs: over all ranks that share the means, and of this rank alone."""
 
-    num_joint: int
+    joint_weight: float
     num_marginal: int
     world_size: int
-    local_joint: int
+    local_joint_weight: float
     local_marginal: int
 
 
@@ -43,7 +43,9 @@ def digest(terms: BoundTerms, scores: Scores) -> Digest:
     """
     local = scores.local()
     numbers = torch.stack([*terms, *(local.log_mean_exp(power=power) for power in _POWERS)])
-    counts = PairCounts(scores.num_joint, scores.num_marginal, scores.world_size, local.num_joint, local.num_marginal)
+    counts = PairCounts(
+        scores.joint_weight, scores.num_marginal, scores.world_size, local.joint_weight, local.num_marginal
+    )
     return Digest(numbers, counts)
 
 
@@ -57,7 +59,7 @@ class Batches:
 
     Attributes:
         terms: The terms of a bound, (S,) each.
-        num_joint: As in :class:`Scores`, for each batch.
+        joint_weight: As in :class:`Scores`, for each batch.
         num_marginal: As in :class:`Scores`, for each batch.
         world_size: As in :class:`Scores`, for each batch.
 
@@ -70,13 +72,16 @@ class Batches:
     def __init__(self, numbers: Tensor, counts: Sequence[PairCounts]) -> None:
         self._numbers, self._counts = numbers, counts
         self.terms = BoundTerms(*numbers[:, :_NUM_TERMS].unbind(1))
-        self.num_joint = [c.num_joint for c in counts]
+        self.joint_weight = [c.joint_weight for c in counts]
         self.num_marginal = [c.num_marginal for c in counts]
         self.world_size = [c.world_size for c in counts]
 
     def local(self) -> Batches:
         """The same batches with the pairs of this rank alone."""
-        local = [PairCounts(c.local_joint, c.local_marginal, 1, c.local_joint, c.local_marginal) for c in self._counts]
+        local = [
+            PairCounts(c.local_joint_weight, c.local_marginal, 1, c.local_joint_weight, c.local_marginal)
+            for c in self._counts
+        ]
         return Batches(self._numbers, local)
 
     def log_mean_exp(self, power: float = 1.0) -> Tensor:

@@ -114,7 +114,7 @@ def fraction_moments(scores: Scores | Batches, dtype: torch.dtype) -> Tensor:
     return batch_moments(
         _FRACTION_MEANS,
         (local.log_mean_exp(), local.log_mean_exp(power=2.0)),
-        num_joint=local.num_joint,
+        joint_weight=local.joint_weight,
         num_marginal=local.num_marginal,
         dtype=dtype,
     )
@@ -153,7 +153,7 @@ def limit_moments(scores: Scores, dtype: torch.dtype) -> Tensor:
     return batch_moments(
         _LOGISTIC_MEANS,
         (local.joint_mean_softplus(), local.mean_softplus()),
-        num_joint=local.num_joint,
+        joint_weight=local.joint_weight,
         num_marginal=local.num_marginal,
         dtype=dtype,
     )

@@ -27,8 +27,8 @@ class Mean(NamedTuple):
     """One mean over batches.
 
     Attributes:
-        weight: A batch's weight: its number of joint pairs (``"joint"``) or marginal pairs (``"marginal"``), 1
-            (``"batch"``), or its number of joint pairs, if it has pairs of both kinds (``"row"``). The weight
+        weight: A batch's weight: that of its joint pairs (``"joint"``), its number of marginal pairs (``"marginal"``),
+            1 (``"batch"``), or that of its joint pairs, if it has pairs of both kinds (``"row"``). The weight
             ``"batch"``, too, is 0 unless the batch has pairs of both kinds.
         log: A batch's value is a logarithm: its exponential is averaged, and the result is a logarithm again.
         factor: The factor of the mean in the estimate.
@@ -100,7 +100,7 @@ def batch_moments(
     means: Sequence[Mean],
     values: Sequence[Tensor],
     *,
-    num_joint: int | Sequence[int],
+    joint_weight: float | Sequence[float],
     num_marginal: int | Sequence[int],
     dtype: torch.dtype,
     world_size: int | Sequence[int] = 1,
@@ -113,7 +113,7 @@ def batch_moments(
     Args:
         means: The means of the estimate, one or two.
         values: For each mean, the values of S batches, (S,); or scalars for one batch.
-        num_joint: The number of joint pairs of each batch.
+        joint_weight: The sum of the weights of the joint pairs of each batch; their number if all weigh the same.
         num_marginal: The number of marginal pairs of each batch.
         dtype: The dtype of the result.
         world_size: The number of ranks that add the same batch, so that the merged moments count it once.
@@ -123,11 +123,11 @@ def batch_moments(
     """
     device = values[0].device
 
-    def per_batch(numbers: int | Sequence[int]) -> Tensor:
+    def per_batch(numbers: float | Sequence[float]) -> Tensor:
         # Non-blocking: no host-device sync for the copy.
         return torch.tensor(numbers, dtype=dtype).reshape(-1).to(device, non_blocking=True)
 
-    joint, marginal = per_batch(num_joint), per_batch(num_marginal)
+    joint, marginal = per_batch(joint_weight), per_batch(num_marginal)
     batch = ((joint > 0) & (marginal > 0)).to(dtype)
     weight_of = {"joint": joint, "marginal": marginal, "batch": batch, "row": joint * batch}
     unused = [torch.zeros_like(joint)] * (_MEANS - len(means))

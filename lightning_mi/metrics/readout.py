@@ -37,7 +37,7 @@ class Readout:
         return batch_moments(
             self.means,
             [getattr(terms, name) for name in self.terms],
-            num_joint=scores.num_joint,
+            joint_weight=scores.joint_weight,
             num_marginal=scores.num_marginal,
             dtype=dtype,
             world_size=scores.world_size,

@@ -1,7 +1,7 @@
 """SameLabel: pairs of samples with the same label."""
 
 import math
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -11,8 +11,14 @@ from lightning_mi.critics import AbstractCritic
 from lightning_mi.pairs._batch_checks import check_batch_size, check_num_views
 from lightning_mi.pairs.base import AbstractPairing
 from lightning_mi.pairs.known_law import cross_entropy, known_counts, known_mi
+from lightning_mi.scores.batch_shard import BatchShard
 from lightning_mi.scores.global_counts import GlobalCounts
 from lightning_mi.scores.scores import Scores
+from lightning_mi.utilities.checks import check_choice, check_whole
+from lightning_mi.utilities.labels import is_labels
+from lightning_mi.utilities.numerics import upcast
+
+Weighting = Literal["pair", "anchor"]
 
 
 @final
@@ -48,16 +54,27 @@ class SameLabel(AbstractPairing):
     If x determines its label, r is C at every joint pair and the value is unbounded: no marginal pair resembles a joint
     pair. InfoNCE does not change, since its rows include the joint pairs in any case.
 
-    Source: Choi and Lee 2022.
+    **With** ``weighting="anchor"`` each anchor, a sample with a joint pair, has the same weight, shared equally by its
+    joint pairs: the loss :math:`L_{out}` of supervised contrastive learning. A joint pair is then of class c with
+    probability p(c) instead of w(c), and the value at the optimum is H(Y) for every bound, if each sample determines
+    its label. In a batch, samples without a joint pair are left out, which favors frequent classes unless all are
+    equally frequent. The maximum for n samples without replacement is
+    :math:`\sum_c \frac{n(c)}{n} \log \frac{n - 1}{n(c) - 1}`, if no class has one sample.
+
+    Source: Choi and Lee 2022; Khosla et al. 2020, equation 2 (weighting by anchor).
 
     Args:
         exclude_same_label: Exclude pairs with the same label from the marginal pairs; see above.
+        weighting: The weights of joint pairs in means over them: ``"pair"``, all equal, or ``"anchor"``; see above.
+        ignore_index: Samples with this label, which may be negative, take no part: they are neither anchors nor
+            positives nor candidates. None by default.
+        num_views: The number of views of each sample. They form one list of samples of the same label.
         gather: As in :class:`AbstractPairing`.
 
     Raises:
         TypeError: The labels are not integers.
-        ValueError: A training batch has fewer than two samples, the labels have a wrong shape, one is negative, or no
-            marginal pair is left.
+        ValueError: A training batch has fewer than two samples that are not ignored, the labels have a wrong shape, one
+            is negative, the views differ in shape, or no marginal pair is left.
 
     Example:
         >>> from lightning_mi import critics
@@ -69,16 +86,30 @@ class SameLabel(AbstractPairing):
     num_views: ClassVar[int | None] = 1
     takes_labels: ClassVar[bool] = True
 
-    def __init__(self, exclude_same_label: bool = False, *, gather: bool = True) -> None:
+    def __init__(
+        self,
+        exclude_same_label: bool = False,
+        *,
+        weighting: Weighting = "pair",
+        ignore_index: int | None = None,
+        num_views: int = 1,
+        gather: bool = True,
+    ) -> None:
         super().__init__(gather=gather)
+        check_choice("weighting", weighting, get_args(Weighting))
+        check_whole("num_views", num_views, 1)
         self.exclude_same_label = exclude_same_label
+        self.weighting = weighting
+        self.ignore_index = ignore_index
+        # Read as attributes of the object, like the class attributes.
+        self.num_views, self.mixes_views = num_views, num_views > 1  # type: ignore[misc]
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
-        """Scores of all pairs of x (N, D) with labels (N,)."""
-        check_num_views(views, "x", "labels", pairing="SameLabel")
-        x = views[0]
-        shard, labels = self.labeled_shard(x, views[1])
-        check_batch_size(shard, self.training)
+        """Scores of all pairs of x (N, D) with labels (N,), or of all views, each (N, D), with the labels of one."""
+        check_num_views(views, *view_names(self.num_views), "labels", pairing="SameLabel")
+        x, labels = self._samples(*views)
+        shard, labels = self.labeled_shard(x, labels)
+        self._check_size(shard)
         candidates, candidate_labels = shard.gather_all(x, labels)
         if self.training and self.exclude_same_label and bool((candidate_labels == candidate_labels[0]).all()):
             raise ValueError(
@@ -89,9 +120,10 @@ class SameLabel(AbstractPairing):
         same_label = labels.unsqueeze(1) == candidate_labels
         rows = torch.arange(shard.start, shard.start + len(x), device=x.device)
         others = rows.unsqueeze(1) != torch.arange(shard.total, device=x.device)
+        matrix, joint = critic.pairwise(x, candidates), same_label & others
         return Scores.from_matrix(
-            critic.pairwise(x, candidates),
-            joint=same_label & others,
+            matrix,
+            joint=joint if self.weighting == "pair" else anchor_weights(joint.to(upcast(matrix).dtype)),
             marginal=~same_label if self.exclude_same_label else others,
             allow_no_joint=True,
             allow_no_marginal=not self.training,
@@ -100,32 +132,89 @@ class SameLabel(AbstractPairing):
         )
 
     def true_value(self, data: object, bound: AbstractBound) -> float | None:
-        """The value at the optimum (class docstring); None with ``exclude_same_label`` or if samples are ambiguous.
+        """The value at the optimum; None with ``exclude_same_label``, several views, or if samples are ambiguous.
 
         Each sample determines its label if and only if I(x; label) = H(label).
         """
         mi, counts = known_mi(data), known_counts(data)
-        if self.exclude_same_label or mi is None or counts is None:
+        if self.exclude_same_label or self.num_views != 1 or mi is None or counts is None:
             return None
         law = counts / counts.sum()
         if not math.isclose(mi, cross_entropy(law, law), abs_tol=1e-6):
             return None
+        if self.weighting == "anchor":
+            return cross_entropy(law, law)
         squares = law.square()
         if bound.normalized_by_row:
             return cross_entropy(squares / squares.sum(), law)
         return -math.log(squares.sum())
 
     def max_value(self, data: object, bound: AbstractBound) -> float:
-        """The maximum for samples without replacement; infinite with ``exclude_same_label``."""
+        """The maximum for samples without replacement; infinite with ``exclude_same_label`` or several views."""
         counts = known_counts(data)
-        if self.exclude_same_label or counts is None:
+        if self.exclude_same_label or self.num_views != 1 or counts is None:
             return math.inf
         total, same = counts.sum(), (counts * (counts - 1)).sum()
+        if self.weighting == "anchor" and same > 0:
+            counts = counts[counts > 1]
+            anchors = counts.sum()
+            return float((counts * (total * (total - 1) / (anchors * (counts - 1))).log()).sum() / anchors)
         return math.log(total * (total - 1) / same) if same > 0 else math.inf
 
     def _global_counts(self, labels: Tensor, world_size: int) -> GlobalCounts:
         """The numbers of pairs over all ranks, from the labels of all ranks."""
-        count = len(labels)
-        same_label = int(torch.unique(labels, return_counts=True)[1].square().sum())  # a sample with itself included
+        count, of_label = len(labels), torch.unique(labels, return_counts=True)[1]
+        same_label = int(of_label.square().sum())  # a sample with itself included
         num_marginal = count**2 - (same_label if self.exclude_same_label else count)
-        return GlobalCounts(same_label - count, num_marginal, count, count - 1, world_size)
+        anchors = float(of_label[of_label > 1].sum()) if self.weighting == "anchor" else None
+        return GlobalCounts(same_label - count, num_marginal, count, count - 1, world_size, anchors)
+
+    def _samples(self, *views: Tensor) -> tuple[Tensor, Tensor]:
+        """All views in one list and their labels, without samples to ignore; invalid labels remain for their check."""
+        (first, *others), labels = views[:-1], views[-1]
+        if any(view.shape != first.shape for view in others):
+            shapes = ", ".join(str(tuple(view.shape)) for view in views[:-1])
+            raise ValueError(
+                f"Got views of shapes {shapes}: SameLabel scores every view against every other, so all have the same "
+                "shape. Use one encoder for all views."
+            )
+        if self.ignore_index is not None and is_labels(labels) and len(labels) == len(first):
+            kept = labels != self.ignore_index
+            first, *others = (view[kept.to(view.device)] for view in views[:-1])
+            labels = labels[kept]
+        if not others:
+            return first, labels
+        return torch.cat([first, *others]), labels.repeat(self.num_views or 1) if is_labels(labels) else labels
+
+    def _check_size(self, shard: BatchShard) -> None:
+        if self.training and self.ignore_index is not None and shard.total < 2:
+            raise ValueError(
+                f"Got {shard.total} samples with another label than ignore_index={self.ignore_index}: joint pairs are "
+                "made of labelled samples, so a batch has two or more. Raise the batch size, or sample more labels."
+            )
+        check_batch_size(shard, self.training)
+
+
+def view_names(num_views: int | None) -> list[str]:
+    """The names of views in errors: x, then y, then numbers.
+
+    Example:
+        >>> view_names(1), view_names(3)
+        (['x'], ['x', 'y', 'view 2'])
+    """
+    return ["x", "y", *(f"view {i}" for i in range(2, num_views or 1))][:num_views]
+
+
+def anchor_weights(joint: Tensor) -> Tensor:
+    """Weights of joint pairs that sum to 1 in each row with a joint pair, its anchor.
+
+    Args:
+        joint: (N, M) relative weights of joint pairs within their row, 0 where there is none.
+
+    Example:
+        >>> anchor_weights(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+        tensor([[0.5000, 0.5000],
+                [0.0000, 0.0000]])
+    """
+    total = joint.sum(dim=1, keepdim=True)
+    return joint / total.masked_fill(total == 0, 1.0)

@@ -120,6 +120,25 @@ def check_mask(mask: Tensor, name: str, matrix: Tensor) -> Tensor:
     return mask
 
 
+def check_joint_weights(weights: Tensor, matrix: Tensor) -> Tensor:
+    """Return the weights of joint pairs in the dtype of the matrix.
+
+    Raises:
+        ValueError: The weights do not fit the matrix, or one is negative or not finite.
+    """
+    if weights.shape != matrix.shape:
+        raise ValueError(
+            f"Got weights of `joint` pairs of shape {tuple(weights.shape)} for scores of shape {tuple(matrix.shape)}: "
+            "there is one weight for each entry, 0 where there is no joint pair."
+        )
+    if not bool((weights.isfinite() & (weights >= 0)).all()):
+        raise ValueError(
+            "Got weights of `joint` pairs that are negative or not finite: they are at least 0, with 0 where there is "
+            "no joint pair."
+        )
+    return weights.to(matrix)
+
+
 def check_log_weights(log_weights: Tensor, marginal: Tensor, matrix: Tensor) -> Tensor | None:
     """Return log-weights in the dtype of the matrix, or None if all are equal: the default of every reduction.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.scores.batch_shard import one_row_per_rank
-from lightning_mi.utilities.distributed import all_gather_ints
+from lightning_mi.utilities.distributed import all_gather_ints, all_gather_rows
 from lightning_mi.utilities.numerics import log_mean_exp
 
 
@@ -23,6 +23,7 @@ class GlobalCounts(NamedTuple):
         num_rows: The number of rows of the score matrix.
         longest_row: The largest number of pairs in a row.
         world_size: The number of ranks in the sum.
+        joint_weight: The sum of the weights of the joint pairs; None if all weigh 1.
     """
 
     num_joint: int
@@ -30,6 +31,7 @@ class GlobalCounts(NamedTuple):
     num_rows: int
     longest_row: int = 0
     world_size: int = 1
+    joint_weight: float | None = None
 
     def all_reduce(self, device: torch.device) -> GlobalCounts:
         """Counts over all ranks, from the counts of each. Every rank must call it.
@@ -42,7 +44,11 @@ class GlobalCounts(NamedTuple):
             12
         """
         joint, marginal, rows, longest = zip(*all_gather_ints(self[:4], device), strict=True)
-        return GlobalCounts(sum(joint), sum(marginal), sum(rows), max(longest), world_size=len(joint))
+        weight = self.joint_weight
+        if weight is not None:
+            dtype = torch.float32 if device.type == "mps" else torch.float64
+            weight = float(all_gather_rows(torch.tensor([[weight]], dtype=dtype, device=device)).sum())
+        return GlobalCounts(sum(joint), sum(marginal), sum(rows), max(longest), len(joint), weight)
 
 
 class PartialSum(NamedTuple):

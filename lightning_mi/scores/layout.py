@@ -10,23 +10,13 @@ import torch
 from torch import Tensor
 
 from lightning_mi.scores.checks import (
-    check_columns,
-    check_default_columns,
     check_has_rows,
-    check_log_weights,
-    check_mask,
-    check_one_placement,
-    check_scores,
-    check_square,
 )
-from lightning_mi.scores.dense import AbstractMarginals, DenseMarginals, Exponent, all_but
+from lightning_mi.scores.dense import AbstractMarginals, Exponent
 from lightning_mi.scores.global_counts import GlobalCounts
-from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.pair_functions import AbstractPairFunction
-from lightning_mi.scores.tiled import TiledMarginals
-from lightning_mi.scores.tiles import AbstractTiles, tile_rows
 from lightning_mi.utilities.distributed import world_size
-from lightning_mi.utilities.numerics import log_mean_exp, upcast
+from lightning_mi.utilities.numerics import log_mean_exp
 
 
 @dataclass(frozen=True)
@@ -40,9 +30,11 @@ class Layout:
         num_marginal: The number of marginal pairs.
         num_rows: The number of rows.
         joint_rows: (J,) the row of each joint pair; None for lists of pairs, which have no rows.
-        row_count: (N,) the number of marginal and joint pairs of each row; an int if it is the same in every row.
+        row_count: (N,) the number of pairs of each row, marginal and joint; an int if it is the same in every row.
         log_weights: (M,) the log-weights of the candidates in a row; None if equal.
         has_marginal: (N,) whether a row has a marginal pair; None if all rows have.
+        joint_weights: (J,) the weights of the joint pairs in means over them; None if equal.
+        separate_joint: The row of a joint pair holds this joint pair alone and the marginal pairs.
     """
 
     joint: Tensor
@@ -54,6 +46,8 @@ class Layout:
     row_count: Tensor | int = 0
     log_weights: Tensor | None = None
     has_marginal: Tensor | None = None
+    joint_weights: Tensor | None = None
+    separate_joint: bool = False
 
     @property
     def longest_row(self) -> int | None:
@@ -73,7 +67,8 @@ class Layout:
         """Counts of this rank's pairs; if ``pooled``, over all ranks, by an all-gather unless they are passed."""
         if isinstance(pooled, GlobalCounts):
             return pooled
-        local = GlobalCounts(len(self.joint), self.num_marginal, self.num_rows)
+        weight = None if self.joint_weights is None else float(self.joint_weights.sum())
+        local = GlobalCounts(len(self.joint), self.num_marginal, self.num_rows, joint_weight=weight)
         if not pooled or world_size() == 1:
             return local
         return local._replace(longest_row=self.longest_row or 0).all_reduce(self.joint.device)
@@ -94,11 +89,38 @@ class Layout:
         marginals = self.marginals if power == 1.0 else self.marginals.scaled(power)
         return marginals.row_log_mean_exp(with_joint=joint)
 
+    def joint_row_log_mean_exp(self, joint: bool, uniform_upstream: bool = False) -> Tensor:
+        """(J,) log-mean-exp of the row of each joint pair: of its marginal pairs, and its joint pairs if ``joint``.
+
+        Args:
+            joint: As in :meth:`row_log_mean_exp`. With ``separate_joint`` the row holds the one joint pair.
+            uniform_upstream: As in :class:`AbstractMarginals`.
+
+        Raises:
+            ValueError: There are no rows.
+        """
+        rows = check_has_rows(self.joint_rows)
+        if not (joint and self.separate_joint):
+            uniform_upstream = uniform_upstream and self.joint_weights is None
+            return self.marginals.row_log_mean_exp(uniform_upstream, joint)[rows]
+        size = torch.as_tensor(self.row_count, device=rows.device)[rows].to(self.joint)  # marginal pairs and the joint
+        log_sum = self.marginals.row_log_mean_exp(with_joint=False)[rows] + (size - 1).log()
+        return torch.logaddexp(log_sum, self.joint) - size.log()
+
+    def mean_over_joint(self, values: Tensor, counts: GlobalCounts) -> Tensor:
+        """This rank's part of the mean of (J,) values over the joint pairs in ``counts``; 0 if there are none."""
+        if self.joint_weights is None:
+            return values.sum() / max(counts.num_joint, 1)
+        return (values * self.joint_weights).sum() / (counts.joint_weight or 1.0)
+
     def joint_log_mean_exp(self, counts: GlobalCounts, power: float) -> Tensor:
         """This rank's part of log E_P[exp(power * T)] over the joint pairs in ``counts``; 0 if there are none."""
         if len(self.joint) == 0:  # the log of an empty sum, with a gradient of 0 and not NaN
             return self.joint.sum() - (math.inf if counts.num_joint else 0.0)
-        return log_mean_exp(power * self.joint, count=counts.num_joint)
+        if self.joint_weights is None:
+            return log_mean_exp(power * self.joint, count=counts.num_joint)
+        total = counts.joint_weight or 1.0
+        return log_mean_exp(power * self.joint, count=1, log_weights=(self.joint_weights / total).log())
 
     def mean_over_marginal(self, function: AbstractPairFunction, counts: GlobalCounts) -> Tensor:
         """This rank's part of the mean of a function of the scores over the marginal pairs in ``counts``."""
@@ -123,135 +145,3 @@ class Layout:
     def detach(self) -> Layout:
         """The same pairs without their autograd graph."""
         return dataclasses.replace(self, joint=self.joint.detach(), marginals=self.marginals.detach())
-
-
-def lay_out_matrix(
-    matrix: Tensor,
-    joint: Tensor | None,
-    marginal: Tensor | None,
-    log_weights: Tensor | None,
-    diagonal: int,
-    pooled: bool | GlobalCounts = False,
-    allow_no_marginal: bool = False,
-) -> Layout:
-    """Pairs of a matrix, from a diagonal or from masks; arguments and errors as in ``Scores.from_matrix``."""
-    check_scores(matrix, "matrix", ndim=2, may_be_empty=_is_sharded(pooled))
-    check_one_placement(joint, diagonal)
-    if joint is None and marginal is None and log_weights is None:
-        check_square(matrix, diagonal, _is_sharded(pooled), allow_no_marginal)
-        return lay_out_columns(matrix, JointColumns.of_diagonal(matrix, diagonal), pooled=pooled)
-    return lay_out_masks(upcast(matrix), joint, marginal, log_weights, diagonal)
-
-
-def lay_out_columns(
-    scores: Tensor | AbstractTiles,
-    columns: JointColumns,
-    tile_bytes: float | None = None,
-    pooled: bool | GlobalCounts = False,
-) -> Layout:
-    """One joint pair in each row of (N, M) scores, dense or in tiles.
-
-    Raises:
-        ValueError: The scores are not floating-point numbers in two dimensions, or ``tile_bytes`` is not positive.
-    """
-    if isinstance(scores, Tensor):
-        check_scores(scores, "matrix", ndim=2, may_be_empty=_is_sharded(pooled))
-    num_rows, num_columns = len(columns.joint), scores.shape[1]
-    joint_rows = torch.arange(num_rows, device=columns.joint.device)
-    row_count = columns.row_count(num_columns)
-    rows_per_tile = tile_rows(scores, tile_bytes) if isinstance(scores, AbstractTiles) else None
-    marginals: AbstractMarginals
-    if isinstance(scores, AbstractTiles) and rows_per_tile is not None:
-        joint = scores.at(joint_rows, columns.joint)
-        marginals = TiledMarginals(scores, columns, joint, rows_per_tile)
-    else:
-        matrix = scores.matrix() if isinstance(scores, AbstractTiles) else scores
-        check_scores(matrix, "matrix", ndim=2, may_be_empty=True)  # a critic may give integers
-        matrix = upcast(matrix)
-        joint = matrix.gather(1, columns.joint.unsqueeze(1)).squeeze(1)
-        row_mask = None if columns.excluded is None else all_but(matrix, columns.non_marginal[:, 1:])
-        marginals = DenseMarginals(matrix, non_marginal=columns.non_marginal, row_mask=row_mask, row_count=row_count)
-    return Layout(
-        joint,
-        columns.joint,
-        marginals,
-        num_marginal=columns.num_marginal(num_columns),
-        num_rows=num_rows,
-        joint_rows=joint_rows,
-        row_count=row_count,
-    )
-
-
-def lay_out_masks(
-    matrix: Tensor, joint: Tensor | None, marginal: Tensor | None, log_weights: Tensor | None, diagonal: int
-) -> Layout:
-    """Pairs from masks. By default the diagonal holds the joint pairs, and all others are marginal pairs.
-
-    With ``log_weights`` all pairs are marginal pairs by default.
-
-    Raises:
-        ValueError: A mask or the weights do not fit the matrix, or the diagonal has no entry in some row.
-    """
-    joint = check_mask(_diagonal_mask(matrix, diagonal) if joint is None else joint, "joint", matrix)
-    if marginal is None:
-        marginal = ~joint if log_weights is None else torch.ones_like(joint)
-    marginal = check_mask(marginal, "marginal", matrix)
-    if log_weights is not None:
-        log_weights = check_log_weights(log_weights, marginal, matrix)
-    joint_rows, joint_columns = joint.nonzero(as_tuple=True)
-    row_mask = marginal | joint
-    row_count = row_mask.sum(dim=1)
-    return Layout(
-        matrix[joint_rows, joint_columns],
-        joint_columns,
-        DenseMarginals(matrix, marginal, log_weights=log_weights, row_mask=row_mask, row_count=row_count),
-        num_marginal=int(marginal.sum()),
-        num_rows=len(matrix),
-        joint_rows=joint_rows,
-        row_count=row_count,
-        log_weights=log_weights,
-        has_marginal=marginal.any(dim=1),
-    )
-
-
-def lay_out_samples(
-    joint: Tensor,
-    marginal: Tensor,
-    joint_columns: Tensor | None = None,
-    marginal_columns: Tensor | None = None,
-    y: Tensor | None = None,
-    pooled: bool | GlobalCounts = False,
-    allow_no_marginal: bool = False,
-) -> Layout:
-    """Two lists of pairs, without rows; arguments as in ``Scores.from_samples``.
-
-    Raises:
-        ValueError: A list is empty or not one-dimensional, or the columns do not fit the scores.
-    """
-    check_scores(joint, "joint", ndim=1, may_be_empty=_is_sharded(pooled))
-    check_scores(marginal, "marginal", ndim=1, may_be_empty=_is_sharded(pooled) or allow_no_marginal)
-    if y is not None:
-        check_default_columns(y, len(joint), len(marginal), joint_columns, marginal_columns)
-    if joint_columns is None:
-        joint_columns = torch.arange(joint.numel(), device=joint.device)
-    if marginal_columns is None:
-        marginal_columns = joint.numel() + torch.arange(marginal.numel(), device=joint.device)
-    check_columns("joint", joint_columns, joint)
-    check_columns("marginal", marginal_columns, marginal)
-    marginals = DenseMarginals(upcast(marginal), columns=marginal_columns)
-    return Layout(upcast(joint), joint_columns, marginals, num_marginal=len(marginal), num_rows=len(marginal))
-
-
-def _diagonal_mask(matrix: Tensor, diagonal: int) -> Tensor:
-    if not 0 <= diagonal <= matrix.shape[1] - len(matrix):
-        raise ValueError(
-            f"Got scores of shape {tuple(matrix.shape)} and diagonal={diagonal}: without a `joint` mask the joint pair "
-            "of row i is in column diagonal + i, which each row must have. Pass `joint`."
-        )
-    mask = torch.zeros(matrix.shape, dtype=torch.bool, device=matrix.device)
-    mask.diagonal(diagonal).fill_(True)
-    return mask
-
-
-def _is_sharded(pooled: bool | GlobalCounts) -> bool:
-    return bool(pooled) and world_size() > 1

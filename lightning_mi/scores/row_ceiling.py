@@ -39,5 +39,7 @@ def row_ceiling(
         negative_log_w = row_count[rows].to(layout.joint).log()
     else:
         negative_log_w = -layout.log_weights[layout.joint_columns]
+    if layout.separate_joint:  # k = 1
+        return mean_over_joint(negative_log_w)
     k = torch.zeros_like(row_count).index_add_(0, rows, torch.ones_like(rows))
     return mean_over_joint(negative_log_w - k[rows].to(layout.joint).log())

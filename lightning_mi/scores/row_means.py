@@ -32,10 +32,9 @@ def row_means(
     """
     joint_rows, has_marginal = check_has_rows(layout.joint_rows), layout.has_marginal
     if statistic == "mean":
-        rows = layout.marginals.row_mean()
+        rows = layout.marginals.row_mean()[joint_rows]
     else:
-        rows = layout.marginals.row_log_mean_exp(uniform_upstream=True, with_joint=statistic == "log_mean_exp")
-    rows = rows[joint_rows]
+        rows = layout.joint_row_log_mean_exp(joint=statistic == "log_mean_exp", uniform_upstream=True)
     differences = layout.joint - rows
     if statistic != "leave_one_out" or has_marginal is None:
         difference, row = together(lambda s: (s.mean_over_joint(differences), s.mean_over_joint(rows)))

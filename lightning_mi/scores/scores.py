@@ -13,7 +13,8 @@ from lightning_mi.scores.checks import check_candidates, check_has_both, check_h
 from lightning_mi.scores.dense import Exponent
 from lightning_mi.scores.global_counts import GlobalCounts, RankSums
 from lightning_mi.scores.joint_columns import JointColumns
-from lightning_mi.scores.layout import Layout, lay_out_columns, lay_out_matrix, lay_out_samples
+from lightning_mi.scores.lay_out import lay_out_columns, lay_out_matrix, lay_out_samples
+from lightning_mi.scores.layout import Layout
 from lightning_mi.scores.pair_functions import AbstractPairFunction, Softplus
 from lightning_mi.scores.row_ceiling import row_ceiling
 from lightning_mi.scores.row_means import RowStatistic, row_means
@@ -56,6 +57,7 @@ class Scores:
         joint: Tensor | None = None,
         marginal: Tensor | None = None,
         log_weights: Tensor | None = None,
+        separate_joint: bool = False,
         allow_no_joint: bool = False,
         allow_no_marginal: bool = False,
         y: Tensor | None = None,
@@ -66,10 +68,12 @@ class Scores:
 
         Args:
             matrix: (N, M) scores, T(x_i, y_j) in row i and column j; any floating-point dtype.
-            joint: (N, M) boolean, True at joint pairs; the diagonal by default.
+            joint: (N, M) boolean, True at joint pairs; the diagonal by default. Or their weights in means over joint
+                pairs, 0 elsewhere; a mean divides by the sum of the weights of all ranks.
             marginal: (N, M) boolean, True at marginal pairs; by default all others or, with ``log_weights``, all pairs.
             log_weights: (M,) log of each candidate's weight in a mean over marginal pairs; the weights sum to 1. Equal
                 by default.
+            separate_joint: In a row with several joint pairs, compare each with the marginal pairs alone.
             allow_no_joint: Accept a batch without joint pairs; see :attr:`num_joint`.
             allow_no_marginal: Accept a batch without marginal pairs; a bound's value is then NaN.
             y: (M, D) candidate representations, for a learned baseline.
@@ -78,14 +82,11 @@ class Scores:
                 Every rank must pass the same. Known counts over all ranks save the collective that gathers them.
 
         Raises:
-            ValueError: The matrix is not two-dimensional or has no joint or no marginal pair; a mask or the weights do
-                not fit; the diagonal has no entry in some row, or is passed with a ``joint`` mask.
-
-        Example:
-            >>> Scores.from_matrix(torch.tensor([[2.0, 0.0], [1.0, 3.0]])).joint
-            tensor([2., 3.])
+            ValueError: The matrix is not two-dimensional or has no joint or no marginal pair; a mask or weights do not
+                fit; the diagonal has no entry in some row, or is passed with a ``joint`` mask.
         """
-        layout = lay_out_matrix(matrix, joint, marginal, log_weights, diagonal, pooled, allow_no_marginal)
+        allow = allow_no_marginal
+        layout = lay_out_matrix(matrix, joint, marginal, log_weights, diagonal, pooled, allow, separate_joint)
         check_candidates(y, matrix.shape[-1])
         scores = cls(layout, y, pooled)
         check_has_pairs("joint", scores.num_joint, allow_no_joint)
@@ -165,6 +166,12 @@ class Scores:
     def num_marginal(self) -> int:
         """Number of marginal pairs, over all ranks if pooled."""
         return self._ranks.counts.num_marginal
+
+    @property
+    def joint_weight(self) -> float:
+        """Sum of the weights of the joint pairs, over all ranks if pooled; their number if all weigh the same."""
+        weight = self._ranks.counts.joint_weight
+        return self.num_joint if weight is None else weight
 
     @property
     def world_size(self) -> int:
@@ -248,12 +255,12 @@ class Scores:
         """(N,) log-mean-exp of power * T in each row of this rank: its marginal and, by default, joint pairs; nats."""
         return self._layout.row_log_mean_exp(joint, power)
 
-    def row_means(self, statistic: RowStatistic = "log_mean_exp") -> tuple[Tensor, Tensor]:
-        """Means over joint pairs: of the score minus a statistic of its row, and of the statistic; scalars, nats.
+    def joint_row_log_mean_exp(self, *, joint: bool = True) -> Tensor:
+        """(J,) :meth:`row_log_mean_exp` of the row of each joint pair; see ``separate_joint``."""
+        return self._layout.joint_row_log_mean_exp(joint)
 
-        Args:
-            statistic: As in :func:`~lightning_mi.scores.row_means.row_means`.
-        """
+    def row_means(self, statistic: RowStatistic = "log_mean_exp") -> tuple[Tensor, Tensor]:
+        """Means of the score minus a statistic of its row, and of the statistic: :func:`.row_means`; scalars, nats."""
         return row_means(self._layout, statistic, self.together)
 
     def marginal_mean(self) -> Tensor:
@@ -269,12 +276,7 @@ class Scores:
         return self._ranks.reduce(self._layout.mean_over_marginal(function, self._ranks.counts))
 
     def joint_mean(self, *, offset: Tensor | float | None = None, clip: float | None = None) -> Tensor:
-        """E_P[clip(T) - offset] over the joint pairs: a scalar, nats.
-
-        Args:
-            offset: (M,) subtracted from the scores of each candidate, or one number for all.
-            clip: Scores are first clamped to [-clip, clip].
-        """
+        """E_P[clip(T) - offset] over the joint pairs, as in :meth:`log_mean_exp`; the offset may be one number."""
         scores = self.joint if clip is None else self.joint.clamp(-clip, clip)
         if offset is not None:
             scores = scores - (offset[self.joint_columns] if isinstance(offset, Tensor) else offset)
@@ -291,7 +293,7 @@ class Scores:
 
     def mean_over_joint(self, values: Tensor) -> Tensor:
         """Mean of (J,) values of the joint pairs; 0 with a zero gradient without joint pairs."""
-        return self._ranks.reduce(values.sum() / max(self.num_joint, 1))
+        return self._ranks.reduce(self._layout.mean_over_joint(values, self._ranks.counts))
 
     def _with(self, ranks: RankSums) -> Scores:
         scores = copy.copy(self)

@@ -57,3 +57,8 @@ class SumTiles(AbstractTiles):
     def detach(self) -> SumTiles:
         """The same scores without their autograd graph."""
         return SumTiles(self._first.detach(), self._second.detach())
+
+    def transpose(self) -> SumTiles | None:
+        """(M, N) the same scores transposed, if both tiles have a transpose."""
+        first, second = self._first.transpose(), self._second.transpose()
+        return None if first is None or second is None else SumTiles(first, second)

@@ -141,6 +141,14 @@ class ProductTiles(AbstractTiles):
         detached.inputs = (g.detach(), h.detach())
         return detached
 
+    def transpose(self) -> ProductTiles:
+        """(M, N) the products of h with g."""
+        transposed = copy.copy(self)
+        g, h = self.inputs
+        transposed.inputs, transposed.shape = (h, g), (len(h), len(g))
+        transposed.row_bytes = len(g) * max(h.element_size(), 4)
+        return transposed
+
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
         """The same scores, times a scale, plus an offset. Scaling g, (N, D), costs less than scaling (N, M) scores."""
         g, h = self.inputs
@@ -200,6 +208,11 @@ class AffineTiles(AbstractTiles):
         """The same scores without their autograd graph."""
         scale, offset = (None if constant is None else constant.detach() for constant in (self._scale, self._offset))
         return AffineTiles(self._tiles.detach(), scale, offset)
+
+    def transpose(self) -> AffineTiles | None:
+        """(M, N) the same scores transposed, if the other tiles have a transpose."""
+        tiles = self._tiles.transpose()
+        return None if tiles is None else AffineTiles(tiles, self._scale, self._offset)
 
 
 def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:

@@ -62,6 +62,8 @@ CRITICS = [
     CriticSpec("inner product", lambda dim: critics.InnerProductCritic(), critic_formulas.inner_product),
     CriticSpec("cosine", lambda dim: critics.InnerProductCritic(normalize=True, temperature=0.2, scaled=True),
                critic_formulas.inner_product),
+    CriticSpec("learnable temperature", lambda dim: critics.InnerProductCritic(temperature=0.2, learnable=True),
+               critic_formulas.inner_product),
     CriticSpec("bilinear", lambda dim: critics.BilinearCritic(dim, dim), critic_formulas.bilinear),
     CriticSpec("separable", lambda dim: critics.SeparableCritic(dim, dim, hidden=(8, 7), embed_dim=2),
                critic_formulas.separable),

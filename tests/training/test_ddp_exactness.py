@@ -30,14 +30,16 @@ def check(results, tolerance):
         (bounds, bounds.AbstractBound, [spec.make() for spec in specs.BOUNDS]),
         # The candidates of LabelCritic are labels; tests/critics/test_critics.py compares it with a loop.
         (critics, critics.AbstractCritic, [critics.LabelCritic(), *(spec.make(4) for spec in critic_specs.CRITICS)]),
-        # test_shuffled_pairs.py compares the first two with definitions and over ranks: their pairs are random.
-        # test_rows_over_ranks.py compares the others: their views are not (N, D), or they have a state.
+        # test_shuffled_pairs.py compares the first two with definitions and over ranks: their pairs are random. The
+        # next three have weights, or are in both directions: tests/losses and test_two_towers.py. The views of the last
+        # three are not (N, D), or they have a state: test_rows_over_ranks.py.
         (
             pairs,
             pairs.AbstractPairing,
             [
                 *(spec.make() for spec in specs.PAIRINGS),
                 *(pairs.TotalCorrelation(), pairs.WithinLabel()),
+                *(pairs.TwoTowers(), pairs.SameId(), pairs.OverlappingLabels()),
                 *(pairs.LocalGlobal(), pairs.TimeSteps(), pairs.Queue(pairs.AllPairs(), 4, 4)),
             ],
         ),
