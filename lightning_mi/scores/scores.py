@@ -85,8 +85,8 @@ class Scores:
             ValueError: The matrix is not two-dimensional or has no joint or no marginal pair; a mask or weights do not
                 fit; the diagonal has no entry in some row, or is passed with a ``joint`` mask.
         """
-        allow = allow_no_marginal
-        layout = lay_out_matrix(matrix, joint, marginal, log_weights, diagonal, pooled, allow, separate_joint)
+        masks = joint, marginal, log_weights
+        layout = lay_out_matrix(matrix, *masks, diagonal, pooled, allow_no_marginal, separate_joint)
         check_candidates(y, matrix.shape[-1])
         scores = cls(layout, y, pooled)
         check_has_pairs("joint", scores.num_joint, allow_no_joint)
@@ -170,8 +170,7 @@ class Scores:
     @property
     def joint_weight(self) -> float:
         """Sum of the weights of the joint pairs, over all ranks if pooled; their number if all weigh the same."""
-        weight = self._ranks.counts.joint_weight
-        return self.num_joint if weight is None else weight
+        return self.num_joint if (weight := self._ranks.counts.joint_weight) is None else weight
 
     @property
     def world_size(self) -> int:
