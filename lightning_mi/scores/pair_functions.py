@@ -49,7 +49,8 @@ class Softplus(AbstractPairFunction):
 
     def value(self, scores: Tensor) -> Tensor:
         """The softplus of the shifted scores."""
-        return softplus(self._shifted(scores))
+        # Above its threshold torch returns T itself: at the default of 20 this is off by 2e-9.
+        return softplus(self._shifted(scores), threshold=40.0)
 
     def value_into(self, scores: Tensor, out: Tensor) -> Tensor:
         """The softplus of the shifted scores."""
