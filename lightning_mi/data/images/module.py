@@ -156,11 +156,7 @@ class ImageDataModule(L.LightningDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes.
-
-        Raises:
-            AttributeError: If the images are not labelled.
-        """
+        """Names of the classes; an AttributeError without ``labelled``."""
         if not self.labelled:
             raise AttributeError(_NO_CLASSES)
         return list(self._parts.class_names)
@@ -187,6 +183,11 @@ class ImageDataModule(L.LightningDataModule):
             labels = self._images(split).labels
             self._class_counts[split] = torch.bincount(labels, minlength=self.num_classes)
         return self._class_counts[split]
+
+    @property
+    def augments_evaluation(self) -> bool:
+        """Whether evaluation batches have augmented views."""
+        return self.two_views
 
     def true_mi(self, step: int | None = None) -> float | None:
         """I(image; label) = H(Y) of the current split in nats, the same at every training step.
