@@ -73,7 +73,11 @@ def test_views_equal_those_of_torchvision_image_by_image(channels, height, width
 
 def test_central_crop_replaces_draws_outside_the_image():
     draws = uniforms(2)
-    draws[:, :10], draws[:, 10:20], draws[:, 22:] = 0.999, 0.0, 0.99  # near the whole area, and 3:4: higher than the image
+    draws[:, :10], draws[:, 10:20], draws[:, 22:] = (
+        0.999,
+        0.0,
+        0.99,
+    )  # near the whole area, and 3:4: higher than the image
     batch = images(2, 3, 20, 30)
     views = BatchedContrastiveTransform(10)(batch, draws)
     assert box_by_definition(draws[0].double().numpy(), 20, 30, 0.08) == (0, 1, 20, 27)
