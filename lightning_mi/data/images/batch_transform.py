@@ -60,7 +60,9 @@ class BatchedContrastiveTransform:
         TypeError: A size is not a whole number; in use, a batch contains no tensor of images.
         ValueError: An argument is out of range; in use, images have not 1 or 3 channels.
 
-    Source: Chen et al. 2020, appendix A. Their CIFAR-10 setting (appendix B.9) has ``jitter=0.5`` and ``blur=False``.
+    The CIFAR-10 setting of Chen et al. has ``jitter=0.5`` and ``blur=False``.
+
+    Source: Chen et al. 2020, appendix A; Chen et al. 2020, appendix B.9.
 
     Example:
         >>> transform = BatchedContrastiveTransform(32)
