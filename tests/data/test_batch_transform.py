@@ -40,7 +40,9 @@ def box_by_definition(draw, height, width, min_scale):
 def view_by_definition(image, draw, size, min_scale, jitter):
     """One view by torchvision's functions of single images."""
     draw = draw.double().numpy()
-    image = F.resized_crop(image, *box_by_definition(draw, image.shape[-2], image.shape[-1], min_scale), size, antialias=True)
+    height, width = image.shape[-2:]
+    box = box_by_definition(draw, height, width, min_scale)
+    image = F.resized_crop(image, *box, size, antialias=True)
     if draw[22] < 0.5:
         image = F.horizontal_flip(image)
     brightness, contrast, saturation = (float(1 + 0.8 * jitter * (2 * u - 1)) for u in draw[24:27])

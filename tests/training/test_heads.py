@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_mi import CheckpointError, MIEstimationModule, bounds, critics, encoders, pairs
 from lightning_mi.ensemble.ensemble import MIEnsemble
+from lightning_mi.training.step import _mixes_encoders
 from tests.helpers.processes import TIMEOUT
 from tests.helpers.small_module import DIM, draw, equal, fit, trainer, weights
 
@@ -120,8 +121,6 @@ def test_chunks_of_a_batch_normalized_head_raise():
 
 
 def test_two_heads_have_no_true_value_for_mixed_views():
-    from lightning_mi.training.step import _mixes_encoders
-
     assert _mixes_encoders(make(head=[head(), head()], pairs=pairs.TwoViews()), pairs.TwoViews())
     assert not _mixes_encoders(make(), pairs.TwoViews())
 
