@@ -1,6 +1,5 @@
 """MIEstimationModule: the LightningModule that users subclass."""
 
-from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -8,37 +7,37 @@ from torch import Tensor, nn
 
 from lightning_mi._compat.lightning_logs import is_logged
 from lightning_mi._compat.lightning_loops import batches_done
-from lightning_mi.bounds import AbstractBound, BoundTerms
+from lightning_mi.bounds import AbstractBound
 from lightning_mi.checkpoints.exact_resume import Resuming
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.loss import MILoss, regularized_loss
+from lightning_mi.loss import MILoss
 from lightning_mi.metrics._buffer import digest
 from lightning_mi.pairs import AbstractPairing
 from lightning_mi.regularizers import AbstractRegularizer
-from lightning_mi.scores.scores import Scores
-from lightning_mi.training.batch import check_entries, not_a_tuple, split_batch
 from lightning_mi.training.epoch_metrics import LoaderMetrics, StageMetrics, training_metrics
 from lightning_mi.training.first_step import FirstStep
-from lightning_mi.training.gradient_cache import check_chunk_size, encode_in_chunks
+from lightning_mi.training.gradient_cache import check_chunk_size
 from lightning_mi.training.hparams import save_plain_hyperparameters
-from lightning_mi.training.loop_hooks import LoopHooks
+from lightning_mi.training.networks import check_head, momentum_encoder, network_list
 from lightning_mi.training.non_finite import NonFiniteGuard, Policy
 from lightning_mi.training.online_probe import OnlineLinearProbe
 from lightning_mi.training.optimizer import plan
-from lightning_mi.training.parts import encoder_list, part_names
+from lightning_mi.training.parts import part_names
 from lightning_mi.training.prediction import PointwiseMI, Prediction, name_features
 from lightning_mi.training.step import StepOutput, log_evaluation_step, log_training_step, references
+from lightning_mi.training.step_hooks import StepHooks
 from lightning_mi.utilities.checks import check_choice, check_instance
 
 __all__ = ["MIEstimationModule", "StepOutput"]
 
 
-class MIEstimationModule(LoopHooks):
+class MIEstimationModule(StepHooks):
     """Estimates or maximizes the mutual information of two views, with any encoder, critic, bound and regularizer.
 
     The steps of a batch are hooks; each can be overridden alone::
 
-        batch - unpack_batch -> views - encode -> x, y - scores -> Scores - bound -> BoundTerms - regularizer -> loss
+        batch - unpack_batch -> views - encode -> x, y - project -> outputs of the head - scores -> Scores
+            - bound -> BoundTerms - regularizer -> penalty - loss -> loss
 
     Training logs ``train/mi`` (the value), ``train/joint_term``, ``train/marginal_term``, ``train/log_normalizer``,
     ``train/loss`` and ``train/penalty`` at each step, ``train/true_mi`` if the true value is known
@@ -63,6 +62,10 @@ class MIEstimationModule(LoopHooks):
             default.
         regularizer: Holds the bound's log-normalizer at its target; none by default.
         encoder: One module for all views, or a list of two, for x and for y; none by default.
+        head: A projection head: the loss reads ``head(encoder(view))``; features, probes and predictions read the
+            encoder. One module for all views, or a list of two; none by default.
+        encoder_momentum: Encode the second view without gradient by a :class:`MomentumEncoder` with this momentum, the
+            moving average of encoder and head; none by default.
         optimizer: Creates the optimizer of the module's parameters; Adam with a learning rate of 1e-3 by default,
             fused if possible.
         scheduler: Creates a learning-rate scheduler for the optimizer; none by default.
@@ -105,6 +108,8 @@ class MIEstimationModule(LoopHooks):
         pairs: AbstractPairing | None = None,
         regularizer: AbstractRegularizer | None = None,
         encoder: nn.Module | list[nn.Module] | None = None,
+        head: nn.Module | list[nn.Module] | None = None,
+        encoder_momentum: float | None = None,
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
@@ -122,12 +127,15 @@ class MIEstimationModule(LoopHooks):
         if prediction is not None:
             check_choice("prediction", prediction, get_args(Prediction))
         self.mi_loss = MILoss(critic, bound, pairs, regularizer)
-        self.encoders = nn.ModuleList(encoder_list(encoder))
+        self.encoders = nn.ModuleList(network_list("encoder", encoder))
+        self.heads = nn.ModuleList(network_list("head", head))
+        check_head(self.heads, self._encodes)
+        self.momentum_encoder = momentum_encoder(self.encoders, self.heads, self.pairs, encoder_momentum)
         self.probe = probe
         self.encoder_chunk_size = encoder_chunk_size
         self.prediction = prediction
         loss_parts = {"critic": critic, "bound": bound, "pairs": pairs, "regularizer": regularizer}
-        self._part_names = part_names(loss_parts | {"encoder": encoder, "probe": probe})
+        self._part_names = part_names(loss_parts | {"encoder": encoder, "head": head, "probe": probe})
         self._optimizers = plan(optimizer, scheduler, scheduler_interval)
         self._guard = NonFiniteGuard(on_non_finite)
         self._pointwise = PointwiseMI()
@@ -137,68 +145,6 @@ class MIEstimationModule(LoopHooks):
         self.train_metrics = training_metrics(bound, target, holds_target)
         arguments = (bound, target, holds_target, self.pairs, probe)
         self.val_metrics, self.test_metrics = (StageMetrics(LoaderMetrics(s, *arguments)) for s in ("val", "test"))
-
-    # Hooks: override these in a subclass.
-
-    def unpack_batch(self, batch: Any) -> Sequence[Any]:
-        """Return the views of a batch, x and y first, then labels if there are any.
-
-        Override it for batches that are not a tuple of views::
-
-            class CaptionMI(MIEstimationModule):
-                def unpack_batch(self, batch):
-                    return batch["image"], batch["caption"]
-
-        Raises:
-            TypeError: The batch is neither a tuple nor a list.
-        """
-        if not isinstance(batch, tuple | list):
-            raise not_a_tuple(batch)
-        return batch
-
-    def encode(self, *views: Any) -> Sequence[Tensor]:
-        """Encode views: x with the first encoder and y with the second, if there are two.
-
-        Further views alternate, as the independent pairs (x', y') do. Override it for views that need more than one
-        call each::
-
-            class TokenMI(MIEstimationModule):
-                def encode(self, tokens, image):
-                    return self.encoders[0](tokens).mean(dim=1), self.encoders[1](image)
-
-        Returns:
-            A representation for each view, usually of shape (N, D).
-        """
-        if not self.encoders:
-            return views
-        encoders = [self.encoders[i % len(self.encoders)] for i in range(len(views))]
-        if (size := self.encoder_chunk_size) is not None:
-            return [encode_in_chunks(encoder, view, size) for encoder, view in zip(encoders, views, strict=True)]
-        return [encoder(view) for encoder, view in zip(encoders, views, strict=True)]
-
-    def scores(self, *representations: Tensor) -> Scores:
-        """Score the joint and marginal pairs of representations; labels come last if the pairing takes them.
-
-        Override it to score in another way, such as with a bank of earlier representations::
-
-            class BankMI(MIEstimationModule):
-                def scores(self, x, y):
-                    matrix = self.critic.pairwise(x, torch.cat([y, self.bank]))
-                    joint = torch.eye(*matrix.shape, dtype=torch.bool, device=matrix.device)
-                    return Scores.from_matrix(matrix, joint=joint, marginal=~joint)
-        """
-        return self.mi_loss.score(*representations)
-
-    def loss(self, terms: BoundTerms, penalty: Tensor | None) -> Tensor:
-        """The scalar to minimize: penalty - objective, nats.
-
-        Override it to add another loss::
-
-            class TaskAndMI(MIEstimationModule):
-                def loss(self, terms, penalty):
-                    return self.task_loss + 0.1 * super().loss(terms, penalty)
-        """
-        return regularized_loss(terms, penalty)
 
     # Steps: Lightning calls these.
 
@@ -217,14 +163,14 @@ class MIEstimationModule(LoopHooks):
             NonFiniteBatchError: A view contains NaN or an infinite value.
             TypeError: Pairing or probe needs labels, and the batch contains none.
         """
-        representations, labels = self._represent(batch, self.probe)
-        views = self._with_labels(representations, labels)
+        encoded = self._encode_batch(batch, self.probe)
+        views = self._scored_entries(encoded)
         if self.training:
             self.mi_loss.calibrate(lambda: self.scores(*views))
         self._first_step.check_scale(self.critic, views)
         scores = self.scores(*views)
         terms, penalty = self.mi_loss.read(scores)
-        return StepOutput(scores, terms, penalty, self.loss(terms, penalty), representations[0].detach(), labels)
+        return StepOutput(scores, terms, penalty, self.loss(terms, penalty), encoded.views[0].detach(), encoded.labels)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """One training step; callbacks get ``scores``, ``terms``, ``features`` and ``labels`` in its outputs."""
@@ -269,29 +215,13 @@ class MIEstimationModule(LoopHooks):
         Raises:
             ValueError: The batch has no marginal pairs to normalize pointwise mutual information.
         """
-        encodes = bool(self.encoders) or type(self).encode is not MIEstimationModule.encode
-        prediction = self.prediction or ("features" if encodes else "pmi")
-        representations, labels = self._represent(batch, None, labels_required=prediction != "features")
-        outputs = {} if prediction == "pmi" else name_features(representations[: self.pairs.num_views])
+        prediction = self.prediction or ("features" if self._encodes else "pmi")
+        encoded = self._encode_batch(batch, None, labels_required=prediction != "features")
+        outputs = {} if prediction == "pmi" else name_features(encoded.views[: self.pairs.num_views])
         if prediction != "features":
-            views = self._with_labels(representations, labels)
+            views = self._scored_entries(encoded)
             outputs["pmi"] = self._pointwise(views, self.scores, self.bound, batch_idx, dataloader_idx)
-        return outputs if labels is None else outputs | {"labels": labels}
-
-    def _represent(
-        self, batch: Any, probe: OnlineLinearProbe | None, labels_required: bool = True
-    ) -> tuple[list[Tensor], Tensor | None]:
-        """Representations, then entries that are neither views nor labels; and the labels."""
-        entries = self.unpack_batch(batch)
-        tensors = len(self.encoders) < 2 and type(self).encode is MIEstimationModule.encode
-        check_entries(entries, self.pairs, type(self).__name__, tensors)
-        self._guard.check_views(self, entries)
-        options: dict[str, Any] = {"training": self.training, "device": self.device, "labels_required": labels_required}
-        views, labels, surplus = split_batch(entries, self.pairs, probe, **options)
-        return [*self.encode(*views), *surplus], labels
-
-    def _with_labels(self, representations: list[Tensor], labels: Tensor | None) -> list[Tensor]:
-        return [*representations, labels] if self.pairs.takes_labels and labels is not None else representations
+        return outputs if encoded.labels is None else outputs | {"labels": encoded.labels}
 
     def _evaluate(self, batch: Any, stage: str, metrics: StageMetrics, loader: int) -> dict[str, Any]:
         output = self.step(batch)

@@ -18,12 +18,12 @@ from lightning_mi.training.epoch_metrics import loader_name
 from lightning_mi.utilities.checks import check_whole
 from lightning_mi.utilities.evaluation_mode import evaluation_mode
 from lightning_mi.utilities.labels import is_labels, missing_labels
-from lightning_mi.utilities.protocols import HasReferenceLoader
+from lightning_mi.utilities.protocols import AugmentsEvaluation, HasReferenceLoader
 
 
 @final
 class Probes(L.Callback):
-    """Evaluates the first representation: k-nearest-neighbor and linear classification of its features.
+    """Evaluates the encoder's first representation: k-nearest-neighbor and linear classification of its features.
 
     Logs ``probe/nearest_neighbor`` and ``probe/accuracy`` (linear) of the validation set, in the scheduled epochs, and
     of the test set; with several dataloaders one value for each, with Lightning's suffix. It evaluates the features of
@@ -36,6 +36,9 @@ class Probes(L.Callback):
     shuffling, padding and dropped samples. A batch contains one view, or all views of the pairing, and then the labels.
     With the trainer's ``fast_dev_run=n``, n of these batches are read.
 
+    If the views of validation and test are augmented (the data module has ``augments_evaluation``), the evaluated
+    samples are those of its ``reference_dataloader("val")`` or ``("test")``, without augmentation.
+
     Args:
         nearest_neighbor: True to classify by nearest neighbors.
         linear: True to fit a linear classifier.
@@ -46,6 +49,8 @@ class Probes(L.Callback):
         every_n_epochs: Nearest neighbors run in the validation of every n-th epoch, and in ``Trainer.validate``; 0 for
             test only.
         linear_every_n_epochs: The same for the linear classifier.
+        head: Also evaluate the output of the module's head, as ``probe/head_nearest_neighbor`` and
+            ``probe/head_accuracy``.
 
     Raises:
         ValueError: An argument is out of range, or both probes are off.
@@ -67,6 +72,7 @@ class Probes(L.Callback):
         max_iter: int = 1000,
         every_n_epochs: int = 1,
         linear_every_n_epochs: int = 0,
+        head: bool = False,
     ) -> None:
         for name, number in (("every_n_epochs", every_n_epochs), ("linear_every_n_epochs", linear_every_n_epochs)):
             check_whole(name, number, 0)
@@ -82,19 +88,28 @@ class Probes(L.Callback):
             raise ValueError(
                 "Got nearest_neighbor=False and linear=False: at least one probe is needed. Omit one of them."
             )
-        self._running: list[MetricCollection] = []  # one for each dataloader
+        self._prefixes = ("", "head_") if head else ("",)
+        self._running: list[dict[str, MetricCollection]] = []  # by prefix, one for each dataloader
         self._train_loader: Any = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Check that the module's steps return features.
+        """Check that the module's steps return features, and that it has a head if one is probed.
 
         Raises:
             TypeError: The module is not an :class:`~lightning_mi.MIEstimationModule`.
+            ValueError: A head is to be probed, and the module has none.
         """
         if not isinstance(pl_module, MIEstimationModule):
             raise TypeError(
                 f"Got a module of type {type(pl_module).__name__}: Probes reads the features and labels that the steps "
                 "of an MIEstimationModule return."
+            )
+        if "head_" in self._prefixes and not (
+            pl_module.heads or type(pl_module).project is not MIEstimationModule.project
+        ):
+            raise ValueError(
+                "Got Probes(head=True) for a module without a head: its loss reads the encoder's features. Give the "
+                "module a head, or omit head=True."
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -131,8 +146,8 @@ class Probes(L.Callback):
     ) -> None:
         """Collect the batch's features."""
         features, labels = _features_and_labels(outputs, pl_module, batch)
-        if self._running:
-            self._running[dataloader_idx].update(features, labels)
+        if self._running and _clean_loader(trainer) is None:
+            _update(self._running[dataloader_idx], pl_module, features, labels)
 
     def on_test_batch_end(
         self,
@@ -155,10 +170,12 @@ class Probes(L.Callback):
         self._finish(trainer, pl_module)
 
     def _start(self, names: list[str], pl_module: L.LightningModule, num_loaders: int) -> None:
-        def collection() -> MetricCollection:  # its metrics share one copy of the features
-            return MetricCollection({name: self._metrics[name].clone() for name in names}).to(pl_module.device)
+        def collection(prefix: str) -> MetricCollection:  # its metrics share one copy of the features
+            metrics = {name.replace("probe/", f"probe/{prefix}"): self._metrics[name].clone() for name in names}
+            return MetricCollection(dict(metrics)).to(pl_module.device)
 
-        self._running = [collection() for _ in range(num_loaders)] if names else []
+        loaders = range(num_loaders if names else 0)
+        self._running = [{prefix: collection(prefix) for prefix in self._prefixes} for _ in loaders]
 
     def _finish(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         running, self._running = self._running, []
@@ -167,13 +184,15 @@ class Probes(L.Callback):
         assert isinstance(pl_module, MIEstimationModule)
         cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it without annotations
         with isolate_rng(include_cuda=cuda), evaluation_mode(pl_module), torch.no_grad():
-            reference = _reference_loader(trainer, self._train_loader)
-            for batch in islice(reference, int(getattr(trainer, "fast_dev_run", 0)) or None):
+            limit = int(getattr(trainer, "fast_dev_run", 0)) or None
+            for batch in islice(_reference_loader(trainer, self._train_loader), limit):
                 features, labels = _encode(trainer, pl_module, batch)
-                for metrics in running:
-                    metrics.update(features, labels, reference=True)
-            for loader, metrics in enumerate(running):
-                values = metrics.compute()
+                for collections in running:
+                    _update(collections, pl_module, features, labels, reference=True)
+            for batch in islice(_clean_loader(trainer) or (), limit):
+                _update(running[0], pl_module, *_encode(trainer, pl_module, batch))
+            for loader, collections in enumerate(running):
+                values = {name: value for each in collections.values() for name, value in each.compute().items()}
                 named = {loader_name(name, loader, len(running)): value for name, value in values.items()}
                 # Equal on all ranks: sync_dist only avoids Lightning's warning.
                 pl_module.log_dict(named, sync_dist=True, add_dataloader_idx=False)
@@ -186,6 +205,20 @@ def _features_and_labels(outputs: Any, pl_module: L.LightningModule, batch: Any)
     return outputs["features"], outputs["labels"]
 
 
+def _update(
+    collections: dict[str, MetricCollection],
+    pl_module: L.LightningModule,
+    features: Tensor,
+    labels: Tensor,
+    reference: bool = False,
+) -> None:
+    """Add features of a batch, and the head's output for them, to the metrics."""
+    assert isinstance(pl_module, MIEstimationModule)
+    for prefix, metrics in collections.items():
+        probed = pl_module.project(features)[0].detach() if prefix else features
+        metrics.update(probed, labels, reference=reference)
+
+
 def _encode(trainer: L.Trainer, pl_module: MIEstimationModule, batch: Any) -> tuple[Tensor, Tensor]:
     """The features of a batch, in the trainer's precision and on its device, and the labels."""
     entries = list(pl_module.unpack_batch(transfer_batch(trainer, pl_module, batch)))
@@ -194,6 +227,14 @@ def _encode(trainer: L.Trainer, pl_module: MIEstimationModule, batch: Any) -> tu
     views = entries[:-1][: pl_module.pairs.num_views]
     with trainer.precision_plugin.forward_context():
         return pl_module.encode(*views)[0].detach(), entries[-1]
+
+
+def _clean_loader(trainer: L.Trainer) -> Iterable[Any] | None:
+    """The evaluated samples without augmentation; None if the steps have them."""
+    data = getattr(trainer, "datamodule", None)
+    if not (isinstance(data, AugmentsEvaluation) and data.augments_evaluation):
+        return None
+    return data.reference_dataloader("test" if trainer.testing else "val")
 
 
 def _reference_loader(trainer: L.Trainer, loader: Any) -> Iterable[Any]:

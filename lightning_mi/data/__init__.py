@@ -2,6 +2,7 @@
 
 from lightning_mi.data.gaussian import GaussianDataModule
 from lightning_mi.data.gaussian_laws import gaussian_log_ratio, gaussian_log_ratio_matrix, gaussian_mi, gaussian_rho
+from lightning_mi.data.images.batch_transform import BatchedContrastiveTransform
 from lightning_mi.data.images.module import ImageDataModule
 from lightning_mi.data.images.views import ContrastiveTransform
 from lightning_mi.data.law_module import LawDataModule
@@ -14,6 +15,7 @@ from lightning_mi.exceptions import CorruptImageError, DatasetDownloadError, Dat
 __all__ = [
     "TRANSFORMS",
     "BatchStream",
+    "BatchedContrastiveTransform",
     "ContrastiveTransform",
     "CorruptImageError",
     "DatasetDownloadError",

@@ -249,7 +249,8 @@ def _check_members(members: Mapping[str, MIEstimationModule]) -> None:
                 f"Got a {type(member).__name__} as member {name!r}: members are MIEstimationModules. Write "
                 f"{{{name!r}: MIEstimationModule(critic, bound)}}."
             )
-        for part, value in (("probe", member.probe), ("scheduler", member._optimizers.scheduler)):
+        unsupported = {"probe": member.probe, "scheduler": member._optimizers.scheduler}
+        for part, value in (unsupported | {"momentum encoder": member.momentum_encoder}).items():
             if value is not None:
                 raise ValueError(
                     f"Got member {name!r} with a {part}: an ensemble supports none. Omit the {part}, or train this "

@@ -76,10 +76,11 @@ class VmapGroup(AbstractGroup):
         """(K, N, ...) representations of the K members; of a common batch, without copies."""
         first, num_members = self.members[0], len(self.members)
         if not self.separate_batches:
-            representations, _ = first._represent(batch, None)
+            representations = first._scored_entries(first._encode_batch(batch, None))
             return [view.expand(num_members, *view.shape) for view in representations]
         # The encoders have no parameters: one pass over the rows of all members.
-        representations, _ = first._represent([entry.flatten(0, 1) for entry in batch], None)
+        rows = [entry.flatten(0, 1) for entry in batch]
+        representations = first._scored_entries(first._encode_batch(rows, None))
         return [view.reshape(num_members, -1, *view.shape[1:]) for view in representations]
 
     def _score(self, representations: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -220,6 +221,7 @@ def _can_be_vmapped(member: MIEstimationModule) -> bool:
         and not (isinstance(member.pairs, AllPairs) and isinstance(member.critic, JointCritic))
         and not member.critic.is_log_density  # recorded scores have rows of x
         and next(member.encoders.parameters(), None) is None
+        and not member.heads
     )
 
 

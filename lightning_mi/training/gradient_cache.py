@@ -56,7 +56,7 @@ def _check_independent(encoder: nn.Module) -> None:
     for name, module in encoder.named_modules():
         if isinstance(module, _BATCH_NORMS) and (module.training or not module.track_running_stats):
             raise ValueError(
-                f"Got an encoder with {type(module).__name__} (`{name}`) to encode in chunks: it would normalize each "
+                f"Got a network with {type(module).__name__} (`{name}`) to encode in chunks: it would normalize each "
                 "chunk by the statistics of that chunk, not of the batch. Use GroupNorm or LayerNorm, set it to "
                 "evaluation mode, or omit `encoder_chunk_size`."
             )

@@ -1,5 +1,6 @@
 """LoopHooks: the hooks of MIEstimationModule that Lightning calls around steps."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from lightning_mi.regularizers import AbstractRegularizer
 from lightning_mi.training.charts import add_charts
 from lightning_mi.training.epoch_metrics import StageMetrics, log_metrics, num_val_loaders
 from lightning_mi.training.first_step import FirstStep
+from lightning_mi.training.networks import MomentumEncoder
 from lightning_mi.training.non_finite import NonFiniteGuard
 from lightning_mi.training.online_probe import OnlineLinearProbe, clip_separately
 from lightning_mi.training.optimizer import OptimizerPlan, gradients_are_scaled
@@ -40,6 +42,8 @@ class LoopHooks(L.LightningModule):
 
     mi_loss: MILoss
     encoders: nn.ModuleList
+    heads: nn.ModuleList
+    momentum_encoder: MomentumEncoder | None
     probe: OnlineLinearProbe | None
     train_metrics: BufferedMetrics
     val_metrics: StageMetrics
@@ -131,6 +135,18 @@ class LoopHooks(L.LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Apply the policy ``on_non_finite``."""
         self._guard.decide(self, optimizer, self.train_metrics)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Step the optimizer, then update the momentum encoder, unless ``on_non_finite`` skips the step.
+
+        Lightning calls it in automatic optimization only. With manual optimization, call
+        ``momentum_encoder.update(encoders[0], head)`` after each step of the optimizer.
+        """
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.momentum_encoder is not None and self._guard.updates:
+            self.momentum_encoder.update(self.encoders[0], next(iter(self.heads), None))
 
     # Start and end of fits and epochs.
 

@@ -108,6 +108,7 @@ class NonFiniteGuard:
     Attributes:
         policy: The policy.
         skipped: Number of skipped steps.
+        updates: Whether the last step changes the weights.
 
     Raises:
         ValueError: The policy is unknown.
@@ -122,6 +123,7 @@ class NonFiniteGuard:
         check_choice("on_non_finite", policy, get_args(Policy))
         self.policy = policy
         self.skipped = 0
+        self.updates = True
         self._active_policy: Policy = policy  # "off" if a callback handles steps that are not finite
         self._defers = policy != "off"
         self._scaled, self._single_rank, self._reevaluates = False, True, False
@@ -218,7 +220,7 @@ class NonFiniteGuard:
             NonFiniteBatchError: The policy is ``"raise"`` and this rank's batch is not finite.
             NonFiniteStepError: The policy is ``"raise"`` and scores, loss or gradients are not finite.
         """
-        self._new_step = True
+        self._new_step = self.updates = True
         batches, self._batches = self._batches, []
         optimizers: Sequence[Any] = [optimizer] if module.automatic_optimization else module.trainer.optimizers
         parameters = [p for entry in optimizers for group in entry.param_groups for p in group["params"]]
@@ -240,6 +242,7 @@ class NonFiniteGuard:
         if self._scaled and batches:  # without a scaler, a failure of the forward pass is in the gradients of all ranks
             failed = any_rank(failed, batches[-1].loss.device)
         action = choose_action(Findings(not failed, finite), self._active_policy, self._scaled)
+        self.updates = action == "proceed"
         if action == "raise":
             raise problem or gradient_error(module, parameters)
         if action == "skip":

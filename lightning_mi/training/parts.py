@@ -8,35 +8,8 @@ from torch import nn
 
 from lightning_mi._compat.torch_names import unwrap_compiled
 from lightning_mi.exceptions import CheckpointError, InexactResumeWarning
-from lightning_mi.utilities.checks import describe
 
 PARTS_ENTRY = "lightning_mi_parts"  # of a checkpoint: class names by argument
-
-
-def encoder_list(encoder: Any) -> list[nn.Module]:
-    """The encoders as a list: one for all views, or two, for x and for y; empty for None.
-
-    Raises:
-        TypeError: The argument is neither a module nor a list of modules.
-        ValueError: There are more than two encoders, or the list is empty.
-
-    Example:
-        >>> len(encoder_list([nn.Flatten(), nn.Identity()])), encoder_list(None)
-        (2, [])
-    """
-    if encoder is None:
-        return []
-    encoders = list(encoder) if isinstance(encoder, list | tuple | nn.ModuleList) else [encoder]
-    if len(encoders) not in (1, 2):
-        raise ValueError(f"Got {len(encoders)} encoders: give one for all views, or two, for x and for y.")
-    for item in encoders:
-        if not isinstance(item, nn.Module):
-            raise TypeError(
-                f"Got {describe('encoder', item)}: an encoder is a torch module. Write "
-                "encoder=encoders.MLP(in_dim, hidden, out_dim=D), or encoder=torchvision.models.resnet18(), or "
-                "override `encode` to call a function."
-            )
-    return encoders
 
 
 def part_names(parts: Mapping[str, Any]) -> dict[str, str]:

@@ -164,5 +164,7 @@ def _pairing(module: nn.Module) -> AbstractPairing | None:
 
 
 def _mixes_encoders(module: nn.Module, pairs: AbstractPairing) -> bool:
-    encoders = getattr(module, "encoders", ())
-    return pairs.mixes_views and isinstance(encoders, nn.ModuleList) and len(encoders) > 1
+    """Whether x and y, which the pairing mixes, have different encoders or heads."""
+    networks = [getattr(module, name, None) for name in ("encoders", "heads")]
+    differ = any(isinstance(listed, nn.ModuleList) and len(listed) > 1 for listed in networks)
+    return pairs.mixes_views and (differ or getattr(module, "momentum_encoder", None) is not None)

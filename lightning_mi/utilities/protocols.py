@@ -64,6 +64,16 @@ class HasReferenceLoader(Protocol):
         """A data loader of (x, label): the training samples without augmentation, each once over all ranks."""
 
 
+@runtime_checkable
+class AugmentsEvaluation(Protocol):
+    """A data module whose validation and test views may be augmented; probes then read its samples without."""
+
+    augments_evaluation: bool
+
+    def reference_dataloader(self, split: str = "train") -> Iterable[Any]:
+        """A data loader of (x, label): the samples of a split without augmentation, each once over all ranks."""
+
+
 # Critics.
 
 

@@ -152,7 +152,7 @@ def test_only_plain_values_are_recorded(tmp_path):
         scheduler_interval="step",
     )
     plain = {"scheduler_interval": "step", "probe": None, "on_non_finite": "raise", "encoder_chunk_size": None}
-    plain["prediction"] = None
+    plain |= {"prediction": None, "head": None, "encoder_momentum": None}
     assert dict(module.hparams) == plain
     assert dict(module.hparams_initial) == plain
     content = torch.load(saved(module, tmp_path), weights_only=True)

@@ -12,6 +12,7 @@ from torchvision import datasets
 
 from lightning_mi.data.images.sources import AbstractImages, DatasetImages, MemoryImages
 from lightning_mi.data.images.splits import split_by_class
+from lightning_mi.data.images.unlabelled import UnlabelledDataset, UnlabelledFolder
 from lightning_mi.exceptions import DatasetDownloadError, DatasetNotFoundError
 
 ImageSetName = Literal["digits", "digit_pairs", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
@@ -59,9 +60,14 @@ def check_image_set(dataset: object, test_dataset: object) -> None:
 
 
 def load_image_set(
-    dataset: ImageSetName | Dataset[Any], root: str | Path, test_dataset: Dataset[Any] | None = None
+    dataset: ImageSetName | Dataset[Any],
+    root: str | Path,
+    test_dataset: Dataset[Any] | None = None,
+    labelled: bool = True,
 ) -> ImageSet:
     """Load a named dataset (for ``digit_pairs`` the unpaired digits), or wrap the user's dataset.
+
+    Without ``labelled`` the images of a folder and of the user's dataset have label 0.
 
     Raises:
         DatasetNotFoundError: If the dataset is not under ``root``.
@@ -75,9 +81,12 @@ def load_image_set(
     if dataset == "digits" or dataset == "digit_pairs":
         return load_digits()
     if dataset == "image_folder":
-        return load_folder(root)
+        return load_folder(root) if labelled else load_unlabelled_folder(root)
     if isinstance(dataset, str):
         return load_torchvision(dataset, root)
+    if not labelled:
+        test = None if test_dataset is None else DatasetImages(UnlabelledDataset(test_dataset))
+        return ImageSet(DatasetImages(UnlabelledDataset(dataset)), test, [])
     train = DatasetImages(dataset)
     test = None if test_dataset is None else DatasetImages(test_dataset)
     num_classes = 1 + max(int(part.labels.max()) for part in (train, test) if part is not None)
@@ -213,6 +222,29 @@ def load_folder(root: str | Path) -> ImageSet:
         )
     class_indices = torch.tensor([names.index(name) for name in test.classes])
     return ImageSet(images, DatasetImages(test, class_indices[torch.as_tensor(test.targets)]), names)
+
+
+def load_unlabelled_folder(root: str | Path) -> ImageSet:
+    """Load the image files at any depth of a folder, without labels.
+
+    The training part is ``root/train``, or ``root`` if there is no such folder. The test part is ``root/test`` or
+    ``root/val`` beside ``root/train``; without these, it is a fixed 20 percent of the training part.
+
+    Raises:
+        DatasetNotFoundError: If there is no image file.
+
+    Example:
+        >>> load_unlabelled_folder("nowhere")
+        Traceback (most recent call last):
+        lightning_mi.exceptions.DatasetNotFoundError: Found no images in .../nowhere: ...
+    """
+    root = _absolute(root)
+    whole = root if not (root / "train").is_dir() else root / "train"
+    images = DatasetImages(UnlabelledFolder(whole))
+    test = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+    if whole == root or test is None:
+        return _split_off_test(images, [])
+    return ImageSet(images, DatasetImages(UnlabelledFolder(test)), [])
 
 
 def _torchvision(name: str) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""ImageDataModule: labelled images whose mutual information with their labels is known."""
+"""ImageDataModule: images with labels, whose mutual information is known, or without."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -10,23 +10,26 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_mi.data.batching import BatchLoader, FixedBatches, ShuffledBatches
-from lightning_mi.data.images.datasets import ImageSetName, check_image_set, download_torchvision
-from lightning_mi.data.images.parts import ImageParts, load_parts
+from lightning_mi.data.images.arguments import check_arguments
+from lightning_mi.data.images.batch_transform import NUM_DRAWS, BatchedContrastiveTransform
+from lightning_mi.data.images.datasets import ImageSetName, download_torchvision
+from lightning_mi.data.images.parts import ImageParts, current_split, load_parts
 from lightning_mi.data.images.pixels import PixelScaling, channel_statistics
 from lightning_mi.data.images.sources import AbstractImages, DatasetImages
-from lightning_mi.data.images.views import ImageViews
+from lightning_mi.data.images.views import ImageViews, device_views
 from lightning_mi.data.stream import Batch, Split
-from lightning_mi.utilities.checks import check_whole
 from lightning_mi.utilities.labels import entropy
+
+_NO_CLASSES = "Got labelled=False: the images have no classes. Omit the parts that need labels, or set labelled=True."
 
 
 @final
 class ImageDataModule(L.LightningDataModule):
-    """Images with class labels: a named dataset, a folder of image files, or your own dataset.
+    """Images with or without class labels: a named dataset, a folder of image files, or your own dataset.
 
     The label is a function of the image, so I(X; Y) = H(Y), the entropy of the labels of the split (:meth:`true_mi`).
-    A batch is a tuple (image, label) or, with ``two_views``, (view1, view2, label). The module receives images as
-    (N, C, H, W) float32 and labels as (N,) int64.
+    A batch is a tuple (image, label) or, with ``two_views``, (view1, view2, label); without ``labelled`` it has no
+    label. The module receives images as (N, C, H, W) float32 and labels as (N,) int64.
 
     Named datasets:
 
@@ -35,18 +38,20 @@ class ImageDataModule(L.LightningDataModule):
       10,000 pairs for training, 1,000 for validation, 2,000 for the test. No digit is in two splits.
     - ``fashion_mnist``, ``cifar10``, ``cifar100``: torchvision's datasets under ``root``.
     - ``image_folder``: ``root/train/CLASS/FILE`` and ``root/test/...`` (or ``root/val``), or ``root/CLASS/FILE`` with a
-      fixed 20 percent as the test part. Images are in color; set ``image_size`` unless all have one size.
+      fixed 20 percent as the test part. Images are in color; set ``image_size`` unless all have one size. Without
+      ``labelled``, files may be at any depth of ``root`` (or of ``root/train`` and ``root/test``).
 
     Each pass over the training part has a new random order and contains whole batches only; a resumed training
     continues with the next batch. Evaluation batches are always the same, in a shuffled order; only a last batch of one
     sample is dropped, because it has no marginal pair. With several ranks, each sample is on one rank, and none is
     repeated.
 
-    Loaders return bytes; ``on_after_batch_transfer`` scales, resizes and standardizes them on the device.
+    Loaders return bytes; ``on_after_batch_transfer`` scales, resizes, augments and standardizes them on the device.
 
     Args:
         dataset: A name, or a map-style ``torch.utils.data.Dataset`` of (image, label) for training. Images are tensors
-            (C, H, W), arrays (H, W, C) or PIL images; labels are whole numbers from 0.
+            (C, H, W), arrays (H, W, C) or PIL images; labels are whole numbers from 0. Without ``labelled``, of images,
+            or of tuples that start with one. For an iterable, see :meth:`BatchedContrastiveTransform.two_views`.
         root: Folder of torchvision's datasets, or of the image files.
         batch_size: Samples N per batch on each rank, at least 2.
         test_dataset: Test part of your own ``dataset``; None means that there is none.
@@ -55,8 +60,11 @@ class ImageDataModule(L.LightningDataModule):
         image_size: Height and width to resize to, one number for a square; the aspect ratio may change.
         transform: Transform of single training images: any callable on (C, H, W) byte tensors, such as those of
             ``torchvision.transforms.v2``. Its draws from torch's global generator depend on ``seed``, pass and sample.
-        two_views: Apply ``transform`` twice and return (view1, view2, label), in evaluation too, with fixed views. The
-            true MI is then unknown, because two views share more than the label.
+        batch_transform: Transform of whole batches on the device, after ``transform``. Its draws depend on ``seed``,
+            pass and sample as well: views are the same with any batch size, number of ranks, and after a resume.
+        two_views: Transform twice and return (view1, view2, label), in evaluation too, with fixed views. The true MI is
+            then unknown, because two views share more than the label.
+        labelled: Whether images have labels. Without, batches contain none, and there is no true MI.
         noisy_labels: Whether equal images may have different labels. The true MI is then unknown: H(Y) exceeds it.
         normalize: Standardize each channel by its mean and deviation over the training images (1,000 of them if files).
         limit_train: Maximum number of training samples; each class is reduced in proportion.
@@ -89,7 +97,9 @@ class ImageDataModule(L.LightningDataModule):
         image_size: int | tuple[int, int] | None = None,
         # Not Tensor to Tensor: jsonargparse would require the class_path of a Tensor in YAML.
         transform: Callable[[Any], Any] | None = None,
+        batch_transform: BatchedContrastiveTransform | None = None,
         two_views: bool = False,
+        labelled: bool = True,
         noisy_labels: bool = False,
         normalize: bool = True,
         limit_train: int | None = None,
@@ -99,23 +109,6 @@ class ImageDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        check_image_set(dataset, test_dataset)
-        check_whole("batch_size", batch_size, 2)
-        check_whole("eval_batch_size", batch_size if eval_batch_size is None else eval_batch_size, 2)
-        check_whole("limit_train", 2 if limit_train is None else limit_train, 2)
-        check_whole("image_size", 1 if size is None else min(size), 1)
-        check_whole("seed", seed, 0)
-        check_whole("num_workers", num_workers, 0)
-        if not 0 <= val_fraction < 1:
-            raise ValueError(
-                f"Got val_fraction={val_fraction}: the fraction of the training samples held out for validation is "
-                "between 0 (none) and below 1."
-            )
-        if two_views and transform is None:
-            raise ValueError(
-                "Got two_views=True without a transform: both views would be equal. Give a random transform, such as "
-                "lightning_mi.data.ContrastiveTransform."
-            )
         self.dataset = dataset
         self.test_dataset = test_dataset
         self.root = root
@@ -125,12 +118,15 @@ class ImageDataModule(L.LightningDataModule):
         self.val_fraction = val_fraction
         self.image_size = None if size is None else (size[0], size[1])
         self.transform = transform
+        self.batch_transform = batch_transform
         self.two_views = two_views
+        self.labelled = labelled
         self.noisy_labels = noisy_labels
         self.normalize = normalize
         self.limit_train = limit_train
         self.seed = seed
         self.num_workers = num_workers
+        check_arguments(self)
         self._class_counts: dict[Split, Tensor] = {}  # cached, because the true MI is logged at every step
 
     def prepare_data(self) -> None:
@@ -156,11 +152,13 @@ class ImageDataModule(L.LightningDataModule):
     @property
     def num_classes(self) -> int:
         """Number of classes C."""
-        return len(self._parts.class_names)
+        return len(self.class_names)
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes."""
+        """Names of the classes; an AttributeError without ``labelled``."""
+        if not self.labelled:
+            raise AttributeError(_NO_CLASSES)
         return list(self._parts.class_names)
 
     @property
@@ -173,26 +171,33 @@ class ImageDataModule(L.LightningDataModule):
         """Number of samples of each class in a split, (C,) int64; by default in the current split.
 
         Raises:
+            AttributeError: If the images are not labelled.
             ValueError: If there is no such split.
 
         Example:
             >>> ImageDataModule("digits").class_counts("test")
             tensor([36, 36, 35, 37, 36, 36, 36, 36, 35, 36])
         """
-        split = self._current_split() if split is None else split
+        split = current_split(self.trainer) if split is None else split
         if split not in self._class_counts:
             labels = self._images(split).labels
             self._class_counts[split] = torch.bincount(labels, minlength=self.num_classes)
         return self._class_counts[split]
 
+    @property
+    def augments_evaluation(self) -> bool:
+        """Whether evaluation batches have augmented views."""
+        return self.two_views
+
     def true_mi(self, step: int | None = None) -> float | None:
         """I(image; label) = H(Y) of the current split in nats, the same at every training step.
 
-        None if unknown: with ``two_views``, with ``noisy_labels``, and in training with a ``transform``.
+        None if unknown: with ``two_views``, ``noisy_labels``, without ``labelled``, and in training with a transform.
         """
         del step
-        split = self._current_split()
-        if self.two_views or self.noisy_labels or (split == "train" and self.transform is not None):
+        split = current_split(self.trainer)
+        augmented = self.two_views or (split == "train" and (self.transform or self.batch_transform) is not None)
+        if augmented or self.noisy_labels or not self.labelled:
             return None
         counts = self.class_counts(split).double()
         return entropy(counts / counts.sum())
@@ -235,11 +240,10 @@ class ImageDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Batch:
         """Scale, resize and standardize the images of a batch on its device, in the precision of the trainer."""
-        *views, labels = batch
-        views = [self._scaling(view) for view in views]
+        views, labels = device_views(batch, self._scaling, self.batch_transform)
         if self.trainer is not None:
             views = [self.trainer.precision_plugin.convert_input(view) for view in views]
-        return *views, labels
+        return *views, *labels
 
     @cached_property
     def _parts(self) -> ImageParts:
@@ -252,6 +256,7 @@ class ImageDataModule(L.LightningDataModule):
             val_fraction=self.val_fraction,
             limit_train=self.limit_train,
             seed=self.seed,
+            labelled=self.labelled,
         )
 
     @cached_property
@@ -259,14 +264,6 @@ class ImageDataModule(L.LightningDataModule):
         if not self.normalize:
             return PixelScaling(size=self.image_size)
         return PixelScaling(*channel_statistics(self._parts.splits["train"], self.image_size), size=self.image_size)
-
-    def _current_split(self) -> Split:
-        trainer = self.trainer
-        if trainer is None or trainer.state.fn is None:
-            return "train"
-        if trainer.validating or trainer.sanity_checking:
-            return "val"
-        return "test" if trainer.testing or trainer.predicting else "train"
 
     def _images(self, split: Split) -> AbstractImages:
         if split not in self._parts.splits:
@@ -287,6 +284,8 @@ class ImageDataModule(L.LightningDataModule):
             images,
             self.transform if augment else None,
             num_views=2 if self.two_views and augment else 1,
+            num_draws=NUM_DRAWS if self.batch_transform is not None and augment else 0,
+            labelled=self.labelled,
             size=self.image_size if isinstance(images, DatasetImages) else None,
             seed=self.seed,
             split=split,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning.pytorch as L
 import torch
 from torch.utils.data import Dataset
 
@@ -30,6 +31,7 @@ def load_parts(
     val_fraction: float,
     limit_train: int | None,
     seed: int,
+    labelled: bool = True,
 ) -> ImageParts:
     """Load a dataset and split it; the arguments are those of :class:`~lightning_mi.data.ImageDataModule`.
 
@@ -42,7 +44,7 @@ def load_parts(
         >>> {split: len(images) for split, images in parts.splits.items()}
         {'train': 100, 'val': 143, 'test': 359}
     """
-    whole = load_image_set(dataset, root, test_dataset)
+    whole = load_image_set(dataset, root, test_dataset, labelled=labelled)
     names = whole.class_names
     generator = torch.Generator().manual_seed(seed)
     splits: dict[Split, AbstractImages] = {"train": whole.train}
@@ -59,6 +61,20 @@ def load_parts(
     if limit_train is not None and limit_train < len(images):
         splits["train"] = images.subset(subsample_by_class(images.labels, limit_train, generator))
     return ImageParts(splits, names)
+
+
+def current_split(trainer: L.Trainer | None) -> Split:
+    """The split that a trainer reads; the training part without one.
+
+    Example:
+        >>> current_split(None)
+        'train'
+    """
+    if trainer is None or trainer.state.fn is None:
+        return "train"
+    if trainer.validating or trainer.sanity_checking:
+        return "val"
+    return "test" if trainer.testing or trainer.predicting else "train"
 
 
 def _pair(split: Split, digits: AbstractImages, seed: int) -> AbstractImages:

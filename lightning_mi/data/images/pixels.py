@@ -89,17 +89,23 @@ class PixelScaling:
         self._statistics_on: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Scale a batch on its device; bytes become float32.
+        """Scale, resize and standardize a batch on its device; bytes become float32.
 
         Raises:
             TypeError: If the images are integers other than bytes.
         """
+        return self.standardize(self.scale(images))
+
+    def scale(self, images: Tensor) -> Tensor:
+        """Scale bytes to floats between 0 and 1, and resize."""
         if not images.is_floating_point():
             if images.dtype != torch.uint8:
                 raise TypeError(f"Got images of {images.dtype}: give bytes (torch.uint8) or floating-point numbers.")
             images = images.float() / 255
-        if self.size is not None:
-            images = resize(images, self.size)
+        return images if self.size is None else resize(images, self.size)
+
+    def standardize(self, images: Tensor) -> Tensor:
+        """Subtract the mean of each channel, and divide by its standard deviation."""
         if self.mean is None or self.deviation is None:
             return images
         if images.device not in self._statistics_on:

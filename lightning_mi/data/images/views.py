@@ -1,14 +1,16 @@
-"""Batches of views of labelled images, and an augmentation for contrastive learning."""
+"""Batches of views of images, and an augmentation of single images for contrastive learning."""
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from lightning_mi.data.images.pixels import resize
+from lightning_mi.data.images.batch_transform import BatchedContrastiveTransform
+from lightning_mi.data.images.pixels import PixelScaling, resize
 from lightning_mi.data.images.sources import AbstractImages, MemoryImages
 from lightning_mi.data.stream import MAX_STEP, Batch, Split, batch_seed
 
@@ -17,14 +19,20 @@ from lightning_mi.data.stream import MAX_STEP, Batch, Split, batch_seed
 class ImageViews(Dataset[Batch]):
     """Dataset of batches (view, label) or (view1, view2, label); the random transform of a sample depends on its key.
 
-    Views are (N, C, H, W), labels (N,) int64. The transform draws from torch's global generator, which is seeded by
+    Views are (N, C, H, W), labels (N,) int64. With ``num_draws`` a batch is (image, draws, label): uniform numbers for
+    a transform of the whole batch on its device, an array (N, V, ``num_draws``) for V views, which no data transfer
+    moves. Without ``labelled`` a batch ends before the labels.
+
+    The transform draws from torch's global generator, which is seeded by
     (``seed``, ``split``, key) for each sample and restored after the batch: the views do not depend on the number of
     workers or on a resume. Images in memory without a transform are indexed as a whole batch.
 
     Args:
         images: The labelled images.
         transform: Maps an image (C, H, W) to a view; None returns the image itself.
-        num_views: Number of views of each sample, 1 or 2.
+        num_views: Number of views V of each sample, 1 or 2.
+        num_draws: Uniform numbers of each view for a transform of the whole batch; 0 for none.
+        labelled: Whether a batch contains the labels.
         size: Height and width to which views are resized one by one; needed for images of different sizes.
         seed: Seed of the random transforms.
         split: Split; training and evaluation have different random transforms.
@@ -42,6 +50,8 @@ class ImageViews(Dataset[Batch]):
         transform: Callable[[Tensor], Tensor] | None = None,
         *,
         num_views: int = 1,
+        num_draws: int = 0,
+        labelled: bool = True,
         size: tuple[int, int] | None = None,
         seed: int = 0,
         split: Split = "train",
@@ -49,6 +59,8 @@ class ImageViews(Dataset[Batch]):
         self.images = images
         self.transform = transform
         self.num_views = num_views
+        self.num_draws = num_draws
+        self.labelled = labelled
         self.size = size
         self.seed = seed
         self.split = split
@@ -67,21 +79,34 @@ class ImageViews(Dataset[Batch]):
             CorruptImageError: If an image file cannot be read.
         """
         indices = torch.tensor(keys) % len(self)
-        labels = self.images.labels[indices]
+        labels = [self.images.labels[indices]] if self.labelled else []
+        num_views = 1 if self.num_draws else self.num_views
         if self.transform is None and isinstance(self.images, MemoryImages):
-            return *[self.images.images[indices]] * self.num_views, labels
-        state = torch.get_rng_state()
-        try:
-            samples = [self._views(key) for key in keys]
-        finally:
-            torch.set_rng_state(state)
-        return *(_stack(views) for views in zip(*samples, strict=True)), labels
+            views = [self.images.images[indices]] * num_views
+        else:
+            state = torch.get_rng_state()
+            try:
+                samples = [self._views(key, num_views) for key in keys]
+            finally:
+                torch.set_rng_state(state)
+            views = [_stack(each) for each in zip(*samples, strict=True)]
+        return *views, *([self._draws(keys)] if self.num_draws else []), *labels
 
-    def _views(self, key: int) -> list[Tensor]:
+    def _draws(self, keys: list[int]) -> Any:
+        generator = torch.Generator()
+        draws = np.empty((len(keys), self.num_views, self.num_draws), dtype=np.float32)
+        for sample, key in zip(torch.from_numpy(draws), keys, strict=True):
+            torch.rand(sample.shape, generator=generator.manual_seed(self._seed(key)), out=sample)
+        return draws
+
+    def _seed(self, key: int) -> int:
+        return batch_seed(self.seed, self.split, key % MAX_STEP)
+
+    def _views(self, key: int, num_views: int) -> list[Tensor]:
         # Not torch.manual_seed, which would also seed the generators of GPUs.
-        torch.default_generator.manual_seed(batch_seed(self.seed, self.split, key % MAX_STEP))
+        torch.default_generator.manual_seed(self._seed(key))
         image = self.images.image(key % len(self))
-        views = [image if self.transform is None else self.transform(image) for _ in range(self.num_views)]
+        views = [image if self.transform is None else self.transform(image) for _ in range(num_views)]
         return views if self.size is None else [resize(view, self.size) for view in views]
 
 
@@ -134,6 +159,27 @@ class ContrastiveTransform:
         if self._jitters:
             view = self._color(view) if len(view) == 3 else self._grey(view)
         return view
+
+
+def device_views(
+    batch: Sequence[Any], scaling: PixelScaling, transform: BatchedContrastiveTransform | None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The views of a batch of :class:`ImageViews` on its device, and a list of the labels, if there are any.
+
+    Views are scaled, transformed if the batch contains draws, and standardized.
+
+    Example:
+        >>> views, labels = device_views([torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])], PixelScaling(), None)
+        >>> len(views), labels
+        (1, [tensor([0, 1])])
+    """
+    images = [entry for entry in batch if isinstance(entry, Tensor) and entry.ndim == 4]
+    draws = next((torch.from_numpy(entry) for entry in batch if isinstance(entry, np.ndarray)), None)
+    labels = [entry for entry in batch if isinstance(entry, Tensor) and entry.ndim == 1]
+    views = [scaling.scale(image) for image in images]
+    if transform is not None and draws is not None:
+        views = [transform(views[0], each) for each in draws.unbind(1)]
+    return [scaling.standardize(view) for view in views], labels
 
 
 def _stack(views: Sequence[Tensor]) -> Tensor:
