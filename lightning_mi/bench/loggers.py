@@ -1,0 +1,56 @@
+"""Experiment trackers of a benchmark's trainings, by Lightning's own loggers: a group of runs for each benchmark."""
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_mi.exceptions import GridError
+
+Tracker = Literal["wandb", "mlflow"]
+CLASSES: dict[str, str] = {
+    "wandb": "lightning.pytorch.loggers.WandbLogger",
+    "mlflow": "lightning.pytorch.loggers.MLFlowLogger",
+}
+
+
+def check_installed(tracker: Tracker) -> None:
+    """Check that a tracker's package is installed.
+
+    Raises:
+        GridError: If it is not.
+    """
+    if find_spec(tracker) is None:
+        raise GridError(
+            f"Got --logger {tracker}: the package {tracker} is not installed. Run `pip install {tracker}`, or drop "
+            "--logger: TensorBoard logs are always written."
+        )
+
+
+def logger_config(tracker: str, group: str, run: str, folder: Path) -> dict[str, Any]:
+    """The configuration of Lightning's logger for one run.
+
+    Args:
+        tracker: ``wandb`` or ``mlflow``.
+        group: Name of the benchmark: the group of W&B in the project ``lightning_mi``, the experiment of MLflow.
+        run: Name of the run.
+        folder: Results of the benchmark. Local files of the tracker are in ``wandb`` or ``mlruns`` in it; for MLflow
+            only without the variable ``MLFLOW_TRACKING_URI``.
+
+    Example:
+        >>> logger_config("mlflow", "gaussian", "staircase-DV-original-seed0", Path("runs"))["init_args"]["run_name"]
+        'staircase-DV-original-seed0'
+    """
+    if tracker == "wandb":
+        arguments: dict[str, Any] = {"project": "lightning_mi", "name": run, "save_dir": str(folder)}
+        return {"class_path": CLASSES[tracker], "init_args": arguments, "dict_kwargs": {"group": group}}
+    arguments = {"experiment_name": group, "run_name": run, "save_dir": str(folder / "mlruns")}
+    return {"class_path": CLASSES[tracker], "init_args": arguments}
+
+
+def finish(loggers: Iterable[Any]) -> None:
+    """End the runs of W&B: otherwise the next training of this process would log into the same run."""
+    for logger in loggers:
+        end = getattr(getattr(logger, "experiment", None), "finish", None)
+        if callable(end):
+            end()
