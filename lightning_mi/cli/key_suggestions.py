@@ -144,6 +144,8 @@ def _choice(choices: str, value: str) -> str:
 
 _ANSWERS: Iterable[tuple[str, Callable[..., str]]] = (
     (r"unrecognized arguments: (\S+)", _argument),
+    (r"Subcommand '\w+' does not accept option 'trainer\.([\w.]+)'", _trainer_parameter),
+    (r"Subcommand '\w+' does not accept option '([\w.]+)'", _root),
     (r"Group 'trainer' does not accept option '([\w.]+)'", _trainer_parameter),
     (_CLASS + r"Option '([\w.]+)' is not accepted", _parameter),
     (r"Option '([\w.]+)' is not accepted\. Got value: Namespace\(class_path='([\w.]+)'",

@@ -30,7 +30,7 @@ def closest(word: str, known: Iterable[str]) -> list[str]:
 
 def _similarity(word: str, name: str) -> float:
     if word and name.startswith(word) and word != name:
-        return 0.97  # an abbreviation, which may be short
+        return 0.97 + 0.02 * SequenceMatcher(None, word, name).ratio()  # an abbreviation, which may be short
     last = name.replace("/", ".").rpartition(".")[2]
     # A match by the last part alone counts less, so that `gaussian` is closer to `gausian` than `minimize/gaussian`.
     last_only = 0.0 if last == name else 0.95 * SequenceMatcher(None, word, last).ratio()
