@@ -1,10 +1,12 @@
 """Experiment trackers, downloads and manifests of benchmarks."""
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from lightning_mi.bench import download, loggers, run
@@ -27,9 +29,22 @@ RUNS: list["Tracker"] = []
 class Tracker(DummyLogger):
     """Records its arguments and what it is sent, in place of W&B and MLflow."""
 
-    def __init__(self, save_dir: str, **settings: Any) -> None:
+    def __init__(
+        self,
+        save_dir: str,
+        name: str = "",
+        project: str = "",
+        experiment_name: str = "",
+        run_name: str = "",
+        **more: Any,
+    ) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings = {
+            "name": name,
+            "project": project,
+            "experiment_name": experiment_name,
+            "run_name": run_name,
+        } | more
         self.metrics: list[str] = []
         self.finished = 0
         RUNS.append(self)
@@ -79,6 +94,13 @@ def test_runs_of_a_benchmark_are_one_experiment_of_mlflow(
     assert [tracker.settings["run_name"] for tracker in trackers] == ran
     assert {tracker.settings["experiment_name"] for tracker in trackers} == {"onehot"}
     assert "train/mi" in trackers[0].metrics
+
+
+@pytest.mark.parametrize("kind", [WandbLogger, MLFlowLogger])
+def test_lightnings_loggers_have_the_arguments_that_are_set(kind: type) -> None:
+    [tracker] = [name for name, path in loggers.CLASSES.items() if path == f"lightning.pytorch.loggers.{kind.__name__}"]
+    config = loggers.logger_config(tracker, "gaussian", "mi=2-seed0", Path("runs"))
+    assert set(config["init_args"]) <= set(inspect.signature(kind).parameters)
 
 
 def test_tracker_does_not_change_which_runs_are_finished() -> None:

@@ -5,10 +5,21 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch import Callback
 
 from lightning_mi.cli.main import main
 from lightning_mi.utilities.recipe_registry import find_file
 from tests.helpers.command_line import QUIET, WATCH, Watch, error_of
+
+
+class Bar(Callback):
+    """Records what the progress bar shows."""
+
+    metrics: dict[str, float]
+
+    def on_fit_end(self, trainer, pl_module):
+        Bar.metrics = dict(trainer.progress_bar_metrics)
+
 
 GAUSSIAN = ["fit", "--config", "gaussian"]
 
@@ -118,6 +129,14 @@ def test_null_sets_the_literal_form_at_any_depth(here):
 def test_progress_bar_of_a_recipe_can_be_disabled(here):
     options = ["--trainer.enable_progress_bar", "false", "--trainer.fast_dev_run=true"]
     assert main(["fit", "--config", "onehot", "--trainer.accelerator=cpu", *options]) == 0
+
+
+def test_bar_and_last_line_show_the_estimate_with_its_error(here, capsys):
+    options = ["--data.steps=6", "--data.batch_size=8", f"--trainer.callbacks={__name__}.Bar"]
+    assert main(["fit", "--config", "onehot", *QUIET[:1], *QUIET[2:3], *options]) == 0
+    mi, error = Bar.metrics["val/mi"], Bar.metrics["val/mi_standard_error"]
+    assert error > 0
+    assert f"val/mi {mi:.2f} +- {error:.2f} nats (truth: 2.77)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
