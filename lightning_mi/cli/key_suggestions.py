@@ -63,7 +63,7 @@ def parameters(owner: Callable[..., Any]) -> list[str]:
     for base in owner.__mro__[:-1]:
         if "__init__" not in vars(base):
             continue
-        found = inspect.signature(base.__init__).parameters.values()
+        found = inspect.signature(vars(base)["__init__"]).parameters.values()
         names |= {each.name: None for each in found if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)}
         if all(each.kind != each.VAR_KEYWORD for each in found):
             break

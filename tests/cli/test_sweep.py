@@ -154,7 +154,7 @@ def test_invalid_sweep_gives_one_message(arguments, message, here, capsys, monke
     try:
         status = main(["bench", *arguments])
     except SystemExit as stop:
-        status = stop.code
+        status = int(stop.code or 0)
     assert status == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert message in line

@@ -29,7 +29,7 @@ def error_with_status_2(arguments, capsys):
     try:
         status = main(arguments)
     except SystemExit as stop:
-        status = stop.code
+        status = int(stop.code or 0)
     assert status == 2
     [message] = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     return message

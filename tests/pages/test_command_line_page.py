@@ -28,11 +28,11 @@ def commands():
 
 @pytest.fixture
 def grids(monkeypatch):
-    """The grids that `bench` would run."""
-    found = []
+    """The grids that `bench` would run, by their output folders."""
+    found = {}
 
-    def run_grid(grid, **options):
-        found.append(grid)
+    def run_grid(grid, output, **options):
+        found[output.as_posix()] = grid
         return 0
 
     for module in (bench, sweep_command):
@@ -44,30 +44,20 @@ def test_commands_of_the_page_are_understood_in_their_order(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     for arguments in commands():
         if arguments[0] in TRAINING_COMMANDS:
+            capsys.readouterr()
             assert cli.main([*arguments, "--print_config"]) == 0
             printed = yaml.safe_load(capsys.readouterr().out)
             assert printed["model"]["init_args"]["bound"]["class_path"] == "lightning_mi.bounds.NWJ"
             assert printed["model"]["init_args"]["critic"]["init_args"]["x_dim"] == 5
         elif arguments[0] != "results":
             assert cli.main(arguments) == 0, arguments
-    by_name = {(grid.name, grid.preset): grid for grid in grids}
-    assert {cell.loss for cell in by_name["grid", "quick"].cells} == {"DV", "NWJ"}
-    sweep = by_name["gaussian", "sweep"].cells
-    assert len(sweep) == 27
-    assert "weight=0.1,mi=4-seed0" in [cell.name for cell in sweep]
-    assert by_name["contrastive", "quick"].data == "fashion_mnist"
-
-
-def test_folders_of_the_page_are_those_of_its_commands(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    outputs = []
-    for module in (bench, sweep_command):
-        monkeypatch.setattr(module, "run_grid", lambda grid, output, **options: outputs.append(output.as_posix()) or 0)
-    for arguments in commands():
-        if arguments[0] in ("bench", "cp"):
-            assert cli.main(arguments) == 0
-    named = {word for arguments in commands() if arguments[0] == "results" for word in arguments if "/" in word}
-    assert {word for word in named if word != "test/mi"} <= set(outputs)
+    assert {cell.loss for cell in grids["lightning_mi_runs/grid-quick"].cells} == {"DV", "NWJ"}
+    names = [cell.name for cell in grids["lightning_mi_runs/sweep-gaussian-weight-mi"].cells]
+    assert len(names) == 27
+    assert "weight=0.1,mi=4-seed0" in names
+    assert grids["lightning_mi_runs/contrastive-fashion_mnist-quick"].data == "fashion_mnist"
+    read = {word for arguments in commands() if arguments[0] == "results" for word in arguments if "_runs/" in word}
+    assert read <= set(grids)
 
 
 def test_sweep_file_of_the_page_is_a_grid(tmp_path):
@@ -85,7 +75,7 @@ def test_typo_of_the_page_gets_the_suggestion_shown(line, suggestion, tmp_path, 
     try:
         status = cli.main(shlex.split(line))
     except SystemExit as stop:
-        status = stop.code
+        status = int(stop.code or 0)
     assert status == 2
     assert f"Did you mean {suggestion}?" in capsys.readouterr().err
 
