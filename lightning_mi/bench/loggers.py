@@ -1,6 +1,8 @@
 """Experiment trackers of a benchmark's trainings, by Lightning's own loggers: a group of runs for each benchmark."""
 
+import os
 from collections.abc import Iterable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -14,17 +16,27 @@ CLASSES: dict[str, str] = {
 }
 
 
-def check_installed(tracker: Tracker) -> None:
-    """Check that a tracker's package is installed.
+def prepare(tracker: str, group: str, folder: Path) -> None:
+    """Check that a tracker is installed, and create the experiment of MLflow, before parallel runs would do so at once.
 
     Raises:
-        GridError: If it is not.
+        GridError: If the package is not installed.
     """
     if find_spec(tracker) is None:
         raise GridError(
             f"Got --logger {tracker}: the package {tracker} is not installed. Run `pip install {tracker}`, or drop "
             "--logger: TensorBoard logs are always written."
         )
+    if tracker == "mlflow":
+        folder.mkdir(parents=True, exist_ok=True)
+        client = import_module("mlflow").MlflowClient(_tracking_uri(folder))
+        if client.get_experiment_by_name(group) is None:
+            client.create_experiment(group)
+
+
+def _tracking_uri(folder: Path) -> str:
+    """Of MLflow: its own variable, or a database among the results, since MLflow 3 refuses folders of files."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
 
 
 def logger_config(tracker: str, group: str, run: str, folder: Path) -> dict[str, Any]:
@@ -34,8 +46,8 @@ def logger_config(tracker: str, group: str, run: str, folder: Path) -> dict[str,
         tracker: ``wandb`` or ``mlflow``.
         group: Name of the benchmark: the group of W&B in the project ``lightning_mi``, the experiment of MLflow.
         run: Name of the run.
-        folder: Results of the benchmark. Local files of the tracker are in ``wandb`` or ``mlruns`` in it; for MLflow
-            only without the variable ``MLFLOW_TRACKING_URI``.
+        folder: Results of the benchmark. W&B writes to ``wandb`` in it, MLflow to ``mlflow.db`` in it or, if the
+            variable ``MLFLOW_TRACKING_URI`` is set, there.
 
     Example:
         >>> logger_config("mlflow", "gaussian", "staircase-DV-original-seed0", Path("runs"))["init_args"]["run_name"]
@@ -44,7 +56,7 @@ def logger_config(tracker: str, group: str, run: str, folder: Path) -> dict[str,
     if tracker == "wandb":
         arguments: dict[str, Any] = {"project": "lightning_mi", "name": run, "save_dir": str(folder)}
         return {"class_path": CLASSES[tracker], "init_args": arguments, "dict_kwargs": {"group": group}}
-    arguments = {"experiment_name": group, "run_name": run, "save_dir": str(folder / "mlruns")}
+    arguments = {"experiment_name": group, "run_name": run, "tracking_uri": _tracking_uri(folder)}
     return {"class_path": CLASSES[tracker], "init_args": arguments}
 
 

@@ -14,7 +14,7 @@ from lightning_mi.bench.gpus import gpus_of_worker, max_parallel_runs, visible_g
 from lightning_mi.bench.grid import load_grid
 from lightning_mi.bench.grid_file import find_grid_file, report_kind
 from lightning_mi.bench.local_pool import run_cells
-from lightning_mi.bench.loggers import Tracker, check_installed
+from lightning_mi.bench.loggers import Tracker, prepare
 from lightning_mi.bench.manifest import write_grid
 from lightning_mi.bench.progress_table import ProgressTable
 from lightning_mi.bench.ray_pool import run_cells as run_cells_on_ray
@@ -135,8 +135,8 @@ def run_grid(
         sweep(output, recursively=True)
         cells = grid.cells
         if tracker is not None:
-            check_installed(tracker)
             settings = {"tracker": tracker, "group": "-".join(part for part in (grid.name, grid.data) if part)}
+            prepare(**settings, folder=output)
             cells = [replace(cell, tracker=settings) for cell in cells]
         if download and ray is None:
             write(f"data: {', '.join(download_data(cells))}")

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
@@ -61,11 +61,31 @@ class Tracker(DummyLogger):
         self.metrics += metrics
 
 
+class Client:
+    """Replaces the client of MLflow, and its package."""
+
+    experiments: ClassVar[list[str]] = []
+
+    def __init__(self, uri: str) -> None:
+        assert uri.startswith("sqlite:////")
+
+    def get_experiment_by_name(self, name: str) -> str | None:
+        return name if name in self.experiments else None
+
+    def create_experiment(self, name: str) -> None:
+        self.experiments.append(name)
+
+
+Client.MlflowClient = Client  # type: ignore[attr-defined]  # the stub of the package is the stub of its client
+
+
 @pytest.fixture
 def trackers(monkeypatch: pytest.MonkeyPatch) -> list[Tracker]:
     """Runs of a stub in place of both trackers, as if their packages were installed."""
     RUNS.clear()
     monkeypatch.setattr(loggers, "find_spec", lambda name: object())
+    monkeypatch.setattr(loggers, "import_module", lambda name: Client)
+    Client.experiments.clear()
     monkeypatch.setattr(loggers, "CLASSES", dict.fromkeys(loggers.CLASSES, f"{__name__}.Tracker"))
     return RUNS
 
@@ -88,11 +108,13 @@ def test_runs_of_a_benchmark_are_one_experiment_of_mlflow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trackers: list[Tracker]
 ) -> None:
     ran = run_in_process(monkeypatch)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(run, "load_grid", lambda *args, **kwargs: tiny_grid())
     monkeypatch.setattr(run, "_report", lambda grid, output: [])
     assert run.run("onehot", "quick", output=tmp_path, tracker="mlflow") == 0
     assert [tracker.settings["run_name"] for tracker in trackers] == ran
     assert {tracker.settings["experiment_name"] for tracker in trackers} == {"onehot"}
+    assert Client.experiments == ["onehot"]  # created once, before the runs
     assert "train/mi" in trackers[0].metrics
 
 

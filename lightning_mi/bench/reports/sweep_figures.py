@@ -1,4 +1,4 @@
-"""Figure of a sweep: a metric over the first axis, one panel for each value of the third, one line for the second."""
+"""Figure of a sweep: a metric over one axis, a line for each value of another, panels for the others."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
