@@ -5,9 +5,17 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, final
 
-import yaml
-
+from lightning_mi.bench.grid_file import read_mapping, unknown_choice
 from lightning_mi.exceptions import GridError
+from lightning_mi.utilities.suggestions import did_you_mean
+
+_REQUIRED = {
+    "recipe": "it names the recipe that every run trains, such as `recipe: gaussian`",
+    "report": "it names the kind of tables and figures, such as `report: gaussian`",
+    "presets": "it holds seeds and settings, by the name of a preset",
+    "studies": "it holds settings of all losses, by the name of a study; `{plain: {}}` without any",
+    "losses": "it lists the bounds",
+}
 
 Weight = float | list[float]  # lambda, or the values of a sweep
 Overrides = dict[str, Any]  # dotted key of the recipe -> value
@@ -135,7 +143,7 @@ class Benchmark:
             GridError: If there is none.
         """
         if name not in self.presets:
-            raise GridError(f"Got preset {name!r}: {self.file} has {', '.join(self.presets)}.")
+            raise GridError(unknown_choice("preset", name, self.file, self.presets))
         return self.presets[name]
 
     def data(self, name: str | None) -> str | None:
@@ -145,8 +153,7 @@ class Benchmark:
             GridError: If there is none.
         """
         if name is not None and name not in self.datasets:
-            choices = ", ".join(self.datasets) or "no choice of data"
-            raise GridError(f"Got data {name!r}: {self.file} has {choices}.")
+            raise GridError(unknown_choice("data", name, self.file, self.datasets or ["no choice of data"]))
         return name or next(iter(self.datasets), None)
 
     def select_losses(self, names: Sequence[str] | None) -> list[LossRow]:
@@ -156,8 +163,9 @@ class Benchmark:
             GridError: If one is unknown.
         """
         known = [row.loss for row in self.losses]
-        if unknown := set(names or ()) - set(known):
-            raise GridError(f"Got losses {', '.join(sorted(unknown))}: {self.file} has {', '.join(known)}.")
+        if unknown := sorted(set(names or ()) - set(known)):
+            suggestions = "".join(did_you_mean(name, known) for name in unknown)
+            raise GridError(f"Got losses {', '.join(unknown)}: {self.file} has {', '.join(known)}.{suggestions}")
         return [row for row in self.losses if not names or row.loss in names]
 
 
@@ -167,8 +175,13 @@ def read_benchmark(path: Path) -> Benchmark:
     Raises:
         GridError: If a key is unknown or missing.
     """
-    document = yaml.safe_load(path.read_text())
-    check_keys(document, {"recipe", "datasets", "report", "presets", "studies", "losses"}, path.name)
+    document = read_mapping(path)
+    check_keys(document, {"recipe", "datasets", *_REQUIRED}, path.name)
+    for key, purpose in _REQUIRED.items():
+        if key not in document:
+            raise GridError(
+                f"{path.name} has no key {key}: {purpose}. `lightning-mi cp bench/gaussian` copies an example."
+            )
     datasets = document.get("datasets", [])
     return Benchmark(
         file=path.name,
@@ -214,8 +227,10 @@ def check_keys(mapping: Mapping[str, Any], known: Iterable[str], file: str) -> N
     Raises:
         GridError: If a key is unknown.
     """
-    if unknown := set(mapping) - set(known):
-        raise GridError(f"{file} has the unknown key {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}.")
+    known = sorted(known)
+    if unknown := sorted(set(mapping) - set(known)):
+        suggestions = "".join(did_you_mean(key, known) for key in unknown)
+        raise GridError(f"{file} has the unknown key {', '.join(unknown)}; known: {', '.join(known)}.{suggestions}")
 
 
 def read_preset(
@@ -232,11 +247,11 @@ def read_preset(
     Raises:
         GridError: If the preset or a key is unknown, or a key is missing.
     """
-    document = yaml.safe_load(path.read_text())
+    document = read_mapping(path)
     check_keys(document, {"report", "presets", *keys}, path.name)
     presets = {name: read_record(kind, entry, path.name) for name, entry in document["presets"].items()}
     if preset not in presets:
-        raise GridError(f"Got preset {preset!r}: {path.name} has {', '.join(presets)}.")
+        raise GridError(unknown_choice("preset", preset, path.name, presets))
     return document, presets[preset]
 
 
@@ -250,9 +265,3 @@ def replaced_note(note: str, choices: Mapping[str, Any]) -> str:
     if not (replaced := [name.replace("_", " ") for name, choice in choices.items() if choice]):
         return note
     return f"{f'{note}; ' if note else ''}{', '.join(replaced)} replaced on the command line"
-
-
-def report_kind(path: Path) -> str:
-    """The kind of report of a benchmark's file, which also decides what its cells are."""
-    document = yaml.safe_load(path.read_text())
-    return str(document.get("report", "")) if isinstance(document, dict) else ""

@@ -21,10 +21,13 @@ class AbstractCell(ABC):
     Attributes:
         seed: Seed of the run and of its data.
         config: Everything that determines the result, as JSON values.
+        tracker: Name and group of an experiment tracker that also receives the logs, see
+            :mod:`lightning_mi.bench.loggers`; not part of the configuration.
     """
 
     seed: int
     config: dict[str, Any] = field(repr=False)
+    tracker: dict[str, str] | None = field(default=None, repr=False, compare=False, kw_only=True)
 
     @property
     @abstractmethod

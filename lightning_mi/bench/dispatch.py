@@ -8,6 +8,7 @@ from lightning_mi.bench.cells import AbstractCell
 from lightning_mi.bench.grid import Cell
 from lightning_mi.bench.minimize.cell import MinimizeCell
 from lightning_mi.bench.plane.cell import PlaneCell
+from lightning_mi.bench.sweep.cell import SweepCell
 from lightning_mi.bench.torchrun import train_on_devices
 
 
@@ -41,10 +42,15 @@ def run_cell(
 
         measure_layers(folder, cell, report, stopped)
         return
-    assert isinstance(cell, Cell)
+    assert isinstance(cell, (Cell, SweepCell))
     devices = cell.config.get("trainer", {}).get("devices", 1)
     if devices != 1:
         train_on_devices(folder, cell, devices, report, stopped)
+        return
+    if isinstance(cell, SweepCell):
+        from lightning_mi.bench.sweep.training import train_point  # imports torch and Lightning: seconds
+
+        train_point(folder, cell, report, stopped)
         return
     from lightning_mi.bench.train import train_cell  # imports torch and Lightning: seconds
 

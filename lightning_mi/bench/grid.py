@@ -3,12 +3,22 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import yaml
 
-from lightning_mi.bench.benchmark_file import Benchmark, LossRow, Preset, PublishedForm, Study, Weight, read_benchmark
+from lightning_mi.bench.benchmark_file import (
+    Benchmark,
+    LossRow,
+    Preset,
+    PublishedForm,
+    Study,
+    Weight,
+    read_benchmark,
+)
 from lightning_mi.bench.cells import AbstractCell, Grid
+from lightning_mi.bench.grid_file import find_grid_file
 from lightning_mi.exceptions import GridError
 from lightning_mi.utilities.recipe_registry import find_file
 
@@ -68,7 +78,7 @@ def load_grid(
     """Expand a benchmark into its trainings.
 
     Args:
-        name: A benchmark in ``recipes/bench``.
+        name: A benchmark in ``recipes/bench``, or a YAML file of the same form.
         preset: One of the file's presets.
         seeds: Seeds instead of the preset's.
         losses: Losses instead of the preset's.
@@ -83,18 +93,24 @@ def load_grid(
         >>> [cell.name for cell in load_grid("gaussian", "quick", losses=["JS"]).cells]
         ['staircase-JS-original-seed0', 'staircase-JS-regularized-seed0']
     """
-    path = find_file(name, "benchmark").path
+    path = find_grid_file(name)
     benchmark = read_benchmark(path)
     chosen = benchmark.preset(preset)
     data = benchmark.data(data)
     rows = benchmark.select_losses(losses or chosen.losses)
-    recipe = yaml.safe_load(find_file(benchmark.recipe.format(data=data), "recipe").path.read_text())
+    recipe = yaml.safe_load(_recipe_file(benchmark.recipe.format(data=data), path).read_text())
     cells = [
         training.cell(_configuration(recipe, chosen, training, data, devices))
         for seed in (chosen.seeds if seeds is None else seeds)
         for training in _expand(benchmark, chosen, rows, seed)
     ]
     return Grid(path.stem, preset, chosen.note, benchmark.report, cells, data)
+
+
+def _recipe_file(name: str, benchmark: Path) -> Path:
+    """A recipe by its name, or by its path relative to the benchmark's file."""
+    beside = benchmark.parent / name
+    return beside if beside.suffix and beside.is_file() else find_file(name, "recipe").path
 
 
 @dataclass(frozen=True)
@@ -189,11 +205,11 @@ def _configuration(
             arguments["target"] = training.target
         model["regularizer"] = {"class_path": "lightning_mi.regularizers.Squared", "init_args": arguments}
     if devices > 1:
-        _shard_batches(config, devices)
+        shard_batches(config, devices)
     return config
 
 
-def _shard_batches(config: dict[str, Any], devices: int) -> None:
+def shard_batches(config: dict[str, Any], devices: int) -> None:
     """Train on several devices with the same global batch; ``batch_size`` of the data modules is per rank."""
     data = config["data"]["init_args"]
     if data["batch_size"] % devices:

@@ -8,6 +8,7 @@ import numpy as np
 from lightning_mi.bench.arrays.cell import ArrayCell
 from lightning_mi.bench.cells import Grid
 from lightning_mi.bench.plane.cell import METHODS
+from lightning_mi.bench.reports.sweep import STAGES
 from lightning_mi.bench.reports.tables import WINDOWS, window_length
 
 
@@ -35,6 +36,8 @@ def progress_columns(grid: Grid[Any]) -> ProgressColumns:
         return _estimation_columns()
     if grid.report == "plane":
         return _layer_columns()
+    if grid.report == "sweep":
+        return _sweep_columns()
     return _penalty_columns() if grid.report == "minimize" else _training_columns(grid.report)
 
 
@@ -101,4 +104,21 @@ def _layer_columns() -> ProgressColumns:
         outcome=lambda result: "a reading is not finite",
         headings=("network", *METHODS[:-1], "CPU s", "not finite"),
         caption=f"lowest difference from the {METHODS[-1]} probe over epochs and layers, nats; mean over seeds",
+    )
+
+
+def _sweep_columns() -> ProgressColumns:
+    def read(cell: Any, result: dict[str, Any]) -> list[float] | None:
+        if result["diverged_at"] is not None:
+            return None
+        metrics = result["metrics"]
+        stage = next((stage for stage in STAGES if f"{stage}/mi" in metrics), STAGES[0])
+        return [metrics.get(f"{stage}/{name}", float("nan")) for name in ("mi", "mi_standard_error", "true_mi")]
+
+    return ProgressColumns(
+        row=lambda cell: cell.kind,
+        read=read,
+        outcome=lambda result: f"loss not finite at step {result['diverged_at']}",
+        headings=("training", "MI", "std. error", "true MI", "not finite"),
+        caption="nats, of test, validation or training; mean over seeds",
     )

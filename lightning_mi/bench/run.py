@@ -2,26 +2,30 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from lightning_mi.bench.benchmark_file import report_kind
 from lightning_mi.bench.cells import Grid
+from lightning_mi.bench.download import download as download_data
 from lightning_mi.bench.gpus import gpus_of_worker, max_parallel_runs, visible_gpus
 from lightning_mi.bench.grid import load_grid
+from lightning_mi.bench.grid_file import find_grid_file, report_kind
 from lightning_mi.bench.local_pool import run_cells
+from lightning_mi.bench.loggers import Tracker, prepare
+from lightning_mi.bench.manifest import write_grid
 from lightning_mi.bench.progress_table import ProgressTable
 from lightning_mi.bench.ray_pool import run_cells as run_cells_on_ray
+from lightning_mi.bench.reports.summary import format_table
 from lightning_mi.bench.reports.tables import count
 from lightning_mi.exceptions import CellFailedError, GridError, RayClusterError, UnknownRecipeError
 from lightning_mi.utilities.atomic_files import sweep
 from lightning_mi.utilities.interrupts import interruptible
-from lightning_mi.utilities.recipe_registry import find_file
 
 # Options that a kind of benchmark has beside those of all.
-_TRAINING_OPTIONS = frozenset({"--losses", "--data", "--gpus-per-run"})
+_TRAINING_OPTIONS = frozenset({"--losses", "--data", "--gpus-per-run", "--logger", "--download"})
 _OPTIONS = {
     "arrays": frozenset({"--tasks", "--methods", "--samples", "--peer"}),
     "minimize": frozenset({"--methods", "--critic-steps", "--audit"}),
@@ -46,11 +50,13 @@ def run(
     audit: str | None = None,
     ray: str | None = None,
     gpus_per_run: float = 0.0,
+    tracker: Tracker | None = None,
+    download: bool = False,
 ) -> int:
     """Run a benchmark: run the cells without results, write tables and figures, print their paths.
 
     Args:
-        name: A benchmark in ``recipes/bench``.
+        name: A benchmark in ``recipes/bench``, or a YAML file of the same form.
         preset: One of its presets.
         output: Folder of the results. Finished cells in it are reused.
         jobs: Number of worker processes; by default the number of cores or, with ``gpus_per_run``, as many as fit on
@@ -67,22 +73,19 @@ def run(
         ray: Address of a Ray cluster; by default the cells run on this machine.
         gpus_per_run: GPUs of a training, or the fraction of one. With 0, trainings use the GPUs of this machine in
             turn, and no GPU on a Ray cluster. With more than 1, the GPUs of a training share every batch.
+        tracker: Experiment tracker that also receives the logs; of benchmarks that train recipes.
+        download: Download the data sets of torchvision that are missing.
 
     Returns:
         The exit status: 0, 1 after a failure, 2 for invalid arguments, 130 after Ctrl-C (SIGINT), 143 after SIGTERM,
         129 after SIGHUP.
     """
-    console = Console()
-
-    def write(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True)
-
     try:
-        path = find_file(name, "benchmark").path
+        path = find_grid_file(name)
         kind = report_kind(path)
         given: dict[str, Any] = {"--losses": losses, "--data": data, "--gpus-per-run": gpus_per_run, "--tasks": tasks}
-        given |= {"--methods": methods, "--samples": samples, "--peer": peers}
-        given |= {"--critic-steps": critic_steps, "--audit": audit}
+        given |= {"--methods": methods, "--samples": samples, "--peer": peers, "--logger": tracker}
+        given |= {"--critic-steps": critic_steps, "--audit": audit, "--download": download}
         _check_options(name, kind, given)
         grid: Grid[Any]
         if kind == "arrays":
@@ -99,22 +102,61 @@ def run(
             grid = load_plane_grid(path, preset, seeds)
         else:
             grid = load_grid(name, preset, seeds=seeds, losses=losses, data=data, devices=max(1, int(gpus_per_run)))
+    except (ValueError, UnknownRecipeError, OSError) as error:
+        return _fail(error, status=2)
+    return run_grid(
+        grid, output=output, jobs=jobs, ray=ray, gpus_per_run=gpus_per_run, tracker=tracker, download=download
+    )
+
+
+def run_grid(
+    grid: Grid[Any],
+    *,
+    output: Path,
+    jobs: int | None = None,
+    ray: str | None = None,
+    gpus_per_run: float = 0.0,
+    tracker: Tracker | None = None,
+    download: bool = False,
+) -> int:
+    """Run the cells of a grid without results, write tables and figures, print their paths.
+
+    Arguments and exit status are those of :func:`run`.
+    """
+    console = Console()
+
+    def write(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
+    try:
         if ray is None and gpus_per_run:
             gpus_of_worker(0, gpus_per_run, visible_gpus())  # raises for more GPUs than this machine has
             jobs = jobs or max_parallel_runs(gpus_per_run, visible_gpus())
         sweep(output, recursively=True)
-    except (ValueError, UnknownRecipeError, OSError) as error:
+        cells = grid.cells
+        if tracker is not None:
+            settings = {"tracker": tracker, "group": "-".join(part for part in (grid.name, grid.data) if part)}
+            prepare(**settings, folder=output)
+            cells = [replace(cell, tracker=settings) for cell in cells]
+        if download and ray is None:
+            write(f"data: {', '.join(download_data(cells))}")
+        elif download:
+            raise GridError("Got --download with --ray: each node reads its own files. Download on every node first.")
+        write_grid(output, grid)
+    except (ValueError, OSError) as error:
         return _fail(error, status=2)
     write(f"{count(len(grid.cells), grid.noun)}, results in {output}")
-    if grid.note:
-        write(f"Preset {preset}, differences from {grid.reference}: {grid.note}.")
+    if grid.report == "sweep":
+        write(f"Settings of all runs: {grid.note}." if grid.note else f"All other settings: {grid.reference}.")
+    elif grid.note:
+        write(f"Preset {grid.preset}, differences from {grid.reference}: {grid.note}.")
     table = ProgressTable(grid, console)
     try:
         with interruptible():
             with table.live():
                 if ray is None:
                     run_cells(
-                        grid.cells,
+                        cells,
                         output,
                         jobs=jobs or len(os.sched_getaffinity(0)),
                         on_progress=table.progress,
@@ -123,15 +165,21 @@ def run(
                     )
                 else:
                     run_cells_on_ray(
-                        grid.cells,
+                        cells,
                         output,
                         address=ray,
                         gpus_per_run=gpus_per_run,
                         on_progress=table.progress,
                         on_finished=table.finished,
                     )
-            console.print(table.table())
-            for path in _report(grid, output):
+            paths = _report(grid, output)
+            if grid.report == "sweep":
+                from lightning_mi.bench.reports.write import summary_of
+
+                write(format_table(summary_of(grid, output)))
+            else:
+                console.print(table.table())
+            for path in paths:
                 write(f"wrote {path}")
     except SystemExit as interrupt:
         console.print(f"Interrupted. Finished {grid.noun}s are saved; the same command resumes the grid.")
@@ -158,21 +206,6 @@ def _fail(message: object, *, status: int) -> int:
 
 
 def _report(grid: Grid[Any], output: Path) -> list[Path]:
-    from lightning_mi.bench.reports.arrays import report as report_arrays
-    from lightning_mi.bench.reports.gaussian import report as report_gaussian  # imports matplotlib: seconds
-    from lightning_mi.bench.reports.images import report as report_images
-    from lightning_mi.bench.reports.minimize import report as report_minimize
-    from lightning_mi.bench.reports.onehot import report as report_onehot
-    from lightning_mi.bench.reports.plane import report as report_plane
+    from lightning_mi.bench.reports.write import write_report  # imports matplotlib: seconds
 
-    reports: dict[str, Any] = {
-        "arrays": report_arrays,
-        "gaussian": report_gaussian,
-        "minimize": report_minimize,
-        "onehot": report_onehot,
-        "plane": report_plane,
-        "supervised": report_images,
-        "contrastive": report_images,
-    }
-    paths: list[Path] = reports[grid.report](grid, output)
-    return paths
+    return write_report(grid, output)

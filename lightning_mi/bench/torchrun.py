@@ -5,21 +5,20 @@ import queue
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Thread
 
-from lightning_mi.bench.cells import Interrupted
-from lightning_mi.bench.grid import Cell
+from lightning_mi.bench.cells import AbstractCell, Interrupted
+from lightning_mi.bench.manifest import cell_record
 
 MESSAGE = "lightning_mi.bench: "  # prefix of a rank's JSON messages on stdout
 
 
 def train_on_devices(
-    folder: Path, cell: Cell, devices: int, report: Callable[[float], None], stopped: Callable[[], bool]
+    folder: Path, cell: AbstractCell, devices: int, report: Callable[[float], None], stopped: Callable[[], bool]
 ) -> None:
-    """Train a cell like ``train_cell``, with one process for each device.
+    """Train a cell like ``train_cell`` or ``train_point``, with one process for each device.
 
     Args:
         folder: Results of the benchmark.
@@ -35,7 +34,7 @@ def train_on_devices(
     # torchrun and its ranks inherit a stdin whose writing end only this process holds: they end with this process.
     lifeline = ["-m", "lightning_mi.utilities.lifeline"]
     command = [sys.executable, *lifeline, "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-    command += [*lifeline, "lightning_mi.bench.torchrun_worker", str(folder), json.dumps(asdict(cell))]
+    command += [*lifeline, "lightning_mi.bench.torchrun_worker", str(folder), json.dumps(cell_record(cell))]
     errors: dict[int, str] = {}
     # The temporary file has no name, so an interrupt leaves nothing behind.
     with (

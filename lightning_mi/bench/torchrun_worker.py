@@ -6,16 +6,19 @@ import sys
 from pathlib import Path
 
 from lightning_mi.bench.grid import Cell
+from lightning_mi.bench.manifest import read_cell
+from lightning_mi.bench.sweep.cell import SweepCell
 from lightning_mi.bench.torchrun import MESSAGE
 
 _MAX_ERROR = 2000  # characters: longer lines of several ranks could interleave in a pipe
 
 
 def _main() -> None:
+    from lightning_mi.bench.sweep.training import train_point
     from lightning_mi.bench.train import train_cell
     from lightning_mi.utilities.distributed import destroy_process_group
 
-    folder, cell = sys.argv[1:]
+    folder, record = sys.argv[1:]
     sys.argv = sys.argv[:1]  # LightningCLI would parse the arguments
     rank = int(os.environ["RANK"])
 
@@ -24,7 +27,12 @@ def _main() -> None:
             _send(fraction=fraction)
 
     try:
-        train_cell(Path(folder), Cell(**json.loads(cell)), report)
+        cell = read_cell(json.loads(record))
+        if isinstance(cell, SweepCell):
+            train_point(Path(folder), cell, report)
+        else:
+            assert isinstance(cell, Cell)
+            train_cell(Path(folder), cell, report)
     except Exception as error:
         _send(rank=rank, error=f"{type(error).__name__}: {error}"[:_MAX_ERROR])
         raise

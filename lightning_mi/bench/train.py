@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning_mi.bench.cells import AbstractCell
 from lightning_mi.bench.grid import Cell
+from lightning_mi.bench.loggers import finish, logger_config
 from lightning_mi.bench.results import write_curves
 from lightning_mi.bench.worker import quiet_process
 
 # Callbacks of a recipe that a grid drops: it has its own progress bar, curves and layout, and no validation.
-_DROPPED_CALLBACKS = ("ProgressBar", "Checkpoint", "EarlyStopping", "TensorBoardLayout")
+DROPPED_CALLBACKS = ("ProgressBar", "Checkpoint", "EarlyStopping", "TensorBoardLayout")
 
 
 def train_cell(
@@ -31,14 +33,15 @@ def train_cell(
     """
     from lightning_mi.bench.recorder import Recorder
 
-    with quiet_process(), _download_hint(cell.config["data"]["init_args"]):
-        cli = instantiate(cell.config, folder / "tensorboard", cell.name)
+    with quiet_process(), download_hint(cell.config["data"]["init_args"]):
+        cli = instantiate(cell.config, folder / "tensorboard", cell.name, tracker=tracker_config(cell, folder))
         recorder = Recorder(report, stopped, _symbol_scores(cli.datamodule))
         labelled = hasattr(cli.datamodule, "num_classes")
         cli.trainer.callbacks += [recorder, _layout(cell, labelled)]
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
         # Labelled data are evaluated on their test set; streamed data are new at every training step anyway.
         tested = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)[0] if labelled else {}
+        finish(cli.trainer.loggers)
     if cli.trainer.is_global_zero:
         write_curves(
             folder,
@@ -51,39 +54,57 @@ def train_cell(
         )
 
 
-def instantiate(config: dict[str, Any], log_folder: Path, name: str) -> Any:
+def instantiate(
+    config: dict[str, Any],
+    log_folder: Path,
+    name: str,
+    *,
+    tracker: dict[str, Any] | None = None,
+    dropped: tuple[str, ...] = DROPPED_CALLBACKS,
+    validate: bool = False,
+) -> Any:
     """Build trainer, model and data of a configuration like ``lightning-mi fit``, but quiet and without checkpoints.
 
     Args:
         config: Configuration in the form of ``lightning-mi fit --config``.
         log_folder: Folder of the TensorBoard logs.
         name: Name of the run.
+        tracker: Configuration of a further logger.
+        dropped: Ends of the class names of the callbacks to drop.
+        validate: True to validate as configured; otherwise there is no validation.
 
     Returns:
         A LightningCLI with ``trainer``, ``model`` and ``datamodule``.
     """
     from lightning.pytorch.cli import LightningCLI
 
-    from lightning_mi.module import MIEstimationModule
-
     trainer = config.get("trainer", {})
-    logger = {"save_dir": str(log_folder), "name": name, "version": "", "default_hp_metric": False}
+    callbacks = trainer.get("callbacks") or []
+    board = {"save_dir": str(log_folder), "name": name, "version": "", "default_hp_metric": False}
+    loggers = [{"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": board}]
     quiet = {
-        "logger": {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": logger},
-        "callbacks": [c for c in trainer.get("callbacks") or [] if not c["class_path"].endswith(_DROPPED_CALLBACKS)],
+        "logger": [*loggers, tracker] if tracker else loggers[0],
+        "callbacks": [
+            each
+            for each in (callbacks if isinstance(callbacks, list) else [callbacks])
+            if not each["class_path"].endswith(dropped)
+        ],
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "enable_checkpointing": False,
-        "limit_val_batches": 0,
+        **({} if validate else {"limit_val_batches": 0}),
     }
     return LightningCLI(
-        MIEstimationModule,
-        subclass_mode_model=True,
         save_config_callback=None,
         auto_configure_optimizers=False,
         args=copy.deepcopy(config) | {"trainer": trainer | quiet},  # LightningCLI writes into it
         run=False,
     )
+
+
+def tracker_config(cell: AbstractCell, folder: Path) -> dict[str, Any] | None:
+    """The configuration of the cell's experiment tracker; None without one."""
+    return None if cell.tracker is None else logger_config(**cell.tracker, run=cell.name, folder=folder)
 
 
 def _layout(cell: Cell, labelled: bool) -> Any:
@@ -118,8 +139,8 @@ def _symbol_scores(data: Any) -> Any:
 
 
 @contextmanager
-def _download_hint(data: dict[str, Any]) -> Iterator[None]:
-    """Context manager: replace the hint of DatasetNotFoundError, because `bench` has no option to download."""
+def download_hint(data: dict[str, Any]) -> Iterator[None]:
+    """Context manager: replace the hint of DatasetNotFoundError by the option of `bench`."""
     from lightning_mi.data import DatasetNotFoundError
 
     try:
@@ -129,7 +150,7 @@ def _download_hint(data: dict[str, Any]) -> Iterator[None]:
             raise
         call = f"ImageDataModule('{data['dataset']}', root='{data['root']}', download=True).prepare_data()"
         raise DatasetNotFoundError(
-            f"Found no usable {data['dataset']} in {Path(data['root']).absolute()}, and `bench` does not download. "
-            f'Download it first: python -c "from lightning_mi.data import ImageDataModule; {call}" (on every node of '
+            f"Found no usable {data['dataset']} in {Path(data['root']).absolute()}. Add --download to `bench`, or "
+            f'download it first: python -c "from lightning_mi.data import ImageDataModule; {call}" (on every node of '
             "a Ray cluster)."
         ) from error

@@ -1,6 +1,6 @@
 """Find the checkpoint of `--ckpt_path best` or `--ckpt_path last`."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from lightning_mi.checkpoints.loading import CheckpointAlias, read_checkpoint
@@ -30,16 +30,20 @@ def find_checkpoint(alias: CheckpointAlias, folders: Iterable[Path]) -> Path:
             f"Got --ckpt_path {alias}: there is no checkpoint under {places}. Train first (`lightning-mi fit ...`), "
             "use the configuration of the earlier run, or name a file: --ckpt_path FILE."
         )
-    newest = max(found, key=_written)
-    in_run = [path for path in found if path.parent == newest.parent]
-    last = max((path for path in in_run if path.name.startswith("last")), key=_written, default=newest)
+    last = _last_of_newest_run(found)
     return last if alias == "last" else _best_recorded_in(last, roots)
 
 
-def newest_run(folders: Iterable[Path]) -> Path | None:
-    """The folder of the most recently written `*.ckpt` under `folders`, or None without one."""
-    newest = max(_all_under(folders), key=_written, default=None)
-    return None if newest is None else newest.parent
+def newest_checkpoint(folders: Iterable[Path]) -> Path | None:
+    """The checkpoint that `--ckpt_path last` reads, or None without one."""
+    found = _all_under(folders)
+    return _last_of_newest_run(found) if found else None
+
+
+def _last_of_newest_run(found: Collection[Path]) -> Path:
+    newest = max(found, key=_written)
+    in_run = [path for path in found if path.parent == newest.parent]
+    return max((path for path in in_run if path.name.startswith("last")), key=_written, default=newest)
 
 
 def _best_recorded_in(last: Path, roots: Iterable[Path]) -> Path:

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_mi.bench.grid_file import is_training
 from lightning_mi.cli.commands import TRAINING_COMMANDS, build_parser
-from lightning_mi.exceptions import UnknownRecipeError
+from lightning_mi.exceptions import GridError, UnknownRecipeError
 from lightning_mi.utilities.atomic_files import require_writable
 from lightning_mi.utilities.interrupts import end_at_once, handle_signals
 from lightning_mi.utilities.lifeline import is_launched_rank, launched_ranks
@@ -56,7 +57,9 @@ def _run(arguments: list[str]) -> int:
             from lightning_mi.cli.training import run_training  # imports torch and Lightning: seconds
 
             return run_training(arguments)
-    options = build_parser().parse_args(arguments)
+    options, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        options.fail(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         if options.command == "ls":
             return _list()
@@ -66,8 +69,10 @@ def _run(arguments: list[str]) -> int:
             return _estimate(options)
         if options.command == "pairwise":
             return _pairwise(options)
+        if options.command == "results":
+            return _results(options)
         return _bench(options)
-    except (UnknownRecipeError, OSError) as error:
+    except (UnknownRecipeError, GridError, OSError) as error:
         print(f"lightning-mi {options.command}: error: {error}", file=sys.stderr)
         return 2
 
@@ -126,8 +131,10 @@ def _pairwise(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     if options.ray is not None and options.jobs is not None:
         options.fail("got --jobs with --ray: the CPUs and GPUs of the cluster limit what runs in parallel. Drop --jobs")
-    parts = [options.name, options.data, options.preset]
-    output = options.output or Path("lightning_mi_runs") / "-".join(part for part in parts if part)
+    if options.sweep or is_training(options.name):
+        return _sweep(options)
+    stem = Path(options.name).stem if options.name.endswith((".yaml", ".yml")) else options.name
+    output = options.output or Path("lightning_mi_runs") / "-".join(filter(None, [stem, options.data, options.preset]))
     require_writable(output)
     from lightning_mi.bench.run import run  # imports torch and Lightning: seconds
 
@@ -147,4 +154,24 @@ def _bench(options: argparse.Namespace) -> int:
         audit=options.audit,
         ray=options.ray,
         gpus_per_run=options.gpus_per_run or 0.0,
+        tracker=options.logger,
+        download=options.download,
     )
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    for option in ("losses", "data", "tasks", "methods", "samples", "peer", "critic_steps", "audit"):
+        if getattr(options, option):
+            options.fail(
+                f"got --{option.replace('_', '-')} for a sweep of the recipe {options.name}. Use --sweep, such as "
+                "--sweep model.bound=DV,NWJ or --sweep data.mi=2,4"
+            )
+    from lightning_mi.cli.sweep_command import run  # imports torch and Lightning: seconds
+
+    return run(options)
+
+
+def _results(options: argparse.Namespace) -> int:
+    from lightning_mi.cli.results import run  # imports NumPy
+
+    return run(options)

@@ -23,11 +23,10 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NoReturn, cast, final
+from typing import Any, cast, final
 
-from jsonargparse import ActionConfigFile
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
+from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -41,8 +40,9 @@ from lightning_mi.checkpoints.loading import (
     local_path,
     read_checkpoint,
 )
-from lightning_mi.cli.checkpoint_lookup import find_checkpoint, newest_run
+from lightning_mi.cli.checkpoint_lookup import find_checkpoint, newest_checkpoint
 from lightning_mi.cli.commands import TRAINING_COMMANDS, TRAINING_EXAMPLES
+from lightning_mi.cli.key_suggestions import load_object
 from lightning_mi.cli.messages import (
     format_estimates,
     readable,
@@ -50,14 +50,12 @@ from lightning_mi.cli.messages import (
     silence_notices,
     silence_training_state,
 )
-from lightning_mi.exceptions import CheckpointError, UnknownRecipeError
+from lightning_mi.cli.parser import ConfigurationError, TrainingParser, add_config_option, resolve, tracebacks_enabled
+from lightning_mi.exceptions import CheckpointError
 from lightning_mi.utilities.atomic_files import require_writable, sweep
 from lightning_mi.utilities.distributed import destroy_process_group
 from lightning_mi.utilities.interrupts import SIGNALS, exit_status, interruptible
 from lightning_mi.utilities.lifeline import is_launched_rank
-from lightning_mi.utilities.recipe_registry import find_file
-
-_HINT = "`lightning-mi fit --help` shows examples and every option, `lightning-mi ls` the recipes for --config."
 
 
 def run_training(arguments: Sequence[str]) -> int:
@@ -79,61 +77,14 @@ def run_training(arguments: Sequence[str]) -> int:
         status = stop.code if isinstance(stop.code, int) else 1
         # Lightning kills rank 0 if another rank exits with a status other than 0, even after it saved its state.
         return 0 if status > 128 and is_launched_rank() else status
-    except (CheckpointError, MisconfigurationException, _ConfigurationError) as error:
-        if _tracebacks_enabled():
+    except (CheckpointError, MisconfigurationException, ConfigurationError) as error:
+        if tracebacks_enabled():
             raise
         print(f"lightning-mi {command}: error: {error}", file=sys.stderr)
         return 2
     finally:
         destroy_process_group()
     return 0
-
-
-def _tracebacks_enabled() -> bool:
-    return os.environ.get("JSONARGPARSE_DEBUG", "").lower() == "true"
-
-
-class _ConfigurationError(Exception):
-    """Invalid value in the configuration, or an output folder that cannot be written."""
-
-
-def _resolve_recipes(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the recipe names after ``--config`` replaced by their files."""
-    resolved = list(arguments)
-    for index, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if option in ("--config", "-c"):
-            if equals:
-                resolved[index] = f"{option}={_config_file(value)}"
-            elif index + 1 < len(arguments):
-                resolved[index + 1] = _config_file(arguments[index + 1])
-    return resolved
-
-
-def _config_file(value: str) -> str:
-    if Path(value).suffix:
-        if not Path(value).is_file():
-            raise _ConfigurationError(f"got --config {value}: there is no such file. `lightning-mi ls` lists recipes.")
-        return value
-    try:
-        return str(find_file(value, "recipe").path)
-    except UnknownRecipeError as error:
-        if Path(value).name != value and Path(value).is_file():  # a path, which cannot be a misspelled recipe
-            return value
-        raise _ConfigurationError(
-            f"got --config {value}: {error} A configuration file needs its suffix: {value}.yaml."
-        ) from None
-
-
-@final
-class _Parser(LightningArgumentParser):
-    """Lightning's parser with one-line errors, without the usage of hundreds of options."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error or _tracebacks_enabled():
-            super().error(message, ex)
-        program = self.prog.replace(" [options]", "")
-        self.exit(2, f"{program}: error: {readable(message)}\n{_HINT}\n")
 
 
 @final
@@ -145,7 +96,7 @@ class _TrainingCLI(LightningCLI):
             datamodule_class=LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            parser_class=_Parser,
+            parser_class=TrainingParser,
             parser_kwargs={"prog": "lightning-mi"},
             save_config_kwargs={"overwrite": True},  # a resumed run may write into its old folder
             auto_configure_optimizers=False,  # the module builds its optimizer
@@ -158,22 +109,26 @@ class _TrainingCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         parser = self.parser_class(**kwargs)
-        parser.add_argument(
-            "-c", "--config", action=ActionConfigFile, help="A recipe's name (see `lightning-mi ls`) or a YAML file."
-        )
+        add_config_option(parser)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Hide the checkpoint from Lightning, whose CLI would read hyper-parameters from it."""
-        self.config = parser.parse_args(_resolve_recipes(self._arguments))
+        self.config = parser.parse_args(resolve(self._arguments))
         self._requested_checkpoint: str | None = self.config[self.config.subcommand].ckpt_path
         self.config[self.config.subcommand].ckpt_path = None
+
+    def before_instantiate_classes(self) -> None:
+        """Drop the progress bars of a recipe with `--trainer.enable_progress_bar false`, for which Lightning raises."""
+        trainer = self.config[self.config.subcommand].trainer
+        if trainer.enable_progress_bar is False and isinstance(trainer.callbacks, list):
+            trainer.callbacks = [each for each in trainer.callbacks if not _is_progress_bar(each)]
 
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
         except ValueError as error:
-            raise _ConfigurationError(f"{readable(str(error))} (JSONARGPARSE_DEBUG=true shows where)") from error
+            raise ConfigurationError(f"{readable(str(error))} (JSONARGPARSE_DEBUG=true shows where)") from error
 
     def after_instantiate_classes(self) -> None:
         if getattr(self.trainer, "fast_dev_run", False):
@@ -184,7 +139,7 @@ class _TrainingCLI(LightningCLI):
             for folder in [*self._run_folders(), Path(self.trainer.default_root_dir)]:
                 require_writable(folder)
         except OSError as error:
-            raise _ConfigurationError(str(error)) from None
+            raise ConfigurationError(str(error)) from None
         if self.trainer.is_global_zero:
             for folder in self._run_folders():
                 sweep(folder, recursively=True)
@@ -249,10 +204,11 @@ class _TrainingCLI(LightningCLI):
     def _checkpoint(self) -> Path | None:
         request = self._requested_checkpoint
         if request is None:
-            if self.subcommand != "fit" and (run := newest_run(self._run_folders())) is not None:
+            if self.subcommand != "fit" and (newest := newest_checkpoint(self._run_folders())) is not None:
                 _notify(
-                    "checkpoint: none is read, so the weights are untrained. Checkpoints of earlier trainings are in "
-                    f"{run}: `--ckpt_path best` or `--ckpt_path last` reads one."
+                    f"warning: `{self.subcommand}` reads no checkpoint, so the weights are untrained. "
+                    f"`--ckpt_path last` reads {newest}, the newest of earlier trainings; `--ckpt_path best` reads the "
+                    "best of that run."
                 )
             return None
         if request in ("best", "last"):
@@ -273,6 +229,11 @@ class _TrainingCLI(LightningCLI):
         folders = [Path(callback.dirpath) for callback in callbacks if callback.dirpath is not None]
         folders += [Path(log.save_dir or trainer.default_root_dir) / str(log.name) for log in trainer.loggers]
         return [*folders, Path(trainer.default_root_dir) / "checkpoints"]
+
+
+def _is_progress_bar(callback: Any) -> bool:
+    kind = load_object(callback["class_path"])
+    return isinstance(kind, type) and issubclass(kind, ProgressBar)
 
 
 @rank_zero_only

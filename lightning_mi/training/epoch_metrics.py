@@ -82,10 +82,10 @@ def _averages(micro: str, holds_target: bool) -> dict[str, Average]:
 
 
 def log_metrics(module: L.LightningModule, metrics: "StageMetrics", num_loaders: int) -> None:
-    """Log the metrics of a stage; the progress bar shows ``val/mi``."""
+    """Log the metrics of a stage; the progress bar shows ``val/mi`` and its standard error."""
     has_bar = module.trainer.progress_bar_callback is not None
     for name, metric in metrics.named(num_loaders).items():
-        in_bar = has_bar and name == "val/mi"
+        in_bar = has_bar and name in ("val/mi", standard_error_name("val/mi"))
         module.log(name, metric, metric_attribute=name, add_dataloader_idx=False, prog_bar=in_bar)
 
 

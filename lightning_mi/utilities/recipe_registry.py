@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, final
 
 from lightning_mi.exceptions import UnknownRecipeError
+from lightning_mi.utilities.suggestions import did_you_mean
 
 Kind = Literal["recipe", "benchmark"]
 
@@ -80,7 +81,8 @@ def find_file(name: str, kind: Kind) -> RecipeFile:
         if recipe.name == name:
             return recipe
     names = ", ".join(recipe.name for recipe in known) or "none"
-    raise UnknownRecipeError(f"there is no {kind} called {name!r}. Known {kind}s: {names}.")
+    suggestion = did_you_mean(name, [recipe.name for recipe in known])
+    raise UnknownRecipeError(f"there is no {kind} called {name!r}.{suggestion} Known {kind}s: {names}.")
 
 
 def _scan(kind: Kind) -> Iterator[RecipeFile]:

@@ -13,7 +13,7 @@ from lightning_mi.bench.grid import Cell, load_grid
 from lightning_mi.bench.train import instantiate
 from lightning_mi.encoders import NormalScores
 from lightning_mi.exceptions import GridError, UnknownRecipeError
-from lightning_mi.utilities.recipe_registry import RecipeFile, find_file
+from lightning_mi.utilities.recipe_registry import find_file
 
 OFFSET_UNIT = "model.init_args.critic.init_args.offset_unit"
 
@@ -26,11 +26,7 @@ def write_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         document = yaml.safe_load(find_file(name, "benchmark").path.read_text())
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(document | changes))
-
-        def find(name: str, kind: Any) -> RecipeFile:
-            return RecipeFile(name, kind, path) if kind == "benchmark" else find_file(name, kind)
-
-        monkeypatch.setattr(grid_module, "find_file", find)
+        monkeypatch.setattr(grid_module, "find_grid_file", lambda name: path)
         return path
 
     return write

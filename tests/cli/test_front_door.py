@@ -39,7 +39,6 @@ def bench_calls(monkeypatch):
 
     fake: Any = ModuleType("lightning_mi.bench.run")
     fake.run = run
-    monkeypatch.setitem(sys.modules, "lightning_mi.bench", ModuleType("lightning_mi.bench"))
     monkeypatch.setitem(sys.modules, "lightning_mi.bench.run", fake)
     return calls
 
@@ -118,6 +117,8 @@ DEFAULTS = {
     "audit": None,
     "ray": None,
     "gpus_per_run": 0.0,
+    "tracker": None,
+    "download": False,
 }
 
 
@@ -135,6 +136,7 @@ DEFAULTS = {
          {"ray": "ray://head:1", "gpus_per_run": 0.5}),
         (["--output", "out", "--samples", "500", "2000"], "out", {"samples": [500, 2000]}),
         (["--output", "out", "--gpus-per-run", "2"], "out", {"gpus_per_run": 2.0}),
+        (["--output", "out", "--logger", "wandb", "--download"], "out", {"tracker": "wandb", "download": True}),
         (
             ["--output", "out", "--tasks", "a", "b*", "--methods", "cca", "--peer", "p=q", "--peer", "r=s"],
             "out",
@@ -151,8 +153,8 @@ def test_bench_passes_its_options(recipes, bench_calls, arguments, output, optio
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["beta"], "'beta'"),
-        (["alpha", "--preset", "huge"], "'huge'"),
+        (["beta", "--losses", "NWJ"], "--losses for a sweep of the recipe beta"),
+        (["beta", "--data", "digits"], "--sweep data.mi=2,4"),
         (["alpha", "--jobs", "0"], "got '0': it must be a positive whole number"),
         (["alpha", "--samples", "-5"], "got '-5': it must be a positive whole number"),
         (["alpha", "--seeds", "1.5"], "got '1.5': a seed is a whole number"),
@@ -188,10 +190,10 @@ def test_version_is_the_package_version(capsys):
 def test_help_lists_every_command(capsys):
     assert exit_code(["--help"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
-    assert listed == ["fit", "validate", "test", "predict", "ls", "estimate", "pairwise", "cp", "bench"]
+    assert listed == ["fit", "validate", "test", "predict", "ls", "estimate", "pairwise", "cp", "bench", "results"]
 
 
-@pytest.mark.parametrize("command", ["ls", "estimate", "pairwise", "cp", "bench"])
+@pytest.mark.parametrize("command", ["ls", "estimate", "pairwise", "cp", "bench", "results"])
 def test_help_of_a_command_shows_examples(command, capsys):
     assert exit_code([command, "--help"]) == 0
     assert f"\n  lightning-mi {command}" in capsys.readouterr().out

@@ -34,7 +34,7 @@ def test_fit_resumes_from_the_last_checkpoint_and_prints_it(here, capsys):
     assert len(checkpoints(here)) == 2
 
 
-def test_evaluation_of_untrained_weights_prints_a_notice(here, capsys):
+def test_evaluation_of_untrained_weights_names_flag_and_file(here, capsys):
     for command in ("validate", "test", "fit"):
         assert short(command) == 0
         assert "untrained" not in capsys.readouterr().err  # there is no checkpoint
@@ -43,7 +43,7 @@ def test_evaluation_of_untrained_weights_prints_a_notice(here, capsys):
         assert short(command) == 0
         notice = capsys.readouterr().err
         assert "untrained" in notice
-        assert f"are in {file.parent.relative_to(here)}: `--ckpt_path best`" in notice
+        assert f"`--ckpt_path last` reads {file.relative_to(here)}, the newest" in notice
         assert short(command, "--ckpt_path=last") == 0
         assert "untrained" not in capsys.readouterr().err
 

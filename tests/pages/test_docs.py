@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 
 from lightning_mi import callbacks
 from lightning_mi.cli import main as cli
-from lightning_mi.cli.commands import build_parser
+from lightning_mi.cli.commands import TRAINING_COMMANDS, build_parser
 from tests.helpers.estimation import shorten
 from tests.helpers.paths import ROOT
 
@@ -55,8 +55,8 @@ def test_command_of_a_page_parses(words):
     if words[0] == "python":
         assert (ROOT / words[1]).is_file()
     elif words[0] == "lightning-mi":
-        assert words[1] in ("bench", "estimate", "pairwise")
-        build_parser().parse_args(words[1:])
+        if words[1] not in TRAINING_COMMANDS:  # Lightning's CLI parses these, in test_command_line_page.py
+            build_parser().parse_args(words[1:])
     else:
         assert words[0] == "tensorboard"
 
@@ -64,7 +64,7 @@ def test_command_of_a_page_parses(words):
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")])
 def test_callbacks_that_a_page_lists_exist(page):
     for block in blocks(page, "yaml"):
-        for entry in yaml.safe_load(block)["callbacks"]:
+        for entry in yaml.safe_load(block).get("callbacks", []):
             module, _, name = entry["class_path"].rpartition(".")
             assert module == callbacks.__name__
             assert issubclass(getattr(callbacks, name), Callback)

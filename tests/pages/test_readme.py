@@ -20,6 +20,7 @@ from PIL import Image
 from lightning_mi import bounds
 from lightning_mi.bench import run as bench
 from lightning_mi.cli import main as cli
+from lightning_mi.cli import sweep_command
 from lightning_mi.cli.commands import TRAINING_COMMANDS, build_parser
 from lightning_mi.exceptions import StabilityWarning
 from lightning_mi.utilities.recipe_registry import find_file, list_files
@@ -164,7 +165,9 @@ def test_with_the_remedy_no_warning_comes(output_of, tmp_path):
 
 
 def test_every_line_of_the_program_is_one_of_these_subcommands():
-    assert len(commands("ls", "cp", "fit", "test", "predict", "bench", "estimate")) == README.count("lightning-mi ")
+    assert len(commands("ls", "cp", "fit", "test", "predict", "bench", "results", "estimate")) == README.count(
+        "lightning-mi "
+    )
     assert {line[0] for line in lines()} == {"pip", "pytest", "lightning-mi", "tensorboard"}
 
 
@@ -185,6 +188,7 @@ def test_bench_lines_name_benchmarks_and_the_folder_of_results(arguments, monkey
 
     monkeypatch.setattr(cli, "require_writable", lambda folder: None)
     monkeypatch.setattr(bench, "run", run)
+    monkeypatch.setattr(sweep_command, "run_grid", run)
     assert cli.main(arguments) == 0
     if arguments == ["bench", "gaussian"]:
         assert f"`{started[0]}`" in README

@@ -14,6 +14,7 @@ from lightning_mi.bench.benchmark_file import read_preset, replaced_note
 from lightning_mi.bench.cells import Grid
 from lightning_mi.estimation.inputs import MIN_SAMPLES
 from lightning_mi.exceptions import GridError
+from lightning_mi.utilities.suggestions import did_you_mean
 
 _TRIAL = 2  # samples that show the shapes of a task
 
@@ -106,7 +107,8 @@ def _select_methods(names: Sequence[str], peers: dict[str, Peer]) -> list[str]:
         if name in DISTRIBUTIONS and name not in peers:
             raise GridError(f"Got method {name}: it is another package. Name its interpreter: --peer {name}=PYTHON.")
         if name not in METHODS and name not in peers:
-            raise GridError(f"Got method {name!r}: the methods are {', '.join(METHODS)}, and peers by --peer.")
+            methods = f"{', '.join(METHODS)}, and peers by --peer"
+            raise GridError(f"Got method {name!r}: the methods are {methods}.{did_you_mean(name, METHODS)}")
     return [name for name in METHODS if name in names]
 
 

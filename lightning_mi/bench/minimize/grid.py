@@ -13,6 +13,7 @@ from lightning_mi.bench.minimize.methods import METHODS, WITHOUT_CRITIC
 from lightning_mi.bench.minimize.training import Settings
 from lightning_mi.estimation.options import PLANS, Budget
 from lightning_mi.exceptions import GridError
+from lightning_mi.utilities.suggestions import did_you_mean
 
 
 @final
@@ -94,7 +95,8 @@ def _select_methods(names: Sequence[str]) -> list[str]:
     """The methods in their order."""
     known = [*WITHOUT_CRITIC, *METHODS]
     if unknown := [name for name in names if name not in known]:
-        raise GridError(f"Got method {unknown[0]!r}: the methods are {', '.join(known)}.")
+        suggestion = did_you_mean(unknown[0], known)
+        raise GridError(f"Got method {unknown[0]!r}: the methods are {', '.join(known)}.{suggestion}")
     return [name for name in known if name in names]
 
 

@@ -76,7 +76,7 @@ def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return summaries
 
 
-def report(grid: Grid[ArrayCell], folder: Path) -> list[Path]:
+def report(grid: Grid[ArrayCell], folder: Path, figures: str = "png") -> list[Path]:
     """Write ``results.csv``, ``table.md`` and the figures; return their paths."""
     from lightning_mi.bench.reports.array_figures import error_figure, size_figure
 
@@ -85,10 +85,10 @@ def report(grid: Grid[ArrayCell], folder: Path) -> list[Path]:
     write_csv(paths[0], rows)
     write_text(paths[1], _markdown(grid, rows))
     for samples in (sizes := sorted(_distinct(rows, "samples"))):
-        paths.append(folder / f"errors-n{samples}.png")
+        paths.append(folder / f"errors-n{samples}.{figures}")
         error_figure([row for row in rows if row["samples"] == samples], paths[-1])
     if len(sizes) > 1:
-        paths.append(folder / "sizes.png")
+        paths.append(folder / f"sizes.{figures}")
         size_figure(summary(rows), paths[-1])
     return paths
 

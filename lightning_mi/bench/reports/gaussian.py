@@ -50,7 +50,7 @@ def level_statistics(curves: dict[str, Any], reading: str) -> list[dict[str, flo
     return rows
 
 
-def report(grid: Grid[Cell], folder: Path) -> list[Path]:
+def report(grid: Grid[Cell], folder: Path, figures: str = "png") -> list[Path]:
     """Write ``results.csv``, ``table.md`` and a figure for each study; return their paths."""
     from lightning_mi.bench.reports.figures import staircase_figure
 
@@ -74,7 +74,7 @@ def report(grid: Grid[Cell], folder: Path) -> list[Path]:
     write_csv(paths[0], rows)
     write_text(paths[1], _markdown(grid, runs, rows))
     for study in dict.fromkeys(cell.study for cell, _ in runs):
-        paths.append(folder / f"{study}.png")
+        paths.append(folder / f"{study}.{figures}")
         staircase_figure([(cell, curves) for cell, curves in runs if cell.study == study], paths[-1])
     return paths
 

@@ -60,7 +60,7 @@ def run_statistics(cell: Cell, curves: dict[str, Any], kind: str) -> dict[str, A
     }
 
 
-def report(grid: Grid[Cell], folder: Path) -> list[Path]:
+def report(grid: Grid[Cell], folder: Path, figures: str = "png") -> list[Path]:
     """Write ``results.csv``, ``table.md`` and the figures; return their paths."""
     from lightning_mi.bench.reports.image_figures import accuracy_figure, estimate_figure, map_figure
 
@@ -72,9 +72,9 @@ def report(grid: Grid[Cell], folder: Path) -> list[Path]:
     for study in dict.fromkeys(cell.study for cell, _ in runs):
         study_runs = [(cell, curves) for cell, curves in runs if cell.study == study]
         for name, draw in (("mi", estimate_figure), ("map", map_figure)):
-            paths.append(folder / f"{study}-{name}.png")
+            paths.append(folder / f"{study}-{name}.{figures}")
             draw(study_runs, paths[-1])
-        paths.append(folder / f"{study}-accuracy.png")
+        paths.append(folder / f"{study}-accuracy.{figures}")
         accuracy_figure([row for row in rows if row["study"] == study], paths[-1])
     return paths
 

@@ -91,7 +91,7 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     return summaries
 
 
-def report(grid: Grid[MinimizeCell], folder: Path) -> list[Path]:
+def report(grid: Grid[MinimizeCell], folder: Path, figures: str = "png") -> list[Path]:
     """Write ``results.csv``, ``table.md`` and the figure; return their paths."""
     from lightning_mi.bench.reports.minimize_figures import mi_figure
 
@@ -101,7 +101,7 @@ def report(grid: Grid[MinimizeCell], folder: Path) -> list[Path]:
     write_csv(paths[0], rows)
     write_text(paths[1], _markdown(grid, rows))
     if any(cell.method not in WITHOUT_CRITIC for cell, _ in runs):
-        paths.append(folder / "mi.png")
+        paths.append(folder / f"mi.{figures}")
         mi_figure(runs, paths[-1])
     return paths
 

@@ -53,7 +53,7 @@ def run_statistics(curves: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def report(grid: Grid[Cell], folder: Path) -> list[Path]:
+def report(grid: Grid[Cell], folder: Path, figures: str = "png") -> list[Path]:
     """Write ``results.csv``, ``table.md`` and the figures; return their paths."""
     from lightning_mi.bench.reports.figures import score_figure, target_figure, terms_figure
 
@@ -75,10 +75,10 @@ def report(grid: Grid[Cell], folder: Path) -> list[Path]:
     for study in dict.fromkeys(cell.study for cell, _ in runs):
         study_runs = [(cell, curves) for cell, curves in runs if cell.study == study and cell.seed == runs[0][0].seed]
         if len({cell.target for cell, _ in study_runs}) > 1:
-            paths.append(folder / f"{study}.png")
+            paths.append(folder / f"{study}.{figures}")
             target_figure(study_runs, paths[-1])
         else:
-            paths += [folder / f"{study}-terms.png", folder / f"{study}-scores.png"]
+            paths += [folder / f"{study}-terms.{figures}", folder / f"{study}-scores.{figures}"]
             terms_figure(study_runs, paths[-2])
             score_figure(study_runs, paths[-1])
     return paths

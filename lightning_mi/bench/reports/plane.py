@@ -69,13 +69,13 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     return summaries
 
 
-def report(grid: Grid[PlaneCell], folder: Path) -> list[Path]:
+def report(grid: Grid[PlaneCell], folder: Path, figures: str = "png") -> list[Path]:
     """Write ``results.csv``, ``table.md`` and the figure; return their paths."""
     from lightning_mi.bench.reports.plane_figures import layer_figure
 
     runs = [(cell, result) for cell in grid.cells if (result := load_curves(folder, cell)) is not None]
     rows = run_rows(runs)
-    paths = [folder / name for name in ("results.csv", "table.md", "layers.png")]
+    paths = [folder / name for name in ("results.csv", "table.md", f"layers.{figures}")]
     write_csv(paths[0], rows)
     write_text(paths[1], _markdown(grid, runs, rows))
     layer_figure(runs, paths[2])

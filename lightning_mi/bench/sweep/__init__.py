@@ -1,0 +1,1 @@
+"""Sweeps: one's own grid, of any recipe and any keys."""
