@@ -31,11 +31,12 @@ class Tracker(DummyLogger):
 
     def __init__(
         self,
-        save_dir: str,
+        save_dir: str = "",
         name: str = "",
         project: str = "",
         experiment_name: str = "",
         run_name: str = "",
+        tracking_uri: str = "",
         **more: Any,
     ) -> None:
         super().__init__()
