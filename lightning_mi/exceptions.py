@@ -23,6 +23,7 @@ __all__ = [
     "NonFiniteBatchError",
     "NonFiniteStepError",
     "RayClusterError",
+    "RingGatherError",
     "StabilityWarning",
     "UnknownRecipeError",
     "ViewScaleWarning",
@@ -61,6 +62,11 @@ class NonFiniteStepError(MIError, ValueError):
 @final
 class DoubleBackwardError(MIError, RuntimeError):
     """Double backward is not supported for tiled scores."""
+
+
+@final
+class RingGatherError(MIError, ValueError):
+    """A pairing, a critic or a reduction cannot work with candidates that pass round the ring of ranks."""
 
 
 @final

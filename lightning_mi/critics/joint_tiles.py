@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator
 from typing import final
 
@@ -32,6 +31,7 @@ class NetworkTiles(AbstractTiles):
         torch.Size([2, 4])
     """
 
+    column_inputs = (1,)
     fewest_tiles = 40  # up to this many, the dense form is as fast; benchmarks/scoring.py compares them
 
     def __init__(self, hx: Tensor, hy: Tensor, network: nn.Module) -> None:
@@ -84,12 +84,6 @@ class NetworkTiles(AbstractTiles):
                     total.add_(grad)
 
         return scores.detach().clone(), backward  # a copy: autograd may need the scores that the caller overwrites
-
-    def detach(self) -> NetworkTiles:
-        """The same network on detached inputs."""
-        detached = copy.copy(self)
-        detached.inputs = tuple(tensor.detach() for tensor in self.inputs)
-        return detached
 
     def _score(self, hx: Tensor, hy: Tensor) -> Tensor:
         pairs = (hx.unsqueeze(1) + hy).flatten(0, 1)  # (N M, H) each row of hx plus each row of hy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -31,6 +32,9 @@ class SumTiles(AbstractTiles):
         self.shape = first.shape
         self.row_bytes = first.row_bytes + second.row_bytes
         self.fewest_tiles = max(first.fewest_tiles, second.fewest_tiles)
+        if first.column_inputs and second.column_inputs:
+            shift = len(first.inputs)
+            self.column_inputs = (*first.column_inputs, *(shift + index for index in second.column_inputs))
 
     def matrix(self) -> Tensor:
         """(N, M) all scores."""
@@ -54,6 +58,7 @@ class SumTiles(AbstractTiles):
         with torch.no_grad():
             return first + second, backward
 
-    def detach(self) -> SumTiles:
-        """The same scores without their autograd graph."""
-        return SumTiles(self._first.detach(), self._second.detach())
+    def with_inputs(self, inputs: Sequence[Tensor]) -> SumTiles:
+        """The same function of other inputs."""
+        num_inputs = len(self._first.inputs)
+        return SumTiles(self._first.with_inputs(inputs[:num_inputs]), self._second.with_inputs(inputs[num_inputs:]))
