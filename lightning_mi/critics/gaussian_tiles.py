@@ -43,7 +43,7 @@ class GaussianTiles(AbstractTiles):
         scores = _log_densities(*_spread(mean, log_variance, y))
         return scores.T if self._by_sample else scores
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """(K,) the log-densities of some entries."""
         mean, log_variance, y = self.inputs
         densities, samples = (columns, rows) if self._by_sample else (rows, columns)

@@ -53,7 +53,7 @@ class NetworkTiles(AbstractTiles):
         with self._grad_mode():
             return self._score(*self.inputs[:2])
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """(K,) scores of some pairs of rows."""
         hx, hy = self.inputs[:2]
         with self._grad_mode(), self._critic_autocast():

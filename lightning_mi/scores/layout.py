@@ -163,11 +163,11 @@ def lay_out_columns(
     rows_per_tile = tile_rows(scores, tile_bytes) if isinstance(scores, AbstractTiles) else None
     marginals: AbstractMarginals
     if isinstance(scores, RingTiles):
-        joint = scores.tiles.at(joint_rows, columns.joint)
+        joint = scores.tiles.at(slice(None), columns.index)
         ring = scores.first_pass(columns.non_marginal, joint.detach(), tile_bytes)
         marginals = TiledMarginals(ring, joint, row_count)
     elif isinstance(scores, AbstractTiles) and rows_per_tile is not None:
-        joint = scores.at(joint_rows, columns.joint)
+        joint = scores.at(slice(None), columns.index)
         tile_pass = TilePass(scores, columns.non_marginal, joint.detach(), rows_per_tile)
         marginals = TiledMarginals(tile_pass, joint, row_count)
     else:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from torch import Tensor
 
 from lightning_mi.exceptions import RingGatherError
@@ -117,7 +116,7 @@ class RingPass:
         """The same scores without their autograd graph."""
         return dataclasses.replace(self, local=self.local.detach())
 
-    @torch.no_grad()
+    # Not decorated: a wrapper would hold the arguments, and so this rank's sums after they have left it.
     def _pass_round(
         self, visit: Callable[[TilePass, Sequence[Tensor]], None], grads: Sequence[Tensor]
     ) -> Sequence[Tensor]:
@@ -141,7 +140,7 @@ class RingPass:
             if block.tiles.shape[1]:
                 visit(block, grads)
             if receive is not None:
-                columns = receive()
+                columns, receive = receive(), None  # None: what is pending holds the block that was sent
                 block = self._other_block(columns)
             if grads:
                 grads = pass_on(grads, counts[next_owner])()

@@ -40,7 +40,7 @@ class SumTiles(AbstractTiles):
         """(N, M) all scores."""
         return self._first.matrix() + self._second.matrix()
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """(K,) scores of some entries."""
         return self._first.at(rows, columns) + self._second.at(rows, columns)
 

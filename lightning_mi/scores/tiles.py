@@ -46,12 +46,12 @@ class AbstractTiles(ABC):
         """(N, M) all scores at once, by ordinary autograd."""
 
     @abstractmethod
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """(K,) the scores of K entries, float32 or wider, by ordinary autograd.
 
         Args:
-            rows: (K,) integers.
-            columns: (K,) integers.
+            rows: (K,) integers, or a slice.
+            columns: (K,) integers, or a slice.
         """
 
     @abstractmethod
@@ -127,7 +127,7 @@ class ProductTiles(AbstractTiles):
         g, h = self.inputs
         return g @ h.T
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """(K,) products of some rows of g and h."""
         g, h = self.inputs
         return (upcast(g[rows]) * upcast(h[columns])).sum(-1)
@@ -186,7 +186,7 @@ class AffineTiles(AbstractTiles):
         """(N, M) all scores."""
         return with_affine(self._tiles.matrix(), self._scale, self._offset)
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """(K,) scores of some entries."""
         offset = self._offset[columns] if self._offset is not None and self._offset.ndim else self._offset
         return with_affine(self._tiles.at(rows, columns), self._scale, offset)
