@@ -24,6 +24,7 @@ __all__ = [
     "NonFiniteStepError",
     "RayClusterError",
     "RingGatherError",
+    "ShardingError",
     "StabilityWarning",
     "UnknownRecipeError",
     "ViewScaleWarning",
@@ -67,6 +68,11 @@ class DoubleBackwardError(MIError, RuntimeError):
 @final
 class RingGatherError(MIError, ValueError):
     """A pairing, a critic or a reduction cannot work with candidates that pass round the ring of ranks."""
+
+
+@final
+class ShardingError(MIError, ValueError):
+    """A strategy or a device mesh shards parameters in a way that this package does not support."""
 
 
 @final
