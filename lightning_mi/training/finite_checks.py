@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from lightning_mi.exceptions import NonFiniteBatchError
-from lightning_mi.utilities.distributed import any_rank, is_sharded
+from lightning_mi.utilities.distributed import any_rank
+from lightning_mi.utilities.sharded_tensors import is_sharded, local_part
 
 _VIEW_NAMES = ("x", "y", "x_marginal", "y_marginal")
 
@@ -30,13 +31,13 @@ def floating_tensors(entries: Sequence[Any]) -> list[Tensor]:
 
 
 def count_non_finite(tensor: Tensor) -> int:
-    """The number of NaN and infinite values.
+    """The number of NaN and infinite values, of a sharded tensor those on this rank.
 
     Example:
         >>> count_non_finite(torch.tensor([1.0, float("nan"), float("inf")]))
         2
     """
-    return int((~torch.isfinite(tensor)).sum())
+    return int((~torch.isfinite(local_part(tensor))).sum())
 
 
 @torch.no_grad()
@@ -54,7 +55,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
         >>> all_finite([torch.ones(2), torch.tensor(3e38)]), all_finite([torch.tensor([1.0, -math.inf])])
         (True, False)
     """
-    local = [cast("Any", tensor).to_local() if is_sharded(tensor) else tensor for tensor in tensors]
+    local = [local_part(tensor) for tensor in tensors]
     parts = [part for part in local if part.numel()]  # the infinity norm of no value is undefined
     finite = any(math.isfinite(get_total_norm(parts, order).item()) for order in (2.0, math.inf))
     if any(map(is_sharded, tensors)):  # each rank sees its part only

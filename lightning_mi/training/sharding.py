@@ -8,7 +8,8 @@ import lightning.pytorch as L
 from torch import nn
 
 from lightning_mi.exceptions import ShardingError
-from lightning_mi.utilities.distributed import average_gradients_, broadcast_, is_sharded
+from lightning_mi.utilities.distributed import average_gradients_, broadcast_
+from lightning_mi.utilities.sharded_tensors import is_sharded
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

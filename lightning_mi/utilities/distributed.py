@@ -162,16 +162,6 @@ def average_gradients_(parameters: Sequence[Tensor]) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether this rank stores a part of a tensor only: a ``DTensor``, as of FSDP2.
-
-    Example:
-        >>> is_sharded(torch.zeros(2))
-        False
-    """
-    return hasattr(tensor, "to_local")  # not isinstance: the import takes longer than a small training
-
-
 @torch.no_grad()
 def broadcast_(tensors: Sequence[Tensor]) -> None:
     """Copy the tensors of rank 0 to all ranks, in place. Every rank must call it with the same shapes.
