@@ -14,7 +14,7 @@ from lightning_mi.utilities.sharded_tensors import is_sharded
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-# Strategies that keep gradients where the checks of a step do not see them, or that were never run with this package.
+# Strategies that keep gradients where the checks of a step do not see them, and that were never run with this package.
 _UNSUPPORTED = ("DeepSpeedStrategy", "FSDPStrategy")
 
 
