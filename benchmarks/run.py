@@ -40,6 +40,11 @@ MEASUREMENTS: dict[str, tuple[str, list[str], list[str]]] = {
     ),
     "many": ("many_critics.py", [], ["--tiny"]),
     "scaling": ("weak_scaling.py", [], ["--steps", "60", "--batches", "4", "--gather", "1"]),
+    "candidates": (
+        "candidate_memory.py",
+        [],
+        ["--pairs", "64", "--ranks", "1", "2", "--critics", "cosine", "--tile", "1024"],
+    ),
     "chunks": ("encoder_chunks.py", [], ["--batches", "8", "--chunk", "4"]),
 }
 WITH_PEER = ("scoring", "staircase", "staircase_128")

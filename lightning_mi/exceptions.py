@@ -23,6 +23,8 @@ __all__ = [
     "NonFiniteBatchError",
     "NonFiniteStepError",
     "RayClusterError",
+    "RingGatherError",
+    "ShardingError",
     "StabilityWarning",
     "UnknownRecipeError",
     "ViewScaleWarning",
@@ -61,6 +63,16 @@ class NonFiniteStepError(MIError, ValueError):
 @final
 class DoubleBackwardError(MIError, RuntimeError):
     """Double backward is not supported for tiled scores."""
+
+
+@final
+class RingGatherError(MIError, ValueError):
+    """A pairing, a critic or a reduction cannot work with candidates that pass round the ring of ranks."""
+
+
+@final
+class ShardingError(MIError, ValueError):
+    """A strategy or a device mesh shards parameters in a way that this package does not support."""
 
 
 @final

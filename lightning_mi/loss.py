@@ -180,10 +180,15 @@ class MILoss(nn.Module):
             return
         with self.pairs.uncounted():
             cast("NeedsCalibration", self.critic).calibrate(
-                marginal_scores=lambda: score().marginal_values(_CALIBRATION_SCORES),
+                marginal_scores=lambda: self._sample_marginal(score),
                 log_normalizer=lambda: self.bound(score()).log_normalizer,
                 target=self.target,
             )
+
+    def _sample_marginal(self, score: Callable[[], Scores]) -> Tensor:
+        """A sample of marginal scores that does not depend on how candidates come to this rank."""
+        with self.pairs.all_gathered():
+            return score().marginal_values(_CALIBRATION_SCORES)
 
     def set_num_batches(self, num_batches: int) -> None:
         """Set the number of batches so far: the step at which a scheduled weight is read."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import final
 
 import torch
@@ -31,7 +30,8 @@ class GaussianTiles(AbstractTiles):
     """
 
     def __init__(self, density: DiagonalGaussian, y: Tensor, *, by_sample: bool = False) -> None:
-        self.inputs: tuple[Tensor, Tensor, Tensor] = (density.mean, density.log_variance, y)
+        self.inputs = (density.mean, density.log_variance, y)
+        self.column_inputs = (0, 1) if by_sample else (2,)
         self._by_sample = by_sample
         self.shape = (len(y), len(density.mean)) if by_sample else (len(density.mean), len(y))
         # Differences, their products with inverse variances, and one temporary.
@@ -43,7 +43,7 @@ class GaussianTiles(AbstractTiles):
         scores = _log_densities(*_spread(mean, log_variance, y))
         return scores.T if self._by_sample else scores
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """(K,) the log-densities of some entries."""
         mean, log_variance, y = self.inputs
         densities, samples = (columns, rows) if self._by_sample else (rows, columns)
@@ -72,13 +72,6 @@ class GaussianTiles(AbstractTiles):
                 grad_log_variance[densities] += 0.5 * (squares - weights.sum(dim=1, keepdim=True))
 
         return (scores.T.contiguous() if self._by_sample else scores), backward
-
-    def detach(self) -> GaussianTiles:
-        """The same log-densities without their autograd graph."""
-        detached = copy.copy(self)
-        mean, log_variance, y = self.inputs
-        detached.inputs = (mean.detach(), log_variance.detach(), y.detach())
-        return detached
 
     def transpose(self) -> GaussianTiles:
         """Each sample in a row, each density in a column; and back."""

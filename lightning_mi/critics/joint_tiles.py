@@ -32,6 +32,7 @@ class NetworkTiles(AbstractTiles):
         torch.Size([2, 4])
     """
 
+    column_inputs = (1,)
     fewest_tiles = 40  # up to this many, the dense form is as fast; benchmarks/scoring.py compares them
 
     def __init__(self, hx: Tensor, hy: Tensor, network: nn.Module) -> None:
@@ -53,7 +54,7 @@ class NetworkTiles(AbstractTiles):
         with self._grad_mode():
             return self._score(*self.inputs[:2])
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """(K,) scores of some pairs of rows."""
         hx, hy = self.inputs[:2]
         with self._grad_mode(), self._critic_autocast():
@@ -84,12 +85,6 @@ class NetworkTiles(AbstractTiles):
                     total.add_(grad)
 
         return scores.detach().clone(), backward  # a copy: autograd may need the scores that the caller overwrites
-
-    def detach(self) -> NetworkTiles:
-        """The same network on detached inputs."""
-        detached = copy.copy(self)
-        detached.inputs = tuple(tensor.detach() for tensor in self.inputs)
-        return detached
 
     def transpose(self) -> NetworkTiles:
         """(M, N) the scores with a row for each row of hy: the network adds hx and hy, in either order."""

@@ -18,7 +18,7 @@ class AllPairs(AbstractRowPairing):
     normalized over y, a row is y_i against every x, and the candidates are the x.
 
     Args:
-        gather: As in :class:`AbstractPairing`.
+        gather: True, False or ``"ring"``, as in :class:`AbstractTiledPairing`.
         tile_bytes: The memory of a tile of scores, if the critic has tiles; see :meth:`Scores.from_columns`. By
             default a size that is fast on the device. ``math.inf`` stores all scores, as double backward needs.
 
@@ -41,5 +41,5 @@ class AllPairs(AbstractRowPairing):
         shard = self.shard(*views)
         check_batch_size(shard, self.training)
         x, y = views[::-1] if critic.is_log_density else views
-        y = shard.gather(y)
-        return Rows(x, y, JointColumns.of_diagonal(x, shard.start), shard, num_rows=shard.total)
+        held = self.held_shard(shard)
+        return Rows(x, held.gather(y), JointColumns.of_diagonal(x, held.start), shard, num_rows=shard.total)

@@ -4,21 +4,25 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 from torch import Tensor, nn
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic
+from lightning_mi.exceptions import RingGatherError
 from lightning_mi.pairs._batch_checks import ShardHeader, check_headers
 from lightning_mi.pairs.known_law import known_mi
 from lightning_mi.scores.batch_shard import BatchShard, shard_of
 from lightning_mi.scores.global_counts import GlobalCounts
 from lightning_mi.scores.joint_columns import JointColumns
+from lightning_mi.scores.ring import RingTiles
 from lightning_mi.scores.scores import Scores
-from lightning_mi.scores.tiles import check_tile_bytes
+from lightning_mi.scores.tiles import AbstractTiles, check_tile_bytes
 from lightning_mi.utilities.distributed import all_gather_ints, raise_any, raise_on_all_ranks, world_size
 from lightning_mi.utilities.labels import check_labels
+
+Gather = bool | Literal["ring"]
 
 
 class AbstractPairing(nn.Module, ABC):
@@ -31,7 +35,12 @@ class AbstractPairing(nn.Module, ABC):
     Args:
         gather: In training, pair the samples of all ranks; if False, each rank pairs its local samples.
 
+    Raises:
+        RingGatherError: ``gather`` is ``"ring"``, and the pairing has no tiles.
+        ValueError: ``gather`` is another word.
+
     Attributes:
+        has_ring: The pairing can work with ``gather="ring"``.
         num_views: The number of views, the first entries of a batch, that the encoders map to representations; None
             for all entries.
         takes_labels: ``forward`` takes the labels of the samples, (N,), after the representations.
@@ -41,9 +50,20 @@ class AbstractPairing(nn.Module, ABC):
     num_views: ClassVar[int | None] = None
     takes_labels: ClassVar[bool] = False
     mixes_views: ClassVar[bool] = False
+    has_ring: ClassVar[bool] = False
 
-    def __init__(self, *, gather: bool = True) -> None:
+    def __init__(self, *, gather: Gather = True) -> None:
         super().__init__()
+        if gather not in (True, False, "ring"):
+            raise ValueError(
+                f"Got gather={gather!r}: it is True (all-gather the candidates), False (pairs within each rank) or "
+                "'ring' (candidates pass from rank to rank)."
+            )
+        if gather == "ring" and not self.has_ring:
+            raise RingGatherError(
+                f"Got gather='ring' for {type(self).__name__}: a ring needs tiles of scores, with one joint pair in "
+                "each row, as in AllPairs and TwoViews. Use gather=True."
+            )
         self.gather = gather
 
     @abstractmethod
@@ -83,6 +103,16 @@ class AbstractPairing(nn.Module, ABC):
         finally:
             for buffer, value in zip(self.buffers(), saved, strict=True):
                 buffer.copy_(value)
+
+    @final
+    @contextmanager
+    def all_gathered(self) -> Iterator[None]:
+        """Context manager: candidates are all-gathered, not passed round a ring."""
+        gather, self.gather = self.gather, bool(self.gather)
+        try:
+            yield
+        finally:
+            self.gather = gather
 
     def true_value(self, data: object, bound: AbstractBound) -> float | None:
         """The value of a bound on these pairs with exact expectations and the optimal critic, nats; None if unknown.
@@ -156,16 +186,30 @@ class AbstractPairing(nn.Module, ABC):
 class AbstractTiledPairing(AbstractPairing):
     """A pairing of every x with every candidate, with one joint pair for each x.
 
+    With ``gather="ring"`` no rank stores the candidates of all ranks. Each stores two blocks, its own and one that
+    passes round the ring of ranks; gradients of the candidates come back to their rank. Results are those of
+    ``gather=True`` up to rounding. The critic must have tiles. With one rank there is one block, and no difference.
+
     Args:
-        gather: As in :class:`AbstractPairing`.
+        gather: As in :class:`AbstractPairing`, or ``"ring"``.
         tile_bytes: The memory of a tile of scores, if the critic has tiles; see :meth:`Scores.from_columns`. By
             default a size that is fast on the device. ``math.inf`` stores all scores, as double backward needs.
     """
 
-    def __init__(self, *, gather: bool = True, tile_bytes: float | None = None) -> None:
+    has_ring: ClassVar[bool] = True
+
+    def __init__(self, *, gather: Gather = True, tile_bytes: float | None = None) -> None:
         super().__init__(gather=gather)
         check_tile_bytes(tile_bytes)
         self.tile_bytes = tile_bytes
+
+    def held_shard(self, shard: BatchShard) -> BatchShard:
+        """The samples whose candidates this rank stores, as a shard: those of all ranks, or in a ring its own.
+
+        Args:
+            shard: The position of this rank's samples in the batch of all ranks.
+        """
+        return BatchShard((shard.counts[shard.rank],)) if self.gather == "ring" else shard
 
     def score_all(
         self,
@@ -181,19 +225,34 @@ class AbstractTiledPairing(AbstractPairing):
         Args:
             critic: T(x, y); of log-densities, T(y, x), because they are compared over the variable that is given.
             x: The samples of this rank.
-            y: The candidates.
+            y: The candidates that this rank stores, (N, Dy) in a ring.
             columns: For each x, the candidate of its joint pair and the candidates that are excluded, if any.
-            shard: The position of x in the batch of all ranks.
+            shard: The position of x in the rows of all ranks; in a ring, they are as many as the candidates.
             num_rows: The number of x of all ranks; by default that of the candidates.
+
+        Raises:
+            RingGatherError: The critic has no tiles, or tiles that cannot pass round a ring.
         """
         if critic.is_log_density:
             tiles = critic.tiles(y, x)
             tiles = None if tiles is None else tiles.transpose()
-            scores = critic.pairwise(y, x).T if tiles is None else tiles
         else:
             tiles = critic.tiles(x, y)
-            scores = critic.pairwise(x, y) if tiles is None else tiles
+        ring = self.gather == "ring" and shard.pooled
+        scores: Tensor | AbstractTiles | RingTiles
+        if ring:
+            if tiles is None:
+                raise RingGatherError(
+                    f"Got gather='ring' with {type(critic).__name__}, which has no tiles: a ring computes scores of "
+                    "some candidates at a time. Use a critic with tiles, such as SeparableCritic, or gather=True."
+                )
+            scores = RingTiles(tiles, shard)
+        elif tiles is not None:
+            scores = tiles
+        else:
+            scores = critic.pairwise(y, x).T if critic.is_log_density else critic.pairwise(x, y)
         # All rows have the same number of pairs.
-        num_rows, in_row = len(y) if num_rows is None else num_rows, columns.row_count(len(y))
+        num_candidates = shard.total if ring else len(y)
+        num_rows, in_row = num_candidates if num_rows is None else num_rows, columns.row_count(num_candidates)
         pooled = shard.pooled and GlobalCounts(num_rows, num_rows * (in_row - 1), num_rows, in_row, len(shard.counts))
         return Scores.from_columns(scores, columns, y=y, pooled=pooled, tile_bytes=self.tile_bytes)

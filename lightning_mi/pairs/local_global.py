@@ -49,6 +49,7 @@ class LocalGlobal(AbstractRowPairing):
     """
 
     num_views: ClassVar[int | None] = 2
+    has_ring: ClassVar[bool] = False  # a row is no candidate
 
     def arrange(self, critic: AbstractCritic, *views: Tensor) -> Rows:
         """Rows of locations, (N, D, H, W) or (N, L, D), with global features (N, Dy) as candidates."""

@@ -60,6 +60,7 @@ class TimeSteps(AbstractRowPairing):
     """
 
     num_views: ClassVar[int | None] = 2
+    has_ring: ClassVar[bool] = False  # a row is no candidate
 
     def __init__(
         self,

@@ -48,6 +48,7 @@ class TwoTowers(AbstractTiledPairing):
     """
 
     num_views: ClassVar[int | None] = 2
+    has_ring: ClassVar[bool] = False  # x and y would both pass round
 
     def forward(self, critic: AbstractCritic, *views: Tensor) -> Scores:
         """Scores of all pairs of x (N, Dx) and y (N, Dy): 2 N rows, x first."""

@@ -30,7 +30,7 @@ class TwoViews(AbstractRowPairing):
     Source: Chen et al. 2020 (SimCLR).
 
     Args:
-        gather: As in :class:`AbstractPairing`.
+        gather: True, False or ``"ring"``, as in :class:`AbstractTiledPairing`.
         tile_bytes: As in :class:`AllPairs`.
 
     Raises:
@@ -62,8 +62,10 @@ class TwoViews(AbstractRowPairing):
             )
         shard = self.shard(x, y)
         check_batch_size(shard, self.training)
-        candidates = torch.cat(shard.gather_all(x, y))
-        first = torch.arange(shard.start, shard.start + len(x), device=x.device)
-        second = shard.total + first
+        held = self.held_shard(shard)
+        candidates = torch.cat(held.gather_all(x, y))
+        first = torch.arange(held.start, held.start + len(x), device=x.device)
+        second = held.total + first
         columns = JointColumns(torch.cat([second, first]), excluded=torch.cat([first, second]))
-        return Rows(torch.cat([x, y]), candidates, columns, shard, num_rows=len(candidates))
+        rows = shard.repeat(2)
+        return Rows(torch.cat([x, y]), candidates, columns, rows, num_rows=rows.total)

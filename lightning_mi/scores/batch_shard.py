@@ -38,6 +38,15 @@ class BatchShard(NamedTuple):
         """Whether the batch has more than one shard."""
         return len(self.counts) > 1
 
+    def repeat(self, times: int) -> "BatchShard":
+        """The shard of a batch with several rows for each row of this one.
+
+        Example:
+            >>> BatchShard((2, 3), rank=1).repeat(2)
+            BatchShard(counts=(4, 6), rank=1)
+        """
+        return BatchShard(tuple(times * count for count in self.counts), self.rank)
+
     def gather(self, rows: Tensor) -> Tensor:
         """Differentiable all-gather; backward sums each row's gradient over ranks (reduce-scatter).
 

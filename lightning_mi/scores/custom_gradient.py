@@ -63,7 +63,7 @@ class _CustomBackward(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise DoubleBackwardError(
                 "Got create_graph=True (as for a gradient penalty): double backward is not supported for tiled scores. "
-                "Keep all scores: tile_bytes=math.inf, an argument of the pairing and of Scores.from_columns."
+                "Keep all scores: gather=True and tile_bytes=math.inf, arguments of the pairing."
             )
         if all(grad is None for grad in grad_output):
             return None, None, None, *(None for _ in ctx.dtypes)

@@ -59,9 +59,11 @@ class AbstractMarginals(ABC):
 
     Attributes:
         weighted: The candidates have weights, which sum to 1 in each row.
+        collective: Every rank must call each reduction, also one without pairs.
     """
 
     weighted: bool = False
+    collective: bool = False
 
     @abstractmethod
     def log_mean_exp(self, count: int, exponent: Exponent) -> Tensor:
@@ -90,7 +92,10 @@ class AbstractMarginals(ABC):
 
     @abstractmethod
     def values(self, at_most: int | None = None) -> Tensor:
-        """(K,) the scores in row order, evenly subsampled to at most this many; all by default."""
+        """(K,) the scores in row order, evenly subsampled to at most this many; all by default.
+
+        In a ring, those with the candidates of this rank. It needs no collective; nor does :meth:`extremes`.
+        """
 
     @abstractmethod
     def detach(self) -> AbstractMarginals:

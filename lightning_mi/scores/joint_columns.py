@@ -17,6 +17,7 @@ class JointColumns:
     Attributes:
         joint: (N,) the column of each row's joint pair.
         excluded: (N,) or (N, k) columns of each row that are not pairs, as of a sample with itself; none by default.
+        diagonal: ``joint`` counts up from this number; None if it does not.
 
     Example:
         >>> JointColumns.of_diagonal(torch.zeros(3)).num_marginal(num_columns=3)
@@ -25,6 +26,12 @@ class JointColumns:
 
     joint: Tensor
     excluded: Tensor | None = None
+    diagonal: int | None = None
+
+    @property
+    def index(self) -> Tensor | slice:
+        """Index of the columns of the joint pairs: a slice, which copies nothing, if they are a diagonal."""
+        return self.joint if self.diagonal is None else slice(self.diagonal, self.diagonal + len(self.joint))
 
     @property
     def non_marginal(self) -> Tensor:
@@ -35,7 +42,7 @@ class JointColumns:
     @classmethod
     def of_diagonal(cls, x: Tensor, start: int = 0) -> JointColumns:
         """Column ``start + i`` for row i of ``x``."""
-        return cls(torch.arange(start, start + len(x), device=x.device))
+        return cls(torch.arange(start, start + len(x), device=x.device), diagonal=start)
 
     def row_count(self, num_columns: int) -> int:
         """Number of marginal and joint pairs in a row."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.scores.checks import (
+    check_candidates,
     check_columns,
     check_default_columns,
     check_joint_weights,
@@ -19,6 +20,8 @@ from lightning_mi.scores.dense import AbstractMarginals, DenseMarginals, all_but
 from lightning_mi.scores.global_counts import GlobalCounts
 from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.layout import Layout
+from lightning_mi.scores.ring import RingTiles
+from lightning_mi.scores.tile_reductions import TilePass
 from lightning_mi.scores.tiled import TiledMarginals
 from lightning_mi.scores.tiles import AbstractTiles, tile_rows
 from lightning_mi.utilities.distributed import world_size
@@ -45,16 +48,19 @@ def lay_out_matrix(
 
 
 def lay_out_columns(
-    scores: Tensor | AbstractTiles,
+    scores: Tensor | AbstractTiles | RingTiles,
     columns: JointColumns,
     tile_bytes: float | None = None,
     pooled: bool | GlobalCounts = False,
+    y: Tensor | None = None,
 ) -> Layout:
-    """One joint pair in each row of (N, M) scores, dense or in tiles.
+    """One joint pair in each row of (N, M) scores, dense, in tiles or in a ring; candidates ``y`` only to be checked.
 
     Raises:
-        ValueError: The scores are not floating-point numbers in two dimensions, or ``tile_bytes`` is not positive.
+        ValueError: The scores are not floating-point numbers in two dimensions, ``tile_bytes`` is not positive, or
+            there is not one candidate for each column that this rank holds.
     """
+    check_candidates(y, (scores.tiles if isinstance(scores, RingTiles) else scores).shape[-1])
     if isinstance(scores, Tensor):
         check_scores(scores, "matrix", ndim=2, may_be_empty=_is_sharded(pooled))
     num_rows, num_columns = len(columns.joint), scores.shape[1]
@@ -62,9 +68,14 @@ def lay_out_columns(
     row_count = columns.row_count(num_columns)
     rows_per_tile = tile_rows(scores, tile_bytes) if isinstance(scores, AbstractTiles) else None
     marginals: AbstractMarginals
-    if isinstance(scores, AbstractTiles) and rows_per_tile is not None:
-        joint = scores.at(joint_rows, columns.joint)
-        marginals = TiledMarginals(scores, columns, joint, rows_per_tile)
+    if isinstance(scores, RingTiles):
+        joint = scores.tiles.at(slice(None), columns.index)
+        ring = scores.first_pass(columns.non_marginal, joint.detach(), tile_bytes)
+        marginals = TiledMarginals(ring, joint, row_count)
+    elif isinstance(scores, AbstractTiles) and rows_per_tile is not None:
+        joint = scores.at(slice(None), columns.index)
+        tile_pass = TilePass(scores, columns.non_marginal, joint.detach(), rows_per_tile)
+        marginals = TiledMarginals(tile_pass, joint, row_count)
     else:
         matrix = scores.matrix() if isinstance(scores, AbstractTiles) else scores
         check_scores(matrix, "matrix", ndim=2, may_be_empty=True)  # a critic may give integers

@@ -75,7 +75,8 @@ class Layout:
 
     def log_mean_exp(self, counts: GlobalCounts, exponent: Exponent) -> Tensor:
         """This rank's part of the log-mean-exp over the marginal pairs in ``counts``."""
-        if self.num_marginal == 0:  # the log of an empty sum, with a gradient of 0 and not NaN
+        # The log of an empty sum, with a gradient of 0 and not NaN.
+        if self.num_marginal == 0 and not self.marginals.collective:
             return self.marginals.values().sum() - math.inf
         return self.marginals.log_mean_exp(self._divisor(counts), exponent)
 

@@ -16,6 +16,7 @@ from lightning_mi.scores.joint_columns import JointColumns
 from lightning_mi.scores.lay_out import lay_out_columns, lay_out_matrix, lay_out_samples
 from lightning_mi.scores.layout import Layout
 from lightning_mi.scores.pair_functions import AbstractPairFunction, Softplus
+from lightning_mi.scores.ring import RingTiles
 from lightning_mi.scores.row_ceiling import row_ceiling
 from lightning_mi.scores.row_means import RowStatistic, row_means
 from lightning_mi.scores.tiles import AbstractTiles
@@ -96,7 +97,7 @@ class Scores:
     @classmethod
     def from_columns(
         cls,
-        scores: Tensor | AbstractTiles,
+        scores: Tensor | AbstractTiles | RingTiles,
         columns: JointColumns,
         *,
         y: Tensor | None = None,
@@ -105,10 +106,11 @@ class Scores:
     ) -> Scores:
         """Scores of every x against every candidate y, with one joint pair in each row, in any column.
 
-        From tiles, reductions and gradients are computed tile by tile, in memory that does not grow with N x M.
+        From tiles, reductions and gradients are computed tile by tile, in memory that does not grow with N x M. In a
+        ring, ``columns`` and ``y`` are those of this rank.
 
         Args:
-            scores: (N, M) as in :meth:`from_matrix`, or tiles, as :meth:`AbstractCritic.tiles` returns them.
+            scores: (N, M) as in :meth:`from_matrix`, or tiles of :meth:`AbstractCritic.tiles`.
             columns: The column of each row's joint pair, and the columns of each row that are excluded, if any.
             y: As in :meth:`from_matrix`.
             pooled: As in :meth:`from_matrix`.
@@ -123,8 +125,7 @@ class Scores:
             >>> Scores.from_columns(InnerProductCritic().tiles(x, x), columns, tile_bytes=32).log_mean_exp()
             tensor(0.)
         """
-        check_candidates(y, scores.shape[-1])
-        return cls(lay_out_columns(scores, columns, tile_bytes, pooled), y, pooled)
+        return cls(lay_out_columns(scores, columns, tile_bytes, pooled, y), y, pooled)
 
     @classmethod
     def from_samples(
@@ -232,7 +233,7 @@ class Scores:
         return row_ceiling(self._layout, self.num_joint, self.num_candidates, self.mean_over_joint)
 
     def marginal_values(self, at_most: int | None = None) -> Tensor:
-        """(K,) scores of this rank's marginal pairs, evenly subsampled to at most this many; all by default."""
+        """(K,) scores of this rank's marginal pairs (in a ring, with its candidates), subsampled to at most so many."""
         return self._layout.marginals.values(at_most)
 
     def extremes(self) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -41,9 +42,13 @@ class StackedTiles(AbstractTiles):
         first = self._first.matrix()
         return torch.cat([first, first.T if self._transposed else self._second.matrix()])
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """(K,) scores of some entries."""
-        height = self._first.shape[0]
+        height, device = self._first.shape[0], self.inputs[0].device
+        if isinstance(rows, slice):
+            rows = torch.arange(self.shape[0], device=device)[rows]
+        if isinstance(columns, slice):
+            columns = torch.arange(self.shape[1], device=device)[columns]
         in_first, in_second = (rows < height).nonzero().squeeze(1), (rows >= height).nonzero().squeeze(1)
         scores = torch.cat(
             [
@@ -77,6 +82,8 @@ class StackedTiles(AbstractTiles):
         )
         return (second, backward_second) if split == 0 else (torch.cat([first, second]), backward)
 
-    def detach(self) -> StackedTiles:
-        """The same scores without their autograd graph."""
-        return StackedTiles(self._first.detach(), self._second.detach(), self._transposed)
+    def with_inputs(self, inputs: Sequence[Tensor]) -> StackedTiles:
+        """The same function of other inputs."""
+        num_inputs = len(self._first.inputs)
+        first, second = self._first.with_inputs(inputs[:num_inputs]), self._second.with_inputs(inputs[num_inputs:])
+        return StackedTiles(first, second, self._transposed)

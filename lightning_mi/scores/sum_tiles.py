@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -31,12 +32,15 @@ class SumTiles(AbstractTiles):
         self.shape = first.shape
         self.row_bytes = first.row_bytes + second.row_bytes
         self.fewest_tiles = max(first.fewest_tiles, second.fewest_tiles)
+        if first.column_inputs and second.column_inputs:
+            shift = len(first.inputs)
+            self.column_inputs = (*first.column_inputs, *(shift + index for index in second.column_inputs))
 
     def matrix(self) -> Tensor:
         """(N, M) all scores."""
         return self._first.matrix() + self._second.matrix()
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """(K,) scores of some entries."""
         return self._first.at(rows, columns) + self._second.at(rows, columns)
 
@@ -54,9 +58,10 @@ class SumTiles(AbstractTiles):
         with torch.no_grad():
             return first + second, backward
 
-    def detach(self) -> SumTiles:
-        """The same scores without their autograd graph."""
-        return SumTiles(self._first.detach(), self._second.detach())
+    def with_inputs(self, inputs: Sequence[Tensor]) -> SumTiles:
+        """The same function of other inputs."""
+        num_inputs = len(self._first.inputs)
+        return SumTiles(self._first.with_inputs(inputs[:num_inputs]), self._second.with_inputs(inputs[num_inputs:]))
 
     def transpose(self) -> SumTiles | None:
         """(M, N) the same scores transposed, if both tiles have a transpose."""

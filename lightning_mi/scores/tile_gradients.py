@@ -23,14 +23,17 @@ class TileGradient:
     Args:
         tile_pass: The tiles.
         offset: (M,), or None.
+        inputs: Accumulators to add to; zeros by default.
 
     Attributes:
         inputs: Accumulators for the inputs of the tiles; None for an input that needs no gradient.
         offset: (M,) accumulator for the offset; None if it needs no gradient.
     """
 
-    def __init__(self, tile_pass: TilePass, offset: Tensor | None = None) -> None:
-        self.inputs = tile_pass.tiles.accumulators()
+    def __init__(
+        self, tile_pass: TilePass, offset: Tensor | None = None, inputs: list[Tensor | None] | None = None
+    ) -> None:
+        self.inputs = tile_pass.tiles.accumulators() if inputs is None else inputs
         self.offset = torch.zeros_like(offset) if offset is not None and offset.requires_grad else None
         self._has_offset = offset is not None
 
@@ -215,13 +218,18 @@ class WeightedGradient(AbstractTileReduction):
         tile_pass: The tiles.
         sums: The gradient weights of each sum, and the gradient of its value.
         offset: (M,) the offset of the sum's exponent, for a single sum.
+        inputs: Accumulators for the gradient of the inputs, to add to; zeros by default.
     """
 
     def __init__(
-        self, tile_pass: TilePass, sums: Sequence[tuple[AbstractWeights, Tensor]], offset: Tensor | None = None
+        self,
+        tile_pass: TilePass,
+        sums: Sequence[tuple[AbstractWeights, Tensor]],
+        offset: Tensor | None = None,
+        inputs: list[Tensor | None] | None = None,
     ) -> None:
         self._sums = sums
-        self._gradient = TileGradient(tile_pass, offset)
+        self._gradient = TileGradient(tile_pass, offset, inputs)
 
     def append(self, tile: Tile) -> None:
         """Add a tile."""

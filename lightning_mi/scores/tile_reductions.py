@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -66,6 +67,20 @@ class TilePass:
     joint: Tensor
     tile_rows: int
 
+    @property
+    def local(self) -> TilePass:
+        """The pass over the scores that this rank can compute without the other ranks: all of them."""
+        return self
+
+    def detach(self) -> TilePass:
+        """The same scores without their autograd graph."""
+        return dataclasses.replace(self, tiles=self.tiles.detach())
+
+    def scaled(self, factor: float, joint: Tensor) -> TilePass:
+        """The scores times a factor; ``joint`` are those of the joint pairs."""
+        tiles = self.tiles.affine(joint.new_tensor(factor), None)
+        return dataclasses.replace(self, tiles=tiles, joint=joint)
+
     @torch.no_grad()
     def run(self, *reductions: AbstractTileReduction, differentiate: bool = False) -> None:
         """Compute each tile once and append it to all reductions.
@@ -96,6 +111,11 @@ class TilePass:
 class RowSums(AbstractTileReduction):
     """Sums of exponentials over the rows of a score matrix, each in units of exp(maximum of its row).
 
+    Several tiles may hold different columns of a row. Invariant after each tile: ``maximum`` is the maximum of the
+    row's columns so far, and the sums are in its units. A new maximum rescales them.
+
+    Source: Milakov and Gimelshein 2018.
+
     Args:
         exponent: The exponent x.
         joint: (N,) for the number of rows, the dtype and the device.
@@ -113,6 +133,7 @@ class RowSums(AbstractTileReduction):
     def __init__(self, exponent: Exponent, joint: Tensor) -> None:
         self._exponent = exponent
         self.maximum, self.total, self.squares = joint.new_zeros(3, len(joint))
+        self.maximum.fill_(-math.inf)
 
     def append(self, tile: Tile) -> None:
         """Add a tile."""
@@ -121,8 +142,12 @@ class RowSums(AbstractTileReduction):
     def append_rows(self, tile: Tile) -> RowSoftmax:
         """Add a tile; returns the softmax of its rows, in the tile's scratch memory."""
         softmax, rows = row_softmax(tile.exponent(self._exponent), tile.scratch), tile.rows
-        self.maximum[rows], self.total[rows] = softmax.maximum, softmax.total
-        self.squares[rows] = (softmax.total * torch.linalg.vector_norm(softmax.weights, dim=1)).square()
+        squares = (softmax.total * torch.linalg.vector_norm(softmax.weights, dim=1)).square()
+        maximum = torch.maximum(self.maximum[rows], softmax.maximum)
+        old, new = shifted_exp(self.maximum[rows], maximum), shifted_exp(softmax.maximum, maximum)
+        total = (self.total[rows] * old + softmax.total * new).masked_fill(maximum == math.inf, 1.0)
+        self.squares[rows] = self.squares[rows] * old.square() + squares * new.square()
+        self.maximum[rows], self.total[rows] = maximum, total
         return softmax
 
     def log_sums(self) -> Tensor:
@@ -130,15 +155,21 @@ class RowSums(AbstractTileReduction):
         return self.maximum + self.total.log()
 
     def log_mean_exp(self, count: int) -> Tensor:
-        """Log of the sum of exp(x) over all rows divided by ``count``."""
+        """Log of the sum of exp(x) over all rows divided by ``count``; -inf without rows."""
+        if not len(self.maximum):  # a rank without rows still passes candidates on
+            return self.maximum.new_tensor(-math.inf)
         return log_mean_exp(self.maximum, count=count, log_weights=self.total.log())
 
     def log_mean_exp_double(self, count: int) -> Tensor:
-        """Log of the sum of exp(2 x) over all rows divided by ``count``."""
+        """Log of the sum of exp(2 x) over all rows divided by ``count``; -inf without rows."""
+        if not len(self.maximum):
+            return self.maximum.new_tensor(-math.inf)
         return log_mean_exp(2 * self.maximum, count=count, log_weights=self.squares.log())
 
     def common_scale(self) -> tuple[Tensor, Tensor]:
-        """The maximum over all rows, and the sum of exp(x - maximum) over all rows."""
+        """The maximum over all rows, and the sum of exp(x - maximum) over all rows; -inf and 0 without rows."""
+        if not len(self.maximum):
+            return self.maximum.new_tensor(-math.inf), self.total.sum()
         maximum = self.maximum.amax()
         return maximum, (self.total * shifted_exp(self.maximum, maximum)).sum()
 
@@ -159,7 +190,7 @@ class RowTotals(AbstractTileReduction):
 
     def append(self, tile: Tile) -> None:
         """Add a tile."""
-        self.totals[tile.rows] = tile.scratch.copy_(tile.scores).scatter_(1, tile.non_marginal, 0.0).sum(dim=1)
+        self.totals[tile.rows] += tile.scratch.copy_(tile.scores).scatter_(1, tile.non_marginal, 0.0).sum(dim=1)
 
 
 @final

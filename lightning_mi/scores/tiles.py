@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import final
 
 import torch
@@ -30,9 +30,12 @@ class AbstractTiles(ABC):
         shape: (N, M).
         row_bytes: Peak memory of one row while its scores are computed and differentiated.
         fewest_tiles: With this many tiles or fewer, the dense form is as fast.
+        column_inputs: The indices of the inputs that have one row for each column of scores, which pass from rank to
+            rank with ``gather="ring"``; empty, the default, if the tiles cannot be computed for other columns.
     """
 
     fewest_tiles: int = 1
+    column_inputs: tuple[int, ...] = ()
 
     inputs: tuple[Tensor, ...]
     shape: tuple[int, int]
@@ -43,12 +46,12 @@ class AbstractTiles(ABC):
         """(N, M) all scores at once, by ordinary autograd."""
 
     @abstractmethod
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """(K,) the scores of K entries, float32 or wider, by ordinary autograd.
 
         Args:
-            rows: (K,) integers.
-            columns: (K,) integers.
+            rows: (K,) integers, or a slice.
+            columns: (K,) integers, or a slice.
         """
 
     @abstractmethod
@@ -60,9 +63,22 @@ class AbstractTiles(ABC):
             differentiate: Whether the caller will call the backward: once, before the next tile.
         """
 
-    @abstractmethod
     def detach(self) -> AbstractTiles:
         """The same scores without their autograd graph."""
+        return self.with_inputs([tensor.detach() for tensor in self.inputs])
+
+    def with_inputs(self, inputs: Sequence[Tensor]) -> AbstractTiles:
+        """The same function of other inputs; those of the columns may differ in length.
+
+        Args:
+            inputs: As many tensors as :attr:`inputs`.
+        """
+        # Not the constructor, which may cast under another autocast state.
+        other = copy.copy(self)
+        other.inputs = tuple(inputs)
+        if self.column_inputs:
+            other.shape = (self.shape[0], len(inputs[self.column_inputs[0]]))
+        return other
 
     def affine(self, scale: Tensor | None, offset: Tensor | None) -> AbstractTiles:
         """The same scores, times a scale, plus an offset; scalars or None."""
@@ -95,12 +111,14 @@ class ProductTiles(AbstractTiles):
         tensor([[2., 2., 2., 2.]])
     """
 
+    column_inputs = (1,)
+
     def __init__(self, g: Tensor, h: Tensor) -> None:
         device_type = g.device.type
         if torch.is_autocast_enabled(device_type):  # cast as g @ h.T would; tiles are computed outside of autocast
             dtype = torch.get_autocast_dtype(device_type)
             g, h = (factor.to(dtype) if factor.dtype != torch.float64 else factor for factor in (g, h))
-        self.inputs: tuple[Tensor, Tensor] = (g, h)
+        self.inputs = (g, h)
         self.shape = (len(g), len(h))
         self.row_bytes = len(h) * max(g.element_size(), 4)
 
@@ -109,7 +127,7 @@ class ProductTiles(AbstractTiles):
         g, h = self.inputs
         return g @ h.T
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """(K,) products of some rows of g and h."""
         g, h = self.inputs
         return (upcast(g[rows]) * upcast(h[columns])).sum(-1)
@@ -134,13 +152,6 @@ class ProductTiles(AbstractTiles):
 
         return scores, backward
 
-    def detach(self) -> ProductTiles:
-        """The same products of detached factors."""
-        detached = copy.copy(self)  # not the constructor, which would cast under another autocast state
-        g, h = self.inputs
-        detached.inputs = (g.detach(), h.detach())
-        return detached
-
     def transpose(self) -> ProductTiles:
         """(M, N) the products of h with g."""
         transposed = copy.copy(self)
@@ -163,7 +174,7 @@ class AffineTiles(AbstractTiles):
     Args:
         tiles: The other tiles.
         scale: A scalar, or None.
-        offset: A scalar, or None.
+        offset: A scalar, (M,) one number for each column, or None.
 
     Example:
         >>> tiles = AffineTiles(ProductTiles(torch.ones(1, 2), torch.ones(2, 2)), torch.tensor(3.0), torch.tensor(0.5))
@@ -175,14 +186,18 @@ class AffineTiles(AbstractTiles):
         self._tiles, self._scale, self._offset = tiles, scale, offset
         self.inputs = (*tiles.inputs, *(constant for constant in (scale, offset) if constant is not None))
         self.shape, self.row_bytes, self.fewest_tiles = tiles.shape, tiles.row_bytes, tiles.fewest_tiles
+        self.column_inputs = tiles.column_inputs
+        if self.column_inputs and offset is not None and offset.ndim:
+            self.column_inputs = (*tiles.column_inputs, len(self.inputs) - 1)
 
     def matrix(self) -> Tensor:
         """(N, M) all scores."""
         return with_affine(self._tiles.matrix(), self._scale, self._offset)
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def at(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """(K,) scores of some entries."""
-        return with_affine(self._tiles.at(rows, columns), self._scale, self._offset)
+        offset = self._offset[columns] if self._offset is not None and self._offset.ndim else self._offset
+        return with_affine(self._tiles.at(rows, columns), self._scale, offset)
 
     @torch.no_grad()
     def tile(self, rows: slice, differentiate: bool) -> tuple[Tensor, TileBackward]:
@@ -199,20 +214,23 @@ class AffineTiles(AbstractTiles):
             if scale is not None and (grad_scale := constants.pop(0)) is not None:
                 grad_scale += (weights * raw).sum()
             if offset is not None and (grad_offset := constants.pop(0)) is not None:
-                grad_offset += weights.sum()
+                grad_offset += weights.sum_to_size(offset.shape)
             inner_backward(weights if scale is None else weights * scale.detach(), into[:num_inputs])
 
         return scores, backward
 
-    def detach(self) -> AffineTiles:
-        """The same scores without their autograd graph."""
-        scale, offset = (None if constant is None else constant.detach() for constant in (self._scale, self._offset))
-        return AffineTiles(self._tiles.detach(), scale, offset)
+    def with_inputs(self, inputs: Sequence[Tensor]) -> AffineTiles:
+        """The same function of other inputs."""
+        num_inputs = len(self._tiles.inputs)
+        constants = list(inputs[num_inputs:])
+        scale, offset = (None if old is None else constants.pop(0) for old in (self._scale, self._offset))
+        return AffineTiles(self._tiles.with_inputs(inputs[:num_inputs]), scale, offset)
 
     def transpose(self) -> AffineTiles | None:
         """(M, N) the same scores transposed, if the other tiles have a transpose."""
         tiles = self._tiles.transpose()
-        return None if tiles is None else AffineTiles(tiles, self._scale, self._offset)
+        by_column = self._offset is not None and self._offset.ndim > 0
+        return None if tiles is None or by_column else AffineTiles(tiles, self._scale, self._offset)
 
 
 def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
@@ -236,13 +254,23 @@ def tile_rows(tiles: AbstractTiles, tile_bytes: float | None) -> int | None:
     check_tile_bytes(tile_bytes)
     fewest = 1
     if tile_bytes is None:
-        tile_bytes = _TILE_BYTES_CPU if tiles.inputs[0].device.type == "cpu" else _TILE_BYTES_ACCELERATOR
+        tile_bytes = default_tile_bytes(tiles)
         fewest = tiles.fewest_tiles
     num_rows, num_tiles = tiles.shape[0], tiles.shape[0] * tiles.row_bytes / tile_bytes
     # Integer scores are rejected in their dense form.
     if num_tiles <= fewest or needs_plain_autograd() or not tiles.inputs[0].is_floating_point():
         return None
     return max(math.ceil(num_rows / math.ceil(num_tiles - _SLACK)), 1)
+
+
+def default_tile_bytes(tiles: AbstractTiles) -> int:
+    """The memory of a tile that is fast on the device of the tiles.
+
+    Example:
+        >>> default_tile_bytes(ProductTiles(torch.ones(4, 2), torch.ones(4, 2)))
+        4194304
+    """
+    return _TILE_BYTES_CPU if tiles.inputs[0].device.type == "cpu" else _TILE_BYTES_ACCELERATOR
 
 
 def check_tile_bytes(tile_bytes: float | None) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from lightning_mi.exceptions import NonFiniteBatchError
+from lightning_mi.utilities.distributed import any_rank
+from lightning_mi.utilities.sharded_tensors import is_sharded, local_part
 
 _VIEW_NAMES = ("x", "y", "x_marginal", "y_marginal")
 
@@ -29,13 +31,13 @@ def floating_tensors(entries: Sequence[Any]) -> list[Tensor]:
 
 
 def count_non_finite(tensor: Tensor) -> int:
-    """The number of NaN and infinite values.
+    """The number of NaN and infinite values, of a sharded tensor those on this rank.
 
     Example:
         >>> count_non_finite(torch.tensor([1.0, float("nan"), float("inf")]))
         2
     """
-    return int((~torch.isfinite(tensor)).sum())
+    return int((~torch.isfinite(local_part(tensor))).sum())
 
 
 @torch.no_grad()
@@ -46,14 +48,19 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     |value|, is computed too: it cannot overflow, but takes nine times as long on a CPU.
 
     Args:
-        tensors: Of any shapes, devices and floating-point or complex types, dense or sparse.
+        tensors: Of any shapes, devices and floating-point or complex types, dense or sparse. If some are sharded, every
+            rank must call this function, and all get the same answer.
 
     Example:
         >>> all_finite([torch.ones(2), torch.tensor(3e38)]), all_finite([torch.tensor([1.0, -math.inf])])
         (True, False)
     """
-    tensors = [tensor for tensor in tensors if tensor.numel()]  # the infinity norm of no value is undefined
-    return any(math.isfinite(get_total_norm(tensors, order).item()) for order in (2.0, math.inf))
+    local = [local_part(tensor) for tensor in tensors]
+    parts = [part for part in local if part.numel()]  # the infinity norm of no value is undefined
+    finite = any(math.isfinite(get_total_norm(parts, order).item()) for order in (2.0, math.inf))
+    if any(map(is_sharded, tensors)):  # each rank sees its part only
+        return not any_rank(not finite, local[0].device)
+    return finite
 
 
 def check_finite(

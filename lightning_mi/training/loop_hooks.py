@@ -29,6 +29,7 @@ from lightning_mi.training.online_probe import OnlineLinearProbe, clip_separatel
 from lightning_mi.training.optimizer import OptimizerPlan, gradients_are_scaled
 from lightning_mi.training.parts import PARTS_ENTRY, check_parts_given, warn_of_other_parts
 from lightning_mi.training.prediction import PointwiseMI
+from lightning_mi.training.sharding import average_whole_, check_strategy, shard_encoders
 from lightning_mi.utilities.labels import check_num_classes
 
 _LOSS_PARTS = ("critic", "bound", "pairs", "regularizer")
@@ -133,7 +134,8 @@ class LoopHooks(L.LightningModule):
         clip_separately(self._probe_parameters(), self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Apply the policy ``on_non_finite``."""
+        """Average the gradients of parameters that are not sharded, and apply the policy ``on_non_finite``."""
+        average_whole_(self)
         self._guard.decide(self, optimizer, self.train_metrics)
 
     def optimizer_step(
@@ -150,12 +152,18 @@ class LoopHooks(L.LightningModule):
 
     # Start and end of fits and epochs.
 
+    def configure_model(self) -> None:
+        """Shard the encoders under ``ModelParallelStrategy`` (FSDP2); override it to shard inner units first."""
+        shard_encoders(self.encoders, self.mi_loss, self.device_mesh)
+
     def on_fit_start(self) -> None:
         """Prepare the pairing and the TensorBoard charts.
 
         Raises:
+            ShardingError: The strategy is DeepSpeed or FSDP1.
             ValueError: Pairing or probe and the data module differ in the number of classes.
         """
+        check_strategy(self.trainer)
         data = getattr(self.trainer, "datamodule", None)
         check_num_classes((self.pairs, self.probe), data)
         self.pairs.prepare(data)

@@ -1,6 +1,7 @@
-"""Collectives over all ranks of the default process group: the only module that calls ``torch.distributed``.
+"""Collectives over all ranks of the default process group.
 
-Without a process group, or with one rank, every function returns its input and communicates nothing.
+Only this module and :mod:`lightning_mi.utilities.point_to_point` call ``torch.distributed``. Without
+a process group, or with one rank, every function returns its input and communicates nothing.
 """
 
 from collections.abc import Iterator, Sequence

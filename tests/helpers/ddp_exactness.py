@@ -34,6 +34,8 @@ PAIRINGS = {spec.name: spec for spec in specs.PAIRINGS}
 for name, make in {
     "AllPairs(tiles)": partial(pairs.AllPairs, tile_bytes=100),
     "TwoViews(tiles)": partial(pairs.TwoViews, tile_bytes=100),
+    "AllPairs(ring)": partial(pairs.AllPairs, gather="ring", tile_bytes=100),
+    "TwoViews(ring)": partial(pairs.TwoViews, gather="ring", tile_bytes=100),
     "SameLabel(exclude)": partial(pairs.SameLabel, exclude_same_label=True),
     "EnumeratedLabels(prior)": partial(pairs.EnumeratedLabels, CLASSES, PRIOR),
 }.items():
@@ -163,7 +165,7 @@ def compare(case: Case, shards: tuple[int, ...], rank: int, dtype: torch.dtype) 
     output = module.step(tuple(part[start : start + shards[rank]] for part in batch))
     averaged = all_reduce_mean_(gradient(module, output.loss))
     single.pairs.gather = False
-    if case.pairing.endswith("(tiles)"):
+    if case.pairing.endswith(("(tiles)", "(ring)")):
         assert isinstance(single.pairs, pairs.AllPairs | pairs.TwoViews | pairs.TwoTowers)
         single.pairs.tile_bytes = math.inf
     if PAIRINGS[case.pairing].local_pairs:
