@@ -57,8 +57,8 @@ class Queue(AbstractPairing):
 
     Raises:
         TypeError: ``pairing`` is another one, or size or dim is not a whole number.
-        ValueError: Size or dim is below 1, or the pairing does not have ``gather=True``. In use: the candidates have another
-            width, or a batch has more candidates than the queue has entries.
+        ValueError: Size or dim is below 1, or the pairing does not have ``gather=True``. In use: the candidates have
+            another width, or a batch has more candidates than the queue has entries.
 
     Example:
         >>> from lightning_mi import critics, pairs
@@ -93,8 +93,8 @@ class Queue(AbstractPairing):
         check_whole("dim", dim, 1)
         if pairing.gather is not True:
             raise ValueError(
-                f"Got {type(pairing).__name__} with gather={pairing.gather!r}: the queue is the same on all ranks, so it holds the "
-                "candidates of all ranks. Leave gather=True; with one rank it changes nothing."
+                f"Got {type(pairing).__name__} with gather={pairing.gather!r}: the queue is the same on all ranks, so it "
+                "holds the candidates of all ranks. Leave gather=True; with one rank it changes nothing."
             )
         self.pairing = pairing
         self.size = size

@@ -86,10 +86,9 @@ class Scores:
             ValueError: The matrix is not two-dimensional or has no joint or no marginal pair; a mask or weights do not
                 fit; the diagonal has no entry in some row, or is passed with a ``joint`` mask.
         """
-        masks = joint, marginal, log_weights
-        layout = lay_out_matrix(matrix, *masks, diagonal, pooled, allow_no_marginal, separate_joint)
+        arguments = joint, marginal, log_weights, diagonal, pooled, allow_no_marginal, separate_joint
         check_candidates(y, matrix.shape[-1])
-        scores = cls(layout, y, pooled)
+        scores = cls(lay_out_matrix(matrix, *arguments), y, pooled)
         check_has_pairs("joint", scores.num_joint, allow_no_joint)
         check_has_pairs("marginal", scores.num_marginal, allow_no_marginal)
         return scores
