@@ -93,8 +93,8 @@ class Queue(AbstractPairing):
         check_whole("dim", dim, 1)
         if pairing.gather is not True:
             raise ValueError(
-                f"Got {type(pairing).__name__} with gather={pairing.gather!r}: the queue is the same on all ranks, so it "
-                "holds the candidates of all ranks. Leave gather=True; with one rank it changes nothing."
+                f"Got {type(pairing).__name__} with gather={pairing.gather!r}: the queue is the same on all ranks, so "
+                "it holds the candidates of all ranks. Leave gather=True; with one rank it changes nothing."
             )
         self.pairing = pairing
         self.size = size
