@@ -1,16 +1,16 @@
 """Memory and bytes moved of all-gather and ring: the formula, the measurement and the tables of the page agree."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from benchmarks import candidate_memory as script
-from tests.helpers.paths import ROOT
 
 # Python 3.12 and later warn of every fork of a process with threads; gloo on one thread forks well.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-PAGE = (ROOT / "docs" / "million_pairs.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "million_pairs.md").read_text(encoding="utf-8")
 MEASURED = re.findall(
     r"^\| ([\w ]+) \| (\d+) \| (\d) \| ([\w -]+) \| ([\d.]+) \| [\d.]+ \| ([\d.]+) \| [\d.]+ \|$", PAGE, re.MULTILINE
 )

@@ -39,6 +39,7 @@ class RingTiles:
             unsupported here.
 
     Example:
+        >>> import torch
         >>> from lightning_mi.scores.tiles import ProductTiles
         >>> RingTiles(ProductTiles(torch.ones(2, 3), torch.ones(2, 3)), BatchShard((2, 4))).shape
         (2, 6)

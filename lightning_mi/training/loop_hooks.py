@@ -29,7 +29,7 @@ from lightning_mi.training.online_probe import OnlineLinearProbe, clip_separatel
 from lightning_mi.training.optimizer import OptimizerPlan, gradients_are_scaled
 from lightning_mi.training.parts import PARTS_ENTRY, check_parts_given, warn_of_other_parts
 from lightning_mi.training.prediction import PointwiseMI
-from lightning_mi.training.sharding import average_whole_, check_strategy, shard_encoders
+from lightning_mi.training.sharding import average_whole_, check_strategy
 from lightning_mi.utilities.labels import check_num_classes
 
 _LOSS_PARTS = ("critic", "bound", "pairs", "regularizer")
@@ -151,10 +151,6 @@ class LoopHooks(L.LightningModule):
             self.momentum_encoder.update(self.encoders[0], next(iter(self.heads), None))
 
     # Start and end of fits and epochs.
-
-    def configure_model(self) -> None:
-        """Shard the encoders under ``ModelParallelStrategy`` (FSDP2); override it to shard inner units first."""
-        shard_encoders(self.encoders, self.mi_loss, self.device_mesh)
 
     def on_fit_start(self) -> None:
         """Prepare the pairing and the TensorBoard charts.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import cast
 
 import lightning.pytorch as L
 from torch import nn
@@ -11,31 +11,33 @@ from lightning_mi.exceptions import ShardingError
 from lightning_mi.utilities.distributed import average_gradients_, broadcast_
 from lightning_mi.utilities.sharded_tensors import is_sharded
 
-if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
-
 # Strategies that keep gradients where the checks of a step do not see them, and that were never run with this package.
 _UNSUPPORTED = ("DeepSpeedStrategy", "FSDPStrategy")
 
 
-def shard_encoders(encoders: nn.ModuleList, others: nn.Module, mesh: DeviceMesh | None) -> None:
-    """Shard the parameters of each encoder over the data-parallel ranks, once; without a mesh do nothing.
+def shard_encoders(module: L.LightningModule) -> None:
+    """Shard the parameters of each encoder over the data-parallel ranks, once; for the hook ``configure_model``.
+
+    Not a hook of every module: Lightning's ``WeightAveraging`` warns of each module that has one. Under a strategy
+    without a device mesh it does nothing.
 
     All ranks start from the weights of rank 0. Critic, bound and probe stay whole on every rank: a critic is called by
     methods, and its parameters are read again in backward, where FSDP has freed them.
 
     Args:
-        encoders: The encoders; each is one unit of FSDP. Inner units, such as the blocks of a transformer, may be
-            sharded before.
-        others: The module with the parameters that stay whole.
-        mesh: The device mesh of ``ModelParallelStrategy``.
+        module: A :class:`MIEstimationModule`. Each of its encoders is one unit of FSDP. Inner units, such as the blocks
+            of a transformer, may be sharded before.
 
     Raises:
         ShardingError: The mesh has more than one tensor-parallel rank.
 
     Example:
-        >>> shard_encoders(nn.ModuleList([nn.Linear(2, 2)]), nn.Module(), None)
+        >>> from lightning_mi import MIEstimationModule
+        >>> class Sharded(MIEstimationModule):
+        ...     def configure_model(self):
+        ...         shard_encoders(self)
     """
+    mesh = module.device_mesh
     if mesh is None:
         return
     from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -45,9 +47,10 @@ def shard_encoders(encoders: nn.ModuleList, others: nn.Module, mesh: DeviceMesh 
             f"Got tensor_parallel_size={size}: ranks that share a batch would pair its samples {size} times. Use "
             f"ModelParallelStrategy(data_parallel_size={mesh.size()}, tensor_parallel_size=1)."
         )
+    encoders = cast("nn.ModuleList", module.encoders)
     pending = [encoder for encoder in encoders if not isinstance(encoder, FSDPModule)]
-    whole = [tensor for part in (*pending, others) for tensor in (*part.parameters(), *part.buffers())]
-    broadcast_([tensor.detach() for tensor in whole if not (is_sharded(tensor) or tensor.is_meta)])
+    whole = (tensor for tensor in (*module.parameters(), *module.buffers()) if not is_sharded(tensor))
+    broadcast_([tensor.detach() for tensor in whole if not tensor.is_meta])
     for encoder in pending:
         if any(parameter.requires_grad for parameter in encoder.parameters()):
             fully_shard(encoder, mesh=mesh["data_parallel"])
@@ -72,7 +75,7 @@ def check_strategy(trainer: L.Trainer) -> None:
     Example:
         >>> check_strategy(L.Trainer(accelerator="cpu", logger=False))
     """
-    names = {kind.__name__ for kind in type(trainer.strategy).__mro__}
+    names = {kind.__name__ for kind in type(getattr(trainer, "strategy", None)).__mro__}
     for name in _UNSUPPORTED:
         if name in names:
             raise ShardingError(

@@ -11,7 +11,7 @@ from torch import nn
 from lightning_mi import MIEstimationModule, bounds, critics, pairs, regularizers
 from lightning_mi.exceptions import NonFiniteStepError, ShardingError
 from lightning_mi.training.online_probe import OnlineLinearProbe
-from lightning_mi.training.sharding import check_strategy
+from lightning_mi.training.sharding import check_strategy, shard_encoders
 from lightning_mi.utilities.sharded_tensors import is_sharded
 from tests.helpers.processes import on_processes
 from tests.helpers.small_module import Batches, trainer
@@ -36,9 +36,14 @@ def batches(rank=0, world_size=1):
     return Batches(tuple(part.chunk(world_size)[rank] for part in batch) for batch in entries)
 
 
+class Sharded(MIEstimationModule):
+    def configure_model(self):
+        shard_encoders(self)
+
+
 def make(seed=0, **kwargs):
     torch.manual_seed(seed)
-    return kwargs.pop("cls", MIEstimationModule)(
+    return kwargs.pop("cls", Sharded)(
         critics.CalibratedCritic(critics.JointCritic(DIM, DIM, hidden=(8,)), scale=True, offset_unit=1.0),
         kwargs.pop("bound", None) or bounds.MINE(),
         pairs=pairs.AllPairs(gather="ring"),
@@ -109,7 +114,7 @@ def test_two_ranks_train_save_and_resume_as_one_process(tmp_path, monkeypatch):
         assert largest_difference(load(path), first["one epoch"]) == 0.0, path
 
 
-class NotFinite(MIEstimationModule):
+class NotFinite(Sharded):
     """The gradient of one parameter of the encoder is infinite at one entry, on both ranks alike."""
 
     def on_before_optimizer_step(self, optimizer):

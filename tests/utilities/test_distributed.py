@@ -69,6 +69,8 @@ COLLECTIVES = {
     "AllPairs": (3, 2),
     "AllPairs(tiles)": (3, 2),
     "TwoViews": (3, 2),
+    "AllPairs(ring)": (2, 1),
+    "TwoViews(ring)": (2, 1),
     "SameLabel": (4, 2),
     "SameLabel(exclude)": (4, 2),
     "EnumeratedLabels": (4, 1),
