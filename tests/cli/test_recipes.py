@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from lightning_mi.cli.main import main
 from lightning_mi.utilities.recipe_registry import find_file, list_files
@@ -29,8 +30,12 @@ class FakeImages:
 
 
 @pytest.fixture
-def fake_torchvision(monkeypatch):
-    """Replaces the datasets that would be downloaded."""
+def fake_torchvision(monkeypatch, here):
+    """Replaces the datasets that would be downloaded or are in a folder."""
+    for i in range(240):
+        folder = here / "data" / "cifar10_folder" / ("train" if i < 120 else "test") / f"class{i % 10}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((32, 32), 50).convert("RGB").save(folder / f"{i}.png")
     fakes = {"FashionMNIST": ((28, 28), 10), "CIFAR10": ((32, 32, 3), 10), "CIFAR100": ((32, 32, 3), 100)}
     for name, arguments in fakes.items():
         monkeypatch.setattr(f"lightning_mi.data.images.datasets.datasets.{name}", FakeImages(*arguments))
