@@ -100,9 +100,9 @@ def test_worker_stops_after_the_stop_flag(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     cell, actor = tiny_grid().cells[0], LocalActor()
 
-    def begin(*args: Any) -> Any:
+    def begin(*args: Any, **options: Any) -> Any:
         actor.progress.stop()
-        return instantiate(*args)
+        return instantiate(*args, **options)
 
     monkeypatch.setattr("lightning_mi.bench.train.instantiate", begin)
     with pytest.raises(Interrupted):
