@@ -48,9 +48,9 @@ MUTANTS = [
     ),
     Mutant(
         "sum for mean",
-        "scores/scores.py",
-        "return self._ranks.reduce(values.sum() / max(self.num_joint, 1))",
-        "return self._ranks.reduce(values.sum())",
+        "scores/layout.py",
+        "return values.sum() / max(counts.num_joint, 1)",
+        "return values.sum()",
     ),
     Mutant(
         "diagonal kept in the marginals",
@@ -87,8 +87,8 @@ MUTANTS = [
     Mutant(
         "off-by-one N",
         "scores/joint_columns.py",
-        "return num_columns - (self.excluded is not None)",
-        "return num_columns - 1 - (self.excluded is not None)",
+        "return num_columns - (self.non_marginal.shape[1] - 1)",
+        "return num_columns - self.non_marginal.shape[1]",
     ),
     Mutant(
         "regularizer in the value",

@@ -87,8 +87,8 @@ class Scores:
                 fit; the diagonal has no entry in some row, or is passed with a ``joint`` mask.
         """
         arguments = joint, marginal, log_weights, diagonal, pooled, allow_no_marginal, separate_joint
-        check_candidates(y, matrix.shape[-1])
         scores = cls(lay_out_matrix(matrix, *arguments), y, pooled)
+        check_candidates(y, matrix.shape[-1])
         check_has_pairs("joint", scores.num_joint, allow_no_joint)
         check_has_pairs("marginal", scores.num_marginal, allow_no_marginal)
         return scores
