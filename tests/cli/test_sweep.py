@@ -52,7 +52,8 @@ def test_three_by_three_sweep_in_one_command(here, monkeypatch, capsys):
     ran.clear()
     assert main(["bench", "gaussian", *AXES, *TWO_STEPS, "--seeds", *SEEDS]) == 0
     assert ran == []
-    capsys.readouterr()
+    assert main(["bench", "gaussian", *AXES, *TWO_STEPS, "--sweep=model.optimizer.lr=0.01", "--seeds", *SEEDS]) == 2
+    assert "its runs would be overwritten. Pass another folder" in capsys.readouterr().err
     assert main(["results", "lightning_mi_runs", "--format", "csv", "--figures", "pdf"]) == 0
     [first, *_] = csv.DictReader(capsys.readouterr().out.splitlines())
     own = [float(run["test/mi"]) for run in runs[:1] + runs[9:10]]

@@ -118,10 +118,25 @@ def test_batch_norm_statistics_are_those_of_the_keys():
     assert not torch.allclose(found.running_mean, module.encoders[0][1].running_mean, atol=1e-4)
 
 
-def test_skipped_step_leaves_the_average():
+def queue():
+    """Keys of earlier batches as negatives: MoCo."""
+    return pairs.Queue(pairs.AllPairs(), size=64, dim=4, in_batch=False)
+
+
+def test_queue_holds_the_keys_of_the_momentum_encoder():
+    module, [(x, y)] = make(pairs=queue()), draw(8)
+    average = copy.deepcopy(module.momentum_encoder)
+    fit(module, Batches([(x, y)]))
+    keys = average.head.network(average.encoder.network(y))
+    torch.testing.assert_close(module.pairs.entries[:8], keys)
+    assert module.pairs.num_pushed == 8
+
+
+@pytest.mark.parametrize("pairing", [pairs.AllPairs, queue])
+def test_skipped_step_leaves_average_and_queue(pairing):
     trained = []
     for batches in (with_bad_batch(math.nan), without_bad_batch()):
-        module = make(on_non_finite="skip", encoder=encoder(nn.BatchNorm1d(8)))
+        module = make(on_non_finite="skip", encoder=encoder(nn.BatchNorm1d(8)), pairs=pairing())
         fit(module, batches)
         trained.append(weights(module))
     assert equal(*trained)
@@ -137,8 +152,8 @@ class Save(L.Callback):
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
-@pytest.mark.parametrize("batch", [0, 1])
-def test_resumed_training_has_equal_averages(batch, tmp_path):
+@pytest.mark.parametrize(("batch", "pairing"), [(0, pairs.AllPairs), (1, pairs.AllPairs), (1, queue)])
+def test_resumed_training_has_equal_averages(batch, pairing, tmp_path):
     class Stateful:
         """A loader that resumes at a batch."""
 
@@ -158,9 +173,9 @@ def test_resumed_training_has_equal_averages(batch, tmp_path):
             self.start = batch + 1
 
     path = tmp_path / "a.ckpt"
-    module = make()
+    module = make(pairs=pairing())
     trainer(callbacks=Save(path, batch), accumulate_grad_batches=2).fit(module, Stateful())
-    again = make(encoder=encoder(seed=9))
+    again = make(encoder=encoder(seed=9), pairs=pairing())
     trainer(accumulate_grad_batches=2).fit(again, Stateful(), ckpt_path=path, weights_only=True)
     if batch == 1:  # between two batches of one step, accumulated gradients are no part of a checkpoint
         assert equal(weights(module), weights(again))
