@@ -66,9 +66,11 @@ class RingTiles:
         Args:
             non_marginal: (N, k) as in :class:`TilePass`; columns of this rank's block.
             joint: (N,) the scores of the joint pairs, without gradient.
-            tile_bytes: The memory of a tile, as in :func:`tile_rows`.
+            tile_bytes: The memory of a tile, as in :func:`tile_rows`; by default a quarter of what is fast without a
+                ring.
         """
-        rows = tile_rows(self.tiles, tile_bytes or default_tile_bytes(self.tiles)) or max(len(joint), 1)
+        # Two tiles are live beside the blocks, which they must not outweigh.
+        rows = tile_rows(self.tiles, tile_bytes or default_tile_bytes(self.tiles) // 4) or max(len(joint), 1)
         return RingPass(TilePass(self.tiles, non_marginal, joint, rows), self.shard)
 
 
