@@ -11,6 +11,8 @@ from lightning_mi.scores.scores import Scores
 from lightning_mi.utilities.checks import check_finite
 from lightning_mi.utilities.numerics import log_mean_exp, log_sub_exp
 
+_MAX_HARDNESS = 1000.0  # beyond, rounding of float32 decides between negatives
+
 
 @final
 class InfoNCE(AbstractBound):
@@ -47,9 +49,9 @@ class InfoNCE(AbstractBound):
 
     Raises:
         TypeError: An argument is not a number.
-        ValueError: ``hardness`` is negative, ``debias`` is outside [0, 1), or one of ``debias`` and ``lowest_score`` is
-            missing. In use: the scores have no rows, because the pairing does not score all pairs; or, with weighted
-            negatives, the rows do not have one joint pair each, apart from their marginal pairs.
+        ValueError: ``hardness`` is negative or above 1000, ``debias`` is outside [0, 1), or one of ``debias`` and
+            ``lowest_score`` is missing. In use: the scores have no rows, because the pairing does not score all pairs;
+            or, with weighted negatives, the rows do not have one joint pair each, apart from their marginal pairs.
 
     Example:
         >>> InfoNCE()(Scores.from_matrix(100 * torch.eye(4))).value  # log 4
@@ -68,9 +70,11 @@ class InfoNCE(AbstractBound):
     def __init__(self, *, hardness: float = 0.0, debias: float = 0.0, lowest_score: float | None = None) -> None:
         super().__init__()
         check_finite("hardness", hardness, "the factor of the scores in the weights of negatives")
-        if hardness < 0:
+        if not 0 <= hardness <= _MAX_HARDNESS:
             raise ValueError(
-                f"Got hardness={hardness}: a negative one gives easy negatives more weight. Choose at least 0."
+                f"Got hardness={hardness}: a negative one gives easy negatives more weight, and from {_MAX_HARDNESS:g} "
+                "on the hardest negative has all of it. Choose 0 to 2, at most "
+                f"{_MAX_HARDNESS:g}."
             )
         check_finite("debias", debias, "the prior probability that a marginal pair is of the joint pair's class")
         if not 0 <= debias < 1:

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from lightning_mi.bench.manifest import read_grid, result_folders
 from lightning_mi.bench.reports.summary import Row, Spread, Summary, format_table
-from lightning_mi.bench.reports.write import check_finished, summary_of, write_report
+from lightning_mi.bench.reports.write import check_finished, has_finished, summary_of, write_report
+from lightning_mi.exceptions import GridError
 
 _NONE = Spread(float("nan"), float("nan"))
 _T = TypeVar("_T")
@@ -21,13 +22,19 @@ def run(options: argparse.Namespace) -> int:
         GridError: If a folder holds no finished runs, or no run logged a chosen metric.
     """
     summaries: dict[Path, Summary] = {}
-    for folder in dict.fromkeys(path for given in options.folders for path in result_folders(given)):
+    folders = list(dict.fromkeys(path for given in options.folders for path in result_folders(given)))
+    for folder in folders:
         grid = read_grid(folder)
+        if len(folders) > 1 and not has_finished(grid, folder):
+            print(f"left out {folder}: no run of it is finished", file=sys.stderr)
+            continue
         check_finished(grid, folder)
         paths = write_report(grid, folder, options.figures)
         summaries[folder] = summary_of(grid, folder, options.metrics)
         for path in paths:
             print(f"wrote {path}", file=sys.stderr)
+    if not summaries:
+        raise GridError(f"Got {len(folders)} folders: no run in them is finished. Repeat their `lightning-mi bench`.")
     print(format_table(_join(summaries), options.format))
     return 0
 

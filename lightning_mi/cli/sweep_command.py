@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from lightning_mi.bench.manifest import MANIFEST, read_grid
+from lightning_mi.bench.reports.write import has_finished
 from lightning_mi.bench.run import run_grid
 from lightning_mi.cli.messages import silence_notices
 from lightning_mi.cli.parser import ConfigurationError
@@ -49,7 +50,7 @@ def _check_same_settings(output: Path, settings: str) -> None:
     if not (output / MANIFEST).is_file():
         return
     earlier = read_grid(output)
-    if earlier.report == "sweep" and earlier.note != settings:
+    if earlier.report == "sweep" and earlier.note != settings and has_finished(earlier, output):
         raise GridError(
             f"Got {settings or 'no settings beside the axes'}, and {output} holds the sweep of the same axes with "
             f"{earlier.note or 'none'}: its runs would be overwritten. Pass another folder, --output FOLDER."

@@ -18,8 +18,9 @@ class InnerProductCritic(AbstractCritic):
 
     By default it has no parameters. A learnable temperature is stored as its logarithm, ``log_temperature``, which the
     optimizer trains with the other parameters. It starts at ``temperature`` and, in training, is set to the logarithm
-    of ``min_temperature`` at the start of a forward pass if an optimizer step moved it below. So the clamp is in the
-    checkpoint, the same on every rank, and a gradient can raise the temperature again.
+    of ``min_temperature`` at the start of a forward pass if an optimizer step moved it below. So it is the same on
+    every rank, and a gradient can raise it again. After the last optimizer step it may be below the minimum;
+    :attr:`temperature` is not.
 
     Another critic gets a learnable scale from :class:`CalibratedCritic`, which initializes it from the first batch.
 

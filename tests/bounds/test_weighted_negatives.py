@@ -114,7 +114,8 @@ def test_pairs_by_masks_raise(joint_and_marginal):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"hardness": -0.5}, ValueError, r"^Got hardness=-0\.5: .* Choose at least 0\.$"),
+        ({"hardness": -0.5}, ValueError, r"^Got hardness=-0\.5: .* Choose 0 to 2"),
+        ({"hardness": 1e8}, ValueError, r"^Got hardness=100000000\.0: .* at most 1000\.$"),
         ({"hardness": "1"}, TypeError, r"^Got hardness='1', a str"),
         ({"hardness": math.inf}, ValueError, r"^Got hardness=inf: it must be a finite number"),
         ({"debias": 1.0, "lowest_score": -2.0}, ValueError, r"^Got debias=1\.0: it is a probability"),

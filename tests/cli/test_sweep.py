@@ -174,6 +174,11 @@ def test_results_without_a_finished_run_raise(here, capsys):
     write_grid(Path("runs"), load_sweep("gaussian", ["data.mi=2,4"]))
     assert main(["results", "runs"]) == 2
     assert "none of its 2 trainings is finished" in capsys.readouterr().err
+    write_grid(Path("others"), load_sweep("gaussian", ["data.dim=2,4"]))
+    assert main(["results", "."]) == 2
+    errors = capsys.readouterr().err
+    assert "left out runs: no run of it" in errors
+    assert "Got 2 folders: no run in them is finished" in errors
     Path("runs/grid.json").write_text("{}")
     assert main(["results", "runs"]) == 2
     assert "it cannot be read (KeyError: 'cells')" in capsys.readouterr().err

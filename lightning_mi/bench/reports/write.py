@@ -53,13 +53,18 @@ def write_report(grid: Grid[Any], folder: Path, figures: str = "png") -> list[Pa
     return paths
 
 
+def has_finished(grid: Grid[Any], folder: Path) -> bool:
+    """Whether a grid has a finished run."""
+    return any(load_curves(folder, cell) is not None for cell in grid.cells)
+
+
 def check_finished(grid: Grid[Any], folder: Path) -> None:
     """Check that a grid has a finished run.
 
     Raises:
         GridError: If it has none.
     """
-    if all(load_curves(folder, cell) is None for cell in grid.cells):
+    if not has_finished(grid, folder):
         raise GridError(
             f"Got {folder}: none of its {len(grid.cells)} {grid.noun}s is finished. Repeat the same `lightning-mi "
             f"bench` with --output {folder}."
