@@ -54,6 +54,10 @@ class AbstractStreamDataModule(L.LightningDataModule, ABC):
         self.test_batches = test_batches
         self._draw = draw
 
+    def __str__(self) -> str:
+        """Class and sizes; Lightning's text reads ``DataLoader`` alone, and fails."""
+        return f"{type(self).__name__}({self.num_steps} training batches of {self.batch_size})"
+
     @abstractmethod
     def true_mi(self, step: int | None = None) -> float:
         """I(x; y) of the first two entries of a batch, in nats, at a training step; by default the current one."""

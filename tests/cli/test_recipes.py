@@ -157,6 +157,7 @@ def test_debug_variable_gives_the_traceback(here, monkeypatch):
         main(["fit", "--config", "gaussian", "--trainer.max_epochs", "many"])
 
 
+@pytest.mark.filterwarnings(r"ignore:\s*Hit failing import")  # of classes in pages that other tests have run
 def test_help_shows_examples_before_options(here, capsys):
     assert main(["test", "--help"]) == 0
     output = capsys.readouterr().out

@@ -190,8 +190,25 @@ def test_invalid_arguments_raise(arguments, message):
         (torch.rand(3, 8, 8), ValueError, r"shape \(3, 8, 8\): a batch is \(N, C, H, W\) with 1 or 3 channels"),
         (torch.rand(2, 8, 8, 3), ValueError, r"shape \(2, 8, 8, 3\): .*move the channels to the front"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.int64), TypeError, r"images of torch\.int64: give bytes"),
+        (torch.zeros(2, 3, 0, 8), ValueError, r"shape \(2, 3, 0, 8\): .* one pixel or more"),
+        (255 * torch.ones(2, 3, 8, 8), ValueError, r"values from 255 to 255: floats are between 0 and 1\. Pass bytes"),
+        (torch.zeros(2, 3, 8, 8).index_fill(0, torch.tensor(1), -2), ValueError, r"values from -2 to 0"),
     ],
 )
 def test_invalid_batches_raise(batch, error, message):
     with pytest.raises(error, match=message):
         BatchedContrastiveTransform().two_views(batch)
+
+
+def test_a_size_that_is_no_whole_number_raises():
+    with pytest.raises(TypeError, match=r"size=3\.5"):
+        BatchedContrastiveTransform(3.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_views_have_the_type_of_the_images(dtype):
+    batch, transform = images(4, 3, 24, 24).to(dtype), BatchedContrastiveTransform()
+    draws = transform.draw(4)
+    views = transform(batch, draws)
+    assert views.dtype == dtype
+    torch.testing.assert_close(views, transform(batch.float(), draws).to(dtype), rtol=0, atol=0)

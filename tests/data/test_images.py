@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 from torchvision.transforms import v2
 
-from lightning_mi.data import ContrastiveTransform, ImageDataModule
+from lightning_mi.data import ContrastiveTransform, GaussianDataModule, ImageDataModule
 
 
 def samples(loader):
@@ -254,3 +254,8 @@ def test_single_sample_equals_that_of_a_batch():
     images, labels = views.__getitems__([4, 5])
     assert torch.equal(image, images[1])
     assert label == labels[1]
+
+
+def test_data_modules_can_be_printed():
+    assert str(ImageDataModule("digits")) == "ImageDataModule('digits', batch_size=100)"
+    assert str(GaussianDataModule(dim=2, steps_per_mi=3)) == "GaussianDataModule(3 training batches of 64)"

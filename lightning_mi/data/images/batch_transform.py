@@ -18,6 +18,7 @@ _TRIES = 10  # of a crop, before the central crop: as torchvision's RandomResize
 _LOG_ASPECT = math.log(4 / 3)
 _ORDERS = torch.tensor(list(permutations(range(len(OPERATIONS)))))
 _SIGMA = (0.1, 2.0)
+_TOLERANCE = 0.02  # an earlier resize may overshoot
 
 
 class _Parameters(NamedTuple):
@@ -58,7 +59,8 @@ class BatchedContrastiveTransform:
 
     Raises:
         TypeError: A size is not a whole number; in use, a batch contains no tensor of images.
-        ValueError: An argument is out of range; in use, images have not 1 or 3 channels.
+        ValueError: An argument is out of range; in use, images have not 1 or 3 channels or no pixels, or the first
+            batch of floats has values that are not between 0 and 1.
 
     The CIFAR-10 setting of Chen et al. has ``jitter=0.5`` and ``blur=False``.
 
@@ -86,7 +88,7 @@ class BatchedContrastiveTransform:
             raise ValueError(f"Got min_scale={min_scale}: the smallest area of a crop is above 0 and at most 1.")
         if not 0 <= jitter <= 1.25:
             raise ValueError(f"Got jitter={jitter}: the strength of the color jitter is between 0 (none) and 1.25.")
-        self.size = (size, size) if isinstance(size, int) else size
+        self.size = size if size is None or isinstance(size, tuple | list) else (size, size)
         for length in self.size or ():
             check_whole("size", length, 1)
         self.min_scale = min_scale
@@ -94,6 +96,7 @@ class BatchedContrastiveTransform:
         self.jitter = jitter
         self.grey = grey
         self.blur = blur
+        self._range_checked = False  # once, because it needs a host-device sync
 
     def __call__(self, images: Tensor, draws: Tensor | None = None) -> Tensor:
         """One view of each image.
@@ -103,10 +106,14 @@ class BatchedContrastiveTransform:
             draws: (N, ``NUM_DRAWS``) uniform numbers on the CPU; by default of :meth:`draw`.
 
         Returns:
-            (N, C, *size) floats between 0 and 1.
+            (N, C, *size) floats between 0 and 1; of the type of floating-point images.
         """
         _check_images(images)
-        images = images if images.is_floating_point() else images.float() / 255
+        if images.is_floating_point() and not self._range_checked:
+            _check_range(images)
+            self._range_checked = True
+        dtype = images.dtype if images.is_floating_point() else torch.float32
+        images = images.float() if images.is_floating_point() else images.float() / 255
         chosen = self._parameters(self.draw(len(images)) if draws is None else draws, *images.shape[-2:])
         size = tuple(images.shape[-2:]) if self.size is None else self.size
         views = crop_and_resize(images, chosen.boxes, (size[0], size[1]), chosen.flips)
@@ -114,7 +121,8 @@ class BatchedContrastiveTransform:
             views = jitter_in_order(views, chosen.factors, chosen.orders, chosen.jitters)
         if self.grey and views.shape[1] == 3:
             views = torch.where(chosen.greys.to(views.device).view(-1, 1, 1, 1), to_grey(views), views)
-        return blur(views, chosen.sigmas, chosen.blurs) if self.blur else views
+        views = blur(views, chosen.sigmas, chosen.blurs) if self.blur else views
+        return views.to(dtype)
 
     def two_views(self, batch: Any) -> tuple[Tensor, ...]:
         """Two views of each image of a batch; the other entries of the batch follow.
@@ -202,10 +210,21 @@ def _boxes(tries: Tensor, top: Tensor, left: Tensor, min_scale: float, height: i
 
 
 def _check_images(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
         raise ValueError(
-            f"Got images of shape {tuple(images.shape)}: a batch is (N, C, H, W) with 1 or 3 channels. Stack single "
-            "images, and move the channels to the front."
+            f"Got images of shape {tuple(images.shape)}: a batch is (N, C, H, W) with 1 or 3 channels and one pixel or "
+            "more. Stack single images, and move the channels to the front."
         )
     if not images.is_floating_point() and images.dtype != torch.uint8:
         raise TypeError(f"Got images of {images.dtype}: give bytes (torch.uint8), or floats between 0 and 1.")
+
+
+def _check_range(images: Tensor) -> None:
+    if not images.numel():
+        return
+    low, high = (float(limit) for limit in torch.aminmax(images.detach()))
+    if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
+        raise ValueError(
+            f"Got images with values from {low:.3g} to {high:.3g}: floats are between 0 and 1. Pass bytes, divide by "
+            "255, or standardize after the views."
+        )

@@ -109,9 +109,7 @@ class ImageDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.dataset = dataset
-        self.test_dataset = test_dataset
-        self.root = root
+        self.dataset, self.test_dataset, self.root = dataset, test_dataset, root
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.download = download
@@ -128,6 +126,10 @@ class ImageDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         check_arguments(self)
         self._class_counts: dict[Split, Tensor] = {}  # cached, because the true MI is logged at every step
+
+    def __str__(self) -> str:
+        """Dataset and batch size; Lightning's text reads ``DataLoader`` alone, and fails."""
+        return f"ImageDataModule({self.dataset!r}, batch_size={self.batch_size})"
 
     def prepare_data(self) -> None:
         """Download the dataset if ``download`` is set and it is missing; Lightning calls this in one process only.
