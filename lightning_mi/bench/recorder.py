@@ -1,7 +1,6 @@
 """Record the terms of the bound at every training step, for tables and figures after the run."""
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any, final
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mi.bench.cells import Interrupted
+from lightning_mi.bench.step_progress import StepProgress
 from lightning_mi.callbacks import AveragedWeights
 from lightning_mi.callbacks.tensorboard.feature_projection import FeatureProjection
 from lightning_mi.module import MIEstimationModule
@@ -79,8 +78,7 @@ class Recorder(L.Callback):
         stopped: Callable[[], bool] = lambda: False,
         probe: Callable[[MIEstimationModule], Tensor] | None = None,
     ) -> None:
-        self._report, self._stopped = report, stopped
-        self._last_report = 0.0
+        self._progress = StepProgress(report, stopped)
         self._probe = probe
         self._rows = RowBuffer()
         self._truth: list[float] = []
@@ -97,11 +95,7 @@ class Recorder(L.Callback):
             Interrupted: If ``stopped`` returned True.
         """
         assert isinstance(pl_module, MIEstimationModule)
-        if self._stopped():
-            raise Interrupted
-        if (now := time.monotonic()) - self._last_report > 0.3:
-            self._last_report = now
-            self._report(trainer.global_step / float(trainer.estimated_stepping_batches))
+        self._progress.step(trainer)
         terms = outputs["terms"]
         plug_in = pl_module.bound.plug_in(terms.joint_term, pl_module.target)
         row = torch.stack((terms.value, terms.joint_term, terms.marginal_term, terms.log_normalizer, plug_in)).detach()

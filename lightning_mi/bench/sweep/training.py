@@ -1,7 +1,5 @@
 """Train one cell of a sweep in this process, and write its metrics and their curves."""
 
-import math
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,9 +10,9 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_mi.bench.cells import Interrupted
 from lightning_mi.bench.loggers import finish
 from lightning_mi.bench.results import write_curves
+from lightning_mi.bench.step_progress import StepProgress
 from lightning_mi.bench.sweep.cell import SweepCell
 from lightning_mi.bench.train import download_hint, instantiate, tracker_config
 from lightning_mi.bench.worker import quiet_process
@@ -38,8 +36,7 @@ class MetricRecorder(L.Callback):
     handles_non_finite = True  # records the step, then stops the run: the other runs of the sweep go on
 
     def __init__(self, report: Callable[[float], None], stopped: Callable[[], bool]) -> None:
-        self._report, self._stopped = report, stopped
-        self._last_report = 0.0
+        self._progress = StepProgress(report, stopped)
         self._steps: defaultdict[str, list[int]] = defaultdict(list)
         self._values: defaultdict[str, list[float]] = defaultdict(list)
         self.diverged_at: int | None = None
@@ -52,12 +49,7 @@ class MetricRecorder(L.Callback):
         Raises:
             Interrupted: If ``stopped`` returned True.
         """
-        if self._stopped():
-            raise Interrupted
-        if (now := time.monotonic()) - self._last_report > 0.3:
-            self._last_report = now
-            total = float(trainer.estimated_stepping_batches)
-            self._report(trainer.global_step / total if math.isfinite(total) else 0.0)
+        self._progress.step(trainer)
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, torch.Tensor) and not bool(torch.isfinite(loss).all()):
             self.diverged_at = trainer.global_step - 1
