@@ -25,10 +25,11 @@ def run(options: argparse.Namespace) -> int:
     folders = list(dict.fromkeys(path for given in options.folders for path in result_folders(given)))
     for folder in folders:
         grid = read_grid(folder)
-        if len(folders) > 1 and not has_finished(grid, folder):
+        if len(folders) == 1:
+            check_finished(grid, folder)
+        elif not has_finished(grid, folder):
             print(f"left out {folder}: no run of it is finished", file=sys.stderr)
             continue
-        check_finished(grid, folder)
         paths = write_report(grid, folder, options.figures)
         summaries[folder] = summary_of(grid, folder, options.metrics)
         for path in paths:
