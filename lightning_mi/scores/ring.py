@@ -116,7 +116,7 @@ class RingPass:
         return dataclasses.replace(self, local=dataclasses.replace(self.local, tiles=tiles))
 
     def scaled(self, factor: float, joint: Tensor) -> RingPass:
-        """The scores times a factor; ``joint`` are those of the joint pairs."""
+        """The scores times a factor; ``joint`` holds the scaled scores of the joint pairs, (N,)."""
         return dataclasses.replace(self, local=self.local.scaled(factor, joint))
 
     def detach(self) -> RingPass:

@@ -77,7 +77,7 @@ class TilePass:
         return dataclasses.replace(self, tiles=self.tiles.detach())
 
     def scaled(self, factor: float, joint: Tensor) -> TilePass:
-        """The scores times a factor; ``joint`` are those of the joint pairs."""
+        """The scores times a factor; ``joint`` holds the scaled scores of the joint pairs, (N,)."""
         tiles = self.tiles.affine(joint.new_tensor(factor), None)
         return dataclasses.replace(self, tiles=tiles, joint=joint)
 
