@@ -12,7 +12,7 @@ from lightning_mi.bench.loggers import finish, logger_config
 from lightning_mi.bench.results import write_curves
 from lightning_mi.bench.worker import quiet_process
 
-# Callbacks of a recipe that a grid drops: it has its own progress bar, curves and layout, and no validation.
+# Callbacks of a recipe that a grid drops: it has its own progress bar, curves and layout, and validates at the end only.
 DROPPED_CALLBACKS = ("ProgressBar", "Checkpoint", "EarlyStopping", "TensorBoardLayout")
 
 
@@ -39,7 +39,8 @@ def train_cell(
         labelled = hasattr(cli.datamodule, "num_classes")
         cli.trainer.callbacks += [recorder, _layout(cell, labelled)]
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-        # Labelled data are evaluated on their test set; streamed data are new at every training step anyway.
+        # Labelled data are evaluated on their validation and test sets; streamed data are new at every training step.
+        validated = _validate(cli) if labelled else {}
         tested = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)[0] if labelled else {}
         finish(cli.trainer.loggers)
     if cli.trainer.is_global_zero:
@@ -49,9 +50,22 @@ def train_cell(
             recorder.curves(),
             diverged_at=recorder.diverged_at,
             steps_an_epoch=int(cli.trainer.num_training_batches),
+            validated=validated,
             tested=tested,
             num_classes=getattr(cli.datamodule, "num_classes", None),
         )
+
+
+def _validate(cli: Any) -> dict[str, float]:
+    """The metrics of the validation set after the last step; none without a validation set."""
+    import lightning.pytorch as L
+    from lightning.pytorch.utilities.model_helpers import is_overridden
+
+    data, trainer = cli.datamodule, cli.trainer
+    if not is_overridden("val_dataloader", data, L.LightningDataModule) or not data.val_dataloader():
+        return {}
+    trainer.limit_val_batches = 1.0  # none in the fit
+    return dict(trainer.validate(cli.model, datamodule=data, verbose=False)[0])
 
 
 def instantiate(

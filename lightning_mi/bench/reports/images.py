@@ -14,6 +14,7 @@ from lightning_mi.bench.reports.tables import markdown_table, write_csv, write_t
 from lightning_mi.bench.results import load_curves
 
 ACCURACY = {"supervised": "test/accuracy", "contrastive": "probe/nearest_neighbor"}
+_VALIDATION = {"supervised": "val/accuracy", "contrastive": "probe/nearest_neighbor"}
 _ACCURACY_WORDS = {
     "supervised": "the critic's argmax over labels on the test set, in evaluation mode",
     "contrastive": "the nearest neighbor by inner product among the training features, for the test set",
@@ -21,6 +22,9 @@ _ACCURACY_WORDS = {
 _COLLAPSED = 2.0  # times chance: a lower accuracy counts as collapsed
 _READINGS = {"test_mi": "test/mi", "test_mi_macro": "test/mi_macro", "test_mi_plug_in": "test/mi_plug_in"}
 _PUBLISHED_SET = {10: "CIFAR-10", 100: "CIFAR-100"}
+
+Group = tuple[str, str, str, float]  # study, loss, variant and weight
+Groups = dict[Group, list[dict[str, Any]]]
 
 
 def run_statistics(cell: Cell, curves: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -34,7 +38,7 @@ def run_statistics(cell: Cell, curves: dict[str, Any], kind: str) -> dict[str, A
     Returns:
         ``mi`` and ``across_batches``, the mean and standard deviation of the bound (without the penalty) over the
         training batches of the last epoch; the micro, macro and plug-in estimates on the test set (NaN if the loss has
-        none); ``accuracy``; ``linear_probe`` (NaN if not measured); ``diverged_at``; and ``collapsed`` (the loss is not
+        none); ``accuracy``, and ``val_accuracy`` on the validation set (NaN without one); ``linear_probe`` (NaN if not measured); ``diverged_at``; and ``collapsed`` (the loss is not
         finite, or the accuracy is below twice chance).
     """
     tested = curves["tested"]
@@ -53,6 +57,7 @@ def run_statistics(cell: Cell, curves: dict[str, Any], kind: str) -> dict[str, A
         "across_batches": float(last.std()) if is_finite and len(last) else math.nan,
         **{name: tested.get(key, math.nan) if is_finite else math.nan for name, key in _READINGS.items()},
         "accuracy": accuracy,
+        "val_accuracy": curves.get("validated", {}).get(_VALIDATION[kind], math.nan),
         "linear_probe": tested.get("probe/accuracy", math.nan),
         "true_mi": truth,
         "diverged_at": curves["diverged_at"],
@@ -84,9 +89,10 @@ def _markdown(grid: Grid[Cell], runs: list[tuple[Cell, dict[str, Any]]], rows: l
     published_set = _PUBLISHED_SET.get(runs[0][1].get("num_classes", 0), "")
     published = _published(grid.report, published_set)
     papers = {cell.loss: cell.paper for cell, _ in runs}
-    groups: dict[tuple[str, str, str, float], list[dict[str, Any]]] = {}
+    groups: Groups = {}
     for row in rows:
         groups.setdefault((row["study"], row["loss"], row["variant"], row["weight"]), []).append(row)
+    chosen = _chosen_weights(groups)
     table = []
     for (study, loss, variant, weight), group in groups.items():
         others = [
@@ -96,12 +102,14 @@ def _markdown(grid: Grid[Cell], runs: list[tuple[Cell, dict[str, Any]]], rows: l
         ]
         cells = [_spread(group, "mi", bold=False), _mean(group, "across_batches")]
         cells += [_spread(group, name, bold=False) for name in _READINGS]
+        cells.append(_spread(group, "val_accuracy", bold=False))
         cells += [_spread(group, "accuracy", bold=_separate(group, others)), _spread(group, "linear_probe", bold=False)]
         cells.append(f"{sum(row['collapsed'] for row in group)} of {len(group)}")
         mi, accuracy = published.get((papers[loss] or "", variant), ("-", "-"))
-        table.append([study, loss, variant, f"{weight:g}" if weight else "-", *cells, mi, accuracy])
+        mark = " (chosen)" if (study, loss, variant, weight) in chosen else ""
+        table.append([study, loss, variant, f"{weight:g}{mark}" if weight else "-", *cells, mi, accuracy])
     heading = ["study", "loss", "variant", "weight", "MI", "across batches", "test MI, micro", "macro", "plug-in"]
-    heading += ["accuracy", "linear probe", "collapsed", f"{published_set} published: MI", "accuracy"]
+    heading += ["validation accuracy", "accuracy", "linear probe", "collapsed", f"{published_set} published: MI", "accuracy"]
     seeds = sorted({row["seed"] for row in rows})
     diverged = [
         f"{cell.name} at step {curves['diverged_at']}" for cell, curves in runs if curves["diverged_at"] is not None
@@ -118,6 +126,11 @@ def _markdown(grid: Grid[Cell], runs: list[tuple[Cell, dict[str, Any]]], rows: l
             f"`accuracy`: {_ACCURACY_WORDS[grid.report]}; bold if it is higher and the intervals of one standard "
             "deviation of original and regularized do not overlap. `collapsed`: a non-finite loss, or an accuracy "
             "below twice chance.",
+            *(
+                ["`validation accuracy`: the same on the validation set; the weight with the highest is `chosen`."]
+                if chosen
+                else []
+            ),
             f"Differences from the paper: {grid.note}." if grid.note else "Settings: the paper's.",
             "The published cells are from Table 1 of the paper (ResNet-18 on CIFAR); the meaning of its ± is unknown.",
             f"Not finite: {'; '.join(diverged) or 'none'}.",
@@ -125,6 +138,15 @@ def _markdown(grid: Grid[Cell], runs: list[tuple[Cell, dict[str, Any]]], rows: l
             markdown_table(heading, table),
         ]
     )
+
+
+def _chosen_weights(groups: Groups) -> set[Group]:
+    """Of groups that differ in the weight alone, the one with the highest mean accuracy on the validation set."""
+    swept: dict[tuple[str, str, str], dict[Group, float]] = {}
+    for group, rows in groups.items():
+        accuracies = _finite(rows, "val_accuracy")
+        swept.setdefault(group[:3], {})[group] = float(np.mean(accuracies)) if accuracies else -math.inf
+    return {max(means, key=means.__getitem__) for means in swept.values() if len(means) > 1 and max(means.values()) >= 0}
 
 
 def _weight(cell: Cell) -> float:
