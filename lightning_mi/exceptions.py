@@ -6,7 +6,6 @@ Each error also derives from the built-in class that fits, so that ``except Valu
 from typing import final
 
 __all__ = [
-    "CellFailedError",
     "CheckpointError",
     "CorruptImageError",
     "CriticLagWarning",
@@ -119,11 +118,6 @@ class UnknownRecipeError(MIError, LookupError):
 @final
 class GridError(MIError, ValueError):
     """A benchmark's YAML is invalid, or an option names an unknown preset, loss or data set."""
-
-
-@final
-class CellFailedError(MIError, RuntimeError):
-    """A training of a benchmark's grid failed; the results of finished trainings are saved."""
 
 
 @final

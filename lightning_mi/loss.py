@@ -1,6 +1,7 @@
 """MILoss: critic, pairing, bound and regularizer as one module, for any training loop."""
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple, cast, final
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_mi.bounds import AbstractBound, BoundTerms
 from lightning_mi.critics import AbstractCritic
+from lightning_mi.exceptions import MINumericalWarning
 from lightning_mi.pairs import AbstractPairing, AllPairs
 from lightning_mi.regularizers import AbstractRegularizer, log_normalizer_target
 from lightning_mi.scores.scores import Scores
@@ -143,7 +145,8 @@ class MILoss(nn.Module):
     def compute(self, *views: Tensor) -> MILossOutput:
         """The loss of one batch with bound terms, penalty and scores; arguments and errors as in :meth:`forward`.
 
-        Without joint pairs, ``terms.value`` and ``terms.joint_term`` are NaN.
+        Without joint pairs, ``terms.value`` and ``terms.joint_term`` are NaN; the loss stays finite, so that training
+        continues. A batch of one sample in evaluation has no marginal pairs, and its loss is NaN. Both warn.
         """
         if self.training:
             self.calibrate(lambda: self.score(*views))
@@ -156,6 +159,7 @@ class MILoss(nn.Module):
         parameters = list(self.critic.parameters())
         if not parameters or any(parameter.requires_grad for parameter in parameters):
             check_sign(loss, self)
+        _warn_without_pairs(scores)
         return MILossOutput(loss, reported_terms(terms, scores), penalty, scores)
 
     def score(self, *views: Tensor) -> Scores:
@@ -210,6 +214,20 @@ class MILoss(nn.Module):
             form = f"{state.dtype} {tuple(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
             raise RuntimeError(f"Error(s) in loading state_dict for MILoss: Got {form} as the number of batches.")
         self.set_num_batches(int(state))
+
+
+def _warn_without_pairs(scores: Scores) -> None:
+    for kind, count, consequence in (
+        ("joint", scores.num_joint, "the loss has no joint term"),
+        ("marginal", scores.num_marginal, "the loss is NaN"),
+    ):
+        if not count:
+            warnings.warn(
+                f"Got a batch without {kind} pairs: it has no estimate, and {consequence}. Raise the batch size, or "
+                "sample batches that have both kinds of pairs.",
+                MINumericalWarning,
+                stacklevel=3,
+            )
 
 
 def check_log_densities(

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lightning_mi import MILoss, bounds, critics, pairs, regularizers
+from lightning_mi.exceptions import MINumericalWarning
 from tests.helpers.processes import on_processes
 from tests.helpers.reference import Sheet
 from tests.helpers.small_module import DIM, draw, equal, fit, make, weights
@@ -110,10 +111,16 @@ def test_labels_follow_the_views():
 
 def test_batch_without_joint_pairs_reads_nan_and_trains():
     module = mi_loss(pairs=pairs.SameLabel())
-    output = module.compute(torch.randn(6, DIM), torch.arange(6))
+    with pytest.warns(MINumericalWarning, match="Got a batch without joint pairs: .*no joint term"):
+        output = module.compute(torch.randn(6, DIM), torch.arange(6))
     assert output.terms.value.isnan()
     assert output.terms.joint_term.isnan()
     assert torch.isfinite(output.loss)
+
+
+def test_evaluation_of_one_sample_warns_and_is_nan():
+    with pytest.warns(MINumericalWarning, match="Got a batch without marginal pairs: .*the loss is NaN"):
+        assert mi_loss().eval()(torch.randn(1, DIM), torch.randn(1, DIM)).isnan()
 
 
 def test_only_the_output_holds_a_graph():

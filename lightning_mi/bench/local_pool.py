@@ -15,8 +15,7 @@ from typing import Any
 from lightning_mi.bench.cells import AbstractCell
 from lightning_mi.bench.dispatch import run_cell
 from lightning_mi.bench.gpus import gpus_of_worker, visible_gpus
-from lightning_mi.bench.results import OnFinished, OnProgress, find_pending, load_curves
-from lightning_mi.exceptions import CellFailedError
+from lightning_mi.bench.results import OnFailed, OnFinished, OnProgress, find_pending, load_curves
 from lightning_mi.utilities.lifeline import end_after
 
 # State of a worker process, set by _start_worker: a queue can reach a worker only through its initializer.
@@ -30,6 +29,7 @@ def run_cells(
     jobs: int,
     on_progress: OnProgress,
     on_finished: OnFinished,
+    on_failed: OnFailed,
     gpus_per_run: float = 0.0,
 ) -> None:
     """Run the cells that have no finished run.
@@ -40,10 +40,10 @@ def run_cells(
         jobs: Number of worker processes.
         on_progress: Called several times a second with a running cell and the fraction of its steps done.
         on_finished: Called with each finished cell and its curves, at once for cells that finished earlier.
+        on_failed: Called with each cell that raised an error, and the error. The other cells run nevertheless.
         gpus_per_run: Visible GPUs of each training; up to 1, several trainings share one GPU.
 
     Raises:
-        CellFailedError: If a cell raised an error.
         KeyboardInterrupt: After Ctrl-C. The running cells have ended without results.
     """
     pending = find_pending(cells, folder, on_finished)
@@ -63,7 +63,8 @@ def run_cells(
             for future in finished:
                 cell = running.pop(future)
                 if (error := future.exception()) is not None:
-                    raise CellFailedError(f"{cell.name} failed: {type(error).__name__}: {error}") from error
+                    on_failed(cell, f"{type(error).__name__}: {error}")
+                    continue
                 curves = load_curves(folder, cell)
                 assert curves is not None
                 on_finished(cell, curves)

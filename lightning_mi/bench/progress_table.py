@@ -14,6 +14,7 @@ from rich.table import Table
 
 from lightning_mi.bench.cells import AbstractCell, Grid
 from lightning_mi.bench.progress_columns import progress_columns
+from lightning_mi.utilities.parser_errors import readable
 
 
 @final
@@ -28,6 +29,7 @@ class ProgressTable:
     def __init__(self, grid: Grid[Any], console: Console) -> None:
         self._grid, self._console = grid, console
         self._columns = progress_columns(grid)
+        self.failures: dict[str, str] = {}  # errors by the names of their cells
         self._fractions: dict[str, float] = {}
         self._readings: dict[str, list[list[float]]] = defaultdict(list)
         self._without_values: Counter[str] = Counter()
@@ -70,9 +72,14 @@ class ProgressTable:
             labels = self._columns.headings[1:-1]
             outcome = ", ".join(f"{label} {_number(value)}" for label, value in zip(labels, values, strict=True))
         if not self._console.is_terminal:
-            done = sum(fraction == 1.0 for fraction in self._fractions.values())
-            line = f"{done}/{len(self._grid.cells)} {cell.name}: {outcome}"
-            self._console.print(line, highlight=False, soft_wrap=True)
+            self._print(f"{self._count()} {cell.name}: {outcome}")
+
+    def failed(self, cell: AbstractCell, error: str) -> None:
+        """Add a failed cell, and print its error."""
+        self.progress(cell, 1.0)
+        kind, _, message = error.partition(": ")
+        self.failures[cell.name] = f"{kind}: {readable(message)}"
+        self._print(f"{self._count()} {cell.name} failed: {self.failures[cell.name]}")
 
     def table(self) -> Table:
         """Table of the finished cells: means over the cells of a row."""
@@ -87,6 +94,12 @@ class ProgressTable:
             means = [_number(mean) for mean in np.mean(runs, axis=0)] if runs else [""] * len(values)
             table.add_row(row, f"{len(runs) + without}/{total}", *means, str(without or ""))
         return table
+
+    def _count(self) -> str:
+        return f"{sum(fraction == 1.0 for fraction in self._fractions.values())}/{len(self._grid.cells)}"
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def _render(self) -> Group:
         return Group(self._progress, self.table())  # the bar first: a long table may leave the screen

@@ -14,8 +14,7 @@ from lightning_mi._compat.ray_names import preload_ray_shutdown, ray_task_cause
 from lightning_mi.bench.cells import AbstractCell
 from lightning_mi.bench.ray_connection import check_resources, connected
 from lightning_mi.bench.ray_worker import ProgressActor, run_on_worker, unpack
-from lightning_mi.bench.results import OnFinished, OnProgress, find_pending, load_curves
-from lightning_mi.exceptions import CellFailedError
+from lightning_mi.bench.results import OnFailed, OnFinished, OnProgress, find_pending, load_curves
 from lightning_mi.utilities.interrupts import end_at_once, handle_signals, restore_signals
 
 RETRIES = 3  # repetitions of a cell whose worker was lost: Ray's default for tasks
@@ -30,6 +29,7 @@ def run_cells(
     gpus_per_run: float,
     on_progress: OnProgress,
     on_finished: OnFinished,
+    on_failed: OnFailed,
 ) -> None:
     """Run the cells that have no finished run, in Ray tasks of one CPU.
 
@@ -44,10 +44,11 @@ def run_cells(
         on_progress: Called several times a second with a running cell and the fraction of its steps done. The fraction
             returns to 0 if the worker was lost and the cell starts again.
         on_finished: Called with each finished cell and its curves, at once for cells that finished earlier.
+        on_failed: Called with each cell that raised an error, or lost its worker more than ``RETRIES`` times, and the
+            error. The other cells run nevertheless.
 
     Raises:
         RayClusterError: If Ray is not installed, the cluster does not respond, or no node can run a cell.
-        CellFailedError: If a cell raised an error, or lost its worker more than ``RETRIES`` times.
         KeyboardInterrupt: After Ctrl-C. The running cells have stopped without results.
     """
     pending = find_pending(cells, folder, on_finished)
@@ -62,7 +63,7 @@ def run_cells(
             for index, cell in enumerate(pending)
         }
         _preload_shutdown()
-        driver = _Driver(ray, actor, pending, folder, on_progress, on_finished)
+        driver = _Driver(ray, actor, pending, folder, on_progress, on_finished, on_failed)
         try:
             driver.collect(running)
         except BaseException:
@@ -71,6 +72,10 @@ def run_cells(
             ended, _ = ray.wait(list(running), num_returns=len(running), timeout=_STOP_TIMEOUT)
             driver.save_finished({future: running[future] for future in ended})
             raise
+
+
+class _FailedTaskError(Exception):
+    """A task raised an error, or its worker was lost too often."""
 
 
 def _preload_shutdown() -> None:
@@ -99,6 +104,7 @@ class _Driver:
     folder: Path
     on_progress: OnProgress
     on_finished: OnFinished
+    on_failed: OnFailed
 
     def collect(self, running: dict[Any, int]) -> None:
         """Wait for all tasks, and remove each from ``running`` when its files are written."""
@@ -112,7 +118,13 @@ class _Driver:
                 fractions = self.actor.pop_fractions.remote()
             for future in finished:
                 cell = self.cells[running[future]]
-                unpack(self._get_files(future, cell.name), self.folder, cell)
+                try:
+                    packed = self._get_files(future)
+                except _FailedTaskError as error:
+                    del running[future]
+                    self.on_failed(cell, str(error))
+                    continue
+                unpack(packed, self.folder, cell)
                 del running[future]
                 curves = load_curves(self.folder, cell)
                 assert curves is not None
@@ -126,7 +138,7 @@ class _Driver:
                 if packed and load_curves(self.folder, self.cells[index]) is None:
                     unpack(packed, self.folder, self.cells[index])
 
-    def _get_files(self, future: Any, name: str) -> bytes:
+    def _get_files(self, future: Any) -> bytes:
         errors = self.ray.exceptions
         try:
             packed: bytes = self.ray.get(future)
@@ -137,10 +149,10 @@ class _Driver:
                 reason = (
                     f"{reason.splitlines()[0]}. Install lightning_mi {__version__} on every node, as on this machine"
                 )
-            raise CellFailedError(f"{name} failed: {reason}") from error
+            raise _FailedTaskError(reason) from error
         except errors.RayError as error:
             reason = f"its worker was lost {RETRIES + 1} times, last with {type(error).__name__}: {error}"
-            raise CellFailedError(f"{name} failed: {reason}") from error
+            raise _FailedTaskError(reason) from error
         return packed
 
     def _get_fractions(self, future: Any) -> dict[int, float]:

@@ -16,6 +16,7 @@ CURVES = "curves.npz"
 Curves = dict[str, Any]  # arrays and metadata of the run, by name
 OnProgress = Callable[[Any, float], None]  # a running cell and the fraction of its steps that are done
 OnFinished = Callable[[Any, Curves], None]  # Any: a cell of the grid's class
+OnFailed = Callable[[Any, str], None]  # a cell and the error that it raised
 
 
 def load_curves(folder: Path, cell: AbstractCell) -> Curves | None:

@@ -20,7 +20,7 @@ from lightning_mi.bench.progress_table import ProgressTable
 from lightning_mi.bench.ray_pool import run_cells as run_cells_on_ray
 from lightning_mi.bench.reports.summary import format_table
 from lightning_mi.bench.reports.tables import count
-from lightning_mi.exceptions import CellFailedError, GridError, RayClusterError, UnknownRecipeError
+from lightning_mi.exceptions import GridError, RayClusterError, UnknownRecipeError
 from lightning_mi.utilities.atomic_files import sweep
 from lightning_mi.utilities.interrupts import interruptible
 
@@ -161,6 +161,7 @@ def run_grid(
                         jobs=jobs or len(os.sched_getaffinity(0)),
                         on_progress=table.progress,
                         on_finished=table.finished,
+                        on_failed=table.failed,
                         gpus_per_run=gpus_per_run,
                     )
                 else:
@@ -171,7 +172,10 @@ def run_grid(
                         gpus_per_run=gpus_per_run,
                         on_progress=table.progress,
                         on_finished=table.finished,
+                        on_failed=table.failed,
                     )
+            if len(table.failures) == len(grid.cells):
+                return _fail(_failed(table.failures, grid.noun), status=1)
             paths = _report(grid, output)
             if grid.report == "sweep":
                 from lightning_mi.bench.reports.write import summary_of
@@ -186,11 +190,18 @@ def run_grid(
         return int(interrupt.code or 0)
     except RayClusterError as error:
         return _fail(error, status=2)
-    except CellFailedError as error:
-        return _fail(f"{error}\nFinished {grid.noun}s are saved; the same command resumes the grid.", status=1)
     if (logs := output / "tensorboard").is_dir():
         write(f"curves of every training: tensorboard --logdir {logs}")
-    return 0
+    return _fail(_failed(table.failures, grid.noun), status=1) if table.failures else 0
+
+
+def _failed(failures: dict[str, str], noun: str) -> str:
+    """Errors with the names of the cells that raised them, each error once."""
+    names: dict[str, list[str]] = {}
+    for name, error in failures.items():
+        names.setdefault(error, []).append(name)
+    lines = [f"{', '.join(failed)} failed: {error}" for error, failed in names.items()]
+    return "\n".join([*lines, f"Other {noun}s are saved; the same command repeats those that failed."])
 
 
 def _check_options(name: str, kind: str, options: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from lightning_mi.bench.loggers import finish, logger_config
 from lightning_mi.bench.results import write_curves
 from lightning_mi.bench.worker import quiet_process
 
-# Callbacks of a recipe that a grid drops: it has its own progress bar, curves and layout, and validates at the end only.
+# Callbacks of a recipe that a grid drops: it has its own progress bar, curves and layout, and validates at the end.
 DROPPED_CALLBACKS = ("ProgressBar", "Checkpoint", "EarlyStopping", "TensorBoardLayout")
 
 

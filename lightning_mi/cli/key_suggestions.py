@@ -29,7 +29,7 @@ def suggest(message: str) -> str:
     """The suggestion for an error message of jsonargparse, after a space; empty without one.
 
     Args:
-        message: The message, on one line as :func:`~lightning_mi.cli.messages.readable` returns it.
+        message: The message, on one line as :func:`~lightning_mi.utilities.parser_errors.readable` returns it.
 
     Example:
         >>> suggest("Problem with given class_path 'lightning_mi.bounds.NWJ': Option 'cpa' is not accepted")

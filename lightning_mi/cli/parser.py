@@ -19,9 +19,9 @@ from jsonargparse import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_mi.cli.key_suggestions import suggest
-from lightning_mi.cli.messages import readable
 from lightning_mi.exceptions import UnknownRecipeError
 from lightning_mi.utilities.linked_values import linked_keys, short_key
+from lightning_mi.utilities.parser_errors import readable
 from lightning_mi.utilities.recipe_registry import find_file, list_files
 from lightning_mi.utilities.suggestions import did_you_mean
 

@@ -45,7 +45,6 @@ from lightning_mi.cli.commands import TRAINING_COMMANDS, TRAINING_EXAMPLES
 from lightning_mi.cli.key_suggestions import load_object
 from lightning_mi.cli.messages import (
     format_estimates,
-    readable,
     silence_batch_indices,
     silence_notices,
     silence_training_state,
@@ -56,6 +55,7 @@ from lightning_mi.utilities.atomic_files import require_writable, sweep
 from lightning_mi.utilities.distributed import destroy_process_group
 from lightning_mi.utilities.interrupts import SIGNALS, exit_status, interruptible
 from lightning_mi.utilities.lifeline import is_launched_rank
+from lightning_mi.utilities.parser_errors import readable
 
 
 def run_training(arguments: Sequence[str]) -> int:

@@ -77,7 +77,7 @@ class InnerProductCritic(AbstractCritic):
         """The current temperature; if it is learnable, reading it needs a host-device sync."""
         if self.log_temperature is None:
             return self._temperature
-        temperature = math.exp(self.log_temperature.item())
+        temperature = self.log_temperature.detach().cpu().double().exp().item()
         return temperature if self.min_temperature is None else max(temperature, self.min_temperature)
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:

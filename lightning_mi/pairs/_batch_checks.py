@@ -92,15 +92,22 @@ def check_num_views(views: tuple[Any, ...], *names: str, pairing: str) -> None:
 
 
 def check_batch_size(shard: BatchShard, training: bool) -> None:
-    """Raise a ValueError if a training batch has fewer than two samples.
+    """Raise a ValueError if a training batch has fewer than two samples, or any other batch none.
 
     In evaluation the last batch may have one sample: a joint pair without marginal pairs.
     """
+    check_not_empty(shard)
     if training and shard.total < 2:
         raise ValueError(
             f"Got a batch of {shard.total}: marginal pairs combine different samples, so a batch has two or more. "
             "Raise the batch size, or drop the last, smaller batch: DataLoader(..., drop_last=True)."
         )
+
+
+def check_not_empty(shard: BatchShard) -> None:
+    """Raise a ValueError if a batch has no samples, on any rank."""
+    if shard.total == 0:
+        raise ValueError("Got an empty batch: it has no pairs. Skip empty batches.")
 
 
 def _dtype_index(dtype: torch.dtype) -> int:

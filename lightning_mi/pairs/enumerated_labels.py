@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_mi.bounds import AbstractBound
 from lightning_mi.critics import AbstractCritic, CalibratedCritic, LabelCritic
-from lightning_mi.pairs._batch_checks import check_num_views
+from lightning_mi.pairs._batch_checks import check_not_empty, check_num_views
 from lightning_mi.pairs._label_prior import check_prior
 from lightning_mi.pairs.base import AbstractPairing
 from lightning_mi.pairs.known_law import cross_entropy, known_counts, known_mi
@@ -130,6 +130,7 @@ class EnumeratedLabels(AbstractPairing):
         check_num_views(views, "x", "labels", pairing="EnumeratedLabels")
         x, labels = views
         shard, labels = self.labeled_shard(x, labels)
+        check_not_empty(shard)
         matrix = self._all_scores(critic, x)
         joint = labels.unsqueeze(1) == torch.arange(self.num_classes, device=x.device)
         if self.training and self.label_counts is not None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_mi.critics import AbstractCritic
-from lightning_mi.pairs._batch_checks import check_num_views
+from lightning_mi.pairs._batch_checks import check_not_empty, check_num_views
 from lightning_mi.pairs.base import AbstractPairing
 from lightning_mi.scores.global_counts import GlobalCounts
 from lightning_mi.scores.scores import Scores
@@ -42,6 +42,8 @@ class IndependentMarginal(AbstractPairing):
         for first, second in (0, 2), (1, 3):
             _check_same_variable(names[first], views[first], names[second], views[second])
         shard, _, marginal, _ = self.shards(*views)
+        check_not_empty(shard)
+        check_not_empty(marginal)
         x, y, x_marginal, y_marginal = views
         pooled = shard.pooled and GlobalCounts(
             shard.total, marginal.total, marginal.total, world_size=len(shard.counts)

@@ -24,7 +24,8 @@ class Queue(AbstractPairing):
     Each training batch is scored against its own candidates and the queue, then its candidates (y; both views with
     ``TwoViews``) replace the oldest entries. Entries are detached: they give x a gradient, and get none. The entries
     are buffers, so they are in checkpoints. All ranks have the same queue: the candidates of all ranks enter it in rank
-    order. The size need not be a multiple of the batch or of the number of ranks.
+    order. The size need not be a multiple of the batch or of the number of ranks. The candidates of a batch do not
+    enter it if one of them is NaN or infinite.
 
     **In the first batches** the queue holds fewer entries than its size, and only these are candidates. In the first
     batch the queue is empty: the wrapped pairing alone is scored, also with ``in_batch=False``.
@@ -148,6 +149,8 @@ class Queue(AbstractPairing):
     @torch.no_grad()
     def _push(self, y: Tensor) -> None:
         """Replace the oldest entries."""
+        if not bool(y.isfinite().all()):
+            return
         slots = (self.num_pushed + torch.arange(len(y), device=y.device)) % self.size
         self.entries[slots] = y.to(self.entries)
         self.num_pushed += len(y)

@@ -187,10 +187,11 @@ class SameLabel(AbstractPairing):
         return torch.cat([first, *others]), labels.repeat(self.num_views or 1) if is_labels(labels) else labels
 
     def _check_size(self, shard: BatchShard) -> None:
-        if self.training and self.ignore_index is not None and shard.total < 2:
+        if self.ignore_index is not None and shard.total < (2 if self.training else 1):
             raise ValueError(
-                f"Got {shard.total} samples with another label than ignore_index={self.ignore_index}: joint pairs are "
-                "made of labelled samples, so a batch has two or more. Raise the batch size, or sample more labels."
+                f"Got {shard.total} samples with another label than ignore_index={self.ignore_index}: pairs are made "
+                "of labelled samples, so a training batch has two or more, and an evaluation batch one. Raise the "
+                "batch size, or sample more labels."
             )
         check_batch_size(shard, self.training)
 

@@ -33,7 +33,9 @@ def write_run(
         columns["value"][-1] = np.nan
     tested = {"test/mi": 2.1, "test/mi_macro": 2.2, "test/mi_plug_in": 2.05, "probe/accuracy": 0.9}
     tested |= {"test/accuracy": accuracy, "probe/nearest_neighbor": accuracy}
+    validated = dict.fromkeys(("val/accuracy", "probe/nearest_neighbor"), accuracy - 0.05)
     facts = {"diverged_at": diverged_at, "steps_an_epoch": EPOCH, "tested": tested, "num_classes": 10}
+    facts["validated"] = validated
     write_curves(folder, cell, columns, **facts)
 
 
@@ -59,6 +61,20 @@ def test_report_writes_rows_table_and_figures(kind: str, tmp_path: Path) -> None
     for path in paths[2:]:
         assert path.read_bytes().startswith(b"\x89PNG")
         assert path.stat().st_size > 8_000
+
+
+@pytest.mark.parametrize("kind", ["supervised", "contrastive"])
+def test_weight_with_the_best_validation_accuracy_is_chosen(kind: str, tmp_path: Path) -> None:
+    grid = load_grid(kind, "weights", losses=["DV"])
+    for cell in grid.cells:
+        write_run(tmp_path, cell, 0.8 if cell.weight == 0.01 else 0.7)
+    paths = images.report(grid, tmp_path)
+    rows = list(csv.DictReader(paths[0].read_text().splitlines()))
+    accuracies = {row["weight"]: float(row["val_accuracy"]) for row in rows}
+    assert accuracies == pytest.approx({"0.1": 0.65, "0.01": 0.75, "0.001": 0.65})
+    chosen = [line for line in paths[1].read_text().splitlines() if "(chosen)" in line]
+    assert len(chosen) == len({cell.study for cell in grid.cells})
+    assert all("| 0.01 (chosen) |" in line for line in chosen)
 
 
 def test_estimate_is_the_mean_over_the_last_epoch(tmp_path: Path) -> None:

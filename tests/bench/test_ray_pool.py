@@ -25,16 +25,21 @@ from lightning_mi.bench.recorder import FIELDS
 from lightning_mi.bench.results import CURVES, load_curves
 from lightning_mi.bench.train import instantiate
 from lightning_mi.cli import main as cli
-from lightning_mi.exceptions import CellFailedError, RayClusterError
+from lightning_mi.exceptions import RayClusterError
 from lightning_mi.utilities.recipe_registry import find_file
 from tests.helpers.grids import ignore, tiny_grid
 from tests.helpers.paths import ROOT
 
+IGNORED: dict[str, Any] = {"on_progress": ignore, "on_finished": ignore, "on_failed": ignore}
 STORE = 80_000_000  # bytes, close to the minimum of Ray
 
 
+def fail(cell: Cell, error: str) -> None:
+    pytest.fail(f"{cell.name} failed: {error}")
+
+
 def run_on(cluster: Any, cells: list[Cell], folder: Path, **options: Any) -> None:
-    given = {"address": cluster.address, "gpus_per_run": 0.0, "on_progress": ignore, "on_finished": ignore}
+    given = {"address": cluster.address, "gpus_per_run": 0.0, **IGNORED, "on_failed": fail}
     run_cells(cells, folder, **(given | options))
 
 
@@ -62,7 +67,7 @@ def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def connection_error(address: str, folder: Path) -> str:
     with pytest.raises(RayClusterError) as failure:
-        run_cells(tiny_grid().cells, folder, address=address, gpus_per_run=0.0, on_progress=ignore, on_finished=ignore)
+        run_cells(tiny_grid().cells, folder, address=address, gpus_per_run=0.0, **IGNORED)
     return str(failure.value)
 
 
@@ -136,14 +141,8 @@ def test_finished_grid_needs_no_cluster(tmp_path: Path, monkeypatch: pytest.Monk
     cell = tiny_grid().cells[0]
     unpack(run_on_worker(LocalActor(), 0, cell, 0.0, __version__), tmp_path, cell)
     finished: list[Cell] = []
-    run_cells(
-        [cell],
-        tmp_path,
-        address="auto",
-        gpus_per_run=0.0,
-        on_progress=ignore,
-        on_finished=lambda cell, curves: finished.append(cell),
-    )
+    given = IGNORED | {"on_finished": lambda cell, curves: finished.append(cell)}
+    run_cells([cell], tmp_path, address="auto", gpus_per_run=0.0, **given)
     assert finished == [cell]
 
 
@@ -211,7 +210,7 @@ def test_cluster_gives_the_results_of_local_processes(
 ) -> None:
     grid = tiny_grid(losses=("DV", "NWJ"))
     here, there = tmp_path / "here", tmp_path / "there"
-    local_pool.run_cells(grid.cells, here, jobs=2, on_progress=ignore, on_finished=ignore)
+    local_pool.run_cells(grid.cells, here, jobs=2, **IGNORED)
     monkeypatch.setattr(run, "load_grid", lambda *args, **kwargs: grid)
     monkeypatch.setattr(run, "_report", lambda grid, output: [])
     assert cli.main(["bench", "onehot", "--ray", cluster.address, "--output", str(there)]) == 0
@@ -257,11 +256,15 @@ def test_training_of_a_lost_node_is_repeated(cluster: Any, tmp_path: Path) -> No
 
 @pytest.mark.slow
 @ray_leaves_files_open
-def test_failed_training_ends_the_grid_with_its_name(cluster: Any, tmp_path: Path) -> None:
+def test_other_trainings_run_after_one_failed(cluster: Any, tmp_path: Path) -> None:
     grid = tiny_grid()
-    grid.cells[1].config["data"]["init_args"]["batch_size"] = 1
-    with pytest.raises(CellFailedError, match=f"(?s){grid.cells[1].name} failed: .*batch_size=1"):
-        run_on(cluster, grid.cells, tmp_path)
+    failing, other = grid.cells[0], grid.cells[1]
+    failing.config["data"]["init_args"]["batch_size"] = 1
+    failures: dict[str, str] = {}
+    run_on(cluster, [failing, other], tmp_path, on_failed=lambda cell, error: failures.update({cell.name: error}))
+    assert list(failures) == [failing.name]
+    assert "batch_size=1" in failures[failing.name]
+    assert load_curves(tmp_path, other) is not None
 
 
 @pytest.mark.slow

@@ -98,17 +98,36 @@ def test_grid_trains_only_pending_cells(tmp_path: Path, monkeypatch: pytest.Monk
     assert run.run("onehot", "quick", output=tmp_path) == 0
 
 
-def test_failed_training_ends_the_grid_with_its_name(
+def test_other_trainings_run_after_one_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grid = tiny_grid()
-    grid.cells[:] = grid.cells[:1]
-    grid.cells[0].config["data"]["init_args"]["batch_size"] = 1
+    failing, other = grid.cells[0], grid.cells[1]
+    grid.cells[:] = [failing, other]
+    failing.config["data"]["init_args"]["batch_size"] = 1
+    monkeypatch.setattr(run, "load_grid", lambda *args, **kwargs: grid)
+    monkeypatch.setattr(run, "_report", lambda grid, output: [output / "table.md"])
+    assert run.run("onehot", "quick", output=tmp_path, jobs=1) == 1
+    output, error = capsys.readouterr()
+    assert f"1/2 {failing.name} failed: ValueError: Got batch_size=1" in output
+    assert f"wrote {tmp_path / 'table.md'}" in output
+    assert f"{failing.name} failed: ValueError: Got batch_size=1" in error
+    assert "Other trainings are saved" in error
+    assert load_curves(tmp_path, other) is not None
+
+
+def test_error_of_all_trainings_is_printed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = tiny_grid()
+    for cell in grid.cells:
+        cell.config["data"]["init_args"]["batch_size"] = 1
     monkeypatch.setattr(run, "load_grid", lambda *args, **kwargs: grid)
     assert run.run("onehot", "quick", output=tmp_path, jobs=1) == 1
     error = capsys.readouterr().err
-    assert f"{grid.cells[0].name} failed: ValueError" in error
-    assert "Finished trainings are saved" in error
+    assert error.count("Got batch_size=1") == 1
+    assert all(cell.name in error for cell in grid.cells)
+    assert not (tmp_path / "table.md").exists()
 
 
 @pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])

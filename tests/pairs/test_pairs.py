@@ -40,11 +40,19 @@ def test_wrong_number_of_inputs_is_an_error(spec: PairingSpec) -> None:
 
 @every_pairing
 def test_training_needs_two_samples_but_evaluation_does_not(spec: PairingSpec) -> None:
-    for n in (0, 1) if spec.needs_two else ():
-        with pytest.raises(ValueError, match=f"Got a batch of {n}: .*drop_last=True"):
-            spec.make()(Positions(), *spec.views(n))
     if spec.needs_two:
+        with pytest.raises(ValueError, match=r"Got a batch of 1: .*drop_last=True"):
+            spec.make()(Positions(), *spec.views(1))
         assert spec.make().eval()(Positions(), *spec.views(1)).num_marginal == 0
+
+
+@every_pairing
+def test_empty_batch_is_an_error(spec: PairingSpec) -> None:
+    pairing = spec.make()
+    pairing(Positions(), *spec.views(3))  # EnumeratedLabels evaluates with the frequencies of training labels
+    for training in (True, False):
+        with pytest.raises(ValueError, match=r"Got an empty batch: .*Skip empty batches"):
+            pairing.train(training)(Positions(), *spec.views(0))
 
 
 @every_pairing

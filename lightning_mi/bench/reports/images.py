@@ -38,8 +38,8 @@ def run_statistics(cell: Cell, curves: dict[str, Any], kind: str) -> dict[str, A
     Returns:
         ``mi`` and ``across_batches``, the mean and standard deviation of the bound (without the penalty) over the
         training batches of the last epoch; the micro, macro and plug-in estimates on the test set (NaN if the loss has
-        none); ``accuracy``, and ``val_accuracy`` on the validation set (NaN without one); ``linear_probe`` (NaN if not measured); ``diverged_at``; and ``collapsed`` (the loss is not
-        finite, or the accuracy is below twice chance).
+        none); ``accuracy``, and ``val_accuracy`` on the validation set (NaN without one); ``linear_probe`` (NaN if not
+        measured); ``diverged_at``; and ``collapsed`` (the loss is not finite, or the accuracy is below twice chance).
     """
     tested = curves["tested"]
     is_finite = curves["diverged_at"] is None
@@ -109,7 +109,14 @@ def _markdown(grid: Grid[Cell], runs: list[tuple[Cell, dict[str, Any]]], rows: l
         mark = " (chosen)" if (study, loss, variant, weight) in chosen else ""
         table.append([study, loss, variant, f"{weight:g}{mark}" if weight else "-", *cells, mi, accuracy])
     heading = ["study", "loss", "variant", "weight", "MI", "across batches", "test MI, micro", "macro", "plug-in"]
-    heading += ["validation accuracy", "accuracy", "linear probe", "collapsed", f"{published_set} published: MI", "accuracy"]
+    heading += [
+        "validation accuracy",
+        "accuracy",
+        "linear probe",
+        "collapsed",
+        f"{published_set} published: MI",
+        "accuracy",
+    ]
     seeds = sorted({row["seed"] for row in rows})
     diverged = [
         f"{cell.name} at step {curves['diverged_at']}" for cell, curves in runs if curves["diverged_at"] is not None
@@ -144,9 +151,9 @@ def _chosen_weights(groups: Groups) -> set[Group]:
     """Of groups that differ in the weight alone, the one with the highest mean accuracy on the validation set."""
     swept: dict[tuple[str, str, str], dict[Group, float]] = {}
     for group, rows in groups.items():
-        accuracies = _finite(rows, "val_accuracy")
-        swept.setdefault(group[:3], {})[group] = float(np.mean(accuracies)) if accuracies else -math.inf
-    return {max(means, key=means.__getitem__) for means in swept.values() if len(means) > 1 and max(means.values()) >= 0}
+        if accuracies := _finite(rows, "val_accuracy"):
+            swept.setdefault(group[:3], {})[group] = float(np.mean(accuracies))
+    return {max(means, key=means.__getitem__) for means in swept.values() if len(means) > 1}
 
 
 def _weight(cell: Cell) -> float:
