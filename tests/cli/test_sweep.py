@@ -122,7 +122,7 @@ def test_recipe_of_a_grid_may_be_a_file_beside_it(here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gaussian", "--sweep", "data.mi"], "it has no key. Write KEY=VALUE,VALUE"),
+        (["gaussian", "--sweep", "data.mi"], "it has no values. Write KEY=VALUE,VALUE"),
         (["gaussian", "--sweep", "=1,2"], "it has no key"),
         (["gaussian", "--sweep", "data.mi="], "without a value: there is nothing to run"),
         (["gaussian", "--sweep", "data.mi=1,,2"], "value 2 is empty"),

@@ -200,6 +200,11 @@ def test_invalid_batches_raise(batch, error, message):
         BatchedContrastiveTransform().two_views(batch)
 
 
+def test_a_switch_that_is_no_bool_raises():
+    with pytest.raises(TypeError, match="Got flip='no', a str"):
+        BatchedContrastiveTransform(flip="no")
+
+
 def test_a_size_that_is_no_whole_number_raises():
     with pytest.raises(TypeError, match=r"size=3\.5"):
         BatchedContrastiveTransform(3.5)

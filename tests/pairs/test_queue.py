@@ -126,6 +126,15 @@ def test_queue_holds_the_newest_candidates_detached():
     copy.deepcopy(queue)
 
 
+def test_batch_with_a_nan_does_not_enter_the_queue():
+    queue, y = queue_of(4), torch.randn(2, DIM)
+    queue(critics.InnerProductCritic(), y, y)
+    before = queue.entries.clone()
+    queue(critics.InnerProductCritic(), y, y.where(y < y.max(), math.nan))
+    assert torch.equal(queue.entries, before)
+    assert queue.num_pushed.item() == 2
+
+
 def test_backward_after_the_queue_changed_is_right():
     queue, critic = queue_of(4), critics.InnerProductCritic()
     x = torch.randn(2, DIM, requires_grad=True)

@@ -38,7 +38,9 @@ def parse_axis(text: str) -> Axis:
         Axis(key='model.critic.hidden', values=('[64,64]', '[128]'))
     """
     key, equals, rest = text.partition("=")
-    if not equals or not re.fullmatch(r"[\w.]+", key.strip()):
+    if not equals:
+        raise GridError(f"Got --sweep {text}: it has no values. Write KEY=VALUE,VALUE, {_EXAMPLE}.")
+    if not re.fullmatch(r"[\w.]+", key.strip()):
         raise GridError(f"Got --sweep {text}: it has no key. Write KEY=VALUE,VALUE, {_EXAMPLE}.")
     return make_axis(key.strip(), _split(rest))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_mi.data.images.batch_color import OPERATIONS, jitter_in_order, to_grey
 from lightning_mi.data.images.batch_resampling import Boxes, blur, crop_and_resize
-from lightning_mi.utilities.checks import check_whole
+from lightning_mi.utilities.checks import check_instance, check_whole
 from lightning_mi.utilities.distributed import get_rank, world_size
 
 NUM_DRAWS = 32  # uniform numbers of one view of one image
@@ -58,7 +58,7 @@ class BatchedContrastiveTransform:
             below 20 pixels do not change.
 
     Raises:
-        TypeError: A size is not a whole number; in use, a batch contains no tensor of images.
+        TypeError: A size is not a whole number, or a switch is not a bool; in use, a batch contains no tensor of images.
         ValueError: An argument is out of range; in use, images have not 1 or 3 channels or no pixels, or the first
             batch of floats has values that are not between 0 and 1.
 
@@ -88,6 +88,8 @@ class BatchedContrastiveTransform:
             raise ValueError(f"Got min_scale={min_scale}: the smallest area of a crop is above 0 and at most 1.")
         if not 0 <= jitter <= 1.25:
             raise ValueError(f"Got jitter={jitter}: the strength of the color jitter is between 0 (none) and 1.25.")
+        for name, switch in (("flip", flip), ("grey", grey), ("blur", blur)):
+            check_instance(name, switch, bool, "False")
         self.size = size if size is None or isinstance(size, tuple | list) else (size, size)
         for length in self.size or ():
             check_whole("size", length, 1)

@@ -81,12 +81,14 @@ def split_by_class(labels: Tensor, fraction: float, generator: torch.Generator, 
         (4, 2)
     """
     remaining, held_out = [], []
-    for label, members in members_by_class(labels).items():
+    classes = members_by_class(labels)
+    for label, members in classes.items():
         count = max(1, round(fraction * len(members)))
         if count >= len(members):
+            of_class = f" of class {label}" if len(classes) > 1 else ""
             raise ValueError(
-                f"Got {len(members)} sample(s) of class {label}: {name} holds out {count} of them and leaves none for "
-                "training. Add samples to the class, or choose a smaller fraction (0 holds out none)."
+                f"Got {len(members)} sample(s){of_class}: {name} holds out {count} of them and leaves none for "
+                "training. Add samples, or choose a smaller fraction (0 holds out none)."
             )
         shuffled = members[torch.randperm(len(members), generator=generator)]
         held_out.append(shuffled[:count])
