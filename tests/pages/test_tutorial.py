@@ -19,7 +19,7 @@ TUTORIAL = DOCS / "tutorials" / "two_arrays.py"
 CELLS = re.split(r"^# %%", TUTORIAL.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
 TEXT = "\n".join(re.sub(r"^# ?", "", cell, flags=re.MULTILINE) for cell in CELLS if cell.startswith(" [markdown]"))
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-HOOKS = runpy.run_path(str(ROOT / "mkdocs_hooks.py"))
+HOOKS = runpy.run_path(str(ROOT / "docs_build" / "hooks.py"))
 
 
 def codes(result):

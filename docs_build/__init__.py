@@ -1,0 +1,1 @@
+"""Build of the documentation site: hooks of MkDocs, and pages made from the package."""

@@ -1,0 +1,1 @@
+"""Atomic writes, safe loading and exact resume of checkpoints."""
