@@ -58,7 +58,8 @@ class BatchedContrastiveTransform:
             below 20 pixels do not change.
 
     Raises:
-        TypeError: A size is not a whole number, or a switch is not a bool; in use, a batch contains no tensor of images.
+        TypeError: A size is not a whole number, or a switch is not a bool; in use, a batch contains no tensor of
+            images.
         ValueError: An argument is out of range; in use, images have not 1 or 3 channels or no pixels, or the first
             batch of floats has values that are not between 0 and 1.
 
