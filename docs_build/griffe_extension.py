@@ -5,6 +5,9 @@ from typing import Any
 import griffe
 
 from docs_build.markdown_docstrings import to_markdown
+from docs_build.reference import public_paths
+
+_PUBLIC = public_paths()
 
 
 class MarkdownDocstrings(griffe.Extension):
@@ -23,7 +26,10 @@ class MarkdownDocstrings(griffe.Extension):
 
 
 def _path(obj: griffe.Object, name: str) -> str:
-    """The full name of what ``name`` means in the scope of an object; the name itself if it is unknown."""
+    """The full path of what a name means in the scope of an object; the name itself if it is unknown."""
+    first, dot, rest = name.partition(".")
+    if first in _PUBLIC:
+        return f"{_PUBLIC[first]}{dot}{rest}"
     try:
         path: str = obj.resolve(name)
     except griffe.NameResolutionError:

@@ -4,7 +4,9 @@ import re
 from collections.abc import Callable
 
 _ROLE = re.compile(r":(class|meth|func|attr|data|mod|exc):`(~?)([\w.]+)`")
-_DIRECTIVE = re.compile(r"^(?P<indent> *)\.\. math::(?P<first>.*)\n(?P<rest>(?:(?P=indent) +\S.*\n|\s*\n)*)", re.MULTILINE)
+_DIRECTIVE = re.compile(
+    r"^(?P<indent> *)\.\. math::(?P<first>.*)\n(?P<rest>(?:(?P=indent) +\S.*\n|\s*\n)*)", re.MULTILINE
+)
 
 
 def to_markdown(text: str, link: Callable[[str, str], str]) -> str:
@@ -23,6 +25,7 @@ def to_markdown(text: str, link: Callable[[str, str], str]) -> str:
         x =
         1
         $$
+        <BLANKLINE>
         <BLANKLINE>
     """
 

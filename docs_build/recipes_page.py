@@ -19,9 +19,10 @@ def recipes_page() -> str:
     lines = [
         "# Recipes",
         "",
-        "A recipe is one YAML file that documents and runs a training: `lightning-mi fit --config NAME`. `lightning-mi cp NAME "
-        "mine.yaml` copies it to edit. A benchmark is a grid of trainings: `lightning-mi bench NAME`; results and figures are on "
-        "the page [Benchmarks](benchmarks.md). Each result below was measured with the command beside it.",
+        "A recipe is one YAML file that documents and runs a training: `lightning-mi fit --config NAME`. "
+        "`lightning-mi cp NAME mine.yaml` copies it to edit. A benchmark is a grid of trainings, `lightning-mi bench "
+        "NAME`; results and figures are on the page [Benchmarks](benchmarks.md). Each result below was measured with "
+        "the command beside it.",
     ]
     for folder, title in _FOLDERS.items():
         lines += ["", f"## {title}"]

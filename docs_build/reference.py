@@ -9,18 +9,27 @@ import lightning_mi
 # Title and first paragraph of the page of each package.
 _PAGES = {
     "lightning_mi": ("Module, loss, estimate", "The ways in, and what they return."),
-    "lightning_mi.bounds": ("Bounds", "A bound turns scores into a value, the estimate, and an objective.\n\n<!-- table of bounds -->"),
+    "lightning_mi.bounds": (
+        "Bounds",
+        "A bound turns scores into a value, the estimate, and an objective.\n\n<!-- table of bounds -->",
+    ),
     "lightning_mi.critics": ("Critics", "A critic scores pairs: T(x, y)."),
-    "lightning_mi.pairs": ("Pairings", "A pairing turns a batch into joint pairs (positives) and marginal pairs (negatives)."),
+    "lightning_mi.pairs": (
+        "Pairings",
+        "A pairing turns a batch into joint pairs (positives) and marginal pairs (negatives).",
+    ),
     "lightning_mi.regularizers": ("Regularizers", "A regularizer holds the bound's log-normalizer at its target."),
     "lightning_mi.losses": ("Contrastive losses", "Compositions of critic, bound and pairing by their usual names."),
-    "lightning_mi.encoders": ("Encoders", "Small encoders, and the ResNet-18 of the benchmarks. Any `nn.Module` is an encoder."),
+    "lightning_mi.encoders": ("Encoders", "Small encoders, and a ResNet-18. Any `nn.Module` is an encoder."),
     "lightning_mi.metrics": ("Metrics", "Metrics of torchmetrics, pooled over batches and ranks."),
     "lightning_mi.metrics.functional": ("Metrics as functions", "The metrics of one set of scores or features."),
-    "lightning_mi.callbacks": ("Callbacks", "Callbacks observe a training, and change it only by documented options."),
+    "lightning_mi.callbacks": (
+        "Callbacks",
+        "Callbacks observe a training, and change it only by documented options.",
+    ),
     "lightning_mi.data": ("Data modules", "Images, and streams with known mutual information."),
     "lightning_mi.data.laws": ("Laws", "Laws of two variables with known mutual information."),
-    "lightning_mi.exceptions": ("Errors and warnings", "Every public error is an `MIError`, every warning an `MIWarning`."),
+    "lightning_mi.exceptions": ("Errors and warnings", "Errors are an `MIError`, warnings an `MIWarning`."),
 }
 
 
@@ -52,6 +61,12 @@ def _entry(package: str, name: str) -> str:
     path = f"{package}.{name}"
     is_package = hasattr(importlib.import_module(package), "__path__")
     return f"{path}.{name}" if is_package and importlib.util.find_spec(path) else path
+
+
+def public_paths() -> dict[str, str]:
+    """The path of each public name, for links from docstrings that mention it without a path."""
+    packages = [importlib.import_module(package) for package in reversed(_PAGES)]
+    return {name: f"{package.__name__}.{name}" for package in packages for name in public_names(package)}
 
 
 def _page(package: str) -> str:

@@ -64,8 +64,8 @@ class MIEstimationModule(StepHooks):
         encoder: One module for all views, or a list of two, for x and for y; none by default.
         head: A projection head: the loss reads ``head(encoder(view))``; features, probes and predictions read the
             encoder. One module for all views, or a list of two; none by default.
-        encoder_momentum: Encode the second view without gradient by a :class:`MomentumEncoder` with this momentum, the
-            moving average of encoder and head; none by default.
+        encoder_momentum: Encode the second view without gradient by the moving average of encoder and head with this
+            momentum; none by default.
         optimizer: Creates the optimizer of the module's parameters; Adam with a learning rate of 1e-3 by default,
             fused if possible.
         scheduler: Creates a learning-rate scheduler for the optimizer; none by default.

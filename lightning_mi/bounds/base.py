@@ -29,6 +29,11 @@ class BoundTerms(NamedTuple):
         marginal_term: The mean over marginal pairs: value = joint_term - marginal_term.
         log_normalizer: The log-normalizer. It is constant at the optimum and drifts or explodes in practice; a
             regularizer penalizes its distance from a target.
+
+    Example:
+        >>> from lightning_mi import Scores, bounds
+        >>> bounds.DV()(Scores.from_matrix(torch.eye(4))).joint_term
+        tensor(1.)
     """
 
     value: Tensor

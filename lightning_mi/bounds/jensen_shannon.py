@@ -14,6 +14,9 @@ def gan_objective(scores: Scores) -> Tensor:
 
     Its maximum is at :math:`T^* = \log r`, with r the density ratio p(x, y) / (p(x) p(y)).
 
+    Args:
+        scores: Scores of a batch.
+
     Source: Nowozin et al. 2016; Hjelm et al. 2019.
 
     Example:

@@ -162,7 +162,7 @@ class CLUBSample(_AbstractLogDensity):
 
 
 class Sandwich(NamedTuple):
-    """A lower and an upper bound of the mutual information from one batch of log-densities; scalars, nats.
+    """The result of :func:`sandwich`: a lower and an upper bound from one batch of log-densities; scalars, nats.
 
     Attributes:
         lower: InfoNCE, at most log N; a lower bound for any q.

@@ -17,6 +17,10 @@ def ignore_job_signals(worker_id: int) -> None:
 
     Args:
         worker_id: Unused.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> loader = DataLoader(range(8), batch_size=4, num_workers=2, worker_init_fn=ignore_job_signals)
     """
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):

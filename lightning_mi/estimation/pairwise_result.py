@@ -25,7 +25,7 @@ _MAX_LINES = 10  # pairs in the text
 @final
 @dataclass(frozen=True)
 class PairwiseMI:
-    """The MI of each pair of K columns, with p-values adjusted for the number of pairs.
+    """The result of :func:`lightning_mi.pairwise`: the MI of each pair of K columns, with adjusted p-values.
 
     All matrices are symmetric. Their diagonal is NaN: the MI of a continuous variable with itself is infinite.
 

@@ -28,6 +28,10 @@ class Finding(NamedTuple):
         remedy: What to do.
         level: ``"warning"`` if the estimate or a limit may be wrong, ``"note"`` for a property of the data that was
             dealt with.
+
+    Example:
+        >>> Finding("few_samples", "20 samples", "Draw more.").level
+        'warning'
     """
 
     code: str
@@ -53,7 +57,7 @@ class LearningCurvePoint(NamedTuple):
 @final
 @dataclass(frozen=True)
 class MIEstimate:
-    """The estimated mutual information of two arrays, or their conditional MI given z; all values in ``units``.
+    """The result of :func:`lightning_mi.estimate`: the MI of two arrays, or given z; all values in ``units``.
 
     No distribution-free method certifies a large MI: with high probability, a lower confidence limit from n samples is
     not above about log n. A finding is reported if the estimate is near that ceiling.

@@ -40,7 +40,7 @@ class Mean(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """An estimate over several batches with its standard error.
+    """The result of :func:`~lightning_mi.metrics.functional.mutual_information`: an estimate over several batches.
 
     Attributes:
         value: A scalar, nats.

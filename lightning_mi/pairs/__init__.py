@@ -1,7 +1,7 @@
 """Pairings: from a batch to the scores of its joint and marginal pairs."""
 
 from lightning_mi.pairs.all_pairs import AllPairs
-from lightning_mi.pairs.base import AbstractPairing
+from lightning_mi.pairs.base import AbstractPairing, AbstractTiledPairing
 from lightning_mi.pairs.derangement import Derangement
 from lightning_mi.pairs.enumerated_labels import EnumeratedLabels
 from lightning_mi.pairs.independent_marginal import IndependentMarginal
@@ -18,6 +18,7 @@ from lightning_mi.pairs.within_label import WithinLabel
 
 __all__ = [
     "AbstractPairing",
+    "AbstractTiledPairing",
     "AllPairs",
     "Derangement",
     "EnumeratedLabels",

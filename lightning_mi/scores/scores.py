@@ -259,7 +259,7 @@ class Scores:
         return self._layout.joint_row_log_mean_exp(joint)
 
     def row_means(self, statistic: RowStatistic = "log_mean_exp") -> tuple[Tensor, Tensor]:
-        """Means of the score minus a statistic of its row, and of the statistic: :func:`.row_means`; scalars, nats."""
+        """Means of the score minus a statistic of its row, and of the statistic; scalars, nats."""
         return row_means(self._layout, statistic, self.together)
 
     def marginal_mean(self) -> Tensor:

@@ -19,7 +19,7 @@ from lightning_mi.utilities.checks import check_finite
 
 
 class BottleneckPoint(NamedTuple):
-    """A point of the information-bottleneck curve, nats.
+    """The result of :func:`gaussian_bottleneck`: a point of the information-bottleneck curve, nats.
 
     Attributes:
         rate: I(X; Z), the information kept on x.
@@ -32,6 +32,9 @@ class BottleneckPoint(NamedTuple):
 
 def canonical_correlations(law: AbstractGaussian) -> Tensor:
     """(min(Dx, Dy),) float64 canonical correlations of x and y, in descending order.
+
+    Args:
+        law: A Gaussian law.
 
     Source: Hotelling 1936.
 
