@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from hatchling import build
 
 import lightning_mi
@@ -92,6 +93,19 @@ def test_source_archive_contains_code_tests_and_metadata(tmp_path):
         "lightning_mi", "recipes", "tests", "benchmarks", "pyproject.toml", "PKG-INFO", ".gitignore",
         "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md",
     }  # fmt: skip
+
+
+def test_conda_recipe_has_this_version_and_these_dependencies():
+    recipe = yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text(encoding="utf-8"))
+    assert recipe["context"]["version"] == lightning_mi.__version__
+    on_conda = {"torch": "pytorch", "matplotlib": "matplotlib-base", "jsonargparse[signatures]": "jsonargparse"}
+    expected = set()
+    for requirement in PYPROJECT["project"]["dependencies"]:
+        name, bounds = re.fullmatch(r"([\w\[\]-]+)(.*)", requirement).groups()
+        expected.add(f"{on_conda.get(name, name)} {bounds}")
+    of_jsonargparse = {"typeshed-client", "docstring_parser"}
+    given = {line for line in recipe["requirements"]["run"] if line.split()[0] not in of_jsonargparse | {"python"}}
+    assert given == expected
 
 
 def test_citation_and_changelog_state_this_version():
