@@ -30,7 +30,8 @@ def on_files(files: "Files", config: Any) -> "Files":
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace links to files that the site does not have, and insert the table of bounds."""
+    """Replace links to files that the site does not have, mark formulas, and insert the table of bounds."""
+    markdown = re.sub(r"^```math\n(.*?)^```$", r"$$\n\1$$", markdown, flags=re.DOTALL | re.MULTILINE)
     markdown = markdown.replace("<!-- table of bounds -->", bounds_table()) if "<!-- table of" in markdown else markdown
     return replace_outside(markdown)
 

@@ -10,10 +10,9 @@ import sys
 import pytest
 
 import lightning_mi
-from docs_build import hooks, markdown_docstrings, reference
+from docs_build import hooks, markdown_docstrings, recipes_page, reference
 from docs_build.bounds_table import bounds_table
 from docs_build.formulas import to_mathml
-from docs_build.recipes_page import recipes_page
 from docs_build.reference import _PAGES, page_path, public_names, public_paths, reference_pages
 from lightning_mi import bounds
 from lightning_mi.utilities.recipe_registry import list_files
@@ -103,7 +102,7 @@ def test_table_of_bounds_states_their_declarations():
 
 
 def test_recipes_page_has_a_section_for_each_recipe():
-    page = recipes_page()
+    page = recipes_page.recipes_page()
     for file in list_files("recipe"):
         assert f"### `{file.name}`\n\n{file.purpose}\n" in page
     for file in list_files("benchmark"):
@@ -119,7 +118,7 @@ def test_formulas_become_mathml():
     assert 'display="block"' in made
 
 
-@pytest.mark.parametrize("module", [hooks, markdown_docstrings, reference])
+@pytest.mark.parametrize("module", [hooks, markdown_docstrings, recipes_page, reference])
 def test_examples_of_the_build_hold(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0
