@@ -21,6 +21,7 @@
 
 # %%
 # %matplotlib inline
+# %config InlineBackend.figure_formats = ["svg"]
 import tempfile
 from pathlib import Path
 
