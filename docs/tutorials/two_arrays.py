@@ -15,12 +15,13 @@
 #
 # This tutorial estimates the mutual information (MI) of two arrays with `lightning_mi.estimate` and reads the result.
 # The code runs when the documentation is built, so every output on this page comes from this version of the package.
-# You need no knowledge of neural networks. The [reference page](../../estimate/) lists all options and attributes.
+# You need no knowledge of neural networks. The [reference page](../estimate.html) lists all options and attributes.
 #
-# The arrays are drawn from [laws](../../laws/) with known MI, so that each estimate can be compared with the truth.
+# The arrays are drawn from [laws](../laws.html) with known MI, so that each estimate can be compared with the truth.
 
 # %%
 # %matplotlib inline
+# %config InlineBackend.figure_formats = ["svg"]
 import tempfile
 from pathlib import Path
 
@@ -233,7 +234,7 @@ print(matrix.results["dose", "response"])
 # ## What not to believe
 #
 # A large MI is hard to estimate. From n samples, no distribution-free method certifies an MI much above log n
-# ([McAllester and Stratos 2020](../../references/#mcallester-and-stratos-2020)). Here the true MI is above log n of a
+# ([McAllester and Stratos 2020](../references.html#mcallester-and-stratos-2020)). Here the true MI is above log n of a
 # fold:
 
 # %%
@@ -253,5 +254,5 @@ print(high)
 # - **the best of many budgets and seeds that you tried.** Choose them before you look at the result.
 # - **MI as a cause.** MI is symmetric, and conditioning removes only the causes that you measured.
 #
-# Next: [all options and findings](../../estimate/), [how the estimate compares with other
-# methods](../../benchmarks/#two-arrays), and [the theory of the bounds](../../theory/).
+# Next: [all options and findings](../estimate.html), [how the estimate compares with other
+# methods](../benchmarks.html#two-arrays), and [the theory of the bounds](../theory.html).

@@ -1,5 +1,8 @@
-"""The tutorial: its code runs, its text agrees with what the code prints, its links and commands work."""
+"""The tutorials: their names exist, their links and commands work; the code of the first one runs."""
 
+import ast
+import importlib
+import inspect
 import math
 import re
 import runpy
@@ -10,16 +13,17 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from lightning_mi.cli.commands import build_parser
+from docs_build import hooks
+from docs_build.reference import reference_pages
+from lightning_mi.cli.commands import TRAINING_COMMANDS, build_parser
+from lightning_mi.cli.main import main
 from lightning_mi.estimation import options
 from tests.helpers.paths import ROOT
 
 DOCS = ROOT / "docs"
+TUTORIALS = sorted((DOCS / "tutorials").glob("*.py"))
 TUTORIAL = DOCS / "tutorials" / "two_arrays.py"
-CELLS = re.split(r"^# %%", TUTORIAL.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
-TEXT = "\n".join(re.sub(r"^# ?", "", cell, flags=re.MULTILINE) for cell in CELLS if cell.startswith(" [markdown]"))
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-HOOKS = runpy.run_path(str(ROOT / "docs_build" / "hooks.py"))
 
 
 def codes(result):
@@ -71,33 +75,88 @@ def test_statements_of_the_tutorial_hold(capsys):
     assert names["high"].lower < names["strong"].true_mi
 
 
-def test_commands_of_the_tutorial_parse():
-    commands = [shlex.split(line) for line in re.findall(r"^lightning-mi .*$", TEXT, flags=re.MULTILINE)]
-    assert len(commands) >= 3
+def text_of(tutorial):
+    """The text of the markdown cells."""
+    cells = re.split(r"^# %%", tutorial.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    return "\n".join(re.sub(r"^# ?", "", cell, flags=re.MULTILINE) for cell in cells if cell.startswith(" [markdown]"))
+
+
+def imported_names(tree):
+    """Imported objects by the name that they have in the tutorial; an import that fails raises."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.asname: importlib.import_module(alias.name) for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            names |= {alias.asname or alias.name: getattr(module, alias.name) for alias in node.names}
+    return names
+
+
+def called(function, names):
+    """The object that a call such as `bounds.DV()` calls, or None if it is not imported."""
+    if isinstance(function, ast.Name):
+        return names.get(function.id)
+    owner = called(function.value, names) if isinstance(function, ast.Attribute) else None
+    return None if owner is None else getattr(owner, function.attr)
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+def test_names_and_arguments_of_tutorials_exist(tutorial):
+    tree = ast.parse(tutorial.read_text(encoding="utf-8"))
+    names = imported_names(tree)
+    calls = [(call, called(call.func, names)) for call in ast.walk(tree) if isinstance(call, ast.Call)]
+    ours = [(call, target) for call, target in calls if getattr(target, "__module__", "").startswith("lightning_mi")]
+    assert ours
+    for call, target in ours:
+        keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg}
+        inspect.signature(target).bind_partial(**keywords)
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+def test_commands_of_tutorials_parse(tutorial, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    commands = [shlex.split(line) for line in re.findall(r"^lightning-mi .*$", text_of(tutorial), flags=re.MULTILINE)]
+    assert len(commands) >= 2
     for _, *arguments in commands:
-        build_parser().parse_args(arguments)
+        if arguments[0] in TRAINING_COMMANDS:
+            assert main([*arguments, "--print_config"]) == 0, arguments
+        else:
+            build_parser().parse_args(arguments)
 
 
-def test_links_of_the_tutorial_lead_to_pages_and_headings():
-    links = re.findall(r"\]\(\.\./\.\./(\w+)/(?:#([\w-]+))?\)", TEXT.replace("\n", " "))
-    assert len(links) == TEXT.count("](") > 0
+def linked_text(tutorial, page):
+    """The text that a link leads to: `../PAGE.html`, `TUTORIAL.html`, or the tutorial itself."""
+    if not page:
+        return text_of(tutorial)
+    if page.startswith("../"):
+        return (DOCS / page.removeprefix("../")).with_suffix(".md").read_text(encoding="utf-8")
+    return text_of(tutorial.with_name(page).with_suffix(".py"))
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
+def test_links_of_tutorials_lead_to_pages_and_headings(tutorial):
+    text = text_of(tutorial)
+    links = re.findall(r"\]\(((?:\.\./)?\w+\.html)?(?:#([\w-]+))?\)", text.replace("\n", " "))
+    assert len(links) == text.count("](") > 0
     for page, anchor in links:
-        text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
         headings = [
-            re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.+)$", text, re.M)
+            re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-")
+            for line in re.findall(r"^#+ (.+)$", linked_text(tutorial, page), re.M)
         ]
         assert not anchor or anchor in headings
 
 
 def pages(nav):
     """The files of a navigation."""
-    values = [value for entry in nav for value in entry.values()]
+    values = [value for entry in nav for value in (entry.values() if isinstance(entry, dict) else [entry])]
     return [page for value in values for page in (pages(value) if isinstance(value, list) else [value])]
 
 
 def test_navigation_has_every_page():
     sources = [path.relative_to(DOCS).as_posix() for path in (*DOCS.glob("*.md"), *DOCS.glob("tutorials/*.py"))]
-    assert sorted(pages(SITE["nav"])) == sorted([*sources, "index.md"])
+    made = {"index.md", "changelog.md", "contributing.md", "recipes.md", *reference_pages()}  # by the hooks
+    assert sorted(pages(SITE["nav"])) == sorted([*sources, *made])
 
 
 @pytest.mark.parametrize(
@@ -109,10 +168,10 @@ def test_navigation_has_every_page():
     ],
 )
 def test_links_outside_docs_have_no_target(link, expected):
-    assert HOOKS["replace_outside"](link) == expected
+    assert hooks.replace_outside(link) == expected
 
 
 def test_home_page_is_the_readme():
-    readme = "[a](docs/a.md) ![b](docs/images/b.png) [c](CHANGELOG.md) [d](#d) [e](https://e.org)"
+    readme = "[a](docs/a.md) ![b](docs/images/b.png) [c](LICENSE) [d](#d) [e](https://e.org)"
     expected = "[a](a.md) ![b](images/b.png) c [d](#d) [e](https://e.org)"
-    assert HOOKS["replace_outside"](HOOKS["to_index"](readme)) == expected
+    assert hooks.replace_outside(hooks.to_page(readme)) == expected
