@@ -3,6 +3,7 @@
 Each session has its own environment, which `nox -r` reuses. The commands are those of `.ci/run`.
 """
 
+import shutil
 from pathlib import Path
 
 import nox
@@ -60,8 +61,14 @@ def package(session: nox.Session) -> None:
     wheel = max(Path("dist").glob("*.whl"), key=lambda path: path.stat().st_mtime).resolve()
     session.run("check-wheel-contents", str(wheel))
     session.install(f"lightning_mi[test] @ {wheel.as_uri()}")
+    # The tests of the source archive, without the package beside them: they import the installed one.
     outside = Path(session.create_tmp())
-    session.run("python", str(Path("benchmarks/wheel_outside.py").resolve()), str(outside), env=_ONE_THREAD)
+    shutil.unpack_archive(wheel.with_name(f"{'-'.join(wheel.name.split('-')[:2])}.tar.gz"), outside)
+    root = next(outside.glob("lightning_mi-*"))
+    shutil.rmtree(root / "lightning_mi")
+    session.chdir(root)
+    skipped = ("pages", "test_packaging.py", "test_imports.py", "compat")  # of the repository's files
+    session.run("pytest", "-n", "2", "tests", *(f"--ignore=tests/{name}" for name in skipped), env=_ONE_THREAD)
 
 
 @nox.session
