@@ -53,13 +53,15 @@ def test_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("words", commands())
 def test_command_of_a_page_parses(words):
-    if words[0] == "python":
+    if words == ["python", "train.py"]:
+        assert "Save this as `train.py`" in " ".join(PAGES["distributed.md"].split())
+    elif words[0] == "python":
         assert (ROOT / words[1]).is_file()
     elif words[0] == "lightning-mi":
         if words[1] not in TRAINING_COMMANDS:  # Lightning's CLI parses these, in test_command_line_page.py
             build_parser().parse_args(words[1:])
     else:
-        assert words[0] in ("tensorboard", "pip")
+        assert words[0] in ("tensorboard", "pip", "sbatch")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")])
