@@ -190,7 +190,7 @@ def curve(name):
 
 
 colors = ("#0072B2", "#009E73", "#E69F00", "#D55E00")
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6))
 epochs = np.array([record.epoch + 1 for record in plane.history])
 for layer, color, marker in zip(layers, colors, "osD^", strict=True):
     style = {"color": color, "marker": marker, "label": layer}
@@ -209,6 +209,7 @@ for panel, xlabel in ((left, "epoch"), (right, "I(layer + noise; input), nats"))
     panel.set_xlabel(xlabel)
     panel.set_ylabel("I(layer; label), nats")
     panel.legend(fontsize=8)
+figure.tight_layout()
 
 # %% [markdown]
 # From layer to layer less of the image remains, and most of the label does. The nearer a reading is to log n, the limit

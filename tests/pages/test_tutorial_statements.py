@@ -2,6 +2,7 @@
 
 import runpy
 
+import numpy as np
 import pytest
 
 from tests.helpers.paths import ROOT
@@ -32,3 +33,22 @@ def test_statements_about_layers_hold():
     assert inputs[0] > inputs[-1] + 1
     assert all(label_reading(trained, layer) > 0.8 * entropy for layer in layers)
     assert names["names"]["images"] == ["information_plane"]
+
+
+def test_statements_about_same_label_pairs_hold(capsys):
+    names = run("same_label")
+    printed = capsys.readouterr().out
+    plain, held, untrained = (names[name] for name in ("plain", "held", "untrained"))
+    true_mi = names["data"].true_mi()
+    assert printed.count("StabilityWarning: ") == printed.count("the two terms of DV drift by") == 1
+    assert "To fix it, add `regularizers.Squared(weight=0.1)`." in printed
+    # The terms drift far above the true MI; regularized, the marginal term stays near 0.
+    joint, marginal, value = np.array(names["plain_steps"])[-100:].mean(axis=0)
+    assert min(joint, marginal) > 2 * true_mi > 2 * value > true_mi
+    assert np.abs(np.array(names["held_steps"])[200:, 1]).mean() < 0.5
+    assert abs(held["test/mi_plug_in"] - held["test/mi"]) < 0.3
+    assert "test/mi_plug_in" not in plain
+    # Both classify nearly all test images, random features fewer.
+    for probe in ("probe/nearest_neighbor", "probe/accuracy"):
+        assert min(plain[probe], held[probe]) > 0.97 > untrained[probe]
+        assert abs(plain[probe] - held[probe]) < 0.02
