@@ -233,8 +233,8 @@ print(f"{num_test} test images: one of them is {1 / num_test:.3f} of an accuracy
 # - **silence of the monitor as proof.** A trend test needs steps: at least twenty blocks of them.
 # - **a high MI as good features.** The accuracy of features on labels that you care about is what counts, and random
 #   weights are the baseline.
-# - **a difference between two trainings of one seed each.** [Benchmarks](../benchmarks.html#contrastive-on-digits) train
-#   several.
+# - **a difference between two trainings of one seed each.** [Benchmarks](../benchmarks.html#contrastive-on-digits)
+#   train several.
 #
-# Next: [which bound to choose](../choose.html), [all rules of the monitor](../monitoring.html), and [two views instead of
-# labels](../contrastive_images.html).
+# Next: [which bound to choose](../choose.html), [all rules of the monitor](../monitoring.html), and [two views
+# instead of labels](../contrastive_images.html).
