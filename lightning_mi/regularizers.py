@@ -177,8 +177,6 @@ class AbstractRegularizer(nn.Module, ABC):
 class Squared(AbstractRegularizer):
     """The squared distance: weight * (log-normalizer - target)^2.
 
-    Arguments as in :class:`AbstractRegularizer`.
-
     Source: Choi and Lee 2022.
 
     Example:
@@ -196,8 +194,6 @@ class Squared(AbstractRegularizer):
 @final
 class Absolute(AbstractRegularizer):
     """The absolute distance: weight * abs(log-normalizer - target). Its gradient is constant up to the target.
-
-    Arguments as in :class:`AbstractRegularizer`.
 
     Example:
         >>> from lightning_mi import bounds, Scores

@@ -33,7 +33,7 @@ Rejected = dict[str, tuple[Callable[[], pairs.AbstractPairing], Callable[[int], 
 # fmt: off
 BATCHES: Rejected = {  # rejected for the sake of all ranks: each raises the same error
     "too few in all": (pairs.AllPairs, pairs_of(1, 0), "batch of 1"),
-    "none at all": (pairs.TwoViews, pairs_of(0, 0), "batch of 0"),
+    "none at all": (pairs.TwoViews, pairs_of(0, 0), "Got an empty batch"),
     "a shuffle of one": (pairs.Derangement, pairs_of(8, 1), "Got shards of 8, 1"),
     "views of different lengths": (pairs.AllPairs, lambda rank: (torch.ones(8, 3), torch.ones(8 - 3 * rank, 3)),
                                    "Got 8 x and 5 y"),
