@@ -1,5 +1,6 @@
 """The statements of the tutorials hold for what their code computes."""
 
+import math
 import runpy
 
 import numpy as np
@@ -52,3 +53,21 @@ def test_statements_about_same_label_pairs_hold(capsys):
     for probe in ("probe/nearest_neighbor", "probe/accuracy"):
         assert min(plain[probe], held[probe]) > 0.97 > untrained[probe]
         assert abs(plain[probe] - held[probe]) < 0.02
+
+
+def test_statements_about_a_sensitive_attribute_hold():
+    runs = run("sensitive_attribute")["runs"]
+    digit, audits, estimates = (dict(zip(runs, values, strict=True)) for values in zip(*runs.values(), strict=True))
+    guesses = {name: audit.probe.accuracy for name, audit in audits.items()}
+    found = {name: audit.result.mi for name, audit in audits.items()}
+    assert "still_rising" in {finding.code for finding in audits["plain"].result.findings}
+    # Without noise the penalty's critic sees nearly nothing, and the audit nearly all.
+    assert estimates["penalty"] < 0.25 * math.log(2)
+    assert min(found["plain"], found["penalty"]) > 0.75 * math.log(2)
+    assert min(guesses["plain"], guesses["penalty"]) > 0.95
+    # Noise alone removes a part; with the penalty, guesses are near those of a coin.
+    assert 0.6 < guesses["noise"] < 0.85
+    assert guesses["noise and penalty"] < min(0.6, guesses["noise"] - 0.08)
+    assert found["noise and penalty"] < 0.01
+    # The accuracy at the digit hardly changes.
+    assert min(digit.values()) > max(digit.values()) - 0.04
