@@ -43,7 +43,6 @@ class IndependentMarginal(AbstractPairing):
             _check_same_variable(names[first], views[first], names[second], views[second])
         shard, _, marginal, _ = self.shards(*views)
         check_not_empty(shard)
-        check_not_empty(marginal)
         x, y, x_marginal, y_marginal = views
         pooled = shard.pooled and GlobalCounts(
             shard.total, marginal.total, marginal.total, world_size=len(shard.counts)
