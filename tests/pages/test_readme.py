@@ -81,8 +81,13 @@ def test_commands_parse(monkeypatch):
         if line[0] == "lightning-mi" and len(line) > 2:
             build_parser().parse_args(line[1:])
     started = []
+
+    def run(*_, output, **__):
+        started.append(output.as_posix())
+        return 0
+
     monkeypatch.setattr(cli, "require_writable", lambda folder: None)
-    monkeypatch.setattr(bench, "run", lambda *_, output, **__: started.append(output.as_posix()) or 0)
+    monkeypatch.setattr(bench, "run", run)
     assert cli.main(["bench", "gaussian"]) == 0
     assert f"`{started[0]}`" in README
 
