@@ -68,7 +68,7 @@ train, test = scan(order[:half]), scan(order[half:])
 figure, panels = plt.subplots(1, 6, figsize=(8, 1.7))
 for i, panel in enumerate(panels):
     image, digit, scanner = test[i // 2 + len(test) // 2 * (i % 2)]
-    panel.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1.5)
+    panel.imshow(image.numpy().reshape(8, 8), cmap="gray_r", vmin=0, vmax=1.5)
     panel.set_title(f"digit {digit}\nscanner {scanner}", fontsize=9)
     panel.axis("off")
 figure.tight_layout()

@@ -81,6 +81,17 @@ def text_of(tutorial):
     return "\n".join(re.sub(r"^# ?", "", cell, flags=re.MULTILINE) for cell in cells if cell.startswith(" [markdown]"))
 
 
+def programs(source):
+    """The tutorial and the programs that it writes, parsed."""
+    tree = ast.parse(source)
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [tree, *(ast.parse(text) for text in texts if "import lightning_mi" in text or "from lightning_mi" in text)]
+
+
+def is_ours(target):
+    return getattr(target, "__module__", "").startswith("lightning_mi")
+
+
 def imported_names(tree):
     """Imported objects by the name that they have in the tutorial; an import that fails raises."""
     names = {}
@@ -103,14 +114,14 @@ def called(function, names):
 
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)
 def test_names_and_arguments_of_tutorials_exist(tutorial):
-    tree = ast.parse(tutorial.read_text(encoding="utf-8"))
-    names = imported_names(tree)
-    calls = [(call, called(call.func, names)) for call in ast.walk(tree) if isinstance(call, ast.Call)]
-    ours = [(call, target) for call, target in calls if getattr(target, "__module__", "").startswith("lightning_mi")]
-    assert ours
-    for call, target in ours:
-        keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg}
-        inspect.signature(target).bind_partial(**keywords)
+    for tree in programs(tutorial.read_text(encoding="utf-8")):
+        names = imported_names(tree)
+        calls = [(call, called(call.func, names)) for call in ast.walk(tree) if isinstance(call, ast.Call)]
+        ours = [(call, target) for call, target in calls if is_ours(target)]
+        assert ours
+        for call, target in ours:
+            keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg}
+            inspect.signature(target).bind_partial(**keywords)
 
 
 @pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: path.stem)

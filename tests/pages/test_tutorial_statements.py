@@ -71,3 +71,20 @@ def test_statements_about_a_sensitive_attribute_hold():
     assert found["noise and penalty"] < 0.01
     # The accuracy at the digit hardly changes.
     assert min(digit.values()) > max(digit.values()) - 0.04
+
+
+def test_statements_about_two_views_hold(capsys):
+    names = run("two_views")
+    printed = capsys.readouterr().out
+    untrained, trained, runs = names["untrained"], names["trained"], names["runs"]
+    assert trained["probe/accuracy"] > untrained["probe/accuracy"] + 0.01
+    assert trained["probe/accuracy"] > trained["probe/head_accuracy"]
+    assert max(names["estimates"].values) < math.log(2 * 128 - 1)
+    # Two ranks equal one process; without gathering, ceiling and gradient are others.
+    one, two, local = runs.values()
+    assert float(one["mi"]) == pytest.approx(float(two["mi"]), rel=1e-4)
+    assert float(local["log_n"]) < float(two["log_n"]) == float(one["log_n"])
+    norm = one["gradient"].norm()
+    assert (two["gradient"] - one["gradient"]).norm() < 1e-5 * norm
+    assert (local["gradient"] - one["gradient"]).norm() > 1e-2 * norm
+    assert "Starting with 2 processes" in printed
