@@ -16,8 +16,8 @@
 # This tutorial trains an encoder without labels, by SimCLR: two random views of each image are a positive pair, and the
 # views of all other images are negatives. Then it runs the same step on two ranks and compares the gradient with that
 # of one process. You need no knowledge of mutual information (MI). The reference pages are [contrastive learning of
-# images](../../contrastive_images/) and [exact distributed scoring](../../reliability/#exact-distributed-scoring). The
-# code runs when the documentation is built, so every output on this page comes from this version of the package.
+# images](../contrastive_images.html) and [exact distributed
+# scoring](../reliability.html#exact-distributed-scoring). The code runs when the documentation is built, so every output on this page comes from this version of the package.
 #
 # ## Two views
 #
@@ -151,7 +151,7 @@ figure.tight_layout()
 
 # %% [markdown]
 # A high temperature limits the estimate, too, because it scales the scores: see [the
-# temperature](../../contrastive/#the-temperature-and-the-estimate).
+# temperature](../contrastive.html#the-temperature-and-the-estimate).
 #
 # ## The same step on two ranks
 #
@@ -272,7 +272,7 @@ for name, run in runs.items():
 # Two ranks give the gradient of one process up to the rounding of 32-bit numbers, and the same estimate. Without
 # gathering the ceiling is lower, and the gradient is another one: that of the mean of two smaller losses.
 #
-# This holds for every bound, every pairing of [this table](../../reliability/#exact-distributed-scoring) and your own
+# This holds for every bound, every pairing of [this table](../reliability.html#exact-distributed-scoring) and your own
 # networks. A network with BatchNorm needs `Trainer(sync_batchnorm=True)`, which runs on GPUs.
 #
 # ## From the command line
@@ -305,5 +305,5 @@ print(finished.stdout.splitlines()[-1])
 # - **the same training on more devices as the same experiment**, if `batch_size` stays: the global batch grows, and so
 #   does the number of negatives. Keep the global batch, or report it.
 #
-# Next: [momentum encoders, queues and any loader](../../contrastive_images/), [other contrastive
-# losses](../../contrastive/), and [a million pairs](../../million_pairs/) with less memory.
+# Next: [momentum encoders, queues and any loader](../contrastive_images.html), [other contrastive
+# losses](../contrastive.html), and [a million pairs](../million_pairs.html) with less memory.

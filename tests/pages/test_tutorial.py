@@ -94,7 +94,7 @@ def is_ours(target):
 
 def imported_names(tree):
     """Imported objects by the name that they have in the tutorial; an import that fails raises."""
-    names = {}
+    names: dict[str, object] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.asname: importlib.import_module(alias.name) for alias in node.names if alias.asname}
