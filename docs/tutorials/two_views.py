@@ -17,7 +17,8 @@
 # views of all other images are negatives. Then it runs the same step on two ranks and compares the gradient with that
 # of one process. You need no knowledge of mutual information (MI). The reference pages are [contrastive learning of
 # images](../contrastive_images.html) and [exact distributed
-# scoring](../reliability.html#exact-distributed-scoring). The code runs when the documentation is built, so every output on this page comes from this version of the package.
+# scoring](../reliability.html#exact-distributed-scoring). The code runs when the
+# documentation is built, so every output on this page comes from this version of the package.
 #
 # ## Two views
 #
